@@ -1,0 +1,42 @@
+# Everything a newcomer needs. `make` alone prints this list.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Make .venv and install everything into it
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: setup ## Train, sample and judge on MNIST under privacy (ARGS="privacy.epsilon=1" for another budget)
+	$(BIN)/dppm demo $(ARGS)
+
+lint: setup ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## Lint, then the fast tests (unit, privacy, one round each through Flower and Ray)
+	$(BIN)/pytest $(ARGS)
+
+test-all: lint ## Also the slow statistical, training and fault tests
+	$(BIN)/pytest -m "" $(ARGS)
+
+bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
+	@for file in tests/benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean: ## Remove the environment and the caches, never the runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,118 @@
+"""The `dppm` command: one function a verb, hydra overrides behind it, one exit code per refusal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from deploy import commands
+from deploy.show import console
+from dppm_model.errors import ConfigError, DppmError
+
+_OVERRIDES = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    root = argparse.ArgumentParser(
+        prog="dppm",
+        description="Differentially private federated image generation.",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-19).",
+    )
+    verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def verb(name: str, text: str, examples: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog="examples:\n" + "\n".join(f"  dppm {e}" for e in examples.split("\n")),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON on standard output")
+        return sub
+
+    data = verb(
+        "data",
+        "fetch, import or list data sets",
+        "data fetch mnist\ndata import ~/scans --name scans --size 64 --test-fraction 0.1\ndata list",
+    )
+    data.add_argument("action", choices=("fetch", "import", "list"))
+    data.add_argument("what", nargs="?", help="data set name (fetch), folder or file (import)")
+    data.add_argument("--name", help="import: name of the new data set")
+    data.add_argument("--size", type=int, help="import: resize to this many pixels a side")
+    data.add_argument("--test-fraction", type=float, default=0.1, help="import: held-out share")
+
+    plan = verb(
+        "plan",
+        "print what a run would cost, before anything is spent",
+        "plan\nplan data=mnist sites=50 privacy.epsilon=1 --json",
+    )
+    plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
+
+    for name, text, examples in (
+        (
+            "simulate",
+            "train with virtual sites on this machine",
+            "simulate\nsimulate runs/small sites=20 privacy.epsilon=1\nsimulate runs/small"
+            "    (continues it)",
+        ),
+        (
+            "sample",
+            "draw images from a trained run by Hamiltonian Monte Carlo on Ray",
+            "sample runs/demo\nsample runs/demo sampler.per_class=5000 sampler.workers=8",
+        ),
+        (
+            "evaluate",
+            "train a classifier on the synthetic images and test it on real ones",
+            "evaluate runs/demo\nevaluate runs/demo --json",
+        ),
+        (
+            "demo",
+            "fetch, plan, simulate, sample and evaluate in one go",
+            "demo\ndemo runs/demo-eps1 privacy.epsilon=1",
+        ),
+    ):
+        sub = verb(name, text, examples)
+        sub.add_argument("arguments", nargs="*", metavar="[RUN] [OVERRIDE ...]", help=_OVERRIDES)
+    return root
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Tell the run folder from the overrides: an override has an equals sign."""
+    overrides = [a for a in arguments if "=" in a]
+    folders = [a for a in arguments if "=" not in a]
+    if len(folders) > 1:
+        raise ConfigError(
+            f"{' and '.join(folders)}: more than one run folder.", "Name one; overrides are key=value."
+        )
+    return (Path(folders[0]) if folders else None), overrides
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.command == "data":
+            commands.data(arguments)
+        elif arguments.command == "plan":
+            commands.plan(arguments.overrides, as_json=arguments.json)
+        else:
+            folder, overrides = split_arguments(arguments.arguments)
+            getattr(commands, arguments.command)(folder, overrides, as_json=arguments.json)
+    except DppmError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: {escape(error.cause)}")
+        console.print(f"[bold]Fix[/]: {escape(error.cure)}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command goes on from here.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What people see: progress bars with time left, tables, the last summary; or JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dppm_model.plan import PhasePlan, Plan
+from dppm_model.planner import loss_of
+from dppm_model.privacy.accountant import round_up
+
+console = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """Print for a script, on standard output; everything for people goes to standard error."""
+    print(json.dumps(value, indent=2))
+
+
+class Bar:
+    """A progress bar that is told (done, total), or a message and a fraction."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def count(self, done: int, total: int) -> None:
+        """Show ``done`` of ``total``."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def say(self, message: str, fraction: float | None = None) -> None:
+        """Show a message, and how far it has come (0 to 1) where that is known."""
+        total = None if fraction is None else 100
+        self._progress.update(
+            self._task, description=message, completed=(fraction or 0) * 100, total=total
+        )
+
+
+@contextmanager
+def progress(description: str, *, counts: bool = True) -> Iterator[Bar]:
+    """Show a bar with elapsed time and time left on a terminal; one line elsewhere."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *([MofNCompleteColumn()] if counts else []),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        if not console.is_terminal:
+            console.print(f"{description} …")
+        yield Bar(bar, bar.add_task(description, total=None))
+
+
+def epsilon_text(value: float) -> str:
+    """Write an epsilon so that the printed digits are never below it."""
+    return f"{round_up(value, 3):.3f}"
+
+
+def plan_table(plan: Plan, view: Any) -> Table:
+    """Draw the phases of a plan: what each asks, what it costs, what it weighs."""
+    table = Table(title=f"Plan of {plan.sites} sites", title_justify="left")
+    for column in ("phase", "rounds", "q", "d → D", "R/C", "θ", "m", "loss", "bits", "kB up", "µ"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for p in plan.phases:
+        table.add_row(
+            p.name,
+            str(p.rounds),
+            f"{p.sampling_rate:.3g}",
+            f"{p.dimension} → {p.rotation.padded}",
+            f"{p.range_ / p.clip_norm:.3g}",
+            f"{p.truth_strength:.4f}",
+            str(p.responses),
+            f"{100 * (loss_of(p, view) - 1):.1f} %",
+            str(p.bits),
+            f"{uplink_bytes(p) / 1000:.0f}",
+            f"{p.mu_secure_sum:.4g}",
+        )
+    return table
+
+
+def uplink_bytes(p: PhasePlan) -> int:
+    """Bytes of one site's report in one round."""
+    return p.rotation.padded * np.min_scalar_type(p.responses).itemsize
+

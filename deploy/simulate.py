@@ -1,0 +1,206 @@
+"""`dppm simulate`: federated rounds with virtual sites on this machine."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from client.app import app as client_app
+from client.site import Policy
+from deploy.flower import run_flower, stage_app
+from deploy.inprocess import run_in_process
+from dppm_model import errors
+from dppm_model.config import Config, check_config, compose_config, read_config
+from dppm_model.errors import DataError, DppmError, RunFolderError
+from dppm_model.files import write_bytes, write_json
+from dppm_model.plan import Plan
+from dppm_model.planner import epsilons, make_plan
+from dppm_model.records.partition import partition
+from dppm_model.records.sources import data_root, load
+from dppm_model.run import Run
+from server.app import app as server_app
+
+
+def resolve(overrides: Sequence[str]) -> Config:
+    """Compose a configuration and fill in the public facts of its data set."""
+    tree = compose_config(overrides)
+    manifest = load(str(tree["data"]), "train").manifest
+    tree["facts"] = {
+        "shape": list(manifest.shape),
+        "classes": len(manifest.classes),
+        "records": manifest.count,
+        "digest": manifest.digest,
+    }
+    return check_config(tree)
+
+
+def plan_of(config: Config, run: str) -> Plan:
+    """Make the plan of a configuration."""
+    return make_plan(config.privacy_request(), config.phase_requests(), run=run)
+
+
+def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
+    """Return what `privacy.json` and `dppm plan --json` hold."""
+    secure_sum, site = epsilons(plan)
+    return {
+        **plan.summary(),
+        "epsilon_secure_sum": secure_sum,
+        "epsilon_site": site,
+        "public_data": [],
+        "data": config.data,
+    }
+
+
+def prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
+    """Make a run folder ready to train, or find it so.
+
+    Returns
+    -------
+    The run, its configuration, and whether it had been begun before.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder was made with another configuration, or is something else.
+    """
+    run = Run(folder)
+    if (folder / "plan.json").exists():
+        config = read_config(run.config)
+        if overrides and (changed := _changed(config.tree, resolve(overrides).tree)):
+            raise RunFolderError(
+                f"{folder} was made with other settings: {', '.join(changed)}.",
+                "Leave the settings out to continue it, or name another folder.",
+            )
+        run.plan()
+        return run, config, True
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").exists():
+        raise RunFolderError(
+            f"{folder} exists and is not a run folder.", "Name a new or an empty folder."
+        )
+    config = resolve(overrides)
+    plan = plan_of(config, _run_name(folder))
+    write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
+    _deal(run, config, plan)
+    write_json(run.privacy, privacy_json(plan, config))
+    run.write_plan(plan)  # last: a folder with a plan is ready
+    return run, config, False
+
+
+def _run_name(folder: Path) -> str:
+    """Name the run after its folder, and make it unique: sites remember names."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in folder.name)
+    return f"{safe[:40]}-{np.random.default_rng().integers(16**8):08x}"
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    changed = []
+    for key in old.keys() | new.keys():
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            changed += _changed(a, b, f"{prefix}{key}.")
+        elif a != b:
+            changed.append(f"{prefix}{key} was {a}, now {b}")
+    return sorted(changed)
+
+
+def _deal(run: Run, config: Config, plan: Plan) -> None:
+    """Deal the training records to the virtual sites and write each site's own files."""
+    records = load(config.data, "train")
+    parts = partition(
+        np.asarray(records.labels),
+        config.sites,
+        seed=config.seed,
+        persons=records.persons,
+        **config.partition,
+    )
+    shards = data_root() / config.data / "train"
+    privacy = config.privacy_request()
+    for number, part in enumerate(parts):
+        if part.size == 0:
+            raise DataError(
+                f"site {number} would get no records.", "Use fewer sites or another partition."
+            )
+        folder = run.sites / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "index.npy", part)
+        # The virtual sites are willing to spend what the plan was made for, and no more.
+        Policy(
+            records=str(shards.resolve()),
+            index="index.npy",
+            max_epsilon_secure_sum=privacy.epsilon if privacy.view == "secure_sum" else math.inf,
+            max_epsilon_site=privacy.epsilon if privacy.view == "site" else math.inf,
+            delta=plan.delta,
+        ).write(folder / "site.toml")
+
+
+def simulate(
+    run: Run, config: Config, *, tick: Callable[[], None] = lambda: None
+) -> None:
+    """Train a prepared run folder with the configured backend.
+
+    Raises
+    ------
+    DppmError
+        What stopped the training, also when it happened in Flower's processes.
+    """
+    if run.model.exists():
+        return
+    run_config = {"run": str(run.folder.resolve()), "sites": str(run.sites.resolve())}
+    if config.backend == "inprocess":
+        run_in_process(server_app, client_app, config.sites, run_config)
+        return
+    app = stage_app(_fresh(run.folder / "state" / "app"))
+    status = run.folder / "status.json"
+    status.unlink(missing_ok=True)
+    try:
+        run_flower(
+            app,
+            nodes=config.sites,
+            run_config=run_config,
+            log=run.folder / "flower.log",
+            tick=tick,
+        )
+    finally:
+        if status.exists():
+            _raise_reported(run.read_json(status))
+    if not run.model.exists():
+        raise errors.FederationError(
+            "The run ended without a model.", f"Read {run.folder / 'flower.log'}."
+        )
+
+
+def _fresh(folder: Path) -> Path:
+    """Empty the staging folder: a bundle must hold today's code only."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _raise_reported(status: dict[str, str]) -> None:
+    """Raise the error that the ServerApp reported, as its own class."""
+    if status["state"] != "failed":
+        return
+    kind = getattr(errors, status["error"], DppmError)
+    kind = kind if issubclass(kind, DppmError) else DppmError
+    raise kind(status["cause"], status["cure"])
+
+
+def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
+    """Return the secure-sum epsilon if a third of the sites told the server their own reports."""
+    result = []
+    for colluding in sorted({1, plan.sites // 3} - {0}):
+        honest = plan.min_survivors - plan.colluding_sites - colluding
+        if honest >= 1:
+            phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
+            weaker = replace(
+                plan, colluding_sites=plan.colluding_sites + colluding, phases=phases
+            )
+            result.append((colluding, epsilons(weaker)[0]))
+    return result

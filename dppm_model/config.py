@@ -1,0 +1,196 @@
+"""The configuration: hydra groups inside this package, checked and turned into dataclasses.
+
+Unknown keys are refused by hydra (the tree is closed), values by the dataclasses. A run folder keeps
+the resolved tree in ``config.yaml``; everything later reads that file and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dppm_model.errors import ConfigError, RunFolderError
+from dppm_model.plan import View
+from dppm_model.planner import PhaseRequest, PrivacyRequest
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_query
+
+CONF = Path(__file__).parent / "conf"
+BACKENDS = ("flower", "inprocess")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How long the server waits: for sites to connect, and for the reports of a round (seconds)."""
+
+    wait_seconds: float
+    round_seconds: float
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved and checked configuration; ``tree`` is the plain dictionary it came from."""
+
+    data: str
+    sites: int
+    seed: int
+    backend: str
+    shape: tuple[int, int, int]
+    classes: int
+    records: int
+    partition: dict[str, Any]
+    server: ServerConfig
+    tree: dict[str, Any]
+
+    def privacy_request(self) -> PrivacyRequest:
+        """Return the target and its assumptions."""
+        p = self.tree["privacy"]
+        survivors = self.sites if p["min_survivors"] is None else p["min_survivors"]
+        return PrivacyRequest(
+            epsilon=_number("privacy.epsilon", p["epsilon"]),
+            delta=_number("privacy.delta", p["delta"]),
+            view=_view(p["view"]),
+            sites=self.sites,
+            records=self.records,
+            min_survivors=_whole("privacy.min_survivors", survivors),
+            colluding_sites=_whole("privacy.colluding_sites", p["colluding_sites"], least=0),
+        )
+
+    def phase_requests(self) -> list[PhaseRequest]:
+        """Return the phases in order, with the dimensions that the model gives them."""
+        model = initial_model(self)
+        requests = []
+        for name, p in self.tree["model"]["phases"].items():
+            where = f"model.phases.{name}"
+            requests.append(
+                PhaseRequest(
+                    name=name,
+                    dimension=build_query(name, model).dimension,
+                    clip_norm=_number(f"{where}.clip_norm", p["clip_norm"]),
+                    sampling_rate=_number(f"{where}.sampling_rate", p["sampling_rate"]),
+                    rounds=_whole(f"{where}.rounds", p["rounds"]),
+                    share=_number(f"{where}.share", p["share"]),
+                    coherence=_number(f"{where}.coherence", p["coherence"]),
+                )
+            )
+        return requests
+
+
+def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the tree from the groups in ``conf/`` and overrides such as ``privacy.epsilon=1``.
+
+    Raises
+    ------
+    ConfigError
+        If an override names an unknown key or group, or cannot be parsed.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            tree = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, overrides) from None
+    return tree  # type: ignore[return-value]
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    """Turn hydra's message into one line that names the override, with near matches."""
+    text = str(error).strip().splitlines()[0]
+    known = _keys(compose_config([])) if overrides else []
+    for override in overrides:
+        key = override.lstrip("+~").split("=")[0]
+        if key not in known and key.split("@")[0] not in ("model", "privacy", "sampler"):
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else "See `dppm simulate --help`."
+            return ConfigError(f"{key} is not a configuration key.", hint)
+    return ConfigError(f"The configuration cannot be composed: {text}", "See `dppm simulate --help`.")
+
+
+def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in tree.items():
+        keys.append(prefix + name)
+        if isinstance(value, dict):
+            keys += _keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def check_config(tree: dict[str, Any]) -> Config:
+    """Check a composed tree whose ``facts`` (shape, classes, records) are filled in.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field, what was wrong with it, and the fix.
+    """
+    facts = tree["facts"]
+    if tree["backend"] not in BACKENDS:
+        raise ConfigError(f"backend is {tree['backend']!r}.", f"Use {' or '.join(BACKENDS)}.")
+    config = Config(
+        data=str(tree["data"]),
+        sites=_whole("sites", tree["sites"]),
+        seed=_whole("seed", tree["seed"], least=0),
+        backend=tree["backend"],
+        shape=tuple(facts["shape"]),
+        classes=_whole("facts.classes", facts["classes"]),
+        records=_whole("facts.records", facts["records"]),
+        partition=dict(tree["partition"]),
+        server=ServerConfig(
+            _number("server.wait_seconds", tree["server"]["wait_seconds"]),
+            _number("server.round_seconds", tree["server"]["round_seconds"]),
+        ),
+        tree=tree,
+    )
+    config.privacy_request()
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """Read the ``config.yaml`` of a run folder.
+
+    Raises
+    ------
+    RunFolderError
+        If it is missing or damaged.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+        return check_config(tree)
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} is missing or damaged ({error}).", "Name a folder that `dppm simulate` made."
+        ) from None
+
+
+def initial_model(config: Config) -> ScoreModel:
+    """Build the model before any phase: public constants only."""
+    return ScoreModel.initial(config.shape, config.classes, config.tree["model"])
+
+
+def _view(value: Any) -> View:
+    if value not in ("secure_sum", "site"):
+        raise ConfigError(f"privacy.view is {value!r}.", "Use 'secure_sum' or 'site'.")
+    return value  # type: ignore[no-any-return]
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}.", "Give a finite number.")
+    return float(value)
+
+
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is {value!r}.", f"Give a whole number, at least {least}.")
+    return value

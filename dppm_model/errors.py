@@ -1,0 +1,92 @@
+"""Every refusal of the project: one class, one exit code, one line of cause and one of cure.
+
+The command line prints ``cause`` and ``cure`` and exits with ``exit_code``; nothing else in the
+project calls ``sys.exit``. Codes below 10 are left to the shell and to argument parsing.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DppmError(Exception):
+    """A refusal that a person can act on.
+
+    Parameters
+    ----------
+    cause
+        One line: the field or file, and what is wrong with it.
+    cure
+        One line: what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, cause: str, cure: str) -> None:
+        super().__init__(f"{cause} {cure}")
+        self.cause = cause
+        self.cure = cure
+
+    def __reduce__(self) -> tuple[type[DppmError], tuple[str, str]]:
+        """Keep cause and cure apart across process borders (Ray pickles exceptions)."""
+        return type(self), (self.cause, self.cure)
+
+
+class ConfigError(DppmError):
+    """An unknown key, a value of the wrong type, or one outside its range."""
+
+    exit_code = 10
+
+
+class PlanError(DppmError):
+    """A plan that cannot be executed or accounted."""
+
+    exit_code = 11
+
+
+class BudgetExhausted(DppmError):
+    """The next round would pass the privacy budget; no data was read for it."""
+
+    exit_code = 12
+
+
+class LedgerError(DppmError):
+    """A ledger that is missing, edited, locked or of another run."""
+
+    exit_code = 13
+
+
+class DataError(DppmError):
+    """Records that are missing, empty, of the wrong shape or not finite."""
+
+    exit_code = 14
+
+
+class DownloadError(DppmError):
+    """No source of a data set could be reached, or what came was not what is pinned."""
+
+    exit_code = 15
+
+
+class RunFolderError(DppmError):
+    """A run folder that is missing, damaged, or belongs to another plan."""
+
+    exit_code = 16
+
+
+class FederationError(DppmError):
+    """Too few sites answered, or Flower did not start."""
+
+    exit_code = 17
+
+
+class ModelError(DppmError):
+    """A model file or a network that cannot be used (for one, a network that mixes records)."""
+
+    exit_code = 18
+
+
+class SamplerError(DppmError):
+    """Sampling could not go on (Ray did not start, or the settings do not fit)."""
+
+    exit_code = 19

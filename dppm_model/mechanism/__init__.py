@@ -1,0 +1,1 @@
+"""Randomized response: from a clipped integer sum to a report, and from the total back to an estimate."""

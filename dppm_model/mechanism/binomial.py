@@ -1,0 +1,90 @@
+"""Binomial randomized response: the mechanism of the project.
+
+Every coordinate z of the rotated sum is asked the same yes/no question m times. An answer is "yes"
+with probability p = 1/2 + theta clamp(z, -R, R)/R, which is Warner's randomized response (1965) on
+the stochastic sign of z. The report is the tally t ~ Bin(m, p), a small integer from an alphabet
+that is public and fixed beforehand. `mu` of one round is exact, not asymptotic (PRIVACY.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.half import half
+
+PROBABILITY_BITS = 32
+
+
+def binomial(m: int, numerators: NDArray[np.uint64], coins: Coins) -> NDArray[np.int64]:
+    """Draw Bin(m, P_j / 2^32) for every numerator P_j in [0, 2^32), exactly.
+
+    An answer compares a uniform 32-bit U with P, "yes" iff U < P, bit by bit from the top. Answers
+    are exchangeable, so only their number matters: of those still tied, Bin(tied, 1/2) draw a 0. If
+    P has a 1 there they are decided "yes", if P has a 0 the others are decided "no". Half of the
+    ties fall at each level, so about 2m coins are used instead of 32m.
+    """
+    yes = np.zeros(numerators.size, dtype=np.int64)
+    active = np.arange(numerators.size)
+    p = numerators
+    tied = np.full(numerators.size, m, dtype=np.int64)
+    for bit in range(PROBABILITY_BITS - 1, -1, -1):
+        zeros = half(tied, coins)
+        is_one = (p >> np.uint64(bit)) & np.uint64(1) == 1
+        yes[active] += np.where(is_one, zeros, 0)
+        tied = np.where(is_one, tied - zeros, zeros)
+        alive = tied > 0
+        count = np.count_nonzero(alive)
+        if count == 0:
+            break
+        if 2 * count <= alive.size:
+            active, p, tied = active[alive], p[alive], tied[alive]
+    return yes
+
+
+@dataclass(frozen=True)
+class BinomialResponse:
+    """The public parameters of one round's answers; see the module for the symbols.
+
+    Attributes
+    ----------
+    range_
+        R, in units of the record's vector: coordinates are clamped to [-R, R].
+    truth_strength
+        theta in (0, 1/2).
+    responses
+        m, answers per coordinate.
+    """
+
+    range_: float
+    truth_strength: float
+    responses: int
+
+    def numerators(self, z: NDArray[np.int64], unit: float) -> NDArray[np.uint64]:
+        """Map integer coordinates (z · unit is the real value) to P = 2^32 p, rounded.
+
+        Rounding moves p by at most 2^-33; the accountant adds that to the sensitivity.
+        """
+        strength = self.truth_strength * 2.0**PROBABILITY_BITS
+        scaled = np.clip(z * (unit * strength / self.range_), -strength, strength)
+        offset = np.rint(scaled).astype(np.int64)
+        return (offset + (1 << (PROBABILITY_BITS - 1))).astype(np.uint64)
+
+    def encode(self, z: NDArray[np.int64], unit: float, coins: Coins) -> NDArray[np.int64]:
+        """Return the tallies t (D,), each in 0..m. The only function through which data leave."""
+        return binomial(self.responses, self.numerators(z, unit), coins)
+
+    def decode(self, total: NDArray[np.int64], sites: int) -> NDArray[np.float64]:
+        """Estimate the sum of the clamped z over ``sites`` from the sum of their tallies.
+
+        (T - N m/2) R / (m theta), unbiased for any surviving set of N sites.
+        """
+        m, theta = self.responses, self.truth_strength
+        return (total - sites * m / 2) * (self.range_ / (m * theta))
+
+    def variance(self, sites: int) -> float:
+        """Return the largest noise variance of a decoded coordinate, N R^2 / (4 m theta^2)."""
+        return sites * self.range_**2 / (4 * self.responses * self.truth_strength**2)

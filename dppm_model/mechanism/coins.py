@@ -1,0 +1,64 @@
+"""Exact coins: uniform bits from a cryptographic stream that the operating system keys.
+
+Every secret random choice of a site (who is sampled, what is answered) is made with these bits and
+compared as integers, so the probabilities of the proof are the probabilities of the program. There
+is deliberately no way to pass a seed: a report drawn twice from the same coins, or from coins that
+somebody else can replay, is not randomized at all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+_ZEROS = bytes(1 << 20)  # encrypting zeros yields the key stream
+
+
+class Coins:
+    """A stream of uniform bits: AES-256 in counter mode under a fresh key of the OS.
+
+    A forked child would otherwise continue with its parent's stream and answer with the same coins,
+    so the stream is keyed anew whenever the process id has changed.
+    """
+
+    def __init__(self) -> None:
+        self._pid = -1
+
+    def _key(self) -> bytes:
+        """Return the 32 secret bytes of a new stream."""
+        return secrets.token_bytes(32)
+
+    def _start(self) -> None:
+        cipher = Cipher(algorithms.AES(self._key()), modes.CTR(bytes(16)))
+        self._stream = cipher.encryptor()
+        self._pid = os.getpid()
+
+    def _bytes(self, count: int) -> bytearray:
+        if self._pid != os.getpid():
+            self._start()
+        out = bytearray(count + 15)  # `update_into` asks for one block of slack
+        view = memoryview(out)
+        for start in range(0, count, len(_ZEROS)):
+            size = min(len(_ZEROS), count - start)
+            self._stream.update_into(_ZEROS[:size], view[start:])
+        return out
+
+    def words(self, count: int) -> NDArray[np.uint64]:
+        """Return ``count`` independent uniform 64-bit words."""
+        return np.frombuffer(self._bytes(8 * count), dtype="<u8", count=count)
+
+    def bernoulli(self, numerator: int, count: int) -> NDArray[np.bool_]:
+        """Return ``count`` independent flips, each true with probability numerator / 2^32.
+
+        ``numerator`` may be 2^32, which is always true (a Poisson rate of one).
+        """
+        words = np.frombuffer(self._bytes(4 * count), dtype="<u4", count=count)
+        return words.astype(np.uint64) < np.uint64(numerator)
+
+    def seed(self) -> int:
+        """Return 63 uniform bits, for generators whose output needs no secrecy (noise draws)."""
+        return int(self.words(1)[0] >> np.uint64(1))

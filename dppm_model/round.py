@@ -1,0 +1,48 @@
+"""One round, top to bottom: the project on one page.
+
+    image -> per-record vector -> clipped integer sum -> rotation -> randomized response
+          -> secure sum over the sites -> decode -> rotation back -> estimate of the mean vector
+
+The first row (`report`) happens at a site and is all that ever leaves it. The second row
+(`estimate`) happens at the server, on the sum of the reports alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.mechanism.coins import Coins
+from dppm_model.plan import PhasePlan
+from dppm_model.records.pixels import to_tensor
+from dppm_model.records.shards import Records
+from dppm_model.score.query import Query
+
+
+def report(
+    records: Records, query: Query, phase: PhasePlan, signs_seed: bytes, coins: Coins
+) -> NDArray[np.int64]:
+    """Answer one round at a site: tallies (D,) in 0..m, of constant shape whatever was sampled."""
+    # Poisson sampling. Who was sampled, and how many, is the one thing that must stay secret.
+    sampled = np.flatnonzero(coins.bernoulli(phase.sampling_numerator, len(records)))
+    x = to_tensor(records.pixels(sampled))
+    y = torch.from_numpy(records.labels[sampled].astype(np.int64))
+    # Each record's vector, clipped to C and rounded; summed in integers, where no record can move
+    # the sum by more than C (a float sum can; Casacuberta et al. 2022).
+    noise = torch.Generator().manual_seed(coins.seed())
+    total = query.clipped_sum(x, y, phase.grid, noise)
+    # Spread every record's vector over all coordinates, then answer for each by biased coins.
+    z = phase.rotation.rotate(total, signs_seed)
+    return phase.response.encode(z, phase.unit, coins)
+
+
+def estimate(
+    total: NDArray[np.int64], sites: int, phase: PhasePlan, signs_seed: bytes
+) -> NDArray[np.float64]:
+    """Estimate the mean vector of all records (dimension,) from the sum of ``sites`` reports.
+
+    The divisor is public: dividing by the number that was really sampled would reveal it.
+    """
+    z = phase.response.decode(total, sites)
+    return phase.rotation.unrotate(z, signs_seed) / (phase.divisor * sites / phase.sites)

@@ -1,0 +1,136 @@
+"""A run folder: the files of one training run, and what may be asked of them.
+
+    config.yaml  plan.json  privacy.json  ledger.jsonl  metrics.jsonl  status.json
+    model.safetensors  samples.png  evaluation.json  samples/  sites/ (simulation)  state/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dppm_model.errors import DppmError, RunFolderError
+from dppm_model.files import read_json_lines, write_bytes, write_json
+from dppm_model.plan import Plan
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths and small readers of a run folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.folder / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        """The trained score model."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def privacy(self) -> Path:
+        """What was promised and what it costs, for people and scripts."""
+        return self.folder / "privacy.json"
+
+    @property
+    def ledger(self) -> Path:
+        """The server's ledger."""
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """One line a round."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def snapshot(self) -> Path:
+        """The state after the last finished round."""
+        return self.folder / "state" / "round.safetensors"
+
+    @property
+    def sites(self) -> Path:
+        """Folders of the virtual sites (simulation only)."""
+        return self.folder / "sites"
+
+    @property
+    def samples(self) -> Path:
+        """Synthetic images."""
+        return self.folder / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        """Figures of `dppm evaluate`."""
+        return self.folder / "evaluation.json"
+
+    def write_plan(self, plan: Plan) -> None:
+        """Store the plan in its canonical form."""
+        write_bytes(self.folder / "plan.json", plan.to_json().encode())
+
+    def plan(self) -> Plan:
+        """Read the plan back.
+
+        Raises
+        ------
+        RunFolderError
+            If there is none: the folder is not a run.
+        """
+        path = self.folder / "plan.json"
+        if not path.is_file():
+            raise RunFolderError(
+                f"{self.folder} is not a run folder: plan.json is missing.",
+                "Name a folder that `dppm simulate` made, or make one.",
+            )
+        return Plan.from_json(path.read_text())
+
+    def read_json(self, path: Path) -> Any:
+        """Read one of the folder's JSON files.
+
+        Raises
+        ------
+        RunFolderError
+            If it is missing or damaged.
+        """
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError):
+            raise RunFolderError(
+                f"{path} is missing or damaged.", "Run the command that writes it again."
+            ) from None
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the metrics so far, one entry a round."""
+        return read_json_lines(self.metrics)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Keep ``status.json`` true: running, then finished, or failed and why.
+
+        The error travels through the file because the training loop may run in a process that is
+        not ours (Flower's ServerApp), and the command line must still exit with the right code.
+        """
+        path = self.folder / "status.json"
+        write_json(path, {"state": "running"})
+        try:
+            yield
+        except DppmError as error:
+            write_json(
+                path,
+                {"state": "failed", "error": type(error).__name__}
+                | {"cause": error.cause, "cure": error.cure},
+            )
+            raise
+        except BaseException as error:
+            write_json(
+                path,
+                {"state": "failed", "error": type(error).__name__, "cause": repr(error)}
+                | {"cure": "See the log; the run continues with the same command."},
+            )
+            raise
+        write_json(path, {"state": "finished"})

@@ -1,0 +1,95 @@
+"""The round loop: ask, sum, learn, and stop when the plan is done.
+
+Any crash leaves one of two states: the round's snapshot is there, or it is not and the round is
+asked for again. Sites then send the report that they stored, so nothing is spent twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from dppm_model.files import append_json_line, write_bytes
+from dppm_model.plan import Plan
+from dppm_model.planner import epsilons
+from dppm_model.privacy.ledger import Ledger
+from dppm_model.round import estimate
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_learner
+from server.collect import Collected
+from server.state import Snapshot
+
+Ask = Callable[[int, int, bytes], Collected]
+
+
+def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
+    """Run the plan of a run folder to its end, from wherever it stands.
+
+    Parameters
+    ----------
+    run
+        The run folder, with its plan.
+    initial
+        The model before any phase.
+    seed
+        Seed of the learners' public randomness.
+    ask
+        ``ask(phase, round, model) -> Collected``: how the sites are reached.
+
+    Returns
+    -------
+    The trained model, which is also in the run folder.
+    """
+    plan = run.plan()
+    ledger = Ledger(run.ledger)
+    snapshot = Snapshot.read(run.snapshot, plan.digest)
+    model = initial if snapshot is None else ScoreModel.from_bytes(snapshot.model)
+    first_phase = 0 if snapshot is None else snapshot.phase
+    _drop_unfinished(run, plan, snapshot)
+    for index in range(first_phase, len(plan.phases)):
+        phase = plan.phases[index]
+        started_from = model.to_bytes()
+        learner = build_learner(phase.name, model, phase.records, seed)
+        first_round = 0
+        if snapshot is not None and snapshot.phase == index:
+            learner.load_state_dict(snapshot.learner)
+            first_round = snapshot.round
+        for round_ in range(first_round, phase.rounds):
+            begun = time.monotonic()
+            ledger.debit(plan.debit(index, round_))
+            answer = ask(index, round_, learner.result().to_bytes())
+            learner.step(
+                estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_)),
+                phase.noise_std(answer.sites),
+            )
+            done = sum(p.rounds for p in plan.phases[:index]) + round_ + 1
+            secure_sum, site = epsilons(plan, done)
+            append_json_line(
+                run.metrics,
+                {
+                    "phase": phase.name,
+                    "round": round_,
+                    "seconds": round(time.monotonic() - begun, 4),
+                    "sites": answer.sites,
+                    "uplink_bytes": answer.uplink_bytes,
+                    "epsilon_secure_sum": secure_sum,
+                    "epsilon_site": site,
+                },
+            )
+            Snapshot(
+                plan.digest, index, round_ + 1, started_from, learner.state_dict()
+            ).write(run.snapshot)
+        model = learner.result()
+    model.save(run.model)
+    return model
+
+
+def _drop_unfinished(run: Run, plan: Plan, snapshot: Snapshot | None) -> None:
+    """Take out the metrics of a round whose snapshot was not written: it is asked for again."""
+    done = 0
+    if snapshot is not None:
+        done = sum(p.rounds for p in plan.phases[: snapshot.phase]) + snapshot.round
+    lines = [json.dumps(line) + "\n" for line in run.rounds()[:done]]
+    write_bytes(run.metrics, "".join(lines).encode())

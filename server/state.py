@@ -1,0 +1,75 @@
+"""The server's snapshot: one atomic file a round, from which a killed run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from dppm_model.errors import RunFolderError
+from dppm_model.files import write_bytes
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    phase, round
+        The next round to ask for.
+    model
+        The model at the start of the phase, as `ScoreModel.to_bytes` gives it.
+    learner
+        The learner's state, bit for bit.
+    """
+
+    plan: str
+    phase: int
+    round: int
+    model: bytes
+    learner: Arrays
+
+    def write(self, path: Path) -> None:
+        """Write atomically; the file before stays whole until the new one is."""
+        tensors = {f"learner.{name}": np.asarray(value) for name, value in self.learner.items()}
+        tensors["model"] = np.frombuffer(self.model, dtype=np.uint8)
+        meta = {"plan": self.plan, "phase": str(self.phase), "round": str(self.round)}
+        write_bytes(path, safetensors.numpy.save(tensors, meta))
+
+    @classmethod
+    def read(cls, path: Path, plan: str) -> Snapshot | None:
+        """Read the snapshot of this plan, or None if no round was finished.
+
+        Raises
+        ------
+        RunFolderError
+            If the file is damaged or of another plan.
+        """
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                meta = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            snapshot = cls(
+                plan=meta["plan"],
+                phase=int(meta["phase"]),
+                round=int(meta["round"]),
+                model=tensors.pop("model").tobytes(),
+                learner={name.removeprefix("learner."): value for name, value in tensors.items()},
+            )
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}.", "Restore it, or start anew.") from None
+        if snapshot.plan != plan:
+            raise RunFolderError(
+                f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
+            )
+        return snapshot

@@ -1,0 +1,79 @@
+"""The ledger: durable before release, chained, locked, and it never goes down."""
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dppm_model.errors import LedgerError
+from dppm_model.privacy.accountant import RoundCost
+from dppm_model.privacy.ledger import Debit, Ledger
+
+DEBIT = Debit("run", "plan", "score", 0, 0.5, 2.0, 0.1, 1e-20)
+
+
+def _fill(path: Path, rounds: int = 4) -> Ledger:
+    ledger = Ledger(path)
+    for r in range(rounds):
+        assert ledger.debit(replace(DEBIT, round=r))
+    return ledger
+
+
+def test_equal_rounds_are_gathered_in_both_views(tmp_path: Path) -> None:
+    ledger = _fill(tmp_path / "ledger.jsonl")
+    assert ledger.costs("site") == (RoundCost(2.0, 0.1, 4),)
+    assert ledger.costs("secure_sum") == (RoundCost(0.5, 0.1, 4, 4e-20),)
+
+
+def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -> None:
+    ledger = _fill(tmp_path / "ledger.jsonl")
+    assert not ledger.debit(replace(DEBIT, round=2))
+    assert len(ledger.debits) == 4
+    with pytest.raises(LedgerError, match="another plan"):
+        ledger.debit(replace(DEBIT, round=2, plan="other"))
+
+
+def test_an_edited_line_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path)
+    path.write_text(path.read_text().replace('"mu_site": 2.0', '"mu_site": 0.1', 1))
+    with pytest.raises(LedgerError, match="line 2"):
+        _ = Ledger(path).debits
+
+
+def test_a_removed_line_in_the_middle_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[2:]))
+    with pytest.raises(LedgerError):
+        _ = Ledger(path).debits
+
+
+def test_a_torn_tail_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path)
+    with path.open("a") as file:
+        file.write('{"run": "run", "pl')
+    ledger = Ledger(path)
+    assert len(ledger.debits) == 4
+    assert ledger.debit(replace(DEBIT, round=4))
+    assert len(Ledger(path).debits) == 5
+
+
+def _spend(path: Path, name: str) -> None:
+    ledger = Ledger(path)
+    for r in range(25):
+        ledger.debit(replace(DEBIT, run=name, round=r))
+
+
+def test_two_processes_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_spend, args=(path, n)) for n in ("a", "b")]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert len(Ledger(path).debits) == 50
