@@ -61,7 +61,9 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
         try:
             question = message.content.config_records["question"]
             plan = Plan.from_json(str(question["plan"]))
-            site = Site(site_folder(context), coins(int(context.node_config.get("partition-id", 0))))
+            site = Site(
+                site_folder(context), coins(int(context.node_config.get("partition-id", 0)))
+            )
             tallies = site.answer(
                 plan,
                 int(str(question["phase"])),

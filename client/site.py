@@ -18,15 +18,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.records.shards import Records, open_records
 from numpy.typing import NDArray
 
 from dppm_model.errors import BudgetExhausted, ConfigError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan, View
-from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
-from dppm_model.records.shards import Records, open_records
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -138,7 +138,7 @@ class Site:
         self, plan: Plan, phase: int, round_: int, model: ScoreModel
     ) -> NDArray[np.unsignedinteger]:
         name = plan.phases[phase].name
-        stored = self.folder / "reports" / f"{plan.run}-{name}-{round_:06d}.npy"
+        stored = self.folder / "reports" / plan.run / f"{name}-{round_:06d}.npy"
         self._check_plan(plan)
         if stored.exists():
             return np.load(stored)
@@ -167,7 +167,7 @@ class Site:
             plan.signs_seed(phase, round_),
             self.coins,
         ).astype(np.min_scalar_type(plan.phases[phase].responses))
-        self._store(stored, tallies, plan.run)
+        self._store(stored, tallies)
         return tallies
 
     @contextmanager
@@ -205,11 +205,11 @@ class Site:
                     "The site's operator may raise the limit in site.toml; the server cannot.",
                 )
 
-    def _store(self, path: Path, tallies: NDArray[np.unsignedinteger], run: str) -> None:
+    def _store(self, path: Path, tallies: NDArray[np.unsignedinteger]) -> None:
         """Keep the report until the run's next one: it may have to be sent again."""
         buffer = io.BytesIO()
         np.save(buffer, tallies)
-        old = list(path.parent.glob(f"{run}-*.npy"))
+        old = list(path.parent.glob("*.npy"))
         write_bytes(path, buffer.getvalue())
         for other in old:
             other.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     data = verb(
         "data",
         "fetch, import or list data sets",
-        "data fetch mnist\ndata import ~/scans --name scans --size 64 --test-fraction 0.1\ndata list",
+        "data fetch mnist\ndata import ~/scans --name scans --size 64\ndata list",
     )
     data.add_argument("action", choices=("fetch", "import", "list"))
     data.add_argument("what", nargs="?", help="data set name (fetch), folder or file (import)")
@@ -88,7 +88,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     folders = [a for a in arguments if "=" not in a]
     if len(folders) > 1:
         raise ConfigError(
-            f"{' and '.join(folders)}: more than one run folder.", "Name one; overrides are key=value."
+            f"{' and '.join(folders)}: more than one run folder.",
+            "Name one; overrides are key=value.",
         )
     return (Path(folders[0]) if folders else None), overrides
 

@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sampler.evaluation.evaluate import evaluate as judge
+from sampler.evaluation.evaluate import write_evaluation
+from sampler.images import load_images
+from sampler.pool import generate
+from sampler.sheet import contact_sheet
+
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
 from deploy.show import (
@@ -23,11 +29,6 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import ADJACENCY, UNIT, Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
-from sampler.evaluation.evaluate import evaluate as judge
-from sampler.evaluation.evaluate import write_evaluation
-from sampler.images import load_images
-from sampler.pool import generate
-from sampler.sheet import contact_sheet
 
 _RUNS = Path("runs")
 
@@ -82,10 +83,13 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     console.print(
         f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] for whoever sees the sum over "
         f"{privacy['honest_sites']} honest sites, {epsilon_text(privacy['epsilon_site'])} for "
-        f"whoever sees a site's own reports; δ = {made.delta:g}, unit: {UNIT}, adjacency: {ADJACENCY}."
+        f"whoever sees a site's own reports; δ = {made.delta:g}, unit: {UNIT}, "
+        f"adjacency: {ADJACENCY}."
     )
     for colluding, epsilon in simulation.epsilon_if_colluding(made):
-        console.print(f"  if {colluding} more sites collude with the server: ε = {epsilon_text(epsilon)}")
+        console.print(
+            f"  if {colluding} more sites collude with the server: ε = {epsilon_text(epsilon)}"
+        )
     rounds = sum(p.rounds for p in made.phases)
     size = sum(uplink_bytes(p) * p.rounds for p in made.phases)
     minutes = sum(round_seconds(p) * p.rounds for p in made.phases) / 60
@@ -172,7 +176,9 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
             run.model,
             run.samples,
             settings=settings,
-            privacy={k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")},
+            privacy={
+                k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
+            },
             progress=bar.count,
         )
     images, labels = load_images(run.samples)
@@ -220,13 +226,13 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
     console.rule(f"{run.folder}")
     console.print(
         f"privacy    ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] (secure sum, "
-        f"{privacy['honest_sites']} honest sites), {epsilon_text(privacy['epsilon_site'])} (a site's "
-        f"own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, adjacency: "
+        f"{privacy['honest_sites']} honest sites), {epsilon_text(privacy['epsilon_site'])} "
+        f"(a site's own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, adjacency: "
         f"{privacy['adjacency']}"
     )
     console.print(
-        f"utility    accuracy [bold]{result['accuracy']:.4f}[/] trained on {result['synthetic_images']} "
-        f"synthetic images, {result['accuracy_real']:.4f} trained on real ones; both tested on real"
+        f"utility    accuracy [bold]{result['accuracy']:.4f}[/] trained on "
+        f"{result['synthetic_images']} synthetic images, {result['accuracy_real']:.4f} trained on real ones; both tested on real"
     )
     console.print(f"pictures   {run.folder / 'samples.png'}")
     if minutes is not None:

@@ -39,7 +39,10 @@ _START_SECONDS = 60
 
 def pyproject() -> Path:
     """Find the project's own pyproject.toml: beside the packages, or inside an installed wheel."""
-    for path in (Path(__file__).parent / "pyproject.toml", Path(__file__).parents[1] / "pyproject.toml"):
+    for path in (
+        Path(__file__).parent / "pyproject.toml",
+        Path(__file__).parents[1] / "pyproject.toml",
+    ):
         if path.is_file() and "flwr" in tomllib.loads(path.read_text()).get("tool", {}):
             return path
     raise FederationError("The Flower app's pyproject.toml is missing.", "Install dppm again.")
@@ -152,7 +155,7 @@ def _process(
     command: list[str], folder: Path, environment: dict[str, str], output: object
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in its own session and end the whole session afterwards, Ray included."""
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         command,
         cwd=folder,
         env=environment,

@@ -125,9 +125,7 @@ def run_in_process(
     try:
         server_app(
             grid,
-            Context(
-                run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config
-            ),
+            Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config),
         )
     finally:
         grid.close()

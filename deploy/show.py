@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from dppm_model.privacy.accountant import round_up
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,7 +23,6 @@ from rich.table import Table
 
 from dppm_model.plan import PhasePlan, Plan
 from dppm_model.planner import loss_of
-from dppm_model.privacy.accountant import round_up
 
 console = Console(stderr=True)
 
@@ -97,4 +97,3 @@ def plan_table(plan: Plan, view: Any) -> Table:
 def uplink_bytes(p: PhasePlan) -> int:
     """Bytes of one site's report in one round."""
     return p.rotation.padded * np.min_scalar_type(p.responses).itemsize
-

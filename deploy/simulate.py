@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from dppm_model.records.partition import partition
+from dppm_model.records.sources import data_root, load
 
 from client.app import app as client_app
 from client.site import Policy
@@ -22,8 +24,6 @@ from dppm_model.errors import DataError, DppmError, RunFolderError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
-from dppm_model.records.partition import partition
-from dppm_model.records.sources import data_root, load
 from dppm_model.run import Run
 from server.app import app as server_app
 
@@ -140,9 +140,7 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
         ).write(folder / "site.toml")
 
 
-def simulate(
-    run: Run, config: Config, *, tick: Callable[[], None] = lambda: None
-) -> None:
+def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: None) -> None:
     """Train a prepared run folder with the configured backend.
 
     Raises
@@ -199,8 +197,6 @@ def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
         honest = plan.min_survivors - plan.colluding_sites - colluding
         if honest >= 1:
             phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
-            weaker = replace(
-                plan, colluding_sites=plan.colluding_sites + colluding, phases=phases
-            )
+            weaker = replace(plan, colluding_sites=plan.colluding_sites + colluding, phases=phases)
             result.append((colluding, epsilons(weaker)[0]))
     return result

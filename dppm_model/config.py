@@ -1,7 +1,7 @@
 """The configuration: hydra groups inside this package, checked and turned into dataclasses.
 
-Unknown keys are refused by hydra (the tree is closed), values by the dataclasses. A run folder keeps
-the resolved tree in ``config.yaml``; everything later reads that file and nothing else.
+Unknown keys are refused by hydra (the tree is closed), values by the dataclasses. A run folder
+keeps the resolved tree in ``config.yaml``; everything later reads that file and nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
 CONF = Path(__file__).parent / "conf"
+SMALL_BUDGET = 4.0  # below this epsilon the recipe `small_budget` is the default
 BACKENDS = ("flower", "inprocess")
 
 
@@ -95,12 +96,21 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     ConfigError
         If an override names an unknown key or group, or cannot be parsed.
     """
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            tree = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        tree = _compose(overrides)
+        if not any(o.startswith("model=") for o in overrides):
+            budget = tree["privacy"]["epsilon"]
+            if isinstance(budget, int | float) and budget < SMALL_BUDGET:
+                tree = _compose(["model=small_budget", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides) from None
+    return tree
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        tree = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     return tree  # type: ignore[return-value]
 
 
@@ -114,7 +124,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else "See `dppm simulate --help`."
             return ConfigError(f"{key} is not a configuration key.", hint)
-    return ConfigError(f"The configuration cannot be composed: {text}", "See `dppm simulate --help`.")
+    return ConfigError(
+        f"The configuration cannot be composed: {text}", "See `dppm simulate --help`."
+    )
 
 
 def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:

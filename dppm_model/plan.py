@@ -206,7 +206,9 @@ class Plan:
     def __post_init__(self) -> None:
         _named("run", self.run)
         if len({p.name for p in self.phases}) < len(self.phases):
-            raise PlanError("Two phases have the same name.", "A round is known by its phase's name.")
+            raise PlanError(
+                "Two phases have the same name.", "A round is known by its phase's name."
+            )
         if not 0 < self.delta < 1:
             raise PlanError(f"delta is {self.delta}.", "Choose 0 < delta < 1, below 1/records.")
         if not 1 <= self.min_survivors <= self.sites:
@@ -220,8 +222,8 @@ class Plan:
         for phase in self.phases:
             if phase.sites != self.sites or phase.honest_sites != honest:
                 raise PlanError(
-                    f"phase {phase.name} counts {phase.honest_sites} honest of {phase.sites} sites, "
-                    f"the plan {honest} of {self.sites}.",
+                    f"phase {phase.name} counts {phase.honest_sites} honest of {phase.sites} "
+                    f"sites, the plan {honest} of {self.sites}.",
                     "Every phase must rest on the plan's own assumption.",
                 )
 
@@ -248,7 +250,9 @@ class Plan:
             phases = tuple(PhasePlan(**phase) for phase in raw.pop("phases"))
             plan = cls(phases=phases, **raw)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise PlanError(f"The plan cannot be read: {error}.", "Make it with `dppm plan`.") from None
+            raise PlanError(
+                f"The plan cannot be read: {error}.", "Make it with `dppm plan`."
+            ) from None
         if plan.to_json() != text:
             raise PlanError("The plan is not in canonical form.", "Make it with `dppm plan`.")
         return plan

@@ -1,7 +1,7 @@
-"""From a target epsilon to a plan: how the budget is split, and which R, m and theta spend it best.
+"""From a target epsilon to a plan: how the budget is split, which R, m and theta spend it best.
 
-Everything here reads the configuration only. The steps are: split mu^2 between the phases, scale the
-split until the target is met and not passed, then give each phase the fewest bits with which
+Everything here reads the configuration only. The steps are: split mu^2 between the phases, scale
+the split until the target is met and not passed, then give each phase the fewest bits with which
 randomized response costs at most `MOST_LOSS` more mu than an ideal Gaussian of the same noise.
 """
 
@@ -22,7 +22,7 @@ from dppm_model.privacy.accountant import RoundCost, calibrate, choose_tau, epsi
 MOST_LOSS = 1.03
 # Coordinates of the rotated sum are close to normal; R at 4.5 deviations clamps one in 150,000.
 _RANGE_DEVIATIONS = 4.5
-_MOST_ANSWERS = 1 << 20  # n m beyond this makes the accountant slow
+_MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in more rounds
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,7 @@ def split(total_mu: float, phases: Sequence[PhaseRequest]) -> list[float]:
 
 def ideal_costs(mus: Sequence[float], phases: Sequence[PhaseRequest]) -> list[RoundCost]:
     """Costs of ideal Gaussian phases with these mu."""
-    return [
-        RoundCost(mu, p.sampling_rate, p.rounds) for mu, p in zip(mus, phases, strict=True)
-    ]
+    return [RoundCost(mu, p.sampling_rate, p.rounds) for mu, p in zip(mus, phases, strict=True)]
 
 
 def clamp_deviation(request: PhaseRequest, privacy: PrivacyRequest) -> float:

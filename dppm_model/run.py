@@ -1,7 +1,7 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
-    config.yaml  plan.json  privacy.json  ledger.jsonl  metrics.jsonl  status.json
-    model.safetensors  samples.png  evaluation.json  samples/  sites/ (simulation)  state/
+config.yaml  plan.json  privacy.json  ledger.jsonl  metrics.jsonl  status.json
+model.safetensors  samples.png  evaluation.json  samples/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations

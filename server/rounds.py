@@ -78,9 +78,9 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
                     "epsilon_site": site,
                 },
             )
-            Snapshot(
-                plan.digest, index, round_ + 1, started_from, learner.state_dict()
-            ).write(run.snapshot)
+            Snapshot(plan.digest, index, round_ + 1, started_from, learner.state_dict()).write(
+                run.snapshot
+            )
         model = learner.result()
     model.save(run.model)
     return model

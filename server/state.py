@@ -67,7 +67,9 @@ class Snapshot:
                 learner={name.removeprefix("learner."): value for name, value in tensors.items()},
             )
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise RunFolderError(f"{path} is damaged: {error}.", "Restore it, or start anew.") from None
+            raise RunFolderError(
+                f"{path} is damaged: {error}.", "Restore it, or start anew."
+            ) from None
         if snapshot.plan != plan:
             raise RunFolderError(
                 f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."

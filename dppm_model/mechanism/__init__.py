@@ -1,1 +1,1 @@
-"""Randomized response: from a clipped integer sum to a report, and from the total back to an estimate."""
+"""Randomized response: from a clipped sum to a report, and from the total to an estimate."""

@@ -21,8 +21,8 @@ class HalfTable:
     """Bin(n, 1/2) by inversion, exact.
 
     The cumulative distribution has denominator 2^n, so comparing it with an n-bit uniform U decides
-    every draw. The first ``word_bits`` bits of U nearly always suffice; where they tie with an entry
-    the remaining n - word_bits bits are drawn and compared too, in Python integers.
+    every draw. The first ``word_bits`` bits of U nearly always suffice; where they tie with an
+    entry the remaining n - word_bits bits are drawn and compared too, in Python integers.
 
     Parameters
     ----------

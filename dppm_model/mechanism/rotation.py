@@ -88,6 +88,6 @@ class Rotation:
         return hadamard(z.reshape(self.block, self.blocks).T).ravel()
 
     def unrotate(self, z: NDArray[np.float64], seed: bytes) -> NDArray[np.float64]:
-        """Apply the inverse (transpose) to an orthonormally scaled estimate (D,) -> (dimension,)."""
+        """Apply the inverse (transpose) to an orthonormal estimate, (D,) -> (dimension,)."""
         x = hadamard(z.reshape(self.blocks, self.block)).T.ravel() / np.sqrt(self.block)
         return (x * self.signs(seed))[: self.dimension]

@@ -79,7 +79,9 @@ def test_law_of_the_tally(m: int, p: float) -> None:
     assert chi_square(counts, 60_000 * binom.pmf(np.arange(m + 1), m, p)) > LEVEL
     # The same check rejects a probability that is off by two per cent of one answer's spread.
     if m >= 16:
-        assert chi_square(counts, 60_000 * binom.pmf(np.arange(m + 1), m, p + 0.03 / m**0.5)) < LEVEL
+        assert (
+            chi_square(counts, 60_000 * binom.pmf(np.arange(m + 1), m, p + 0.03 / m**0.5)) < LEVEL
+        )
 
 
 def test_coordinates_are_independent() -> None:

@@ -1,0 +1,1 @@
+"""Gaussian-DP numerics, the accountant and the ledger."""

@@ -1,0 +1,1 @@
+"""Data sets: fetched, imported, stored as memory-mapped shards, dealt to sites."""

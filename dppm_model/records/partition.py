@@ -1,0 +1,73 @@
+"""How a simulation deals the records of one data set to virtual sites; seeded, recorded in the run.
+
+Whole persons are dealt where the records name persons: nobody is at two sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import ConfigError
+
+SCHEMES = ("even", "dirichlet", "sizes")
+
+
+def partition(
+    labels: NDArray[np.int64],
+    sites: int,
+    *,
+    scheme: str,
+    seed: int,
+    alpha: float = 0.5,
+    sizes: Sequence[float] | None = None,
+    persons: NDArray[np.int64] | None = None,
+) -> list[NDArray[np.int64]]:
+    """Return one sorted index array a site; together they hold every record once.
+
+    Parameters
+    ----------
+    scheme
+        ``even``; ``dirichlet``: each class is spread over the sites by a Dirichlet(alpha) draw;
+        ``sizes``: in proportion to ``sizes``.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range or a site would be empty.
+    """
+    rng = np.random.default_rng(seed)
+    if scheme == "even":
+        shares = np.full((1, sites), 1 / sites)
+    elif scheme == "sizes":
+        if sizes is None or len(sizes) != sites or min(sizes) <= 0:
+            raise ConfigError(
+                f"partition.sizes is {sizes} for {sites} sites.",
+                "Give one number above zero per site.",
+            )
+        shares = np.array([sizes], dtype=float) / sum(sizes)
+    elif scheme == "dirichlet":
+        if not alpha > 0:
+            raise ConfigError(f"partition.alpha is {alpha}.", "Give a number above zero.")
+        shares = rng.dirichlet(np.full(sites, alpha), size=int(labels.max()) + 1)
+    else:
+        raise ConfigError(f"partition.scheme is {scheme!r}.", f"Use {', '.join(SCHEMES)}.")
+    # The units that are dealt: persons, or records; a person counts under their first label.
+    owners = np.arange(len(labels)) if persons is None else persons
+    units, first, unit_of = np.unique(owners, return_index=True, return_inverse=True)
+    site_of = np.empty(len(units), dtype=np.int64)
+    groups = labels[first] if len(shares) > 1 else np.zeros(len(units), dtype=np.int64)
+    for group, share in enumerate(shares):
+        members = rng.permutation(np.flatnonzero(groups == group))
+        borders = np.rint(np.cumsum(share) * len(members)).astype(int)[:-1]
+        for site, part in enumerate(np.split(members, borders)):
+            site_of[part] = site
+    parts = [np.flatnonzero(site_of[unit_of] == site) for site in range(sites)]
+    if empty := [site for site, part in enumerate(parts) if part.size == 0]:
+        raise ConfigError(
+            f"partition: site {empty[0]} would have no record of {len(labels)}.",
+            "Use fewer sites, a larger partition.alpha, or another seed.",
+        )
+    return parts

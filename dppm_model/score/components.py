@@ -1,0 +1,174 @@
+"""The ``components`` phase: private Lloyd rounds split each class into J components.
+
+A record answers ``w_c (onehot(k, j) - p) ∥ onehot(k, j) ⊗ clip(w · (u - mu_kj))`` for the component
+j of its class that is nearest; each round moves the centres. What the centres explain is taken off
+the class covariance that was released before, so class mean and covariance stay as released.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.score.means import clip_rows
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.shrinkage import subtract_covariance
+from dppm_model.score.slots import Answers, SlotQuery
+
+_FIRST_SPREAD = 0.7  # of the first centres, in standard deviations of the class
+_SEEN = 2.0  # a component counts if its count is above this many standard deviations of noise
+
+
+def nearest(
+    u: torch.Tensor, y: torch.Tensor, components: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Return the nearest component of its class for each record, (n,) int64.
+
+    u (n, d) and components (classes, J, d) in the same whitened coordinates; components of weight
+    zero (classes, J) are passed over.
+    """
+    out = torch.zeros(len(y), dtype=torch.int64)
+    for k in torch.unique(y):
+        rows = y == k
+        square = (components[k] ** 2).sum(1) - 2 * u[rows] @ components[k].T
+        out[rows] = square.masked_fill(weights[k] <= 0, torch.inf).argmin(1)
+    return out
+
+
+class ComponentsQuery(SlotQuery):
+    """Counts (head) and half-whitened residuals (one slot per component of each class)."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.basis, self.band = model.scales.basis, model.scales.band
+        self.components_each = model.config.components
+        self.head = self.slots = model.classes * self.components_each
+        self.body = self.band
+        self.radius = model.config.components_radius
+        self.count_weight = model.config.count_weight
+        self.body_weight = math.sqrt(1 - self.count_weight**2)
+        self.whitening = model.scales.half_whitening(self.band)
+        self.components = torch.from_numpy(model.arrays["mixture.components"])
+        self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
+        class_weights = torch.from_numpy(model.arrays["mixture.class_weights"])
+        self.frequency = (class_weights[:, None] * self.weights).flatten()
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `SlotQuery`."""
+        w = self.whitening.float()
+        u = self.basis.forward(x)[:, : self.band] * w
+        every = torch.ones_like(self.weights)  # a component that lost its records may win some
+        slot = y * self.components_each + nearest(u, y, self.components * w, every)
+        count = torch.nn.functional.one_hot(slot, self.slots) - self.frequency
+        r = u - self.components.flatten(0, 1)[slot] * w
+        body = clip_rows(r, self.radius) * self.body_weight
+        return Answers(count * self.count_weight, slot, body)
+
+
+class ComponentsLearner:
+    """Moves the centres round by round; see `dppm_model.score.query.Learner`."""
+
+    def __init__(self, model: ScoreModel, seed: int) -> None:
+        self._start = model
+        self._seed = seed
+        self._rounds = 0
+        self._total = _total_covariance(model)
+        spread = self._draw(0)
+        uniform = torch.full(spread.shape[:2], 1 / spread.shape[1], dtype=torch.float64)
+        self._model = self._with(self._centre() + spread, uniform)
+
+    def query(self) -> ComponentsQuery:
+        """Ask around the present centres."""
+        return ComponentsQuery(self._model)
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Move each centre to the mean of its records, as far as that mean is known.
+
+        The posterior mean under mu_kj ~ N(m_k, class covariance) and the known noise; a component
+        too small to be seen is drawn anew from that prior and has no weight until it wins records.
+        """
+        query = self.query()
+        count, residual = query.split(estimate)
+        shape = (self._start.classes, query.components_each)
+        least = _SEEN * std / query.count_weight
+        count = (query.frequency + count / query.count_weight).reshape(shape)
+        size = count.clamp(min=max(least, torch.finfo(torch.float64).tiny))
+        unit = query.radius / query.body_weight
+        move = residual.reshape(*shape, query.band) * unit / size[:, :, None]
+        noise = (std * unit / size) ** 2  # of each half-whitened coordinate of the move
+        w, centre = query.whitening, self._centre()
+        offset = (query.components - centre) * w + move
+        seen = count > least
+        values, vectors = torch.linalg.eigh(self._total * w * w[:, None])
+        offset = offset @ vectors
+        excess = torch.where(seen[:, :, None], offset**2 - noise[:, :, None], 0.0)
+        signal = excess.sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
+        signal = signal.clamp(min=0).minimum(values.clamp(min=0))[:, None]
+        gain = signal / (signal + noise[:, :, None]).clamp(min=torch.finfo(torch.float64).tiny)
+        offset = (offset * gain) @ vectors.transpose(1, 2) / w
+        self._rounds += 1
+        offset = torch.where(seen[:, :, None], offset, self._draw(self._rounds))
+        self._model = self._with(centre + offset, torch.where(seen, count, 0.0))
+
+    def _centre(self) -> torch.Tensor:
+        mean = torch.from_numpy(self._start.arrays["mixture.mean"]).double()
+        return mean[:, None, : self._start.scales.band]
+
+    def _draw(self, round_: int) -> torch.Tensor:
+        """Draw centres around the class means, (classes, J, d), from the class covariance."""
+        shape = self._start.arrays["mixture.components"].shape
+        noise = np.random.default_rng([self._seed, round_]).standard_normal(shape)
+        values, vectors = torch.linalg.eigh(self._total)
+        root = vectors * values.clamp(min=0).sqrt()[:, None]
+        offset: torch.Tensor = torch.from_numpy(noise) @ root.transpose(1, 2)
+        return _FIRST_SPREAD * offset
+
+    def _with(self, components: torch.Tensor, count: torch.Tensor) -> ScoreModel:
+        """Return the model with these centres, at the released class mean and covariance."""
+        total = count.sum(1, keepdim=True)
+        weights = torch.where(total > 0, count / total, 1 / count.shape[1])
+        components = components - (weights[:, :, None] * components).sum(1, keepdim=True)
+        components = components + self._centre()
+        between = _between(components - self._centre(), weights)
+        within = torch.stack(
+            [subtract_covariance(t, b) for t, b in zip(self._total, between, strict=True)]
+        )
+        return self._start.replace(
+            {
+                "mixture.component_weights": weights.float().numpy(),
+                "mixture.components": components.float().numpy(),
+                "mixture.covariance": within.float().numpy(),
+            }
+        )
+
+    def result(self) -> ScoreModel:
+        """Return the model with the components of the rounds so far."""
+        return self._model
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return the centres, their weights and the covariance within."""
+        names = ("component_weights", "components", "covariance")
+        state = {name: self._model.arrays[f"mixture.{name}"] for name in names}
+        return {"rounds": np.array(self._rounds), **state}
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from ``state_dict`` of a learner that began with the same model."""
+        self._rounds = int(state["rounds"])
+        arrays = {f"mixture.{name}": state[name] for name in state if name != "rounds"}
+        self._model = self._start.replace(arrays)
+
+
+def _between(offset: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the covariance (classes, d, d) of centres at ``offset`` from their mean."""
+    return torch.einsum("kj,kja,kjb->kab", weights, offset, offset)
+
+
+def _total_covariance(model: ScoreModel) -> torch.Tensor:
+    """Return the class covariances (classes, d, d): within the components and between them."""
+    components = torch.from_numpy(model.arrays["mixture.components"]).double()
+    weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
+    mean = (weights[:, :, None] * components).sum(1, keepdim=True)
+    within = torch.from_numpy(model.arrays["mixture.covariance"]).double()
+    return within + _between(components - mean, weights)

@@ -1,0 +1,153 @@
+"""The ``covariance`` phase: how the images of a class (or component) vary around the means.
+
+A record answers the outer product of its half-whitened low residual, less what the model holds,
+as an upper triangle with off-diagonals times sqrt(2) (an isometry); and, in the head, the smooth
+part of its squared whitened residual image: a map of local contrast that all classes share.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.score.components import nearest
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.shrinkage import shrink_covariance
+from dppm_model.score.slots import Answers, SlotQuery
+
+_LEAST_TEXTURE = 0.02  # of the prior's variance
+
+
+class CovarianceQuery(SlotQuery):
+    """Centred texture (head) and centred outer products (one slot per class)."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.scales, self.basis, self.band = model.scales, model.scales.basis, model.scales.band
+        self.head, self.slots = self.scales.texture, model.classes
+        self.body = self.band * (self.band + 1) // 2
+        self.unit = model.config.covariance_radius**2
+        self.texture_unit = self.unit * math.sqrt(self.basis.size) / model.config.texture_weight
+        self.whitening = self.scales.half_whitening(self.band)
+        self.mean = torch.from_numpy(model.arrays["mixture.mean"])
+        self.components = torch.from_numpy(model.arrays["mixture.components"])
+        self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
+        covariance = torch.from_numpy(model.arrays["mixture.covariance"])
+        w = self.whitening.float()
+        self.centre = upper(covariance * w * w[:, None])
+        texture = torch.from_numpy(model.arrays["mixture.texture"])
+        self.texture_centre = self.basis.forward(texture[None])[0, : self.head]
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `SlotQuery`."""
+        u = self.basis.forward(x)
+        w = self.whitening.float()
+        component = nearest(u[:, : self.band] * w, y, self.components * w, self.weights)
+        low = u[:, : self.band] - self.components[y, component]
+        residual = torch.cat([low, u[:, self.band :] - self.mean[y, self.band :]], dim=1)
+        contrast = self.basis.inverse(residual / self.scales.std.float()) ** 2
+        head = self.basis.forward(contrast)[:, : self.head] - self.texture_centre
+        r = low * w
+        body = upper_outer(r) - self.centre[y]
+        return Answers(head / self.texture_unit, y, body / self.unit)
+
+
+class CovarianceLearner:
+    """Averages the rounds of a ``covariance`` phase; see `dppm_model.score.query.Learner`."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self._start = self._model = model
+        query = CovarianceQuery(model)
+        self._rounds = 0
+        self._variance = 0.0
+        self._texture = torch.zeros(query.head, dtype=torch.float64)
+        self._body = torch.zeros((query.slots, query.body), dtype=torch.float64)
+
+    def query(self) -> CovarianceQuery:
+        """Ask around the present covariance."""
+        return CovarianceQuery(self._model)
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Add a round."""
+        query = self.query()
+        head, body = query.split(estimate)
+        frequency = torch.from_numpy(self._start.class_weights())
+        self._rounds += 1
+        self._variance += std**2
+        self._texture += query.texture_centre + head * query.texture_unit
+        self._body += query.centre + body * query.unit / frequency[:, None]
+        self._model = self._fit()
+
+    def _fit(self) -> ScoreModel:
+        query = CovarianceQuery(self._start)
+        scales, w = query.scales, query.whitening
+        smooth = torch.zeros((1, query.basis.size), dtype=torch.float64)
+        smooth[0, : query.head] = self._texture / self._rounds
+        texture = query.basis.inverse(smooth)[0].clamp(min=_LEAST_TEXTURE)
+        prior = scales.modulated_prior(texture, slice(query.band)) * w * w[:, None]
+        std = math.sqrt(self._variance / 2) / self._rounds * query.unit
+        frequency = self._start.class_weights()
+        whitened = symmetric(self._body / self._rounds, query.band)
+        covariance = torch.stack(
+            [
+                shrink_covariance(matrix, std / p, prior)
+                for matrix, p in zip(whitened, frequency, strict=True)
+            ]
+        )
+        return self._start.replace(
+            {
+                "mixture.covariance": (covariance / w / w[:, None]).float().numpy(),
+                "mixture.texture": texture.float().numpy(),
+            }
+        )
+
+    def result(self) -> ScoreModel:
+        """Return the model with the covariances and the texture of the rounds so far."""
+        return self._model
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return the running sums."""
+        return {
+            "rounds": np.array(self._rounds),
+            "variance": np.array(self._variance),
+            "texture": self._texture.numpy().copy(),
+            "body": self._body.numpy().copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from ``state_dict`` of a learner that began with the same model."""
+        self._rounds = int(state["rounds"])
+        self._variance = float(state["variance"])
+        self._texture = torch.tensor(state["texture"], dtype=torch.float64)
+        self._body = torch.tensor(state["body"], dtype=torch.float64)
+        self._model = self._fit() if self._rounds else self._start
+
+
+def upper(matrices: torch.Tensor) -> torch.Tensor:
+    """Return upper triangles (n, d(d+1)/2) of (n, d, d), off-diagonals times sqrt(2)."""
+    size = matrices.shape[-1]
+    rows, columns = torch.triu_indices(size, size)
+    scale = torch.where(rows == columns, 1.0, math.sqrt(2)).to(matrices.dtype)
+    return matrices[:, rows, columns] * scale
+
+
+def upper_outer(r: torch.Tensor) -> torch.Tensor:
+    """Return ``upper`` of the outer products r rᵀ of the rows of r (n, d), without forming them."""
+    size = r.shape[1]
+    scaled = r * 2**0.25
+    rows = [scaled[:, i, None] * scaled[:, i:] for i in range(size)]
+    for row in rows:
+        row[:, 0] *= math.sqrt(0.5)  # the diagonal
+    return torch.cat(rows, dim=1)
+
+
+def symmetric(triangles: torch.Tensor, size: int) -> torch.Tensor:
+    """Undo ``upper``: (n, d(d+1)/2) -> (n, d, d)."""
+    rows, columns = torch.triu_indices(size, size)
+    scale = torch.where(rows == columns, 1.0, math.sqrt(0.5)).to(triangles.dtype)
+    out = torch.zeros((len(triangles), size, size), dtype=triangles.dtype)
+    out[:, rows, columns] = triangles * scale
+    out[:, columns, rows] = triangles * scale
+    return out

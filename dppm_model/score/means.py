@@ -1,0 +1,123 @@
+"""The ``means`` phase: class frequencies and class means.
+
+A record of class k answers ``w_c (onehot(k) - p) ∥ onehot(k) ⊗ clip(w · (u - m_k))``, where p and m
+are what the model holds already. Centring at the model makes a site's sum small (cheap to encode)
+and clips around the right place.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.shrinkage import octaves, wiener
+from dppm_model.score.slots import Answers, SlotQuery
+
+_LEAST_WEIGHT = 0.2  # a class weight is at least this much of an equal share
+
+
+def clip_rows(r: torch.Tensor, radius: float) -> torch.Tensor:
+    """Shorten each row of r (n, d) to length ``radius`` and scale it to at most one."""
+    norm: torch.Tensor = torch.linalg.vector_norm(r, dim=1, keepdim=True)
+    return r / norm.clamp(min=radius)
+
+
+class MeansQuery(SlotQuery):
+    """Counts (head) and half-whitened residuals to the class means (one slot per class)."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.head = self.slots = model.classes
+        self.body = model.scales.basis.size
+        self.basis = model.scales.basis
+        self.radius = model.config.means_radius
+        self.count_weight = model.config.count_weight
+        self.body_weight = math.sqrt(1 - self.count_weight**2)
+        self.whitening = model.scales.half_whitening(self.body)
+        self.frequency = torch.from_numpy(model.arrays["mixture.class_weights"])
+        self.mean = torch.from_numpy(model.arrays["mixture.mean"])
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `SlotQuery`."""
+        count = torch.nn.functional.one_hot(y, self.slots) - self.frequency
+        r = (self.basis.forward(x) - self.mean[y]) * self.whitening.float()
+        body = clip_rows(r, self.radius) * self.body_weight
+        return Answers(count * self.count_weight, y, body)
+
+
+class MeansLearner:
+    """Averages the rounds of a ``means`` phase; see `dppm_model.score.query.Learner`."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self._start = self._model = model
+        zeros = torch.zeros(model.arrays["mixture.mean"].shape, dtype=torch.float64)
+        self._rounds = 0
+        self._variance = 0.0  # sum over the rounds of the noise variance of an estimate
+        self._frequency = torch.zeros(model.classes, dtype=torch.float64)
+        self._residual = zeros.clone()
+        self._centre = zeros.clone()
+
+    def query(self) -> MeansQuery:
+        """Ask around the present means."""
+        return MeansQuery(self._model)
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Add a round: E[onehot u] = E[onehot (u - centre)] + p · centre."""
+        query = self.query()
+        count, residual = query.split(estimate)
+        self._rounds += 1
+        self._variance += std**2
+        self._frequency += query.frequency + count / query.count_weight
+        self._residual += residual * query.radius / query.body_weight / query.whitening
+        self._centre += query.mean
+        self._model = self._fit()
+
+    def _fit(self) -> ScoreModel:
+        query = MeansQuery(self._start)
+        frequency = (self._frequency / self._rounds).clamp(min=_LEAST_WEIGHT / query.slots)
+        mean = (self._centre + self._residual / frequency[:, None]) / self._rounds
+        std = math.sqrt(self._variance) / self._rounds * query.radius / query.body_weight
+        noise = (std / query.whitening * query.slots) ** 2  # of a class of the average size
+        shell = octaves(self._start.scales.std)
+        # Shrink the grand mean towards the prior's, and the classes towards the grand mean.
+        prior = self._start.scales.prior_mean()
+        share = frequency / frequency.sum()
+        grand = (share @ mean - prior)[None]
+        centre = prior + wiener(grand, noise / query.slots, shell)
+        mean = centre + wiener(mean - grand - prior, noise, shell)
+        shift = mean - query.mean
+        components = torch.from_numpy(self._start.arrays["mixture.components"])
+        components = components + shift[:, None, : components.shape[2]]
+        return self._start.replace(
+            {
+                "mixture.class_weights": share.float().numpy(),
+                "mixture.mean": mean.float().numpy(),
+                "mixture.components": components.float().numpy(),
+            }
+        )
+
+    def result(self) -> ScoreModel:
+        """Return the model with the class weights and means of the rounds so far."""
+        return self._model
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return the running sums."""
+        return {
+            "rounds": np.array(self._rounds),
+            "variance": np.array(self._variance),
+            "frequency": self._frequency.numpy().copy(),
+            "residual": self._residual.numpy().copy(),
+            "centre": self._centre.numpy().copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from ``state_dict`` of a learner that began with the same model."""
+        self._rounds = int(state["rounds"])
+        self._variance = float(state["variance"])
+        self._frequency = torch.tensor(state["frequency"], dtype=torch.float64)
+        self._residual = torch.tensor(state["residual"], dtype=torch.float64)
+        self._centre = torch.tensor(state["centre"], dtype=torch.float64)
+        self._model = self._fit() if self._rounds else self._start

@@ -1,0 +1,145 @@
+"""The closed form: a Gaussian mixture per class, whose denoiser is exact at every noise level.
+
+In the orthonormal cosine basis an image is u = (low, high). For class y
+
+    p(u | y) = sum_j pi_yj N(low; mu_yj, Sigma_y) · N(high; m_y, Sigma_high).
+
+Adding white noise of standard deviation sigma keeps the form (Sigma + sigma² I), so density,
+posterior mean and posterior variance are matrix products in the eigenbasis of Sigma.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.score.dct import Basis
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Mixture:
+    """A mixture of Gaussians per class, in the cosine basis of ``basis``.
+
+    Parameters
+    ----------
+    basis
+        Cosine basis of P coefficients.
+    mean
+        (classes, P) class means; the components' centres are given apart.
+    centres
+        (classes, J, d) component means of the d lowest coefficients.
+    weights
+        (classes, J) non-negative, at least one positive per class; normalised here.
+    covariance
+        (classes, d, d) covariance within the components of a class, positive semi-definite.
+    high_covariance
+        (P - d, P - d) covariance of all other coefficients, the same for all classes.
+    dtype
+        Precision of the computation.
+    """
+
+    def __init__(
+        self,
+        basis: Basis,
+        mean: NDArray[np.floating],
+        centres: NDArray[np.floating],
+        weights: NDArray[np.floating],
+        covariance: NDArray[np.floating],
+        high_covariance: NDArray[np.floating],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.basis = basis
+        self.band = covariance.shape[-1]
+        values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
+        # Centres as seen from the class mean, in the eigenbasis of their class.
+        offset = (
+            np.asarray(centres, np.float64) - np.asarray(mean, np.float64)[:, None, : self.band]
+        )
+
+        def tensor(a: NDArray[np.floating]) -> torch.Tensor:
+            return torch.tensor(a, dtype=dtype)
+
+        self.mean = tensor(mean)
+        self.values = tensor(np.maximum(values, 0))
+        self.vectors = tensor(vectors)
+        self.offset = tensor(offset @ vectors)
+        self.log_weights = torch.log(tensor(weights / weights.sum(1, keepdims=True)))
+        high, high_vectors = np.linalg.eigh(np.asarray(high_covariance, dtype=np.float64))
+        self.high_values = tensor(np.maximum(high, 0))
+        self.high_vectors = tensor(high_vectors)
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the posterior mean E[image | x = image + sigma · noise, y], (n, C, H, W).
+
+        With responsibilities r_j of the components at this sigma, and c = sum_j r_j mu_j,
+        D = c + Sigma (Sigma + sigma² I)^-1 (u - c).
+        """
+        u = self._coefficients(x, y)
+        variance = self._variance(sigma)
+        low, high = u[:, : self.band], u[:, self.band :]
+        out = torch.empty_like(u)
+        for k, rows in _by_class(y):
+            a = low[rows] @ self.vectors[k]
+            c = self._logits(k, a, variance[rows]).softmax(1) @ self.offset[k]
+            gain = self.values[k] / (self.values[k] + variance[rows])
+            out[rows, : self.band] = (c + gain * (a - c)) @ self.vectors[k].T
+        gain = self.high_values / (self.high_values + variance)
+        out[:, self.band :] = (high @ self.high_vectors * gain) @ self.high_vectors.T
+        return self.basis.inverse(out + self.mean[y]).to(x.dtype)
+
+    def log_density(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return log p(x; sigma | y), (n,); its gradient is the score (D - x)/sigma²."""
+        u = self._coefficients(x, y)
+        variance = self._variance(sigma)
+        low, high = u[:, : self.band], u[:, self.band :]
+        out = _gaussian_log_density(high @ self.high_vectors, self.high_values + variance)
+        for k, rows in _by_class(y):
+            logits = self._logits(k, low[rows] @ self.vectors[k], variance[rows])
+            norm = torch.log(self.values[k] + variance[rows]).sum(1) + self.band * _LOG_2PI
+            out = out.index_add(0, rows, torch.logsumexp(logits, 1) - norm / 2)
+        return out.to(x.dtype)
+
+    def posterior_variance(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Return the mean variance of a pixel given x and its component, (n,): a public scale."""
+        variance = self._variance(sigma)
+        low = (self.values.flatten() * variance / (self.values.flatten() + variance)).sum(1)
+        high = (self.high_values * variance / (self.high_values + variance)).sum(1)
+        return ((low / len(self.values) + high) / self.basis.size).to(sigma.dtype)
+
+    def sample(self, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw images of the classes ``y`` exactly (not clamped), (n, C, H, W)."""
+        u = torch.randn((len(y), self.basis.size), generator=generator, dtype=self.mean.dtype)
+        out = torch.empty_like(u)
+        for k, rows in _by_class(y):
+            j = torch.multinomial(self.log_weights[k].exp(), len(rows), True, generator=generator)
+            low = self.offset[k, j] + u[rows, : self.band] * self.values[k].sqrt()
+            out[rows, : self.band] = low @ self.vectors[k].T
+        high = u[:, self.band :] * self.high_values.sqrt()
+        out[:, self.band :] = high @ self.high_vectors.T
+        return self.basis.inverse(out + self.mean[y])
+
+    def _coefficients(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.basis.forward(x.to(self.mean.dtype)) - self.mean[y]
+
+    def _variance(self, sigma: torch.Tensor) -> torch.Tensor:
+        return (sigma.to(self.mean.dtype) ** 2)[:, None]
+
+    def _logits(self, k: int, a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        """Log weight minus half the squared distance to each component of class k, (n, J)."""
+        precision = 1 / (self.values[k] + variance)
+        b = self.offset[k]
+        square = (a**2 * precision).sum(1, keepdim=True) + precision @ (b**2).T
+        return self.log_weights[k] - square / 2 + (a * precision) @ b.T
+
+
+def _gaussian_log_density(a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    return -(a**2 / variance + torch.log(variance) + _LOG_2PI).sum(1) / 2
+
+
+def _by_class(y: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+    """Return each class that occurs with the rows it occurs in."""
+    return [(int(k), (y == k).nonzero()[:, 0]) for k in torch.unique(y)]

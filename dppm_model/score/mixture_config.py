@@ -1,0 +1,147 @@
+"""Public constants of the closed form, and the scales that follow from them alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from dppm_model.errors import ConfigError
+from dppm_model.score.dct import Basis
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """Constants of the closed form; all public, none taken from private data.
+
+    Attributes
+    ----------
+    band
+        d, the number of low cosine coefficients that get component centres and full covariances.
+    components
+        J, Gaussians per class; 1 is the class Gaussian.
+    texture
+        Number of cosine coefficients of the smooth map of local contrast.
+    pixel_variance
+        Guess of a pixel's variance within a class; sets the scale of the prior.
+    background
+        Guess of the mean pixel value, in [-1, 1].
+    means_radius, covariance_radius, components_radius
+        Clip radius of the half-whitened residual, in units of its norm expected under the prior.
+    count_weight
+        Share (as a norm) of a record's vector that its class or component indicator gets.
+    texture_weight
+        The same for the texture beside the covariance.
+    """
+
+    band: int = 144
+    components: int = 1
+    texture: int = 100
+    pixel_variance: float = 0.25
+    background: float = -0.5
+    means_radius: float = 1.3
+    covariance_radius: float = 1.4
+    components_radius: float = 1.3
+    count_weight: float = 0.1
+    texture_weight: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("band", "components", "texture"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"mixture.{name} is {value!r}.", "Give a whole number above zero."
+                )
+        for name in (f.name for f in fields(self) if f.type == "float"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"mixture.{name} is {value!r}.", "Give a number.")
+            if name != "background" and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"mixture.{name} is {value!r}.", "Give a number above zero.")
+        if not -1 <= self.background <= 1:
+            raise ConfigError(
+                f"mixture.background is {self.background!r}.", "Give a pixel value in [-1, 1]."
+            )
+        if self.count_weight >= 1:
+            raise ConfigError(
+                f"mixture.count_weight is {self.count_weight!r}.", "Give a number below one."
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MixtureConfig:
+        """Build from a plain dictionary; missing keys take their defaults.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown or a value is out of range.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            known = ", ".join(f.name for f in fields(cls))
+            raise ConfigError(f"mixture.{unknown[0]} is not a setting.", f"Known are: {known}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary that ``from_dict`` reads back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Public scales of an image shape under a configuration; all float64 tensors."""
+
+    config: MixtureConfig
+    basis: Basis
+
+    @property
+    def band(self) -> int:
+        """d, at most the number of coefficients."""
+        return min(self.config.band, self.basis.size)
+
+    @property
+    def texture(self) -> int:
+        """Number of texture coefficients, at most the number of coefficients."""
+        return min(self.config.texture, self.basis.size)
+
+    @cached_property
+    def std(self) -> torch.Tensor:
+        """(P,) standard deviation of each coefficient under the public prior."""
+        return torch.sqrt(self.basis.prior_variance * self.config.pixel_variance)
+
+    def half_whitening(self, size: int) -> torch.Tensor:
+        """Return weights w (size,) ~ std^-1/2 with a prior expectation of |w·u|² = 1.
+
+        For a fixed squared norm sum w² std², sum 1/w² (the noise that comes back on the
+        coefficients) is least at w ~ std^-1/2: half way between pixels and whitened pixels.
+        """
+        std = self.std[:size]
+        return 1 / torch.sqrt(std * std.sum())
+
+    def prior_mean(self) -> torch.Tensor:
+        """(P,) coefficients of the constant background image."""
+        c, h, w = self.basis.shape
+        image = torch.full((1, c, h, w), self.config.background, dtype=torch.float64)
+        return self.basis.forward(image)[0]
+
+    def modulated_prior(self, texture: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Return the prior covariance of some coefficients under local contrast.
+
+        Parameters
+        ----------
+        texture
+            (C, H, W) variance of each whitened pixel; all ones give the stationary prior.
+        rows
+            Which coefficients.
+
+        Returns
+        -------
+        (r, r) float64: std B diag(texture) Bᵀ std, with B the rows of the basis.
+        """
+        unit = torch.eye(self.basis.size, dtype=torch.float64)[rows]
+        factor = self.std[rows, None] * (self.basis.inverse(unit) * texture.sqrt()).flatten(1)
+        return factor @ factor.T

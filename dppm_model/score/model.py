@@ -1,0 +1,234 @@
+"""``ScoreModel``: everything released so far, and the score it gives.
+
+The model is two things that travel: ``meta`` (JSON: shape, classes, configurations) and ``arrays``
+(named NumPy arrays). The server sends both to the sites each round, saves them, and the sampler
+loads them. Keys that start ``mixture.`` belong to the closed form, ``residual.`` to the network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from dppm_model import files
+from dppm_model.errors import ModelError
+from dppm_model.score.dct import Basis
+from dppm_model.score.mixture import Mixture
+from dppm_model.score.mixture_config import MixtureConfig, Scales
+
+Arrays = Mapping[str, NDArray[Any]]
+# F(x, D_base, sigma, y) -> (n, C, H, W), in units of the base's posterior standard deviation.
+Residual = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Denoiser(Protocol):
+    """What a sampler needs of a model: EDM's D(x; sigma), in pixel space [-1, 1]."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return E[clean image | x]; x (n, C, H, W), sigma (n,), y (n,). Score: (D - x)/sigma²."""
+        ...
+
+
+class ScoreModel:
+    """What has been released so far; before any phase, one public prior Gaussian per class.
+
+    Parameters
+    ----------
+    meta
+        JSON-able: ``shape`` [C, H, W], ``classes``, ``mixture`` (a `MixtureConfig` as a
+        dictionary), and what other parts of the model add.
+    arrays
+        Released and public arrays by name, treated as read-only. With d the band, J components:
+        ``mixture.class_weights`` (classes,), ``mixture.mean`` (classes, P),
+        ``mixture.component_weights`` (classes, J), ``mixture.components`` (classes, J, d),
+        ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients of
+        pixels; ``mixture.texture`` (C, H, W), the variance of each whitened pixel.
+
+    Raises
+    ------
+    ModelError
+        If an entry is missing or has a wrong shape.
+    """
+
+    def __init__(self, meta: Mapping[str, Any], arrays: Arrays) -> None:
+        try:
+            c, h, w = (int(n) for n in meta["shape"])
+            self.classes = int(meta["classes"])
+            self.config = MixtureConfig.from_dict(meta["mixture"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"The model's metadata is incomplete ({error!r}).", "Load a model that dppm wrote."
+            ) from None
+        self.meta = dict(meta)
+        self.arrays = dict(arrays)
+        self.shape = (c, h, w)
+        self.scales = Scales(self.config, Basis(self.shape))
+        for name, shape in self._shapes().items():
+            if name not in arrays or arrays[name].shape != shape:
+                found = arrays[name].shape if name in arrays else "missing"
+                raise ModelError(
+                    f"The model's array {name} is {found}, not {shape}.",
+                    "Load a model that dppm wrote.",
+                )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        k, j, d = self.classes, self.config.components, self.scales.band
+        return {
+            "mixture.class_weights": (k,),
+            "mixture.mean": (k, self.scales.basis.size),
+            "mixture.component_weights": (k, j),
+            "mixture.components": (k, j, d),
+            "mixture.covariance": (k, d, d),
+            "mixture.texture": self.shape,
+        }
+
+    @classmethod
+    def initial(
+        cls, shape: tuple[int, int, int], classes: int, settings: Mapping[str, Any]
+    ) -> ScoreModel:
+        """Build the model before any phase, from public constants.
+
+        Parameters
+        ----------
+        shape, classes
+            (C, H, W) of an image, and the number of classes.
+        settings
+            The configuration of each part by its name: ``mixture``, ``residual``.
+        """
+        config = MixtureConfig.from_dict(settings.get("mixture", {}))
+        scales = Scales(config, Basis(shape))
+        j, d = config.components, scales.band
+        mean = scales.prior_mean().repeat(classes, 1).float().numpy()
+        parts = {name: dict(settings[name]) for name in ("residual",) if name in settings}
+        meta = {"shape": list(shape), "classes": classes, "mixture": config.to_dict(), **parts}
+        covariance = torch.diag(scales.std[:d] ** 2).float().numpy()
+        arrays = {
+            "mixture.class_weights": np.full(classes, 1 / classes, np.float32),
+            "mixture.mean": mean,
+            "mixture.component_weights": np.full((classes, j), 1 / j, np.float32),
+            "mixture.components": np.repeat(mean[:, None, :d], j, axis=1),
+            "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
+            "mixture.texture": np.ones(shape, np.float32),
+        }
+        return cls(meta, arrays)
+
+    @classmethod
+    def from_arrays(cls, meta: Mapping[str, Any], arrays: Arrays) -> ScoreModel:
+        """Build a model from its two halves, ``meta`` and ``arrays``."""
+        return cls(meta, arrays)
+
+    def replace(self, arrays: Arrays) -> ScoreModel:
+        """Return a model with some arrays replaced or added."""
+        return ScoreModel(self.meta, {**self.arrays, **arrays})
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The closed form (eigen-decompositions are made on first use)."""
+        a, scales = self.arrays, self.scales
+        texture = torch.from_numpy(a["mixture.texture"]).double()
+        return Mixture(
+            scales.basis,
+            a["mixture.mean"],
+            a["mixture.components"],
+            a["mixture.component_weights"],
+            a["mixture.covariance"],
+            scales.modulated_prior(texture, slice(scales.band, None)).numpy(),
+        )
+
+    @cached_property
+    def residual(self) -> Residual | None:
+        """The network F on top of the closed form, if one was trained."""
+        if not any(name.startswith("residual.") for name in self.arrays):
+            return None
+        from dppm_model.score.networks import load_residual
+
+        return load_residual(self.meta, self.arrays)
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return D(x; sigma, y), (n, C, H, W); see `Denoiser`.
+
+        With a residual, D = D_base + sqrt(mean posterior variance) · F(x, D_base, sigma, y).
+        """
+        base = self.mixture.denoise(x, sigma, y)
+        if self.residual is None:
+            return base
+        return base + self.posterior_std(sigma) * self.residual(x, base, sigma, y)
+
+    def posterior_std(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Return the typical error of a pixel of the base denoiser, (n, 1, 1, 1)."""
+        return self.mixture.posterior_variance(sigma).sqrt()[:, None, None, None]
+
+    def class_weights(self) -> NDArray[np.float64]:
+        """Return the released class frequencies (classes,), positive, with sum 1."""
+        released = self.arrays["mixture.class_weights"].astype(np.float64)
+        weights: NDArray[np.float64] = released / released.sum()
+        return weights
+
+    def to_bytes(self) -> bytes:
+        """Return the model as safetensors; ``meta`` is JSON in the header."""
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        meta = json.dumps(self.meta, sort_keys=True, allow_nan=False)
+        content: bytes = save_tensors(arrays, {"dppm": meta})
+        return content
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ScoreModel:
+        """Read what ``to_bytes`` wrote.
+
+        Raises
+        ------
+        ModelError
+            If the content is damaged or no model of this project.
+        """
+        try:
+            arrays = load_tensors(content)
+            size = int.from_bytes(content[:8], "little")
+            header = json.loads(content[8 : 8 + size])
+            meta = json.loads(header["__metadata__"]["dppm"])
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"The model file is damaged or not a dppm model ({error!r}).",
+                "Copy it again from the run folder.",
+            ) from None
+        return cls(meta, arrays)
+
+    def save(self, path: Path) -> None:
+        """Write the model to ``path`` (safetensors), atomically."""
+        files.write_bytes(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path) -> ScoreModel:
+        """Read a model file.
+
+        Raises
+        ------
+        ModelError
+            If it is missing, damaged, or no model of this project.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(
+                f"{path}: {error.strerror}.", "Name the model.safetensors of a run folder."
+            ) from None
+        return cls.from_bytes(content)

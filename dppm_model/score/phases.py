@@ -1,0 +1,73 @@
+"""The table of phases: from a phase's kind to the site's query and the server's learner.
+
+A kind may be asked more than once, as phases named ``kind`` or ``kind-anything``: each starts from
+what the model holds and replaces it. So a small ``means-first`` makes the sums of ``means`` nearly
+cancel, which lets their range, and with it the size of a report, be small.
+"""
+
+from __future__ import annotations
+
+from dppm_model.errors import ConfigError
+from dppm_model.score.components import ComponentsLearner, ComponentsQuery
+from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
+from dppm_model.score.means import MeansLearner, MeansQuery
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.query import Learner, Query
+
+PHASES = ("means", "covariance", "components")
+
+
+def kind_of(phase: str) -> str:
+    """Return the kind of a phase from its name: what stands before the first dash."""
+    return phase.partition("-")[0]
+
+
+def build_query(phase: str, model: ScoreModel) -> Query:
+    """Build what a record answers, from what the server sends: the phase's name and the model.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such phase.
+    """
+    match kind_of(phase):
+        case "means":
+            return MeansQuery(model)
+        case "covariance":
+            return CovarianceQuery(model)
+        case "components":
+            return ComponentsQuery(model)
+    raise _unknown(phase)
+
+
+def build_learner(phase: str, model: ScoreModel, records: int, seed: int) -> Learner:
+    """Build the server's learner of a phase that starts from ``model``.
+
+    Parameters
+    ----------
+    phase
+        Its name, ``kind`` or ``kind-anything`` with a kind of ``PHASES``.
+    model
+        All that was released before; its ``meta`` holds the configurations.
+    records
+        The public number of records of the federation (a divisor, never a count of data).
+    seed
+        Seed of the learner's public randomness (first component centres, first weights).
+
+    Raises
+    ------
+    ConfigError
+        If there is no such phase.
+    """
+    match kind_of(phase):
+        case "means":
+            return MeansLearner(model)
+        case "covariance":
+            return CovarianceLearner(model)
+        case "components":
+            return ComponentsLearner(model, seed)
+    raise _unknown(phase)
+
+
+def _unknown(phase: str) -> ConfigError:
+    return ConfigError(f"phases[].name is {phase!r}.", f"Use one of: {', '.join(PHASES)}.")

@@ -1,0 +1,82 @@
+"""The two sides of a phase: the question to a record, and the learner that uses the noisy sum.
+
+A training run is a list of phases. In each round of a phase every sampled record answers one
+bounded vector (``Query``, at the site), the federation sums the vectors through randomized
+response, and the ``Learner`` (at the server) turns the noisy estimate into a better model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.mechanism.grid import Grid
+
+if TYPE_CHECKING:
+    from dppm_model.score.model import ScoreModel
+
+
+class Query(Protocol):
+    """What one record answers in one round; built from the public model and the phase only."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates d of a record's vector."""
+        ...
+
+    def clipped_sum(
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, generator: torch.Generator
+    ) -> NDArray[np.int64]:
+        """Sum the records' vectors, each clipped to ``grid.clip_norm`` and rounded to integers.
+
+        Parameters
+        ----------
+        x
+            (n, C, H, W) float32 in [-1, 1]; n may be 0, the sum is then zero.
+        y
+            (n,) int64 class labels.
+        grid
+            The clip norm and the integer grid of the plan.
+        generator
+            Local randomness of the question (noise levels and noise of the ``score`` phase).
+
+        Returns
+        -------
+        (d,) int64.
+        """
+        ...
+
+
+class Learner(Protocol):
+    """The server's side of one phase. Divisors are public; data are never seen."""
+
+    def query(self) -> Query:
+        """Build the question of the next round from the present model."""
+        ...
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Take in the answer of one round.
+
+        Parameters
+        ----------
+        estimate
+            (d,) unbiased estimate of (1/records) · sum over *all* records of the clipped vector.
+        std
+            Public standard deviation of the privacy noise in each coordinate of ``estimate``.
+        """
+        ...
+
+    def result(self) -> ScoreModel:
+        """Return the model that the rounds so far have given (also what the next query asks)."""
+        ...
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return all that ``load_state_dict`` needs to go on, bit for bit."""
+        ...
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from a saved state of the same phase."""
+        ...

@@ -1,0 +1,78 @@
+"""What a released value with noise of known size is worth: shrinkage of means and covariances.
+
+All of this is post-processing of released values and public constants; it costs no privacy.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def octaves(std: torch.Tensor) -> torch.Tensor:
+    """Number each coefficient (P,) by its half octave of the public prior, int64 from 0."""
+    return (4 * torch.log2(std[0] / std)).long().clamp(min=0)
+
+
+def wiener(values: torch.Tensor, noise: torch.Tensor, shell: torch.Tensor) -> torch.Tensor:
+    """Shrink noisy values (k, P) of mean zero by signal/(signal + noise), shell by shell.
+
+    The signal's variance is estimated (empirical Bayes) in each shell as the mean square less the
+    noise; ``noise`` (P,) is the known variance, ``shell`` (P,) numbers the shells.
+    """
+    count = torch.bincount(shell).clamp(min=1)
+    excess = (values**2).mean(0) - noise
+    signal = torch.zeros(len(count), dtype=values.dtype).index_add_(0, shell, excess) / count
+    signal = signal.clamp(min=0)[shell]
+    return values * signal / (signal + noise).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def shrink_covariance(matrix: torch.Tensor, std: float, prior: torch.Tensor) -> torch.Tensor:
+    """Clean the spectrum of a symmetric matrix that carries Gaussian noise.
+
+    Noise of standard deviation ``std`` off the diagonal has a semicircle of eigenvalues that ends
+    at the edge 2·sqrt(d)·std. An eigenvalue l above it comes from sqrt(l² - edge²), its
+    Frobenius-optimal value (Shabalin & Nobel 2013; Gavish & Donoho 2017); those below tell nothing
+    but their sum, which is given the shape of ``prior`` in the directions left.
+
+    Parameters
+    ----------
+    matrix
+        (d, d) released covariance.
+    std
+        Noise of an entry off the diagonal (on it: sqrt(2) times as much).
+    prior
+        (d, d) positive definite; only its shape matters.
+
+    Returns
+    -------
+    (d, d) positive definite.
+    """
+    size = len(matrix)
+    edge = 2 * math.sqrt(size) * std
+    values, vectors = torch.linalg.eigh(matrix)
+    kept = values > edge
+    known = torch.sqrt((values[kept] ** 2 - edge**2).clamp(min=0))
+    signal: torch.Tensor = (vectors[:, kept] * known) @ vectors[:, kept].T
+    others = vectors[:, ~kept]
+    tiny = 1e-6 * prior.trace() / size * torch.eye(size, dtype=matrix.dtype)
+    if not others.shape[1]:
+        return signal + tiny
+    rest: torch.Tensor = others @ (others.T @ prior @ others) @ others.T
+    amount = float((matrix.trace() - known.sum()) / rest.trace())
+    most = edge / float(torch.linalg.matrix_norm(rest, 2))  # what is below the edge stays below it
+    return signal + rest * min(max(amount, 0.0), most) + tiny
+
+
+def subtract_covariance(
+    total: torch.Tensor, part: torch.Tensor, least: float = 0.2
+) -> torch.Tensor:
+    """Return total - part, but in no direction less than ``least`` of the total; (d, d)."""
+    values, vectors = torch.linalg.eigh(total)
+    scale = values.clamp(min=torch.finfo(total.dtype).tiny).sqrt()
+    root, inverse = vectors * scale, vectors / scale
+    left = torch.eye(len(total), dtype=total.dtype) - inverse.T @ part @ inverse
+    share, axes = torch.linalg.eigh((left + left.T) / 2)
+    out: torch.Tensor = root @ (axes * share.clamp(min=least)) @ axes.T @ root.T
+    return out

@@ -1,0 +1,67 @@
+"""Sums per slot: the common shape of all moment questions.
+
+A record's vector is ``head ∥ onehot(slot) ⊗ body``: a few dense coordinates, and a block that goes
+to the slot of the record's class (or component). Only head and block are ever formed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.mechanism.grid import Grid
+
+_CHUNK_ELEMENTS = 1 << 22
+
+
+class Answers(NamedTuple):
+    """Vectors of n records before clipping: head (n, h), slot (n,) int64, body (n, b)."""
+
+    head: torch.Tensor
+    slot: torch.Tensor
+    body: torch.Tensor
+
+
+class SlotQuery(ABC):
+    """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
+
+    head: int
+    slots: int
+    body: int
+
+    @abstractmethod
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors of records x (n, C, H, W) with labels y (n,), n at least 1."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates d of a record's vector."""
+        return self.head + self.slots * self.body
+
+    def clipped_sum(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        grid: Grid,
+        generator: torch.Generator,
+    ) -> NDArray[np.int64]:
+        """Sum the clipped integer vectors; see `Query`. The empty slots add nothing to a norm."""
+        head = torch.zeros(self.head, dtype=torch.float64)
+        body = torch.zeros((self.slots, self.body), dtype=torch.float64)
+        chunk = max(1, _CHUNK_ELEMENTS // (self.head + self.body))
+        for start in range(0, len(y), chunk):
+            rows = slice(start, start + chunk)
+            answers = self.answers(x[rows], y[rows])
+            vectors = grid.quantise(torch.cat([answers.head, answers.body], dim=1))
+            head += vectors[:, : self.head].sum(0)
+            body.index_add_(0, answers.slot, vectors[:, self.head :])
+        return torch.cat([head, body.flatten()]).to(torch.int64).numpy()
+
+    def split(self, estimate: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the head (h,) and the bodies (slots, b) of a decoded sum, float64."""
+        values = torch.from_numpy(np.asarray(estimate, dtype=np.float64))
+        return values[: self.head], values[self.head :].reshape(self.slots, self.body)

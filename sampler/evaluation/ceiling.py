@@ -1,0 +1,72 @@
+"""The same classifiers trained on the real images: the ceiling, and where features come from.
+
+It is the same for every run on a data set, so it is kept in a file named after the digest of the
+data and of the recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from dppm_model import files
+from sampler.evaluation import classifier as recipe
+from sampler.evaluation.classifier import CNN, Classifier, Images, Labels, build, shrink
+
+Records = tuple[Images, Labels]
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One seed's CNN trained on real images, and test accuracies of both kinds of classifier."""
+
+    cnn: Classifier
+    accuracy: float
+    accuracy_per_class: list[float]
+    accuracy_mlp: float
+
+
+def places(cache: Path, train: Records, test: Records, seeds: Sequence[int]) -> dict[int, Path]:
+    """Where each seed's ceiling is kept: by SHA-256 over data, recipe's source and PyTorch."""
+    sha = hashlib.sha256(torch.__version__.encode() + Path(recipe.__file__).read_bytes())
+    for images, labels in (train, test):
+        sha.update(repr(images.shape).encode())
+        for begin in range(0, len(images), 1000):
+            sha.update(images[begin : begin + 1000].tobytes())
+        sha.update(labels.astype(np.int64).tobytes())
+    return {seed: cache / f"real-{sha.hexdigest()[:32]}-{seed}.safetensors" for seed in seeds}
+
+
+def save(path: Path, ceiling: Ceiling) -> None:
+    """Write weights and figures as one safetensors file, atomically."""
+    figures = {
+        "mean": ceiling.cnn.mean,
+        "std": ceiling.cnn.std,
+        "held_out_accuracy": ceiling.cnn.held_out_accuracy,
+        "accuracy": ceiling.accuracy,
+        "accuracy_per_class": ceiling.accuracy_per_class,
+        "accuracy_mlp": ceiling.accuracy_mlp,
+    }
+    weights = {k: v.contiguous() for k, v in ceiling.cnn.network.state_dict().items()}
+    files.write_bytes(path, safetensors.torch.save(weights, {"figures": json.dumps(figures)}))
+
+
+def load(path: Path, images: Images, classes: int) -> Ceiling:
+    """Read what `save` wrote, for a CNN that takes images like ``images``."""
+    _, channels, height, width = shrink(images[:1], CNN.side).shape
+    network = build("cnn", (channels, height, width), classes, torch.Generator())
+    with safetensors.safe_open(path, framework="pt") as file:
+        figures = json.loads(file.metadata()["figures"])
+        network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    cnn = Classifier(
+        network.eval(), CNN, figures["mean"], figures["std"], figures["held_out_accuracy"]
+    )
+    return Ceiling(cnn, figures["accuracy"], figures["accuracy_per_class"], figures["accuracy_mlp"])

@@ -1,0 +1,242 @@
+"""Judge synthetic images: train classifiers on them, test on real images; distances; nearest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model import files
+from dppm_model.errors import ConfigError, DataError
+from sampler.evaluation import ceiling as ceilings
+from sampler.evaluation.ceiling import Ceiling, Records
+from sampler.evaluation.classifier import (
+    CNN,
+    MLP,
+    Classifier,
+    Images,
+    Labels,
+    Settings,
+    features,
+    predict,
+    train_classifier,
+)
+from sampler.evaluation.distances import frechet_distance, kernel_distance
+from sampler.evaluation.nearest import nearest_figures, spaced
+from sampler.evaluation.parallel import Job, run_jobs
+
+Say = Callable[[str, float | None], None]
+
+FEWEST_PER_CLASS = 10
+MOST_FOR_DISTANCES = 10_000
+
+
+def evaluate(
+    synthetic: Records,
+    train: Records,
+    test: Records,
+    *,
+    dataset: str,
+    classes: int,
+    seeds: Sequence[int] = (0,),
+    cache: Path | None,
+    progress: Say,
+) -> dict[str, Any]:
+    """Say what synthetic images are worth, beside what the real ones are worth.
+
+    The figures of the real data are not private: keep the result with those who may see the data.
+    Nothing here is charged to a budget, and nothing here may choose between private models.
+
+    Parameters
+    ----------
+    synthetic, train, test
+        Each (images, labels): (n, C, H, W) uint8 of one shape and (n,) integers in 0..classes-1.
+    seeds
+        Classifier seeds; accuracies are means over them.
+    cache
+        Folder in which the classifiers trained on the real images are kept; None keeps nothing.
+    progress
+        Called with what is being done and how far it is (0 to 1).
+
+    Returns
+    -------
+    dict
+        JSON-able. ``accuracy`` (CNN) and ``accuracy_mlp`` were trained on synthetic images,
+        ``..._real`` on the real training images; all are measured on the real test images.
+
+    Raises
+    ------
+    ConfigError
+        No seed.
+    DataError
+        Images of another shape, labels out of range, a class with too few images.
+    """
+    begun = time.monotonic()
+    if not seeds:
+        raise ConfigError("evaluation.seeds is empty.", "Name one seed at least: seeds=[0].")
+    shape = train[0].shape[1:]
+    check_records("real training", train, shape, classes, FEWEST_PER_CLASS)
+    check_records("real test", test, shape, classes, 1)
+    check_records("synthetic", synthetic, shape, classes, FEWEST_PER_CLASS)
+
+    places = {} if cache is None else ceilings.places(cache, train, test, seeds)
+    real = {
+        seed: ceilings.load(path, train[0], classes)
+        for seed, path in places.items()
+        if path.exists()
+    }
+    missing = [seed for seed in seeds if seed not in real]
+    trained = _train(synthetic, train, classes, seeds, missing, progress)
+
+    progress("measuring", None)
+    for seed in missing:
+        cnn = trained["real", "cnn", seed]
+        cnn_right = predict(cnn, test[0]) == test[1]
+        mlp_right = predict(trained["real", "mlp", seed], test[0]) == test[1]
+        real[seed] = Ceiling(
+            cnn,
+            float(cnn_right.mean()),
+            per_class(cnn_right, test[1], classes),
+            float(mlp_right.mean()),
+        )
+        if cache is not None:
+            ceilings.save(places[seed], real[seed])
+
+    right = {
+        kind: np.stack([predict(trained["synthetic", kind, s], test[0]) == test[1] for s in seeds])
+        for kind in ("cnn", "mlp")
+    }
+    judge = real[seeds[0]].cnn
+    recognised = predict(judge, synthetic[0]) == synthetic[1]
+    return {
+        "dataset": dataset,
+        "accuracy": float(right["cnn"].mean()),
+        "accuracy_real": _mean([real[s].accuracy for s in seeds]),
+        "accuracy_mlp": float(right["mlp"].mean()),
+        "accuracy_mlp_real": _mean([real[s].accuracy_mlp for s in seeds]),
+        "synthetic_images": len(synthetic[0]),
+        "train_images": len(train[0]),
+        "test_images": len(test[0]),
+        "classifier": str(CNN),
+        "classifier_mlp": str(MLP),
+        "seeds": list(seeds),
+        "accuracy_by_seed": right["cnn"].mean(1).tolist(),
+        "accuracy_real_by_seed": [real[s].accuracy for s in seeds],
+        "accuracy_held_out_synthetic": _mean(
+            [trained["synthetic", "cnn", s].held_out_accuracy for s in seeds]
+        ),
+        "accuracy_per_class": per_class(right["cnn"].mean(0), test[1], classes),
+        "accuracy_real_per_class": np.mean(
+            [real[s].accuracy_per_class for s in seeds], axis=0
+        ).tolist(),
+        "images_per_class": np.bincount(synthetic[1], minlength=classes).tolist(),
+        "recognised_per_class": per_class(recognised, synthetic[1], classes),
+        "distances": distance_figures(judge, synthetic[0], train[0], test[0])
+        | {
+            "features": f"last hidden layer of the CNN trained on real {dataset} images, "
+            f"seed {seeds[0]}, divided by their root mean square over the real test images"
+        },
+        "nearest": nearest_figures(synthetic[0], train[0], test[0]),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def check_records(
+    name: str, records: Records, shape: tuple[int, ...], classes: int, fewest: int
+) -> None:
+    """Refuse records that the judgement would fail on, or be meaningless for.
+
+    Raises
+    ------
+    DataError
+        Not uint8 images of ``shape`` (C, H, W) with one label in 0..classes-1 each, or fewer than
+        ``fewest`` images of a class.
+    """
+    images, labels = records
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+        raise DataError(
+            f"The {name} images are {images.dtype} {images.shape[1:]}, expected uint8 {shape}.",
+            "Evaluate images against the data set that the model was trained on.",
+        )
+    if len(images) != len(labels):
+        raise DataError(
+            f"There are {len(images)} {name} images but {len(labels)} labels.",
+            "Give one label for each image.",
+        )
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise DataError(
+            f"The {name} labels go from {labels.min()} to {labels.max()}, "
+            f"expected 0 to {classes - 1}.",
+            "Evaluate images against the data set that the model was trained on.",
+        )
+    counts = np.bincount(labels, minlength=classes)
+    if counts.min() < fewest:
+        raise DataError(
+            f"Class {counts.argmin()} has {counts.min()} {name} images, "
+            f"at least {fewest} are needed.",
+            "Draw or import more images of every class.",
+        )
+
+
+def distance_figures(
+    judge: Classifier, synthetic: Images, train: Images, test: Images
+) -> dict[str, Any]:
+    """Distances of synthetic images to real test images; ``_real``: of as many training images.
+
+    The real figure is what a perfect generator would get, so read the two together: the Fréchet
+    distance is biased by the number of images, and ``judge`` has seen the training images.
+    """
+    n = min(MOST_FOR_DISTANCES, len(synthetic), len(train))
+    reference = features(judge, spaced(test, min(MOST_FOR_DISTANCES, len(test))))
+    scale = np.sqrt((reference**2).mean())
+    drawn, real = (features(judge, spaced(images, n)) / scale for images in (synthetic, train))
+    reference = reference / scale
+    return {
+        "images": n,
+        "frechet": frechet_distance(drawn, reference),
+        "frechet_real": frechet_distance(real, reference),
+        "kernel": kernel_distance(drawn, reference),
+        "kernel_real": kernel_distance(real, reference),
+    }
+
+
+def per_class(right: NDArray[Any], labels: Labels, classes: int) -> list[float]:
+    """Mean of ``right`` (n,) over the images of each class."""
+    return [float(right[labels == c].mean()) for c in range(classes)]
+
+
+def write_evaluation(path: Path, result: dict[str, Any]) -> None:
+    """Write the result of `evaluate` as JSON, atomically."""
+    files.write_json(path, result)
+
+
+def _train(
+    synthetic: Records,
+    train: Records,
+    classes: int,
+    seeds: Sequence[int],
+    missing: Sequence[int],
+    progress: Say,
+) -> dict[tuple[str, str, int], Classifier]:
+    """Train on synthetic images for all ``seeds``, on real ones for those ``missing``."""
+
+    def job(records: Records, seed: int, settings: Settings) -> Job:
+        return lambda report: train_classifier(
+            *records, classes=classes, seed=seed, settings=settings, progress=report
+        )
+
+    jobs = {
+        (source, settings.kind, seed): job(records, seed, settings)
+        for settings in (CNN, MLP)  # the longest first
+        for source, records, chosen in (("real", train, missing), ("synthetic", synthetic, seeds))
+        for seed in chosen
+    }
+    return run_jobs(jobs, lambda share: progress("training classifiers", share))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,43 @@
+"""Write a benchmark's figures with all that is needed to read them later."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Write ``results/NAME.json``: figures, machine, versions, commit and command."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(
+            {
+                "figures": figures,
+                "machine": f"{cpu}, {platform.platform()}",
+                "versions": {p: version(p) for p in ("torch", "numpy", "opacus", "flwr", "ray")},
+                "python": platform.python_version(),
+                "commit": commit,
+                "command": f"python -m tests.benchmarks.{Path(sys.argv[0]).stem}",
+            },
+            indent=2,
+        )
+        + "\n"
+    )

@@ -1,0 +1,125 @@
+"""Whole rounds, record to report, by exact enumeration through the production code.
+
+For tiny federations every sample set and every report is enumerated: the law of a report comes from
+the production grid, rotation and probabilities (the tallies are exactly binomial, which
+`tests/unit/mechanism/test_binomial.py` shows). The hockey-stick curve between neighbouring data
+sets must lie below the claimed one, in both directions, in both views. No sampling, no tolerance
+beyond float error.
+"""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binom, norm
+
+from dppm_model.plan import PhasePlan
+
+EPSILONS = np.linspace(0, 6, 40)
+PHASE = PhasePlan(
+    name="toy",
+    mechanism="binomial",
+    clip_norm=1.0,
+    range_=0.6,
+    truth_strength=0.2,
+    responses=2,
+    sampling_rate=0.5,
+    rounds=1,
+    dimension=2,
+    sites=2,
+    honest_sites=2,
+    records=4,
+    tail=1e-30,
+)
+
+
+def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
+    """Law of one site's report, as an array over (t_1, ..., t_D), sample set averaged out."""
+    import torch
+
+    m, d = phase.responses, phase.rotation.padded
+    law = np.zeros((m + 1,) * d)
+    for mask in product([0, 1], repeat=len(vectors)):
+        chosen = torch.from_numpy(vectors[np.array(mask, dtype=bool)].astype(np.float32))
+        total = phase.grid.sum([chosen.reshape(-1, phase.dimension)])
+        z = phase.rotation.rotate(total, b"signs")
+        p = phase.response.numerators(z, phase.unit) / 2.0**32
+        joint = np.array(1.0)
+        for j in range(d):
+            joint = np.multiply.outer(joint, binom.pmf(np.arange(m + 1), m, p[j]))
+        law += joint * q ** sum(mask) * (1 - q) ** (len(mask) - sum(mask))
+    return law
+
+
+def convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Law of the sum of two independent reports."""
+    out = np.zeros(tuple(x + y - 1 for x, y in zip(a.shape, b.shape, strict=True)))
+    for index in np.ndindex(a.shape):
+        out[tuple(slice(i, i + s) for i, s in zip(index, b.shape, strict=True))] += a[index] * b
+    return out
+
+
+def hockey_stick(p: np.ndarray, r: np.ndarray) -> np.ndarray:
+    return np.array([np.maximum(p - np.exp(e) * r, 0).sum() for e in EPSILONS])
+
+
+def claimed(mu: float, q: float) -> np.ndarray:
+    """Both directions of N(0,1) against (1-q) N(0,1) + q N(mu,1), in closed form."""
+    out = []
+    for e in EPSILONS:
+        t = (np.log((np.exp(e) - 1 + q) / q) + mu**2 / 2) / mu
+        mixture = lambda x: (1 - q) * norm.cdf(x) + q * norm.cdf(x - mu)  # noqa: E731
+        remove = (1 - mixture(t)) - np.exp(e) * norm.sf(t)
+        add = 0.0
+        if np.exp(-e) > 1 - q:
+            t = (np.log((np.exp(-e) - 1 + q) / q) + mu**2 / 2) / mu
+            add = norm.cdf(t) - np.exp(e) * mixture(t)
+        out.append((remove, add))
+    return np.array(out).max(1)
+
+
+def worst_excess(phase: PhasePlan, executed: PhasePlan, view: str, seed: int) -> float:
+    """Largest amount by which the executed mechanism passes the curve claimed for ``phase``."""
+    rng = np.random.default_rng(seed)
+    scale = rng.choice([0.3, 1.0, 5.0])  # some vectors are clipped, some are not
+    own, others = rng.normal(size=(2, 2)) * scale, rng.normal(size=(1, 2)) * scale
+    if rng.random() < 0.5:
+        own[-1] = [1.0, 1.0]  # after rotation on one coordinate: the extreme direction
+    q = phase.sampling_rate
+    with_record, without = report_law(own, executed, q), report_law(own[:-1], executed, q)
+    mu = phase.mu_site
+    if view == "secure_sum":
+        other = report_law(others, executed, q)
+        with_record, without = convolve(with_record, other), convolve(without, other)
+        mu = phase.mu_secure_sum
+    curve = claimed(mu, q)
+    return float(
+        max(
+            (hockey_stick(with_record, without) - curve).max(),
+            (hockey_stick(without, with_record) - curve).max(),
+        )
+    )
+
+
+@pytest.mark.parametrize("view", ["site", "secure_sum"])
+@pytest.mark.parametrize("q", [0.3, 1.0])
+def test_no_tiny_federation_passes_the_claim(view: str, q: float) -> None:
+    phase = replace(PHASE, sampling_rate=q)
+    assert max(worst_excess(phase, phase, view, seed) for seed in range(25)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"truth_strength": 0.2 * 1.1},
+        {"range_": 0.6 / 1.1},
+        {"responses": 3},
+        {"clip_norm": 1.5},
+    ],
+    ids=["truth told more often", "range too small", "one answer more", "clipped too late"],
+)
+def test_broken_twins_pass_the_claim(fault: dict) -> None:
+    phase = replace(PHASE, sampling_rate=1.0)
+    executed = replace(phase, **fault)
+    assert max(worst_excess(phase, executed, "site", seed) for seed in range(25)) > 1e-4

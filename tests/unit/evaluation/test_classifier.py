@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sampler.evaluation.classifier import (
+    CNN,
+    MLP,
+    Settings,
+    accuracy,
+    features,
+    predict,
+    shift,
+    shrink,
+    train_classifier,
+)
+from tests.unit.evaluation.toys import squares
+
+KINDS = [replace(CNN, steps=60), replace(MLP, steps=60)]
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=lambda s: s.kind)
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 70, 50)], ids=str)
+def test_separable_images_are_learnt(settings: Settings, shape: tuple[int, int, int]) -> None:
+    images, labels = squares(400, 0, shape=shape)
+    trained = train_classifier(images, labels, classes=4, seed=0, settings=settings)
+    assert accuracy(trained, *squares(200, 1, shape=shape)) > 0.95
+    assert trained.held_out_accuracy > 0.9
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=lambda s: s.kind)
+def test_broken_twin_shuffled_labels_give_chance(settings: Settings) -> None:
+    images, labels = squares(400, 0)
+    shuffled = np.random.default_rng(2).permutation(labels)
+    trained = train_classifier(images, shuffled, classes=4, seed=0, settings=settings)
+    # The four classes are exchangeable, so accuracy is far from 1, not exactly 1/4.
+    assert accuracy(trained, *squares(200, 1)) < 0.6
+    assert trained.held_out_accuracy < 0.75  # 20 images at p = 1/4: above it at 1e-6 or less
+
+
+def test_same_seed_same_bits_and_no_global_randomness() -> None:
+    images, labels = squares(100, 0)
+    settings = replace(CNN, steps=20)
+    before = torch.random.get_rng_state()
+    weights = []
+    for seed, noise in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(noise)
+        trained = train_classifier(images, labels, classes=4, seed=seed, settings=settings)
+        weights.append(torch.cat([p.flatten() for p in trained.network.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    torch.random.set_rng_state(before)
+    train_classifier(images, labels, classes=4, seed=0, settings=settings)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_held_out_images_are_not_trained_on() -> None:
+    """With all labels random, the held-out ones cannot be known; the others can be memorized."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (100, 1, 12, 12), dtype=np.uint8)
+    labels = rng.integers(0, 2, 100)
+    settings = replace(MLP, steps=300, held_out=0.5)
+    trained = train_classifier(images, labels, classes=2, seed=0, settings=settings)
+    right = predict(trained, images) == labels
+    assert trained.held_out_accuracy < 0.85  # 50 fair coins: above it at 1e-7
+    # Half of the images are known by heart.
+    assert right.mean() == pytest.approx((1 + trained.held_out_accuracy) / 2, abs=0.05)
+
+
+def test_features_are_what_the_last_layer_reads() -> None:
+    images, labels = squares(100, 0)
+    trained = train_classifier(images, labels, classes=4, seed=0, settings=replace(CNN, steps=20))
+    last = trained.network[-1]
+    scores = features(trained, images) @ last.weight.detach().double().numpy().T
+    scores = scores + last.bias.detach().double().numpy()
+    assert np.array_equal(scores.argmax(1), predict(trained, images))
+
+
+def test_shrink_is_the_mean_over_blocks() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, 64, 32), dtype=np.uint8)
+    blocks = images.reshape(3, 2, 16, 4, 8, 4).astype(float).mean((3, 5))
+    assert np.abs(shrink(images, 16).numpy() - blocks).max() <= 0.5
+    assert np.array_equal(shrink(images, 64).numpy(), images)
+    assert tuple(shrink(images[:, :, :50], 16).shape) == (3, 2, 13, 8)
+
+
+def test_shift_moves_each_image_by_a_pixel_at_most() -> None:
+    x = torch.zeros(200, 1, 9, 9)
+    x[:, 0, 4, 4] = 1
+    where = shift(x, torch.Generator().manual_seed(0)).flatten(1).argmax(1)
+    places = {(int(i) // 9 - 4, int(i) % 9 - 4) for i in where}
+    assert places == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}

@@ -1,0 +1,152 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dppm_model.errors import ConfigError, DataError
+from sampler.evaluation import ceiling
+from sampler.evaluation import evaluate as module
+from sampler.evaluation.ceiling import Records
+from sampler.evaluation.evaluate import evaluate, write_evaluation
+from tests.unit.evaluation.toys import squares
+
+TRAIN, TEST, SYNTHETIC = squares(400, 0), squares(200, 1), squares(200, 2)
+PERMUTED = (TEST[0], np.random.default_rng(5).permutation(TEST[1]))
+
+
+@pytest.fixture(autouse=True)
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    cnn, mlp = replace(module.CNN, steps=40), replace(module.MLP, steps=40)
+    monkeypatch.setattr(module, "CNN", cnn)
+    monkeypatch.setattr(module, "MLP", mlp)
+    monkeypatch.setattr(ceiling, "CNN", cnn)
+
+
+def judge(synthetic: Records, test: Records = TEST, cache: Path | None = None, **more) -> dict:
+    return evaluate(
+        synthetic,
+        TRAIN,
+        test,
+        dataset="squares",
+        classes=4,
+        cache=cache,
+        progress=lambda message, share: None,
+        **more,
+    )
+
+
+def without_seconds(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key != "seconds"}
+
+
+def test_good_images_reach_the_ceiling_and_mislabelled_ones_do_not() -> None:
+    good = judge(SYNTHETIC)
+    assert good["accuracy"] > 0.9
+    assert good["accuracy_real"] > 0.9
+    assert good["accuracy_mlp"] > 0.9
+    assert min(good["accuracy_per_class"]) > 0.8
+    assert min(good["recognised_per_class"]) > 0.8
+    images, labels = SYNTHETIC
+    bad = judge((images, (labels + 1) % 4))
+    assert bad["accuracy"] < 0.1
+    assert bad["accuracy_mlp"] < 0.1
+    assert max(bad["recognised_per_class"]) < 0.1
+    assert bad["accuracy_real"] == good["accuracy_real"]
+
+
+def test_distances_grow_when_images_get_worse() -> None:
+    images, labels = SYNTHETIC
+    good = judge(SYNTHETIC)["distances"]
+    worse = judge((255 - images, labels))["distances"]
+    assert worse["frechet"] > 3 * good["frechet"]
+    assert worse["kernel"] > 3 * abs(good["kernel"])
+    assert good["frechet"] < 3 * good["frechet_real"]
+
+
+def test_same_result_from_the_cache_and_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = judge(SYNTHETIC, cache=tmp_path, seeds=(0, 3))
+    assert fresh["seeds"] == [0, 3]
+    assert len(list(tmp_path.iterdir())) == 2
+    kept = module.train_classifier
+
+    def only_synthetic(images, *rest, **more):
+        assert images is SYNTHETIC[0]
+        return kept(images, *rest, **more)
+
+    monkeypatch.setattr(module, "train_classifier", only_synthetic)
+    assert without_seconds(judge(SYNTHETIC, cache=tmp_path, seeds=(0, 3))) == without_seconds(fresh)
+    # Another test set is another ceiling: the cache must not answer for it.
+    with pytest.raises(AssertionError):
+        judge(SYNTHETIC, (TEST[0], TEST[1][::-1].copy()), cache=tmp_path)
+
+
+def weights_kept(folder: Path, test: Records) -> list[np.ndarray]:
+    judge(SYNTHETIC, test, cache=folder)
+    (file,) = folder.iterdir()
+    return [tensor for _, tensor in sorted(load_file(file).items())]
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_test_labels_decide_nothing(tmp_path: Path) -> None:
+    assert same(weights_kept(tmp_path / "a", TEST), weights_kept(tmp_path / "b", PERMUTED))
+
+
+def test_broken_twin_that_also_trains_on_test_records_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = module.train_classifier
+
+    def leaky(test: Records) -> list[np.ndarray]:
+        def train(images, labels, **more):
+            both = np.concatenate([images, test[0]]), np.concatenate([labels, test[1]])
+            return plain(*both, **more)
+
+        monkeypatch.setattr(module, "train_classifier", train)
+        return weights_kept(tmp_path / str(test[1][:20]), test)
+
+    assert not same(leaky(TEST), leaky(PERMUTED))
+
+
+def test_result_is_json_with_the_agreed_keys(tmp_path: Path) -> None:
+    result = judge(SYNTHETIC)
+    write_evaluation(tmp_path / "evaluation.json", result)
+    read = json.loads((tmp_path / "evaluation.json").read_text())
+    assert read == result
+    agreed = "dataset accuracy accuracy_real synthetic_images classifier seeds distances nearest"
+    assert set(agreed.split()) <= read.keys()
+    assert "squares" in read["distances"]["features"]
+    assert read["images_per_class"] == [50] * 4
+
+
+images, labels = SYNTHETIC
+REFUSED = {
+    "other shape": ((images[:, :, :-1], labels), "synthetic images are uint8"),
+    "floats": ((images.astype(np.float32), labels), "float32"),
+    "labels short": ((images, labels[:-1]), "199 labels"),
+    "label too high": ((images, labels + 1), "labels go from 1 to 4"),
+    "label negative": ((images, labels - 1), "labels go from -1"),
+    "class missing": ((images[labels != 2], labels[labels != 2]), "Class 2 has 0"),
+    "too few": ((images[:36], labels[:36]), "Class 0 has 9"),
+    "none": ((images[:0], labels[:0]), "Class 0 has 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str) -> None:
+    synthetic, cause = REFUSED[name]
+    with pytest.raises(DataError, match=cause) as caught:
+        judge(synthetic)
+    assert caught.value.cure
+
+
+def test_no_seed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="seeds"):
+        judge(SYNTHETIC, seeds=())

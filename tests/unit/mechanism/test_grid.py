@@ -1,0 +1,59 @@
+"""No record, however hostile, adds integers longer than G."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dppm_model.mechanism.grid import Grid
+
+HOSTILE = st.one_of(
+    st.floats(width=32, allow_nan=True, allow_infinity=True),
+    st.sampled_from([np.float32(np.finfo("f4").max), 1e-45, 1e38, -1e38, 0.0]),
+)
+
+
+def norms(rows: torch.Tensor) -> list[int]:
+    return [sum(int(v) ** 2 for v in row) for row in rows]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=HOSTILE),
+    st.sampled_from([1e-3, 1.0, 50.0]),
+    st.sampled_from([7, 1000, 1 << 24]),
+)
+def test_integer_norm_never_passes_g(x: np.ndarray, clip_norm: float, steps: int) -> None:
+    rows = Grid(clip_norm, steps).quantise(torch.from_numpy(x))
+    assert torch.equal(rows, rows.round())
+    assert max(norms(rows)) <= steps**2
+
+
+def test_short_vectors_are_kept_and_long_ones_shortened_along_their_direction() -> None:
+    x = torch.tensor([[0.3, -0.4], [30.0, -40.0], [float("nan"), 1.0], [3e38, 3e38]])
+    rows = Grid(1.0, 1 << 20).quantise(x) / (1 << 20)
+    expected = [[0.3, -0.4], [0.6, -0.8], [0.0, 0.0], [2**-0.5, 2**-0.5]]
+    np.testing.assert_allclose(rows, expected, atol=2e-6)
+
+
+def test_sum_is_exact_in_any_order_and_of_no_records_is_zero() -> None:
+    x = torch.randn(500, 17, generator=torch.Generator().manual_seed(0))
+    grid = Grid(1.0, 1 << 24)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(1))
+    np.testing.assert_array_equal(grid.sum([x]), grid.sum(x[order].split(7)))
+    assert grid.sum([x[:0]]).tolist() == [0] * 17
+
+
+@pytest.mark.parametrize("fault", ["rounds to nearest", "no clip", "nan passes"])
+def test_twins_are_caught(fault: str) -> None:
+    """The norm check above fails for a grid that rounds up, does not clip, or lets NaN through."""
+    x = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)) * 3
+    if fault == "nan passes":
+        x[0, 0] = float("nan")
+    steps, norm = 100, torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    factor = steps / (torch.ones_like(norm) if fault == "no clip" else norm.clamp(min=1.0))
+    rows = x * factor
+    rows = rows.round() if fault == "rounds to nearest" else rows.trunc()
+    assert bool((rows.square().sum(1) > steps**2).any()) or bool(rows.isnan().any())

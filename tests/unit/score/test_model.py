@@ -1,0 +1,108 @@
+"""`ScoreModel`: what travels comes back the same; what is damaged is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dppm_model.errors import ConfigError, DppmError, ModelError
+from dppm_model.score.mixture_config import MixtureConfig
+from dppm_model.score.model import ScoreModel
+
+SETTINGS = {"mixture": {"band": 10, "components": 2, "texture": 6}}
+
+
+def model(shape: tuple[int, int, int] = (1, 6, 6)) -> ScoreModel:
+    return ScoreModel.initial(shape, 3, SETTINGS)
+
+
+def ask(m: ScoreModel, n: int = 4) -> torch.Tensor:
+    x = torch.randn((n, *m.shape), generator=torch.Generator().manual_seed(0))
+    return m.denoise(x, torch.linspace(0.1, 3, n), torch.arange(n) % m.classes)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 4, 5), (1, 28, 28)])
+def test_a_model_denoises_before_any_phase(shape: tuple[int, int, int]) -> None:
+    d = ask(model(shape))
+    assert d.shape == (4, *shape)
+    assert torch.isfinite(d).all()
+    far = model(shape).denoise(torch.zeros(1, *shape), torch.tensor([1e4]), torch.tensor([0]))
+    assert torch.allclose(far, torch.tensor(MixtureConfig().background), atol=1e-3)
+
+
+def test_save_and_load_are_exact(tmp_path: Path) -> None:
+    m = model().replace({"mixture.class_weights": np.array([0.5, 0.2, 0.3], np.float32)})
+    m.save(tmp_path / "model.safetensors")
+    again = ScoreModel.load(tmp_path / "model.safetensors")
+    assert again.meta == m.meta
+    assert again.arrays.keys() == m.arrays.keys()
+    for name, array in m.arrays.items():
+        assert array.dtype == again.arrays[name].dtype
+        assert np.array_equal(array, again.arrays[name])
+    assert torch.equal(ask(m), ask(again))
+    assert m.to_bytes() == again.to_bytes()
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model().save(path)
+    content = path.read_bytes()
+    for wrong in (b"", content[:100], b"{}" + content, content[:-4]):
+        path.write_bytes(wrong)
+        with pytest.raises(ModelError):
+            ScoreModel.load(path)
+    with pytest.raises(ModelError, match="No such file"):
+        ScoreModel.load(tmp_path / "absent.safetensors")
+
+
+def test_arrays_must_fit_the_metadata() -> None:
+    m = model()
+    with pytest.raises(ModelError, match=r"mixture\.mean"):
+        m.replace({"mixture.mean": np.zeros((3, 5), np.float32)})
+    some = {name: a for name, a in m.arrays.items() if name != "mixture.texture"}
+    with pytest.raises(ModelError, match="texture"):
+        ScoreModel.from_arrays(m.meta, some)
+    with pytest.raises(ModelError, match="metadata"):
+        ScoreModel.from_arrays({"classes": 3}, m.arrays)
+
+
+def test_class_weights_are_a_distribution() -> None:
+    m = model().replace({"mixture.class_weights": np.array([2, 1, 1], np.float32)})
+    assert np.allclose(m.class_weights(), [0.5, 0.25, 0.25])
+
+
+def test_a_residual_adds_to_the_closed_form() -> None:
+    m, base = model(), ask(model())
+    m.__dict__["residual"] = lambda x, d, sigma, y: torch.ones_like(x)
+    scale = m.posterior_std(torch.linspace(0.1, 3, 4))
+    assert torch.allclose(ask(m), base + scale)
+    assert scale.shape == (4, 1, 1, 1)
+    assert (scale > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("band", 0),
+        ("components", True),
+        ("texture", 2.5),
+        ("pixel_variance", 0.0),
+        ("pixel_variance", float("nan")),
+        ("background", -1.5),
+        ("background", float("nan")),
+        ("count_weight", 1.0),
+        ("means_radius", "8"),
+        ("colour", 1),
+    ],
+)
+def test_bad_settings_are_named(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key) as caught:
+        MixtureConfig.from_dict({key: value})
+    assert isinstance(caught.value, DppmError)
+    assert caught.value.cure
+
+
+def test_settings_survive_a_dictionary() -> None:
+    config = MixtureConfig(band=7, background=0.0)
+    assert MixtureConfig.from_dict(config.to_dict()) == config

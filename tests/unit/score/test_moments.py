@@ -1,0 +1,297 @@
+"""The moment phases: bounded answers, exact recovery without noise, sane results with much."""
+
+import numpy as np
+import pytest
+import torch
+
+from dppm_model.errors import ConfigError
+from dppm_model.mechanism.grid import Grid
+from dppm_model.score import slots
+from dppm_model.score.means import MeansLearner, MeansQuery
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_learner, build_query
+from dppm_model.score.query import Learner
+from dppm_model.score.slots import SlotQuery
+
+MOMENTS = ("means", "covariance", "components")
+SHAPE, CLASSES, BAND = (1, 6, 6), 3, 12
+GRID = Grid(1.0, 1 << 24)
+
+
+def initial(components: int = 2, radius: float = 30.0, band: int = BAND) -> ScoreModel:
+    """Radii are wide unless a test is about clipping: sums are then plain moments."""
+    mixture = {
+        "band": band,
+        "components": components,
+        "texture": 8,
+        "background": 0.0,
+        "means_radius": radius,
+        "covariance_radius": radius,
+        "components_radius": radius,
+    }
+    return ScoreModel.initial(SHAPE, CLASSES, {"mixture": mixture})
+
+
+def records(n: int = 600, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correlated images with a mean per class; class frequencies differ."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), n, True, generator=g)
+    mean = 0.5 * torch.randn((CLASSES, *SHAPE), generator=g)
+    root = 0.1 * torch.randn((36, 36), generator=g)
+    noise = torch.randn((n, 36), generator=g) @ root
+    return mean[y] + noise.reshape(n, *SHAPE), y
+
+
+def ask(
+    learner: Learner, x: torch.Tensor, y: torch.Tensor, rounds: int = 1, std: float = 0.0
+) -> ScoreModel:
+    """Run rounds of a phase with ideal Gaussian noise of this standard deviation."""
+    for r in range(rounds):
+        query = learner.query()
+        total = query.clipped_sum(x, y, GRID, torch.Generator())
+        noise = std * np.random.default_rng([0, r]).standard_normal(query.dimension)
+        learner.step(GRID.to_float(total) / len(y) + noise, std)
+    return learner.result()
+
+
+def learner(kind: str, model: ScoreModel) -> Learner:
+    return build_learner(kind, model, records=600, seed=3)
+
+
+def trained(components: int = 2) -> ScoreModel:
+    x, y = records()
+    model = ask(learner("means", initial(components)), x, y)
+    return ask(learner("covariance", model), x, y)
+
+
+def extremes() -> tuple[torch.Tensor, torch.Tensor]:
+    """Images at the corners of what can occur, and far beyond it."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.rand((40, *SHAPE), generator=g).round() * 2 - 1
+    x[:5] *= 1e6
+    x[5], x[6] = 1, -1
+    return x, torch.arange(40) % CLASSES
+
+
+# --- the site's answers -------------------------------------------------------------------------
+
+
+class RoundsOnly(Grid):
+    """Broken twin: rounds without clipping."""
+
+    def quantise(self, vectors: torch.Tensor) -> torch.Tensor:
+        return (vectors.double() * self.steps / self.clip_norm).round()
+
+
+def longest(query: SlotQuery, grid: Grid) -> int:
+    """Largest squared integer norm of what a single extreme record can send."""
+    x, y = extremes()
+    squares = []
+    for i in range(len(y)):
+        total = query.clipped_sum(x[i, None], y[i, None], grid, torch.Generator())
+        squares.append(int((total.astype(object) ** 2).sum()))
+    return max(squares)
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_no_record_exceeds_the_clip_norm(kind: str) -> None:
+    query = build_query(kind, initial(radius=0.5))
+    assert isinstance(query, SlotQuery)
+    assert 0.5 * GRID.steps**2 < longest(query, GRID) <= GRID.steps**2
+    if kind != "covariance":
+        query.body_weight = 2.0  # a question that is too long by itself
+    assert longest(query, GRID) <= GRID.steps**2
+    assert longest(query, RoundsOnly(1.0, GRID.steps)) > GRID.steps**2
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_sums_are_exact_whatever_the_order_and_the_chunks(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = records(50)
+    query = build_query(kind, trained())
+    whole = query.clipped_sum(x, y, GRID, torch.Generator())
+    assert whole.dtype == np.int64
+    assert whole.shape == (query.dimension,)
+    monkeypatch.setattr(slots, "_CHUNK_ELEMENTS", 1)
+    flipped = query.clipped_sum(x.flip(0), y.flip(0), GRID, torch.Generator())
+    # The vectors are floats before rounding, so a chunk of one may round a coordinate otherwise.
+    assert np.abs(whole - flipped).max() <= 50 * 64
+    parts = [query.clipped_sum(x[i::2], y[i::2], GRID, torch.Generator()) for i in (0, 1)]
+    assert np.array_equal(sum(parts), query.clipped_sum(x, y, GRID, torch.Generator()))
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_no_records_give_zeros(kind: str) -> None:
+    x, y = records(5)
+    total = build_query(kind, trained()).clipped_sum(x[:0], y[:0], GRID, torch.Generator())
+    assert total.shape == (build_query(kind, initial()).dimension,)
+    assert not total.any()
+
+
+def test_dimensions() -> None:
+    model = initial()
+    assert build_query("means", model).dimension == 3 + 3 * 36
+    assert build_query("covariance", model).dimension == 8 + 3 * 78
+    assert build_query("components", model).dimension == 6 + 6 * 12
+
+
+def test_a_kind_can_be_asked_again_under_another_name() -> None:
+    assert type(build_query("means-first", initial())) is MeansQuery
+    x, y = records()
+    rough = ask(learner("means-first", initial()), x, y, std=1e-3)
+    fine = ask(learner("means", rough), x, y)
+    assert mean_error_of(fine) < 1e-3 < mean_error_of(rough)
+
+
+def test_unknown_phases_are_refused() -> None:
+    with pytest.raises(ConfigError, match="median"):
+        build_query("median", initial())
+    with pytest.raises(ConfigError, match="median"):
+        build_learner("median", initial(), 1, 0)
+
+
+# --- the server's estimates ---------------------------------------------------------------------
+
+
+class ForgetsTheCentre(MeansLearner):
+    """Broken twin: takes residuals around the present means for residuals around the prior."""
+
+    def step(self, estimate: np.ndarray, std: float) -> None:
+        super().step(estimate, std)
+        self._centre = torch.zeros_like(self._centre)
+        self._model = self._fit()
+
+
+def mean_error_of(model: ScoreModel) -> float:
+    x, y = records()
+    u = model.scales.basis.forward(x)
+    means = torch.stack([u[y == k].mean(0) for k in range(CLASSES)])
+    return float((torch.from_numpy(model.arrays["mixture.mean"]) - means).abs().max())
+
+
+def test_means_without_noise_are_the_sample_means() -> None:
+    x, y = records()
+    model = ask(MeansLearner(initial()), x, y, rounds=3)
+    assert mean_error_of(model) < 1e-3
+    assert np.allclose(model.class_weights(), np.bincount(y) / len(y), atol=1e-4)
+    assert mean_error_of(ask(ForgetsTheCentre(initial()), x, y, rounds=3)) > 0.1
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_covariance_without_noise_is_the_sample_covariance(components: int) -> None:
+    x, y = records()
+    model = trained(components)
+    u = model.scales.basis.forward(x)[:, :BAND]
+    for k in range(CLASSES):
+        centred = u[y == k] - torch.from_numpy(model.arrays["mixture.mean"])[k, :BAND]
+        sample = (centred.T @ centred / len(centred)).numpy()
+        released = model.arrays["mixture.covariance"][k]
+        assert np.abs(released - sample).max() < 2e-3 * np.abs(sample).max()
+
+
+def test_texture_finds_where_images_vary() -> None:
+    x, y = records()
+    x[:, :, :, 3:] *= 0.1  # the right half hardly varies
+    model = ask(learner("means", initial()), x, y)
+    model = ask(learner("covariance", model), x, y)
+    texture = model.arrays["mixture.texture"]
+    assert texture[:, :, 0].mean() > 5 * texture[:, :, 5].mean()
+    assert texture.min() > 0
+
+
+def test_components_without_noise_find_the_clusters() -> None:
+    g = torch.Generator().manual_seed(0)
+    centres = torch.tensor([-0.7, 0.7])
+    y = torch.arange(400) % CLASSES
+    side = torch.arange(400) % 2
+    x = 0.05 * torch.randn((400, *SHAPE), generator=g) + centres[side][:, None, None, None]
+    model = ask(learner("means", initial()), x, y)
+    model = ask(learner("covariance", model), x, y)
+    before = model.arrays["mixture.covariance"]
+    model = ask(learner("components", model), x, y, rounds=4)
+    brightness = np.sort(model.arrays["mixture.components"][:, :, 0] / 6, axis=1)
+    assert np.allclose(brightness, [[-0.7, 0.7]] * CLASSES, atol=0.05)
+    assert np.allclose(model.arrays["mixture.component_weights"], 0.5, atol=0.05)
+    # What the centres explain has left the covariance: 0.7² · 36 pixels on the first coefficient.
+    assert before[:, 0, 0].min() > 15
+    assert model.arrays["mixture.covariance"][:, 0, 0].max() < 5
+
+
+def test_components_keep_the_class_mean_and_covariance() -> None:
+    x, y = records()
+    model = trained()
+    split = ask(learner("components", model), x, y, rounds=3)
+    weights = split.arrays["mixture.component_weights"][:, :, None]
+    components = split.arrays["mixture.components"]
+    mean = (weights * components).sum(1)
+    assert np.allclose(mean, model.arrays["mixture.mean"][:, :BAND], atol=1e-5)
+    offset = components - mean[:, None]
+    between = np.einsum("kja,kjb->kab", weights * offset, offset)
+    total = split.arrays["mixture.covariance"] + between
+    assert np.allclose(total, model.arrays["mixture.covariance"], atol=2e-3)
+
+
+@pytest.mark.parametrize("std", [1e-4, 1e-2, 1.0, 100.0])
+def test_heavy_noise_leaves_a_valid_model(std: float) -> None:
+    x, y = records(200)
+    model = initial(components=4, radius=1.5)
+    for kind in MOMENTS:
+        model = ask(learner(kind, model), x, y, rounds=2, std=std)
+        weights = model.class_weights()
+        assert weights.min() > 0
+        assert weights.sum() == pytest.approx(1)
+        assert np.linalg.eigvalsh(model.arrays["mixture.covariance"].astype(float)).min() > 0
+        assert model.arrays["mixture.component_weights"].min() >= 0
+        assert np.allclose(model.arrays["mixture.component_weights"].sum(1), 1, atol=1e-5)
+        assert all(np.isfinite(array).all() for array in model.arrays.values())
+        sigma = torch.logspace(-2, 2, 10)
+        assert torch.isfinite(model.denoise(x[:10], sigma, y[:10])).all()
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_a_resumed_learner_goes_on_bit_for_bit(kind: str) -> None:
+    x, y = records(100)
+    start = initial() if kind == "means" else trained()
+    straight = ask(learner(kind, start), x, y, rounds=4, std=1e-3)
+    first = learner(kind, start)
+    for r in range(4):
+        query = first.query()
+        noise = 1e-3 * np.random.default_rng([0, r]).standard_normal(query.dimension)
+        total = query.clipped_sum(x, y, GRID, torch.Generator())
+        first.step(GRID.to_float(total) / len(y) + noise, 1e-3)
+        again = learner(kind, start)  # the twin: without its state it is not the same
+        assert again.result().to_bytes() != first.result().to_bytes()
+        again.load_state_dict({name: a.copy() for name, a in first.state_dict().items()})
+        assert again.result().to_bytes() == first.result().to_bytes()
+        first = again
+    assert first.result().to_bytes() == straight.to_bytes()
+
+
+def test_a_saved_state_does_not_change_with_the_learner() -> None:
+    x, y = records(100)
+    going = learner("means", initial())
+    ask(going, x, y)
+    state = going.state_dict()
+    copy = {name: array.copy() for name, array in state.items()}
+    ask(going, x, y)
+    assert all(np.array_equal(state[name], copy[name]) for name in copy)
+
+
+def test_a_query_is_built_from_the_model_that_travels() -> None:
+    x, y = records(20)
+    for kind in MOMENTS:
+        model = trained()
+        there = ScoreModel.from_bytes(model.to_bytes())
+        sums = [
+            build_query(kind, m).clipped_sum(x, y, GRID, torch.Generator()) for m in (model, there)
+        ]
+        assert np.array_equal(*sums)
+
+
+def test_means_query_centres_at_the_model() -> None:
+    """Coherent sums are what costs bits: around the released means a site's sum nearly cancels."""
+    x, y = records()
+    before = MeansQuery(initial()).clipped_sum(x, y, GRID, torch.Generator())
+    after = MeansQuery(trained()).clipped_sum(x, y, GRID, torch.Generator())
+    assert np.linalg.norm(after) < 0.05 * np.linalg.norm(before)

@@ -1,0 +1,73 @@
+"""The floor plan holds: imports go downwards only, Flower and Ray stay in their rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALLOWED = {
+    "dppm_model": set(),
+    "client": {"dppm_model"},
+    "server": {"dppm_model"},
+    "sampler": {"dppm_model"},
+    "deploy": {"dppm_model", "client", "server", "sampler"},
+}
+# Inside dppm_model: a module may import from lower floors (and its own) only.
+FLOORS = [
+    {"errors", "files"},
+    {"mechanism", "privacy", "records"},
+    {"score"},
+    {"plan"},
+    {"planner", "round"},
+    {"run", "config"},
+]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_downwards_only(package: str) -> None:
+    for path in files(package):
+        ours = {name.split(".")[0] for name in imports(path)} & ALLOWED.keys()
+        assert ours - {package} <= ALLOWED[package], path
+
+
+def test_floors_of_dppm_model() -> None:
+    level = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+    for path in files("dppm_model"):
+        own = path.relative_to(ROOT / "dppm_model").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in imports(path):
+            if name.startswith("dppm_model."):
+                other = name.split(".")[1]
+                assert level[other] <= level[own], f"{path} imports {name}"
+
+
+def test_the_ground_floor_knows_neither_flower_nor_ray() -> None:
+    for path in files("dppm_model"):
+        assert not {n.split(".")[0] for n in imports(path)} & {"flwr", "ray"}, path
+
+
+def test_ray_is_in_one_file_only() -> None:
+    users = {p.name for p in files("sampler") if "ray" in {n.split(".")[0] for n in imports(p)}}
+    assert users <= {"pool.py"}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_files_stay_short(package: str) -> None:
+    long = {p.name: n for p in files(package) if (n := len(p.read_text().splitlines())) > 300}
+    assert not long
