@@ -12,6 +12,7 @@ from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.evaluate import write_evaluation
 from sampler.images import load_images
 from sampler.pool import generate
+from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 
 from deploy import simulate as simulation
@@ -145,11 +146,13 @@ def _trained(folder: Path | None, verb: str) -> Run:
 def _settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
     """Return a group of the run's configuration, with overrides of that group alone."""
     settings: dict[str, Any] = dict(read_config(run.config).tree[group])
-    if wrong := [o for o in overrides if not o.startswith(f"{group}.")]:
+    if wrong := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
         raise ConfigError(
             f"{wrong[0]} cannot be changed after training.", f"Here only {group}.… can be set."
         )
     fresh: dict[str, Any] = compose_config(overrides)[group]
+    if any(o.startswith(f"{group}=") for o in overrides):
+        return fresh
     changed = {o.split("=")[0].removeprefix(f"{group}.").split(".")[0] for o in overrides}
     return settings | {key: fresh[key] for key in changed}
 
@@ -175,7 +178,12 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
         generate(
             run.model,
             run.samples,
-            settings=settings,
+            per_class=settings["per_class"],
+            seed=settings["seed"],
+            settings=SamplerSettings.from_dict(settings),
+            workers=settings["workers"],
+            address=settings["address"],
+            png=settings["png"],
             privacy={
                 k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
             },

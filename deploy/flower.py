@@ -91,6 +91,8 @@ def run_flower(
     with tempfile.TemporaryDirectory(prefix="dppm-flower-") as temporary, log.open("ab") as output:
         home = Path(temporary)
         environment = os.environ | ENVIRONMENT | {"FLWR_HOME": str(home)}
+        # Flower's commands start one another by name.
+        environment["PATH"] = f"{_tool('')}{os.pathsep}{environment['PATH']}"
         port = _free_port()
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:{port}"\n'

@@ -32,7 +32,7 @@ from sampler.evaluation.parallel import Job, run_jobs
 Say = Callable[[str, float | None], None]
 
 FEWEST_PER_CLASS = 10
-MOST_FOR_DISTANCES = 10_000
+MOST_FOR_DISTANCES = 5000
 
 
 def evaluate(
@@ -111,6 +111,11 @@ def evaluate(
         for kind in ("cnn", "mlp")
     }
     judge = real[seeds[0]].cnn
+    beside: dict[str, Job] = {
+        "distances": lambda _: distance_figures(judge, synthetic[0], train[0], test[0]),
+        "nearest": lambda _: nearest_figures(synthetic[0], train[0], test[0]),
+    }
+    measured = run_jobs(beside, lambda share: None)
     recognised = predict(judge, synthetic[0]) == synthetic[1]
     return {
         "dataset": dataset,
@@ -135,12 +140,12 @@ def evaluate(
         ).tolist(),
         "images_per_class": np.bincount(synthetic[1], minlength=classes).tolist(),
         "recognised_per_class": per_class(recognised, synthetic[1], classes),
-        "distances": distance_figures(judge, synthetic[0], train[0], test[0])
+        "distances": measured["distances"]
         | {
             "features": f"last hidden layer of the CNN trained on real {dataset} images, "
             f"seed {seeds[0]}, divided by their root mean square over the real test images"
         },
-        "nearest": nearest_figures(synthetic[0], train[0], test[0]),
+        "nearest": measured["nearest"],
         "seconds": round(time.monotonic() - begun, 1),
     }
 
