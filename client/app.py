@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 
 from client.site import Site
-from dppm_model.errors import ConfigError, DppmError
+from dppm_model.errors import ConfigError, DppmError, ModelError
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
@@ -28,6 +28,12 @@ log = logging.getLogger("dppm.client")
 def read_model(content: bytes) -> ScoreModel:
     """Read the round's model, once for all the virtual sites that one process plays."""
     return ScoreModel.from_bytes(content)
+
+
+def _as_bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise ModelError("The question's model is not bytes.", "Server and site differ in version.")
+    return value
 
 
 def site_folder(context: Context) -> Path:
@@ -68,7 +74,7 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
                 plan,
                 int(str(question["phase"])),
                 int(str(question["round"])),
-                read_model(bytes(question["model"])),
+                read_model(_as_bytes(question["model"])),
             )
             reply = RecordDict({"report": ArrayRecord({"tallies": Array(tallies)})})
         except DppmError as error:

@@ -18,15 +18,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from dppm_model.privacy.accountant import RoundCost, epsilon
-from dppm_model.records.shards import Records, open_records
 from numpy.typing import NDArray
 
 from dppm_model.errors import BudgetExhausted, ConfigError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan, View
+from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
+from dppm_model.records.shards import Records, open_records
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -141,7 +141,8 @@ class Site:
         stored = self.folder / "reports" / plan.run / f"{name}-{round_:06d}.npy"
         self._check_plan(plan)
         if stored.exists():
-            return np.load(stored)
+            released: NDArray[np.unsignedinteger] = np.load(stored)
+            return released
         self._check_budget(plan, phase, round_)
         entry = plan.debit(phase, round_)
         own = [d for d in self.ledger.debits if d.run == plan.run]

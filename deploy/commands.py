@@ -8,13 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sampler.evaluation.evaluate import evaluate as judge
-from sampler.evaluation.evaluate import write_evaluation
-from sampler.images import load_images
-from sampler.pool import generate
-from sampler.settings import SamplerSettings
-from sampler.sheet import contact_sheet
-
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
 from deploy.show import (
@@ -30,6 +23,12 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import ADJACENCY, UNIT, Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
+from sampler.evaluation.evaluate import evaluate as judge
+from sampler.evaluation.evaluate import write_evaluation
+from sampler.images import load_images
+from sampler.pool import generate
+from sampler.settings import SamplerSettings
+from sampler.sheet import contact_sheet
 
 _RUNS = Path("runs")
 
@@ -235,12 +234,13 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
     console.print(
         f"privacy    ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] (secure sum, "
         f"{privacy['honest_sites']} honest sites), {epsilon_text(privacy['epsilon_site'])} "
-        f"(a site's own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, adjacency: "
-        f"{privacy['adjacency']}"
+        f"(a site's own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, "
+        f"adjacency: {privacy['adjacency']}"
     )
     console.print(
         f"utility    accuracy [bold]{result['accuracy']:.4f}[/] trained on "
-        f"{result['synthetic_images']} synthetic images, {result['accuracy_real']:.4f} trained on real ones; both tested on real"
+        f"{result['synthetic_images']} synthetic images, {result['accuracy_real']:.4f} trained on "
+        "real ones; both tested on real"
     )
     console.print(f"pictures   {run.folder / 'samples.png'}")
     if minutes is not None:

@@ -110,8 +110,10 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        tree = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-    return tree  # type: ignore[return-value]
+        tree: dict[str, Any] = OmegaConf.to_container(
+            compose("config", list(overrides)), resolve=True
+        )
+        return tree
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:

@@ -6,6 +6,7 @@ the network gives its force -grad U = (D(x; sigma) - x)/sigma^2 (Karras et al. 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -70,7 +71,7 @@ def leapfrog(
 
 def refresh(momentum: torch.Tensor, fresh: torch.Tensor, keep: float) -> torch.Tensor:
     """Partial refreshment: keep·p + sqrt(1 - keep^2)·xi leaves N(0, I) as it is."""
-    return keep * momentum + (1 - keep**2) ** 0.5 * fresh
+    return keep * momentum + math.sqrt(1 - keep**2) * fresh
 
 
 def flow_step(x: torch.Tensor, denoised: torch.Tensor, sigma: float, lower: float) -> torch.Tensor:

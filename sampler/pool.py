@@ -66,9 +66,7 @@ class Worker:
         """Return the process id, so that a test can kill it."""
         return os.getpid()
 
-    def make(
-        self, out: str, shard: Shard, seed: int, settings: SamplerSettings, png: bool
-    ) -> int:
+    def make(self, out: str, shard: Shard, seed: int, settings: SamplerSettings, png: bool) -> int:
         """Make one shard; see `make_shard`."""
         return make_shard(self._model, Path(out), shard, seed, settings, png)
 

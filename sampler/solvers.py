@@ -1,4 +1,4 @@
-"""Samplers: from a score model, class labels and a source of noise to images. One signature for all.
+"""Samplers: from a score model, labels and a source of noise to images. One signature for all.
 
     sample(model, y, noise, settings) -> (x, info)
 

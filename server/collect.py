@@ -76,10 +76,15 @@ def collect(
         If fewer than ``plan.min_survivors`` sites reported: their sum would hold less noise than
         was accounted, so it is not used.
     """
-    question = {"plan": plan.to_json(), "phase": phase, "round": round_, "model": model}
+
+    def question() -> ConfigRecord:
+        return ConfigRecord(
+            {"plan": plan.to_json(), "phase": phase, "round": round_, "model": model}
+        )
+
     messages = [
         Message(
-            RecordDict({"question": ConfigRecord(dict(question))}),
+            RecordDict({"question": question()}),
             dst_node_id=node,
             message_type="train",
             group_id=f"{plan.phases[phase].name}-{round_}",
@@ -120,9 +125,9 @@ def read_report(
     """Return the tallies of a reply, or None and why they do not count."""
     p = plan.phases[phase]
     if reply.has_error():
-        return None, f"Flower error {reply.error.code} ({reply.error.reason[:200]})"
+        return None, f"Flower error {reply.error.code} ({str(reply.error.reason)[:200]})"
     if "refusal" in reply.content.config_records:
-        return None, f"refused: {reply.content.config_records['refusal']['error']}"
+        return None, f"refused: {reply.content.config_records['refusal']['error']!s}"
     if "report" not in reply.content.array_records:
         return None, "reply without a report"
     tallies = reply.content.array_records["report"]["tallies"].numpy()

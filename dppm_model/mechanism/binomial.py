@@ -71,7 +71,8 @@ class BinomialResponse:
         strength = self.truth_strength * 2.0**PROBABILITY_BITS
         scaled = np.clip(z * (unit * strength / self.range_), -strength, strength)
         offset = np.rint(scaled).astype(np.int64)
-        return (offset + (1 << (PROBABILITY_BITS - 1))).astype(np.uint64)
+        shifted: NDArray[np.uint64] = (offset + (1 << (PROBABILITY_BITS - 1))).astype(np.uint64)
+        return shifted
 
     def encode(self, z: NDArray[np.int64], unit: float, coins: Coins) -> NDArray[np.int64]:
         """Return the tallies t (D,), each in 0..m. The only function through which data leave."""
@@ -83,7 +84,7 @@ class BinomialResponse:
         (T - N m/2) R / (m theta), unbiased for any surviving set of N sites.
         """
         m, theta = self.responses, self.truth_strength
-        return (total - sites * m / 2) * (self.range_ / (m * theta))
+        return (total.astype(np.float64) - sites * m / 2) * (self.range_ / (m * theta))
 
     def variance(self, sites: int) -> float:
         """Return the largest noise variance of a decoded coordinate, N R^2 / (4 m theta^2)."""

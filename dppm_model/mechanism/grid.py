@@ -68,4 +68,4 @@ class Grid:
 
     def to_float(self, total: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return an integer sum in units of the record's vector."""
-        return total * (self.clip_norm / self.steps)
+        return total.astype(np.float64) * (self.clip_norm / self.steps)

@@ -90,4 +90,5 @@ class Rotation:
     def unrotate(self, z: NDArray[np.float64], seed: bytes) -> NDArray[np.float64]:
         """Apply the inverse (transpose) to an orthonormal estimate, (D,) -> (dimension,)."""
         x = hadamard(z.reshape(self.blocks, self.block)).T.ravel() / np.sqrt(self.block)
-        return (x * self.signs(seed))[: self.dimension]
+        estimate: NDArray[np.float64] = (x * self.signs(seed))[: self.dimension]
+        return estimate

@@ -1,7 +1,7 @@
 """Composition: from the mu of each round to the epsilon of a run, always from above.
 
-By Theorem 4 (PRIVACY.md) T Poisson-sampled rounds of mu-Gaussian-DP cost what T steps of DP-SGD with
-noise multiplier 1/mu cost; `dp_accounting` composes them as a privacy loss distribution, under add
+By Theorem 4 (PRIVACY.md) T Poisson-sampled rounds of mu-Gaussian-DP cost what T steps of DP-SGD
+with noise multiplier 1/mu cost; `dp_accounting` composes them as a privacy loss distribution, under add
 or remove one record, rounding pessimistically.
 """
 
@@ -54,7 +54,9 @@ class RoundCost:
         if isinstance(self.rounds, bool) or self.rounds < 0:
             raise PlanError(f"rounds is {self.rounds}.", "Give a whole number, at least 0.")
         if not 0 <= self.total_variation < 1:
-            raise PlanError(f"total_variation is {self.total_variation}.", "Give a number in [0, 1).")
+            raise PlanError(
+                f"total_variation is {self.total_variation}.", "Give a number in [0, 1)."
+            )
 
 
 def check_delta(delta: float) -> None:

@@ -74,8 +74,8 @@ def concave(g: Array, tau: float) -> Array:
 def corner(a: int, b: int, theta: float, tau: float) -> float:
     """Bound the ratio with ``a`` other answers at hi and ``b`` at lo, the moved one at hi.
 
-    The mirror image (yes for no) covers the moved one at lo. With a + b = M - 1 it is a corner; with
-    fewer it bounds, by Lemma 7, every corner that has at least these.
+    The mirror image (yes for no) covers the moved one at lo. With a + b = M - 1 it is a corner;
+    with fewer it bounds, by Lemma 7, every corner that has at least these.
     """
     eta = 1e-8 * tau
     law = convolve(binomial(a, 0.5 + theta, eta), binomial(b, 0.5 - theta, eta))
@@ -120,8 +120,8 @@ def probability_sensitivity(
 ) -> float:
     """Return Delta: how far (L2) one sampled record moves the answer probabilities of a round.
 
-    min(theta C/R, 2 theta sqrt(D)), and sqrt(D) 2^-32 for rounding each probability to a multiple of
-    2^-32 (half a step each way, and a hair for computing it in float64).
+    min(theta C/R, 2 theta sqrt(D)), and sqrt(D) 2^-32 for rounding each probability to a multiple
+    of 2^-32 (half a step each way, and a hair for computing it in float64).
     """
     for name, value in (("clip_norm", clip_norm), ("range", range_)):
         if not (math.isfinite(value) and value > 0):

@@ -1,9 +1,9 @@
 """The ledger: what has been spent, on disk before anything is released.
 
 JSON lines, each carrying the SHA-256 of the line before it (a hash chain), appended under a lock
-and fsynced. A debit names (run, phase, round) and the two costs of that round; debiting the same round
-of the same plan again costs nothing, so a crash between debit and release neither loses nor repeats
-it. Spent never goes down: there is no method that removes a line.
+and fsynced. A debit names (run, phase, round) and the two costs of that round; debiting the same
+round of the same plan again costs nothing, so a crash between debit and release neither loses nor
+repeats it. Spent never goes down: there is no method that removes a line.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dppm_model.privacy.accountant import RoundCost
-
 from dppm_model.errors import LedgerError
+from dppm_model.privacy.accountant import RoundCost
 
 _GENESIS = "0" * 64
 

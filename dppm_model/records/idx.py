@@ -51,7 +51,9 @@ def read_folder(folder: Path) -> dict[str, Split]:
         for name in names:
             found = [p for p in (folder / name, folder / f"{name}.gz") if p.is_file()]
             if not found:
-                raise DataError(f"{folder / name}(.gz) is missing.", "Put the four idx files there.")
+                raise DataError(
+                    f"{folder / name}(.gz) is missing.", "Put the four idx files there."
+                )
             arrays.append(read_idx(found[0].read_bytes(), str(found[0])))
         splits[split] = (arrays[0][:, None], arrays[1].astype(np.int64))
     return splits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,9 +142,7 @@ def _import_files(
             )
 
 
-def _hold_out(
-    listing: _Listing, fraction: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def _hold_out(listing: _Listing, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Choose the test records, whole persons at a time: nobody is on both sides."""
     owners = np.arange(len(listing.labels)) if listing.persons is None else listing.persons
     units = np.unique(owners)
@@ -165,11 +163,12 @@ def _read(path: Path, size: int | None, shape: tuple[int, ...] | None) -> NDArra
                 pixels = pixels.resize((size, size), Image.Resampling.LANCZOS)
             array = np.asarray(pixels, dtype=np.uint8)
     except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}).", "Remove or mend it.") from None
+        raise DataError(f"{path} is no readable image ({error}).", "Remove or mend it.") from None
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
     if shape is not None and array.shape != shape:
         raise DataError(
-            f"{path} has shape {array.shape}, the first image {shape}.", "Pass --size to resize all."
+            f"{path} has shape {array.shape}, the first image {shape}.",
+            "Pass --size to resize all.",
         )
     return array
 
@@ -188,12 +187,11 @@ def _import_medmnist(path: Path, target: Path) -> None:
         return np.concatenate(found)
 
     classes = 1 + int(max(arrays[k].max() for k in arrays if k.endswith("_labels")))
-    to_images: Callable[[NDArray[np.generic]], NDArray[np.uint8]] = lambda a: _medmnist(a, path)  # noqa: E731
     for split, keys in (("train", ("train", "val")), ("test", ("test",))):
         if f"{keys[0]}_images" in arrays:
             write_records(
                 target / split,
-                to_images(stack(keys, "images")),
+                _medmnist(stack(keys, "images"), path),
                 stack(keys, "labels").reshape(-1),
                 name=target.name,
                 split=split,
@@ -210,4 +208,5 @@ def _medmnist(images: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
             f"{path}: images are {images.dtype} with {images.ndim} axes.",
             "MedMNIST's are uint8, (n, H, W) or (n, H, W, 3).",
         )
-    return images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+    pixels = images.astype(np.uint8, copy=False)
+    return pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)

@@ -1,6 +1,6 @@
 """A shard folder: images and labels that open memory-mapped, and a manifest that describes them.
 
-    manifest.json  images.npy (uint8 n,C,H,W)  labels.npy (int64)  persons.npy (int64, optional)
+manifest.json  images.npy (uint8 n,C,H,W)  labels.npy (int64)  persons.npy (int64, optional)
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Records:
     def select(self, index: NDArray[np.integer[Any]]) -> Records:
         """Return a view of some of these records; indices count within this view."""
         chosen = np.asarray(index, dtype=np.int64)
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < len(self)):
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise DataError(
                 f"An index of {self.manifest.name} lies outside its {len(self)} records.",
                 "Make the split anew; the data set has changed.",
@@ -173,7 +173,7 @@ def _write_images(
     path: Path, name: str, images: NDArray[np.uint8] | Iterable[NDArray[np.uint8]], count: int
 ) -> tuple[int, int, int]:
     chunks = _chunks(images) if isinstance(images, np.ndarray) else iter(images)
-    target: NDArray[np.uint8] | None = None
+    target: np.memmap[Any, np.dtype[np.uint8]] | None = None
     done = 0
     for chunk in chunks:
         if chunk.ndim != 4 or chunk.dtype != np.uint8:
@@ -182,7 +182,7 @@ def _write_images(
                 "Convert them to 8-bit grey (C=1) or RGB (C=3).",
             )
         if target is None:
-            target = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            target = np.lib.format.open_memmap(
                 path, mode="w+", dtype=np.uint8, shape=(count, *chunk.shape[1:])
             )
         if chunk.shape[1:] != target.shape[1:] or done + len(chunk) > count:
@@ -196,7 +196,7 @@ def _write_images(
     if target is None or done != count:
         raise DataError(f"{name}: {done} images for {count} labels.", "Give one label per image.")
     c, h, w = target.shape[1:]
-    target.flush()  # type: ignore[attr-defined]
+    target.flush()
     return int(c), int(h), int(w)
 
 

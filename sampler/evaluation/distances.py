@@ -49,8 +49,11 @@ def _mean_kernel(x: Features, y: Features, *, pairs: bool = False) -> float:
     """Mean of k over all (i, j), or over i != j when ``pairs`` (x and y being the same sample)."""
     f = x.shape[1]
     a, b = torch.from_numpy(x), torch.from_numpy(y)  # torch: run_jobs decides on its threads
-    total = sum(((rows @ b.T / f + 1) ** 3).sum().item() for rows in torch.split(a, 250))
+    total = sum(
+        float(((rows @ b.T / f + 1) ** 3).sum().item())
+        for rows in torch.split(a, 250)  # small enough for the processor's cache
+    )
     if not pairs:
         return total / (len(x) * len(y))
-    diagonal = (((a**2).sum(1) / f + 1) ** 3).sum().item()
+    diagonal = float((((a**2).sum(1) / f + 1) ** 3).sum().item())
     return (total - diagonal) / (len(x) * (len(x) - 1))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from dppm_model.errors import ConfigError, DataError
@@ -19,7 +20,7 @@ PERMUTED = (TEST[0], np.random.default_rng(5).permutation(TEST[1]))
 
 @pytest.fixture(autouse=True)
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    cnn, mlp = replace(module.CNN, steps=40), replace(module.MLP, steps=40)
+    cnn, mlp = replace(module.CNN, steps=30), replace(module.MLP, steps=30)
     monkeypatch.setattr(module, "CNN", cnn)
     monkeypatch.setattr(module, "MLP", mlp)
     monkeypatch.setattr(ceiling, "CNN", cnn)
@@ -83,6 +84,12 @@ def test_same_result_from_the_cache_and_without_it(
     # Another test set is another ceiling: the cache must not answer for it.
     with pytest.raises(AssertionError):
         judge(SYNTHETIC, (TEST[0], TEST[1][::-1].copy()), cache=tmp_path)
+
+
+def test_same_result_on_any_number_of_cores() -> None:
+    alone = judge(SYNTHETIC)
+    torch.set_num_threads(3)  # the fixture of this folder sets it back
+    assert without_seconds(judge(SYNTHETIC)) == without_seconds(alone)
 
 
 def weights_kept(folder: Path, test: Records) -> list[np.ndarray]:
