@@ -52,8 +52,8 @@ def hmc_step(
     Notes
     -----
     On rejection the momentum is turned round; without that, partial refreshment would not leave
-    the target invariant (Horowitz 1991). The test is per image: a test of the batch's sum would let good
-    images pay for bad ones.
+    the target invariant (Horowitz 1991). The test is per image: a test of the batch's sum would let
+    good images pay for bad ones.
     """
     shape = tuple(state.x.shape[1:])
     momentum = refresh(state.momentum, noise.normal(shape), keep)

@@ -1,8 +1,8 @@
 """Composition: from the mu of each round to the epsilon of a run, always from above.
 
 By Theorem 4 (PRIVACY.md) T Poisson-sampled rounds of mu-Gaussian-DP cost what T steps of DP-SGD
-with noise multiplier 1/mu cost; `dp_accounting` composes them as a privacy loss distribution, under add
-or remove one record, rounding pessimistically.
+with noise multiplier 1/mu cost; `dp_accounting` composes them as a privacy loss distribution, under
+add or remove one record, rounding pessimistically.
 """
 
 from __future__ import annotations

@@ -160,9 +160,10 @@ class ScoreModel:
         """The network F on top of the closed form, if one was trained."""
         if not any(name.startswith("residual.") for name in self.arrays):
             return None
-        from dppm_model.score.networks import load_residual
+        from dppm_model.score.residual import load_residual
 
-        return load_residual(self.meta, self.arrays)
+        network: Residual = load_residual(self.meta, self.arrays)
+        return network
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return D(x; sigma, y), (n, C, H, W); see `Denoiser`.

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dppm_model.errors import ConfigError
 from dppm_model.score.components import ComponentsLearner, ComponentsQuery
 from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
+from dppm_model.score.gradient import GradientLearner, GradientQuery
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.query import Learner, Query
 
-PHASES = ("means", "covariance", "components")
+PHASES = ("means", "covariance", "components", "score")
 
 
 def kind_of(phase: str) -> str:
@@ -37,6 +38,8 @@ def build_query(phase: str, model: ScoreModel) -> Query:
             return CovarianceQuery(model)
         case "components":
             return ComponentsQuery(model)
+        case "score":
+            return GradientQuery(model)
     raise _unknown(phase)
 
 
@@ -66,6 +69,8 @@ def build_learner(phase: str, model: ScoreModel, records: int, seed: int) -> Lea
             return CovarianceLearner(model)
         case "components":
             return ComponentsLearner(model, seed)
+        case "score":
+            return GradientLearner(model, seed)
     raise _unknown(phase)
 
 
