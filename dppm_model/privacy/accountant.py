@@ -95,7 +95,7 @@ def _pld(costs: Sequence[RoundCost], grid: float) -> Any:
 
 def _grid(epsilon: float) -> float:
     """Return a power of two, so that nearly equal budgets share their cached distributions."""
-    return float(2.0 ** math.floor(math.log2(max(epsilon, 1e-3) * _GRID_SHARE)))
+    return float(2.0 ** math.floor(math.log2(min(max(epsilon, 1e-3), 1e3) * _GRID_SHARE)))
 
 
 def _rough_epsilon(costs: Sequence[RoundCost], delta: float) -> float:

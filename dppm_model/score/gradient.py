@@ -26,7 +26,7 @@ class GradientQuery:
     def __init__(self, model: ScoreModel) -> None:
         self.model = model
         self.config = ResidualConfig.from_dict(model.meta.get("residual", {}))
-        self.scale = float(model.arrays.get("residual.scale", np.float32(1.0)))
+        self.scale = float(model.arrays.get("residual.scale", np.ones(1))[0])
 
     @cached_property
     def gradients(self) -> Gradients:
@@ -156,7 +156,7 @@ class GradientLearner:
             {
                 "residual.weights": self._weights.astype(np.float32),
                 "residual.ema": self._ema.astype(np.float32),
-                "residual.scale": np.array(self._scale, dtype=np.float32),
+                "residual.scale": np.array([self._scale], dtype=np.float32),
             }
         )
 

@@ -162,7 +162,8 @@ def record_loss(
     weight is 1/s^2. Shapes: target, x, base (K, C, H, W), sigma (K,), y (classes,).
     """
     out = network(x, base, sigma, y.expand(len(x), -1))
-    return ((out - target) ** 2).mean()
+    loss: torch.Tensor = ((out - target) ** 2).mean()
+    return loss
 
 
 def load_residual(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Any:
@@ -177,7 +178,7 @@ def load_residual(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
         x: torch.Tensor, base: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
         inputs = (x, base, sigma, f.one_hot(y, classes).float())
-        out: torch.Tensor = torch.func.functional_call(gradients.module, weights, inputs)
+        out: torch.Tensor = functional_call(gradients.module, weights, inputs)
         return out
 
     return residual

@@ -12,6 +12,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, norm
 
 from dppm_model.plan import PhasePlan
@@ -36,11 +37,12 @@ PHASE = PhasePlan(
 
 def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
     """Law of one site's report, as an array over (t_1, ..., t_D), sample set averaged out."""
-    import torch
-
     m, d = phase.responses, phase.rotation.padded
     law = np.zeros((m + 1,) * d)
     for mask in product([0, 1], repeat=len(vectors)):
+        weight = q ** sum(mask) * (1 - q) ** (len(mask) - sum(mask))
+        if weight == 0:
+            continue
         chosen = torch.from_numpy(vectors[np.array(mask, dtype=bool)].astype(np.float32))
         total = phase.grid.sum([chosen.reshape(-1, phase.dimension)])
         z = phase.rotation.rotate(total, b"signs")
@@ -48,7 +50,7 @@ def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
         joint = np.array(1.0)
         for j in range(d):
             joint = np.multiply.outer(joint, binom.pmf(np.arange(m + 1), m, p[j]))
-        law += joint * q ** sum(mask) * (1 - q) ** (len(mask) - sum(mask))
+        law += joint * weight
     return law
 
 
@@ -109,17 +111,33 @@ def test_no_tiny_federation_passes_the_claim(view: str, q: float) -> None:
     assert max(worst_excess(phase, phase, view, seed) for seed in range(25)) < 1e-12
 
 
+def edge_excess(phase: PhasePlan, executed: PhasePlan) -> float:
+    """Excess where the claim is tightest: one coordinate, the record moves p up to 1/2 + theta."""
+    own = np.full((3 if executed.range_ < 1 else 4, 1), 0.25)  # up to the edge of the range
+    with_record, without = report_law(own, executed, 1.0), report_law(own[:-1], executed, 1.0)
+    curve = claimed(phase.mu_site, 1.0)
+    return float((hockey_stick(with_record, without) - curve).max())
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        {},
         {"truth_strength": 0.2 * 1.1},
-        {"range_": 0.6 / 1.1},
+        {"range_": 0.75},
         {"responses": 3},
-        {"clip_norm": 1.5},
+        {"clip_norm": 0.3},
     ],
-    ids=["truth told more often", "range too small", "one answer more", "clipped too late"],
+    ids=["none", "truth told more often", "range too small", "one answer more", "clipped too late"],
 )
 def test_broken_twins_pass_the_claim(fault: dict) -> None:
-    phase = replace(PHASE, sampling_rate=1.0)
+    phase = replace(PHASE, clip_norm=0.25, range_=1.0, dimension=1, sampling_rate=1.0)
     executed = replace(phase, **fault)
-    assert max(worst_excess(phase, executed, "site", seed) for seed in range(25)) > 1e-4
+    if "clip_norm" in fault:  # a record longer than C, clipped at the wrong place
+        own = np.array([[0.25], [0.25], [0.2], [0.9]])
+        with_record, without = report_law(own, executed, 1.0), report_law(own[:-1], executed, 1.0)
+        assert (hockey_stick(with_record, without) - claimed(phase.mu_site, 1.0)).max() > 1e-4
+    elif fault:
+        assert edge_excess(phase, executed) > 1e-4
+    else:
+        assert -1e-2 < edge_excess(phase, executed) < 1e-12

@@ -1,0 +1,172 @@
+"""A site: debit before data, one answer a round, limits that the server cannot raise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client import site as module
+from client.site import Policy, Site
+from deploy.simulate import plan_of, resolve
+from dppm_model.config import Config, initial_model
+from dppm_model.errors import BudgetExhausted, ConfigError, PlanError
+from dppm_model.plan import Plan
+from dppm_model.planner import epsilons
+from dppm_model.privacy.ledger import Ledger
+from dppm_model.score.model import ScoreModel
+from tests.coins import SeededCoins
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def config(tiny: Path) -> Config:
+    return resolve(TINY)
+
+
+@pytest.fixture
+def plan(config: Config) -> Plan:
+    return plan_of(config, "run-a")
+
+
+@pytest.fixture
+def model(config: Config) -> ScoreModel:
+    return initial_model(config)
+
+
+def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
+    folder.mkdir(parents=True, exist_ok=True)
+    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5).write(folder / "site.toml")
+    return Site(folder, SeededCoins(str(folder)))
+
+
+def test_the_same_round_gives_the_same_bits_and_costs_once(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    first = site.answer(plan, 0, 0, model)
+    again = Site(tmp_path, SeededCoins("other coins")).answer(plan, 0, 0, model)
+    np.testing.assert_array_equal(first, again)
+    assert len(site.ledger.debits) == 1
+    # Twin: without the stored report the same site would answer with fresh coins.
+    fresh = make_site(tmp_path / "twin", tiny)
+    assert not np.array_equal(first, fresh.answer(plan, 0, 0, model))
+
+
+def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
+    tallies = make_site(tmp_path, tiny).answer(replace(plan, phases=phases), 0, 0, model)
+    assert tallies.shape == (plan.phases[0].rotation.padded,)
+    assert tallies.max() <= plan.phases[0].responses
+
+
+def test_a_debit_is_on_disk_before_data_are_read(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, tiny)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "open_records", crash)
+    with pytest.raises(KeyboardInterrupt):
+        site.answer(plan, 0, 0, model)
+    assert len(Ledger(tmp_path / "ledger.jsonl").debits) == 1
+    assert not list(tmp_path.rglob("*.npy"))
+    monkeypatch.undo()
+    # The report was never released, so the round may be answered now, for the same debit.
+    site.answer(plan, 0, 0, model)
+    assert len(site.ledger.debits) == 1
+
+
+def test_a_round_whose_report_was_given_up_is_not_answered_anew(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    site.answer(plan, 0, 0, model)
+    site.answer(plan, 0, 1, model)
+    with pytest.raises(PlanError, match="answered before"):
+        site.answer(plan, 0, 0, model)
+
+
+def test_one_run_cannot_push_out_the_report_of_another(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    """A server that names runs cleverly must not make a site forget a report, and answer anew."""
+    site = make_site(tmp_path, tiny, limit=1e6)
+    inner = replace(plan, run="run-a-b")
+    first = site.answer(inner, 0, 0, model)
+    site.answer(plan, 0, 0, model)
+    np.testing.assert_array_equal(first, site.answer(inner, 0, 0, model))
+
+
+def test_a_plan_cannot_change_in_mid_run(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    site.answer(plan, 0, 0, model)
+    phases = (replace(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
+    with pytest.raises(PlanError, match="begun under plan"):
+        site.answer(replace(plan, phases=phases), 0, 1, model)
+
+
+def test_rounds_outside_the_plan_are_refused(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
+        with pytest.raises(PlanError, match="not in the plan"):
+            site.answer(plan, phase, round_, model)
+    assert site.ledger.debits == ()
+
+
+def test_the_limit_stops_the_run_before_data_are_read(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
+    site = make_site(tmp_path, tiny, limit=one)  # equality fits
+    site.answer(plan, 0, 0, model)
+    with pytest.raises(BudgetExhausted):
+        site.answer(plan, 0, 1, model)
+    assert len(site.ledger.debits) == 1
+    make_site(tmp_path, tiny, limit=two).answer(plan, 0, 1, model)
+
+
+def test_what_other_runs_spent_counts(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny, limit=epsilons(plan, 1)[0])
+    site.answer(plan, 0, 0, model)
+    with pytest.raises(BudgetExhausted):
+        site.answer(replace(plan, run="run-b"), 0, 0, model)
+
+
+def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
+    for name in ("../evil", "a/b", "", "x" * 65):
+        with pytest.raises(PlanError):
+            replace(plan, run=name)
+        with pytest.raises(PlanError):
+            replace(plan.phases[0], name=name)
+
+
+def test_policy_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    Policy("records", "", 1.0, float("inf"), 1e-5).write(path)
+    assert Policy.read(path).max_epsilon_site == float("inf")
+    good = path.read_text()
+    for text in (good + "surprise = 1\n", good.replace("delta", "# delta"), "nonsense"):
+        path.write_text(text)
+        with pytest.raises(ConfigError):
+            Policy.read(path)
+    path.write_text(good.replace("1.0", "-1.0"))
+    with pytest.raises(ConfigError, match="max_epsilon_secure_sum"):
+        Policy.read(path)
+
+
+def test_plans_survive_the_wire_exactly_or_not_at_all(plan: Plan) -> None:
+    assert Plan.from_json(plan.to_json()) == plan
+    for text in ("{}", plan.to_json()[:-1], plan.to_json().replace("delta", "delt4")):
+        with pytest.raises(PlanError):
+            Plan.from_json(text)
