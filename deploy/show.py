@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from dppm_model.privacy.accountant import round_up
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from dppm_model.plan import PhasePlan, Plan
 from dppm_model.planner import loss_of
+from dppm_model.privacy.accountant import round_up
 
 console = Console(stderr=True)
 

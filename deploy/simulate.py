@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from dppm_model.records.partition import partition
-from dppm_model.records.sources import data_root, load
 
 from client.app import app as client_app
 from client.site import Policy
@@ -24,6 +22,8 @@ from dppm_model.errors import DataError, DppmError, RunFolderError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.records.partition import partition
+from dppm_model.records.sources import data_root, load
 from dppm_model.run import Run
 from server.app import app as server_app
 

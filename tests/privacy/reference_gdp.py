@@ -1,4 +1,4 @@
-"""A second implementation of s and s*, written from the formulas with 120 digits, by brute force."""
+"""A second implementation of s and s*, from the formulas, with 120 digits, by brute force."""
 
 from __future__ import annotations
 

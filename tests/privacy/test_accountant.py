@@ -1,4 +1,4 @@
-"""The accountant: bounds from above, contracts of composition, calibration that never overshoots."""
+"""The accountant: bounds from above, contracts of composition, no overshooting."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The certified slopes: never below a reference of 120 digits, never far above, and as published."""
+"""The certified slopes: never below a reference of 120 digits, as published."""
 
 import mpmath as mp
 import numpy as np

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dppm_model.privacy.accountant import RoundCost
 
 from dppm_model.errors import LedgerError
+from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit, Ledger
 
 DEBIT = Debit("run", "plan", "score", 0, 0.5, 2.0, 0.1, 1e-20)

@@ -1,0 +1,99 @@
+"""The command line: help with examples, refusals with their own codes, JSON for scripts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deploy.cli import main
+from dppm_model import errors
+from tests.conftest import TINY
+
+
+def run(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+@pytest.mark.parametrize("verb", ["data", "plan", "simulate", "sample", "evaluate", "demo"])
+def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(verb, "--help")
+    assert end.value.code == 0
+    assert f"dppm {verb}" in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_every_error_class_has_its_own_exit_code() -> None:
+    classes = errors.DppmError.__subclasses__()
+    codes = [c.exit_code for c in classes]
+    assert len(set(codes)) == len(codes)
+    assert min(codes) >= 10
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "says"),
+    [
+        ("privacy.epsilonn=1", 10, "privacy.epsilon"),
+        ("privacy.epsilon=-1", 10, "privacy.epsilon"),
+        ("privacy.epsilon=0", 10, "privacy.epsilon"),
+        ("privacy.epsilon=nan", 10, "privacy.epsilon"),
+        ("privacy.epsilon='8'", 10, "privacy.epsilon"),
+        ("privacy.delta=1", 10, "privacy.delta"),
+        ("privacy.delta=0", 10, "privacy.delta"),
+        ("privacy.view=sideways", 10, "privacy.view"),
+        ("privacy.min_survivors=4", 10, "privacy.min_survivors"),
+        ("privacy.colluding_sites=3", 10, "privacy.colluding_sites"),
+        ("sites=0", 10, "sites"),
+        ("backend=carrier-pigeon", 10, "backend"),
+        ("model.phases.means.share=2", 10, "model.phases.means.share|phases.means.share"),
+        ("model.phases.means.rounds=0.5", 10, "model.phases.means.rounds"),
+        ("model.mixture.band=0", 10, "mixture.band"),
+        ("data=tyni", 10, "tiny"),
+        ("data=mnist", 14, "dppm data fetch mnist"),
+        ("model=transformer", 10, "transformer|model"),
+    ],
+)
+def test_refusals_name_the_field_and_a_cure(
+    tiny: Path, override: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *TINY, override) == code
+    shown = capsys.readouterr().err
+    assert "Fix:" in shown
+    assert any(word in shown.replace("\n", "") for word in says.split("|"))
+
+
+def test_plan_json_is_what_a_script_relies_on(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *TINY, "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["epsilon_secure_sum"] <= 8 < plan["epsilon_site"]
+    assert plan.keys() >= {"unit", "adjacency", "delta", "honest_sites", "public_data", "phases"}
+    assert plan["phases"][0].keys() >= {
+        *("name", "mechanism", "clip_norm", "range", "truth_strength", "responses"),
+        *("sampling_rate", "rounds", "dimension", "sites", "mu_secure_sum", "mu_site"),
+    }
+
+
+def test_calibration_to_the_site_view(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", *TINY, "privacy.view=site", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert 7 < plan["epsilon_site"] <= 8
+    assert plan["epsilon_secure_sum"] < plan["epsilon_site"]
+
+
+def test_the_whole_path_and_its_refusals(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "run")
+    assert run("sample", folder) == errors.RunFolderError.exit_code
+    assert run("simulate", folder, *TINY) == 0
+    assert run("evaluate", folder) == errors.RunFolderError.exit_code  # no images yet
+    assert run("simulate", folder) == 0  # nothing to do
+    assert run("simulate", folder, *TINY, "privacy.epsilon=3") == errors.RunFolderError.exit_code
+    assert run("sample", folder, "privacy.epsilon=1") == errors.ConfigError.exit_code
+    small = ["sampler.workers=0", "sampler.per_class=20", "sampler.levels=6"]
+    capsys.readouterr()
+    assert run("sample", folder, *small, "--json") == 0
+    assert Path(json.loads(capsys.readouterr().out)["sheet"]).stat().st_size > 500
+    assert run("sample", folder, *small, "sampler.step=0.2") == errors.RunFolderError.exit_code
+    assert run("sample", folder, *small, "sampler.step=-1") == errors.ConfigError.exit_code
