@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -73,23 +74,34 @@ def epsilon_text(value: float) -> str:
 
 
 def plan_table(plan: Plan, view: Any) -> Table:
-    """Draw the phases of a plan: what each asks, what it costs, what it weighs."""
-    table = Table(title=f"Plan of {plan.sites} sites", title_justify="left")
-    for column in ("phase", "rounds", "q", "d → D", "R/C", "θ", "m", "loss", "bits", "kB up", "µ"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
+    """Draw the phases of a plan.
+
+    T rounds at Poisson rate q; D answers per site and round, each m questions; range R over clip C
+    and truth strength theta; loss in mu against an ideal Gaussian; bits of a coordinate of the sum;
+    kB of a site's report; mu of a round in the secure-sum view.
+    """
+    table = Table(
+        title=f"Plan of {plan.sites} sites",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("phase", no_wrap=True)
+    for column in ("T", "q", "D", "R/C", "θ", "m", "loss", "bits", "kB up", "µ"):
+        table.add_column(column, justify="right", no_wrap=True)
     for p in plan.phases:
         table.add_row(
             p.name,
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
-            f"{p.dimension} → {p.rotation.padded}",
+            str(p.rotation.padded),
             f"{p.range_ / p.clip_norm:.3g}",
-            f"{p.truth_strength:.4f}",
+            f"{p.truth_strength:.3f}",
             str(p.responses),
-            f"{100 * (loss_of(p, view) - 1):.1f} %",
+            f"{100 * (loss_of(p, view) - 1):.1f}%",
             str(p.bits),
             f"{uplink_bytes(p) / 1000:.0f}",
-            f"{p.mu_secure_sum:.4g}",
+            f"{p.mu_secure_sum:.3f}",
         )
     return table
 
