@@ -64,7 +64,8 @@ class Gradients:
         """Yield the gradients (b, d) of chunks of records; ``records`` are (n, ...) tensors."""
         batched = vmap(self._of_one, in_dims=(None, *[0] * len(records)))
         for chunk in zip(*(torch.split(r, CHUNK) for r in records), strict=True):
-            yield batched(flat, *chunk)
+            if len(chunk[0]):  # a Poisson sample may be empty
+                yield batched(flat, *chunk)
 
 
 def refuse_mixing(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
