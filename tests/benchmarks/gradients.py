@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.gradients
 
-The network and the K = 2 draws of `model=residual` on 28×28 images, 256 records, one thread; medians
-of five, all in one run. Opacus gets the record's loss as the mean over its two rows, so its hooks
+The network and the K = 2 draws of `model=residual` on 28×28 images, 256 records, one thread;
+medians of five, all in one run. Opacus gets the record's loss as the mean over its two rows, so its hooks
 see 2 rows a record; its per-record gradients are of rows, the cheaper task.
 """
 
