@@ -3,8 +3,8 @@
     python -m tests.benchmarks.gradients
 
 The network and the K = 2 draws of `model=residual` on 28×28 images, 256 records, one thread;
-medians of five, all in one run. Opacus gets the record's loss as the mean over its two rows, so its hooks
-see 2 rows a record; its per-record gradients are of rows, the cheaper task.
+medians of five, all in one run. Opacus' hooks see the two rows of a record as
+two records: the cheaper task, since it need not add them up before the norm.
 """
 
 from __future__ import annotations
