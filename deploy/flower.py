@@ -108,7 +108,7 @@ def run_flower(
             _wait_for_port(port, link, log)
             settings = " ".join(f"{key}={_toml(value)}" for key, value in run_config.items())
             command = [
-                *(_tool("flwr"), "run", str(app), "local", "--stream"),
+                *(_tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
                 *("--federation-config", _federation(nodes, cpus_per_client)),
                 *("--run-config", settings),
             ]

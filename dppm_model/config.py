@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import View
-from dppm_model.planner import PhaseRequest, PrivacyRequest
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
@@ -66,6 +66,10 @@ class Config:
             records=self.records,
             min_survivors=_whole("privacy.min_survivors", survivors),
             colluding_sites=_whole("privacy.colluding_sites", p["colluding_sites"], least=0),
+            calibrate=p["calibrate"],
+            noise_multiplier=None
+            if p["noise_multiplier"] is None
+            else _number("privacy.noise_multiplier", p["noise_multiplier"]),
         )
 
     def phase_requests(self) -> list[PhaseRequest]:

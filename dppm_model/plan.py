@@ -187,12 +187,7 @@ class PhasePlan:
 class Plan:
     """All phases of a run, the assumptions of their accounting, and the public randomness.
 
-    Attributes
-    ----------
-    run
-        Name of the run; with the phase and the round it makes a round unique.
-    seed
-        Public seed of the rotations, hexadecimal.
+    ``run`` is unique, ``seed`` (hexadecimal) is the public seed of the rotations.
     """
 
     run: str
@@ -213,8 +208,7 @@ class Plan:
             raise PlanError(f"delta is {self.delta}.", "Choose 0 < delta < 1, below 1/records.")
         if not 1 <= self.min_survivors <= self.sites:
             raise PlanError(
-                f"min_survivors is {self.min_survivors} of {self.sites} sites.",
-                "Set privacy.min_survivors between 1 and the number of sites.",
+                f"min_survivors is {self.min_survivors} of {self.sites} sites.", "Lower it."
             )
         if not self.phases:
             raise PlanError("phases is empty.", "Add at least one phase.")

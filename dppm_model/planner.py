@@ -10,99 +10,28 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 from scipy.special import ndtri
 
-from dppm_model.errors import ConfigError, PlanError
+from dppm_model.errors import PlanError
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.plan import PhasePlan, Plan, View
-from dppm_model.privacy.accountant import RoundCost, calibrate, choose_tau, epsilon
+from dppm_model.privacy.accountant import (
+    RoundCost,
+    calibrate,
+    calibrate_whole,
+    choose_tau,
+    epsilon,
+)
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 
 MOST_LOSS = 1.03
+_MOST_ROUNDS = 100_000
 # Coordinates of the rotated sum are close to normal; R at 4.5 deviations clamps one in 150,000.
 _RANGE_DEVIATIONS = 4.5
 _MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in more rounds
-
-
-@dataclass(frozen=True)
-class PhaseRequest:
-    """What a configuration says of a phase.
-
-    Attributes
-    ----------
-    name, dimension, clip_norm, sampling_rate, rounds
-        As in `PhasePlan`.
-    share
-        Share of the budget mu^2 (shares are normalised to one).
-    coherence
-        Public guess of |sum of a site's vectors| / (their number · C), between 0 and 1. Too small a
-        guess clamps (a bias, never a privacy loss); one is always safe and costs some bits.
-    """
-
-    name: str
-    dimension: int
-    clip_norm: float
-    sampling_rate: float
-    rounds: int
-    share: float
-    coherence: float
-
-    def __post_init__(self) -> None:
-        where = f"phases.{self.name}"
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"{where}.share is {self.share}.", "Give a share in (0, 1].")
-        if not 0 < self.sampling_rate <= 1:
-            raise ConfigError(
-                f"{where}.sampling_rate is {self.sampling_rate}.", "Give a rate in (0, 1]."
-            )
-        if self.rounds < 1:
-            raise ConfigError(f"{where}.rounds is {self.rounds}.", "Give at least one round.")
-        if not 0 <= self.coherence <= 1:
-            raise ConfigError(
-                f"{where}.coherence is {self.coherence}.", "Give a number from 0 to 1."
-            )
-
-
-@dataclass(frozen=True)
-class PrivacyRequest:
-    """What a configuration says of privacy: the target, its view and its assumptions."""
-
-    epsilon: float
-    delta: float
-    view: View
-    sites: int
-    records: int
-    min_survivors: int
-    colluding_sites: int
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise ConfigError(
-                f"privacy.epsilon is {self.epsilon}.", "Give a finite number above zero."
-            )
-        if not 0 < self.delta < 1:
-            raise ConfigError(
-                f"privacy.delta is {self.delta}.", "Give a number in (0, 1), below 1/records."
-            )
-        if self.view not in ("secure_sum", "site"):
-            raise ConfigError(f"privacy.view is {self.view!r}.", "Use 'secure_sum' or 'site'.")
-        if not 1 <= self.min_survivors <= self.sites:
-            raise ConfigError(
-                f"privacy.min_survivors is {self.min_survivors} with {self.sites} sites.",
-                "Give a number from 1 to the number of sites.",
-            )
-        if not 0 <= self.colluding_sites < self.min_survivors:
-            raise ConfigError(
-                f"privacy.colluding_sites is {self.colluding_sites} with min_survivors "
-                f"{self.min_survivors}.",
-                "At least one surviving site must be honest.",
-            )
-
-    @property
-    def honest_sites(self) -> int:
-        """n: the honest sites that every opened sum is sure to hold."""
-        return self.min_survivors - self.colluding_sites
 
 
 def split(total_mu: float, phases: Sequence[PhaseRequest]) -> list[float]:
@@ -223,24 +152,18 @@ def make_plan(
     PlanError
         If the target cannot be met.
     """
-    total_dimension = sum(Rotation.of(p.dimension).padded * p.rounds for p in phases)
-    tau = choose_tau(
-        epsilon=privacy.epsilon, delta=privacy.delta, coordinates_times_rounds=total_dimension
+    longest = max(range(len(phases)), key=lambda i: phases[i].rounds)
+    most_rounds = [p.rounds for p in phases]
+    if privacy.calibrate == "rounds":
+        most_rounds[longest] = _MOST_ROUNDS
+    answers = sum(
+        Rotation.of(p.dimension).padded * rounds
+        for p, rounds in zip(phases, most_rounds, strict=True)
     )
+    tau = choose_tau(epsilon=privacy.epsilon, delta=privacy.delta, coordinates_times_rounds=answers)
     # Ideal phases pay for the tails too, so that the certified plan cannot pass the target.
-    eta = 2 * total_dimension * tau
-
-    def costs_at(total_mu: float) -> list[RoundCost]:
-        first, *rest = ideal_costs(split(total_mu, phases), phases)
-        return [replace(first, total_variation=eta), *rest]
-
-    total_mu = calibrate(
-        costs_at, epsilon=privacy.epsilon, delta=privacy.delta, low=1e-4, high=50.0, tol=1e-3
-    )
-    chosen = tuple(
-        choose_response(p, privacy, mu, tau)
-        for p, mu in zip(phases, split(total_mu, phases), strict=True)
-    )
+    phases, mus = _calibrate(privacy, phases, longest, 2 * answers * tau)
+    chosen = tuple(choose_response(p, privacy, mu, tau) for p, mu in zip(phases, mus, strict=True))
     return Plan(
         run=run,
         seed=seed or secrets.token_hex(16),
@@ -250,6 +173,43 @@ def make_plan(
         colluding_sites=privacy.colluding_sites,
         phases=chosen,
     )
+
+
+def _calibrate(
+    privacy: PrivacyRequest, phases: Sequence[PhaseRequest], longest: int, eta: float
+) -> tuple[list[PhaseRequest], list[float]]:
+    """Search for noise, rounds or rate; return the phases and the mu of their rounds."""
+
+    def costs(changed: Sequence[PhaseRequest], mus: Sequence[float]) -> list[RoundCost]:
+        first, *rest = ideal_costs(mus, changed)
+        return [replace(first, total_variation=eta), *rest]
+
+    def with_longest(**changes: Any) -> list[PhaseRequest]:
+        return [replace(p, **changes) if i == longest else p for i, p in enumerate(phases)]
+
+    target = {"epsilon": privacy.epsilon, "delta": privacy.delta}
+    if privacy.noise_multiplier is None:
+        total = calibrate(
+            lambda mu: costs(phases, split(mu, phases)), **target, low=1e-4, high=50.0
+        )
+        return list(phases), split(total, phases)
+    unit = split(1.0, phases)
+    mus = [mu / unit[longest] / privacy.noise_multiplier for mu in unit]
+    if privacy.calibrate == "rate":
+        rate = calibrate(
+            lambda q: costs(with_longest(sampling_rate=q), mus), **target, low=1e-6, high=1.0
+        )
+        return with_longest(sampling_rate=rate), mus
+    rounds = calibrate_whole(
+        lambda n: costs(with_longest(rounds=max(n, 1)), mus), **target, high=_MOST_ROUNDS
+    )
+    if rounds == 0:
+        raise PlanError(
+            f"Not even one round fits into epsilon = {privacy.epsilon} with noise_multiplier "
+            f"{privacy.noise_multiplier}.",
+            "Raise privacy.noise_multiplier or privacy.epsilon.",
+        )
+    return with_longest(rounds=rounds), mus
 
 
 def epsilons(plan: Plan, rounds_done: int | None = None) -> tuple[float, float]:

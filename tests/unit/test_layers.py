@@ -19,7 +19,8 @@ FLOORS = [
     {"mechanism", "privacy", "records"},
     {"score"},
     {"plan"},
-    {"planner", "round"},
+    {"requests", "round"},
+    {"planner"},
     {"run", "config"},
 ]
 

@@ -1,0 +1,112 @@
+"""What a configuration asks of a plan: a target, its assumptions, and the phases; checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dppm_model.errors import ConfigError
+from dppm_model.plan import View
+
+CALIBRATIONS = ("noise", "rounds", "rate")
+
+
+@dataclass(frozen=True)
+class PhaseRequest:
+    """What a configuration says of a phase.
+
+    Attributes
+    ----------
+    name, dimension, clip_norm, sampling_rate, rounds
+        As in `PhasePlan`.
+    share
+        Share of the budget mu^2 (shares are normalised to one).
+    coherence
+        Public guess of |sum of a site's vectors| / (their number · C), between 0 and 1. Too small a
+        guess clamps (a bias, never a privacy loss); one is always safe and costs some bits.
+    """
+
+    name: str
+    dimension: int
+    clip_norm: float
+    sampling_rate: float
+    rounds: int
+    share: float
+    coherence: float
+
+    def __post_init__(self) -> None:
+        where = f"phases.{self.name}"
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"{where}.share is {self.share}.", "Give a share in (0, 1].")
+        if not 0 < self.sampling_rate <= 1:
+            raise ConfigError(
+                f"{where}.sampling_rate is {self.sampling_rate}.", "Give a rate in (0, 1]."
+            )
+        if self.rounds < 1:
+            raise ConfigError(f"{where}.rounds is {self.rounds}.", "Give at least one round.")
+        if not 0 <= self.coherence <= 1:
+            raise ConfigError(
+                f"{where}.coherence is {self.coherence}.", "Give a number from 0 to 1."
+            )
+
+
+@dataclass(frozen=True)
+class PrivacyRequest:
+    """What a configuration says of privacy: the target, its view and its assumptions.
+
+    ``calibrate`` names what is searched for so that the target is met: the ``noise`` of all phases,
+    or, at a given ``noise_multiplier`` (1/mu) of the longest phase, that phase's ``rounds`` or
+    ``rate``.
+    """
+
+    epsilon: float
+    delta: float
+    view: View
+    sites: int
+    records: int
+    min_survivors: int
+    colluding_sites: int
+    calibrate: str = "noise"
+    noise_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibrate not in CALIBRATIONS:
+            raise ConfigError(
+                f"privacy.calibrate is {self.calibrate!r}.", f"Use {', '.join(CALIBRATIONS)}."
+            )
+        if (self.noise_multiplier is None) != (self.calibrate == "noise"):
+            raise ConfigError(
+                f"privacy.noise_multiplier is {self.noise_multiplier} with "
+                f"privacy.calibrate={self.calibrate}.",
+                "Give it for rounds or rate, where the noise is fixed, and leave it out for noise.",
+            )
+        if self.noise_multiplier is not None and not self.noise_multiplier > 0:
+            raise ConfigError(
+                f"privacy.noise_multiplier is {self.noise_multiplier}.", "Give a number above zero."
+            )
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise ConfigError(
+                f"privacy.epsilon is {self.epsilon}.", "Give a finite number above zero."
+            )
+        if not 0 < self.delta < 1:
+            raise ConfigError(
+                f"privacy.delta is {self.delta}.", "Give a number in (0, 1), below 1/records."
+            )
+        if self.view not in ("secure_sum", "site"):
+            raise ConfigError(f"privacy.view is {self.view!r}.", "Use 'secure_sum' or 'site'.")
+        if not 1 <= self.min_survivors <= self.sites:
+            raise ConfigError(
+                f"privacy.min_survivors is {self.min_survivors} with {self.sites} sites.",
+                "Give a number from 1 to the number of sites.",
+            )
+        if not 0 <= self.colluding_sites < self.min_survivors:
+            raise ConfigError(
+                f"privacy.colluding_sites is {self.colluding_sites} with min_survivors "
+                f"{self.min_survivors}.",
+                "At least one surviving site must be honest.",
+            )
+
+    @property
+    def honest_sites(self) -> int:
+        """n: the honest sites that every opened sum is sure to hold."""
+        return self.min_survivors - self.colluding_sites

@@ -1,0 +1,102 @@
+"""The planner: meets the target from below, spends it well, and refuses what cannot be."""
+
+from dataclasses import replace
+
+import pytest
+
+from dppm_model.errors import ConfigError, PlanError
+from dppm_model.planner import (
+    MOST_LOSS,
+    clamp_deviation,
+    epsilons,
+    loss_of,
+    make_plan,
+    split,
+)
+from dppm_model.requests import PhaseRequest, PrivacyRequest
+
+PRIVACY = PrivacyRequest(
+    epsilon=8.0,
+    delta=1e-5,
+    view="secure_sum",
+    sites=10,
+    records=60_000,
+    min_survivors=10,
+    colluding_sites=0,
+)
+SUMS = PhaseRequest("sums", 5000, 1.0, 1.0, 1, 0.4, 0.02)
+STEPS = PhaseRequest("steps", 20_000, 1.0, 0.03, 50, 0.6, 0.5)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 3.0, 12.0])
+@pytest.mark.parametrize("view", ["secure_sum", "site"])
+def test_the_target_is_met_from_below_at_little_loss(epsilon: float, view: str) -> None:
+    privacy = replace(PRIVACY, epsilon=epsilon, view=view)  # type: ignore[arg-type]
+    plan = make_plan(privacy, [SUMS, STEPS], run="x")
+    found = dict(zip(("secure_sum", "site"), epsilons(plan), strict=True))
+    assert 0.985 * epsilon < found[view] <= epsilon
+    assert found["secure_sum"] <= found["site"]
+    for phase in plan.phases:
+        assert loss_of(phase, view) <= MOST_LOSS  # type: ignore[arg-type]
+        assert phase.range_ > 4 * clamp_deviation(
+            next(p for p in (SUMS, STEPS) if p.name == phase.name), privacy
+        )
+
+
+def test_one_bit_less_would_lose_more() -> None:
+    plan = make_plan(PRIVACY, [STEPS], run="x")
+    phase = plan.phases[0]
+    fewer = ((1 << (phase.bits - 1)) - 1) // 10
+    theta = phase.truth_strength * (phase.responses / fewer) ** 0.5
+    weaker = replace(phase, responses=fewer, truth_strength=theta)
+    assert loss_of(weaker, "secure_sum") > MOST_LOSS
+
+
+def test_fewer_honest_sites_cost_noise() -> None:
+    all_honest = make_plan(PRIVACY, [SUMS], run="x").phases[0]
+    half = make_plan(replace(PRIVACY, min_survivors=5), [SUMS], run="x").phases[0]
+    assert half.noise_std(10) > 1.3 * all_honest.noise_std(10)
+    assert half.mu_secure_sum <= all_honest.mu_secure_sum * 1.001
+
+
+def test_shares_split_the_cost() -> None:
+    sums, steps = split(1.0, [SUMS, STEPS])
+    assert sums**2 == pytest.approx(0.4)
+    assert 50 * (0.03 * steps) ** 2 == pytest.approx(0.6)
+
+
+def test_calibration_by_rounds_and_by_rate() -> None:
+    rounds = make_plan(
+        replace(PRIVACY, epsilon=4.0, noise_multiplier=1.0, calibrate="rounds"), [STEPS], run="x"
+    )
+    assert rounds.phases[0].rounds > 50
+    assert 3.9 < epsilons(rounds)[0] <= 4.0
+    rate = make_plan(
+        replace(PRIVACY, epsilon=4.0, noise_multiplier=1.0, calibrate="rate"), [STEPS], run="x"
+    )
+    assert rate.phases[0].rounds == 50
+    assert 3.9 < epsilons(rate)[0] <= 4.0
+    with pytest.raises(PlanError, match="Not even one round"):
+        make_plan(replace(PRIVACY, calibrate="rounds", noise_multiplier=0.05), [SUMS], run="x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"epsilon": float("nan")}, "epsilon"),
+        ({"delta": 1.0}, "delta"),
+        ({"min_survivors": 11}, "min_survivors"),
+        ({"colluding_sites": 10}, "colluding_sites"),
+        ({"calibrate": "luck"}, "calibrate"),
+        ({"calibrate": "rounds"}, "noise_multiplier"),
+        ({"noise_multiplier": 1.0}, "noise_multiplier"),
+    ],
+)
+def test_requests_are_checked(changes: dict, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"privacy.{field}"):
+        replace(PRIVACY, **changes)
+
+
+def test_a_target_out_of_reach_is_refused() -> None:
+    with pytest.raises(PlanError):
+        make_plan(replace(PRIVACY, epsilon=1e-7), [STEPS], run="x")
