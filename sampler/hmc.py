@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import torch
 
-from sampler.dynamics import Force, leapfrog, per_image, refresh
-from sampler.noise import ImageNoise
+from sampler.dynamics import Force, kinetic_rise, leapfrog, refresh
+from sampler.noise import NoiseSource
 
-DIVERGENT = 1000.0  # an energy error beyond this is counted as a divergence, as is customary
+DIVERGENT = 1000.0  # an energy error beyond this counts as a divergence, by convention
 
 
 class State(NamedTuple):
-    """What the next step needs: position, momentum, and the force at the position."""
+    """What the next step needs: position, momentum and the force at the position."""
 
     x: torch.Tensor
     momentum: torch.Tensor
@@ -21,7 +21,17 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a person needs: (n,) acceptance probability, energy error, divergence."""
+    """What a person needs, (n,) each.
+
+    Attributes
+    ----------
+    acceptance
+        Probability that the Metropolis test accepts (also where it is switched off).
+    energy_error
+        H(end) - H(start); infinite where it is not a number.
+    divergent
+        Whether the energy error is beyond ``DIVERGENT``.
+    """
 
     acceptance: torch.Tensor
     energy_error: torch.Tensor
@@ -31,19 +41,19 @@ class Info(NamedTuple):
 def hmc_step(
     state: State,
     force_at: Force,
-    noise: ImageNoise,
+    noise: NoiseSource,
     *,
     step: float,
     steps: int,
     keep: float,
     metropolis: bool,
 ) -> tuple[State, Info]:
-    """Refresh the momentum, run a trajectory, accept or stay.
+    """Refresh the momentum, run a trajectory, and accept it or stay.
 
     Parameters
     ----------
     step, steps
-        Leapfrog step size (in units of x, unit mass) and number.
+        Leapfrog step size (in units of x, unit mass) and their even number.
     keep
         Share of the old momentum in the refreshment, in [0, 1).
     metropolis
@@ -51,22 +61,20 @@ def hmc_step(
 
     Notes
     -----
-    On rejection the momentum is turned round; without that, partial refreshment would not leave
-    the target invariant (Horowitz 1991). The test is per image: a test of the batch's sum would let
-    good images pay for bad ones.
+    On rejection the momentum is turned round: without that, partial refreshment would not leave the
+    target invariant (Horowitz 1991). The test is per image: one test of the summed energy of a
+    batch would let good images pay for bad ones.
     """
-    shape = tuple(state.x.shape[1:])
-    momentum = refresh(state.momentum, noise.normal(shape), keep)
+    momentum = refresh(state.momentum, noise.normal(tuple(state.x.shape[1:])), keep)
     path = leapfrog(state.x, momentum, state.force, force_at, step, steps)
-    kinetic = (per_image(path.momentum**2) - per_image(momentum**2)) / 2
-    error = path.rise + kinetic
+    error = path.rise + kinetic_rise(momentum, path.momentum)
     error = torch.where(torch.isfinite(error), error, torch.inf)
     acceptance = torch.exp(-error).clamp(max=1.0)
     accepted = noise.uniform() <= acceptance if metropolis else torch.isfinite(error)
-    keep_new = accepted[:, None, None, None]
+    moves = accepted[:, None, None, None]
     new = State(
-        torch.where(keep_new, path.x, state.x),
-        torch.where(keep_new, path.momentum, -momentum),
-        torch.where(keep_new, path.force, state.force),
+        torch.where(moves, path.x, state.x),
+        torch.where(moves, path.momentum, -momentum),
+        torch.where(moves, path.force, state.force),
     )
     return new, Info(acceptance, error, error > DIVERGENT)

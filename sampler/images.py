@@ -1,9 +1,9 @@
-"""Where images go: idempotent shards named by class and first index, a manifest, PNG on request.
+"""Where images go: shards named by class and first index, and a manifest that says what they are.
 
-    OUT/manifest.json  OUT/shards/class-003-000128.npz  OUT/png/3/000128.png
+    OUT/manifest.json  OUT/shards/class-003-000100.npz  OUT/png/3/000100.png (on request)
 
-A shard is a fixed set of images (class, first, count) and is always computed as one batch: the last
-bits of a matrix product can depend on the batch it is in, so the batch is part of the shard's name.
+A shard is a fixed set of images (class, first, count). It is the unit of work: always computed as
+one batch, because the last bits of a matrix product can depend on the batch they are computed in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dppm_model.errors import RunFolderError, SamplerError
-from dppm_model.files import write_bytes, write_json
+from dppm_model.errors import RunFolderError
+from dppm_model.files import write_json
+
+# What may differ when a folder is continued: more images, and what is filled in at the end.
+_OPEN = ("per_class", "shards", "acceptance", "divergences")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """File name, unique within a run."""
+        """File name, unique within a folder."""
         return f"class-{self.label:03d}-{self.first:06d}.npz"
 
 
@@ -48,47 +51,103 @@ def shards_of(classes: int, per_class: int, size: int) -> list[Shard]:
     ]
 
 
-def write_shard(
-    folder: Path, shard: Shard, images: NDArray[np.uint8], info: Mapping[str, Any]
-) -> None:
-    """Write a shard atomically, with a digest of its own."""
+def _shards(manifest: Mapping[str, Any]) -> list[Shard]:
+    return shards_of(manifest["classes"], manifest["per_class"], manifest["shard_size"])
+
+
+def encode_shard(shard: Shard, images: NDArray[np.uint8], info: Mapping[str, Any]) -> bytes:
+    """Return the content of a shard's file; the same images and info give the same bytes."""
     buffer = io.BytesIO()
-    meta = {"info": dict(info), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-    np.savez_compressed(buffer, images=images, meta=np.array(json.dumps(meta)))
-    write_bytes(folder / "shards" / shard.name, buffer.getvalue())
+    labels = np.full(shard.count, shard.label, dtype=np.int64)
+    np.savez_compressed(
+        buffer, images=images, labels=labels, first=shard.first, info=json.dumps(dict(info))
+    )
+    return buffer.getvalue()
 
 
-def read_shard(folder: Path, shard: Shard) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-    """Return a shard's images and info, or None if it is missing or damaged."""
+def shard_path(folder: Path, shard: Shard) -> Path:
+    """Return where a shard of an output folder lies."""
+    return folder / "shards" / shard.name
+
+
+def read_shard(
+    folder: Path, shard: Shard, digest: str | None = None
+) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+    """Return a shard's images and info; None if it is missing, damaged or another shard.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 of the file, where it is known; the file's own checksums are tested in any case.
+    """
     try:
-        with np.load(folder / "shards" / shard.name) as file:
-            images = file["images"]
-            meta = json.loads(str(file["meta"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        content = shard_path(folder, shard).read_bytes()
+        with np.load(io.BytesIO(content)) as file:
+            images, labels, first = file["images"], file["labels"], int(file["first"])
+            info = json.loads(str(file["info"]))
+    except Exception:  # a damaged archive raises whatever its first bad byte leads to
         return None
-    if len(images) != shard.count or hashlib.sha256(images.tobytes()).hexdigest() != meta["sha256"]:
+    whole = len(images) == len(labels) == shard.count and images.dtype == np.uint8
+    if not whole or first != shard.first or (labels != shard.label).any():
         return None
-    return images, meta["info"]
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        return None
+    return images, info
 
 
-def open_output(folder: Path, manifest: dict[str, Any]) -> None:
-    """Begin, or continue, an output folder.
+def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Begin an output folder, or continue one; return its manifest.
+
+    Parameters
+    ----------
+    manifest
+        Model digest, settings, seed, ``classes``, ``shape``, ``shard_size``, ``per_class``,
+        privacy.
 
     Raises
     ------
     RunFolderError
-        If the folder holds images of another model or other settings.
+        If the folder holds images of another model, other settings, or more images than asked for.
     """
     path = folder / "manifest.json"
-    if path.exists():
-        old = json.loads(path.read_text())
-        changed = [k for k in manifest if k != "per_class" and old.get(k) != manifest[k]]
-        if changed:
+    if not path.exists():
+        if any((folder / "shards").glob("*.npz")):
             raise RunFolderError(
-                f"{folder} holds images made with another {', '.join(changed)}.",
+                f"{folder} holds shards but no manifest.json, so nobody knows what made them.",
                 "Remove that folder, or sample into another one.",
             )
-    write_json(path, manifest)
+        write_json(path, manifest | {"shards": {}})
+    old = manifest_of(folder)
+    new = json.loads(json.dumps(manifest))  # as it would be read back: lists for tuples
+    changed = [key for key in new if key not in _OPEN and old.get(key) != new[key]]
+    if changed:
+        raise RunFolderError(
+            f"{folder} holds images made with another {', '.join(changed)}.",
+            "Remove that folder, or sample into another one.",
+        )
+    if new["per_class"] < old["per_class"]:
+        raise RunFolderError(
+            f"{folder} is for {old['per_class']} images of each class, not {new['per_class']}.",
+            "Ask for at least as many, or sample into another folder.",
+        )
+    if new["per_class"] > old["per_class"]:
+        # A shard that was the short last one of its class will be made again, longer.
+        kept = {s.name for s in set(_shards(old)) & set(_shards(new))}
+        digests = {name: digest for name, digest in old["shards"].items() if name in kept}
+        old |= {"per_class": new["per_class"], "shards": digests}
+        write_json(path, old)
+    return old
+
+
+def close_output(folder: Path, manifest: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Add each shard's SHA-256 and the sampler's figures to the manifest; it is then complete."""
+    digests = {
+        shard.name: hashlib.sha256(shard_path(folder, shard).read_bytes()).hexdigest()
+        for shard in _shards(manifest)
+    }
+    complete = manifest | figures | {"shards": digests}
+    if complete != manifest:
+        write_json(folder / "manifest.json", complete)
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -96,13 +155,20 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    SamplerError
-        If there is none.
+    RunFolderError
+        If there is none, or it is damaged.
     """
+    path = folder / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
-        raise SamplerError(f"{folder} holds no images.", "Draw some with `dppm sample`.") from None
+        manifest = json.loads(path.read_text())
+        if not isinstance(manifest, dict):
+            raise ValueError
+    except OSError:
+        raise RunFolderError(f"{folder} holds no images.", "Run `dppm sample` first.") from None
+    except ValueError:
+        raise RunFolderError(
+            f"{path} is damaged.", "Remove that folder and run `dppm sample` again."
+        ) from None
     return manifest
 
 
@@ -111,16 +177,16 @@ def load_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     Raises
     ------
-    SamplerError
-        If a shard is missing or damaged.
+    RunFolderError
+        If sampling has not finished, or a shard is missing or damaged.
     """
     manifest = manifest_of(folder)
     images, labels = [], []
-    for shard in shards_of(manifest["classes"], manifest["per_class"], manifest["shard_size"]):
-        found = read_shard(folder, shard)
+    for shard in _shards(manifest):
+        found = read_shard(folder, shard, manifest["shards"].get(shard.name, ""))
         if found is None:
-            raise SamplerError(
-                f"{folder / 'shards' / shard.name} is missing or damaged.",
+            raise RunFolderError(
+                f"{shard_path(folder, shard)} is missing, unfinished or damaged.",
                 "Run `dppm sample` again; it makes only what is missing.",
             )
         images.append(found[0])
@@ -133,11 +199,22 @@ def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
 
 
-def write_png(folder: Path, shard: Shard, images: NDArray[np.uint8]) -> None:
-    """Write a shard's images as PNG files into a folder per class."""
-    for number, pixels in enumerate(images, shard.first):
-        buffer = io.BytesIO()
-        to_image(pixels).save(buffer, "PNG")
-        target = folder / "png" / str(shard.label)
+def export_png(folder: Path) -> None:
+    """Write the images of a finished output folder as ``png/CLASS/INDEX.png``; keep what is there.
+
+    Raises
+    ------
+    RunFolderError
+        As `load_images`.
+    """
+    images, labels = load_images(folder)
+    for label in np.unique(labels):
+        target = folder / "png" / str(label)
         target.mkdir(parents=True, exist_ok=True)
-        (target / f"{number:06d}.png").write_bytes(buffer.getvalue())
+        for index, pixels in enumerate(images[labels == label]):
+            path = target / f"{index:06d}.png"
+            if not path.exists():
+                # Renamed into place, but not synced: these files can be made again at any time.
+                with tempfile.TemporaryDirectory(dir=target, prefix=".") as scratch:
+                    to_image(pixels).save(Path(scratch) / path.name)
+                    (Path(scratch) / path.name).replace(path)

@@ -1,7 +1,8 @@
 """Many workers, one queue of shards: Ray actors that may die, work that may be repeated.
 
-The only file that knows Ray. A shard is made by a pure function of (model, settings, seed, shard),
-so a lost actor, a second attempt or another number of workers changes nothing in the images.
+The only file that knows Ray. Workers draw, this process writes: a cluster needs no shared disk, and
+a shard is on disk whole or not at all. A shard is a pure function of (model, settings, seed, name),
+so a lost worker, a second attempt or another number of workers changes nothing in the images.
 """
 
 from __future__ import annotations
@@ -9,66 +10,47 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dppm_model.errors import SamplerError
-from dppm_model.records.pixels import to_pixels
-from dppm_model.score.model import Denoiser, ScoreModel
-from sampler.images import Shard, open_output, read_shard, shards_of, write_png, write_shard
-from sampler.noise import ImageNoise
+from dppm_model.errors import ConfigError, ModelError, SamplerError
+from dppm_model.files import write_bytes
+from dppm_model.score.model import Denoiser
+from sampler import images
+from sampler.draw import Loader, draw_shard, load_model
+from sampler.images import Shard, read_shard, shard_path, shards_of
 from sampler.settings import SamplerSettings
-from sampler.solvers import SAMPLERS
 
-Progress = Callable[[int, int], None]
-Loader = Callable[[str], Denoiser]
 SHARD_SIZE = 100
-_ATTEMPTS = 3
+_RETRIES = 3  # a shard whose worker dies this often again is given up
 
 
-def load_model(path: str) -> Denoiser:
-    """Load a score model file: the loader that workers use outside tests."""
-    return ScoreModel.load(Path(path))
+@dataclass(frozen=True)
+class GenerateResult:
+    """What `generate` did.
 
+    Attributes
+    ----------
+    images, made
+        Images in the folder, and how many of them are new.
+    seconds
+        Wall time.
+    acceptance
+        Mean acceptance probability over all images and levels; None for Heun's method.
+    divergences
+        Trajectories whose energy error was out of all proportion.
+    """
 
-def make_shard(
-    model: Denoiser, out: Path, shard: Shard, seed: int, settings: SamplerSettings, png: bool
-) -> int:
-    """Draw and write one shard; return its number of images."""
-    begun = time.monotonic()
-    noise = ImageNoise(seed, [(shard.label, shard.first + i) for i in range(shard.count)])
-    y = torch.full((shard.count,), shard.label, dtype=torch.int64)
-    with torch.inference_mode():
-        x, info = SAMPLERS[settings.method](model, y, noise, settings)
-    if not torch.isfinite(x).all():
-        raise SamplerError(
-            f"{shard.name} came out with values that are not finite.", "Lower sampler.step."
-        )
-    images = to_pixels(x)
-    if png:
-        write_png(out, shard, images)
-    write_shard(out, shard, images, {**info, "seconds": round(time.monotonic() - begun, 3)})
-    return shard.count
-
-
-class Worker:
-    """What an actor runs: a model in memory, one thread, one shard at a time."""
-
-    def __init__(self, loader: Loader, model: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._model = loader(model)
-
-    def pid(self) -> int:
-        """Return the process id, so that a test can kill it."""
-        return os.getpid()
-
-    def make(self, out: str, shard: Shard, seed: int, settings: SamplerSettings, png: bool) -> int:
-        """Make one shard; see `make_shard`."""
-        return make_shard(self._model, Path(out), shard, seed, settings, png)
+    images: int
+    made: int
+    seconds: float
+    acceptance: float | None
+    divergences: int
 
 
 def generate(
@@ -84,134 +66,208 @@ def generate(
     png: bool = False,
     shard_size: int = SHARD_SIZE,
     loader: Loader = load_model,
-    progress: Progress = lambda _done, _total: None,
-) -> None:
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> GenerateResult:
     """Fill ``out`` with ``per_class`` images of every class; what is there and valid is kept.
+
+    Interrupted at any point, the same call goes on where it stopped.
 
     Parameters
     ----------
     model
         Score model file.
+    seed
+        In [0, 2^63): the same seed gives the same images, whatever the workers.
     privacy
-        What the manifest says of the model's privacy.
+        What the manifest shall say of the model's privacy.
     workers
-        Actors; None takes one per core, 0 works in this process without Ray (same images).
+        Actors; None takes one per core (of the cluster, if there is one), 0 works in this process
+        without Ray.
     address
-        A Ray cluster (`ray://…` or `host:port`); None starts a local one and ends it again.
+        A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
+        starts a private one on this machine and ends it again.
+    png
+        Also write PNG files into a folder per class.
+    shard_size
+        Images of a shard, which are one batch: part of what decides the images' last bits.
+    loader
+        Makes the model from the file's content, in each worker.
+    progress
+        Called with (images there, images asked for).
 
     Raises
     ------
+    ConfigError
+        If ``per_class``, ``seed``, ``workers`` or ``shard_size`` is out of range.
+    ModelError
+        If the model file cannot be read.
     RunFolderError
         If ``out`` holds images of another model or other settings.
     SamplerError
-        If Ray does not start, or a shard fails again and again.
+        If Ray does not start, a worker dies at the same shard again and again, or values are not
+        finite.
     """
-    denoiser = loader(str(model))
-    content = model.read_bytes() if model.is_file() else str(model).encode()
-    open_output(
-        out,
-        {
-            "model": hashlib.sha256(content).hexdigest(),
-            "settings": settings.to_dict(),
-            "seed": seed,
-            "classes": denoiser.classes,
-            "shape": list(denoiser.shape),
-            "shard_size": shard_size,
-            "privacy": privacy,
-            "per_class": per_class,
-        },
-    )
+    begun = time.monotonic()
+    _check(per_class=(per_class, 1), seed=(seed, 0), shard_size=(shard_size, 1))
+    _check(workers=(0 if workers is None else workers, 0))
+    try:
+        content = model.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{model}: {error.strerror}.", "Name the model.safetensors of a run folder."
+        ) from None
+    denoiser = loader(content)
+    wanted = {
+        "model": hashlib.sha256(content).hexdigest(),
+        "settings": settings.to_dict(),
+        "seed": seed,
+        "classes": denoiser.classes,
+        "shape": list(denoiser.shape),
+        "shard_size": shard_size,
+        "privacy": privacy,
+        "per_class": per_class,
+    }
+    manifest = images.open_output(out, wanted)
     shards = shards_of(denoiser.classes, per_class, shard_size)
-    todo = [shard for shard in shards if read_shard(out, shard) is None]
-    total = sum(s.count for s in shards)
-    done = total - sum(s.count for s in todo)
+    todo = [s for s in shards if read_shard(out, s, manifest["shards"].get(s.name)) is None]
+    total = denoiser.classes * per_class
+    made = sum(s.count for s in todo)
+    done = total - made
     progress(done, total)
-    if not todo:
-        return
-    if workers == 0:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in an actor: the same kernels, the same bits
-        try:
-            for shard in todo:
-                done += make_shard(denoiser, out, shard, seed, settings, png)
+    if todo:
+        draws = (
+            _in_process(denoiser, todo, seed, settings)
+            if workers == 0
+            else _on_ray((loader, content), todo, seed, settings, workers, address)
+        )
+        with closing(draws):
+            for shard, drawn in draws:
+                write_bytes(shard_path(out, shard), drawn)
+                done += shard.count
                 progress(done, total)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    arguments = (str(out.resolve()), seed, settings, png)
-    count = min(workers or os.cpu_count() or 1, len(todo))
-    for made in _on_ray(todo, arguments, count, address, loader, str(model.resolve())):
-        done += made
-        progress(done, total)
+    figures = _figures(out, shards)
+    images.close_output(out, manifest, figures)
+    if png:
+        images.export_png(out)
+    return GenerateResult(total, made, time.monotonic() - begun, **figures)
+
+
+def _check(**values: tuple[object, int]) -> None:
+    """Refuse what is not a whole number in [least, 2^63)."""
+    for name, (value, least) in values.items():
+        if type(value) is not int or not least <= value < 2**63:
+            raise ConfigError(
+                f"sampler.{name} is {value!r}.", f"Give a whole number, {least} or more."
+            )
+
+
+def _figures(out: Path, shards: list[Shard]) -> dict[str, Any]:
+    """Gather what the sampler said of each shard, whoever drew it and when."""
+    weighted, weight, divergences = 0.0, 0, 0
+    for shard in shards:
+        found = read_shard(out, shard)
+        if found is None:
+            raise SamplerError(
+                f"{shard_path(out, shard)} was changed while sampling.", "Sample again."
+            )
+        levels = found[1]["acceptance"]
+        weighted += sum(levels) * shard.count
+        weight += len(levels) * shard.count
+        divergences += found[1]["divergences"]
+    return {"acceptance": weighted / weight if weight else None, "divergences": divergences}
+
+
+Draws = Generator[tuple[Shard, bytes], None, None]
+
+
+def _in_process(model: Denoiser, todo: list[Shard], seed: int, settings: SamplerSettings) -> Draws:
+    """Draw one shard after the other, on one thread as a worker does: the same kernels and bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for shard in todo:
+            yield shard, draw_shard(model, shard, seed, settings)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Worker:
+    """What an actor runs: a model in memory, one thread, one shard at a time."""
+
+    def __init__(self, loader: Loader) -> None:
+        torch.set_num_threads(1)
+        self._loader = loader
+        self._model: Denoiser | None = None
+
+    def draw(self, content: bytes, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+        """Draw one shard; see `draw_shard`."""
+        if self._model is None:  # the first call of this process, which may be a second life
+            self._model = self._loader(content)
+        return draw_shard(self._model, shard, seed, settings)
 
 
 @contextmanager
-def _ray(address: str | None, cpus: int) -> Iterator[Any]:
-    """Connect to a cluster, or start a private one on the loopback address and end it."""
+def _ray(address: str | None, workers: int | None) -> Iterator[Any]:
+    """Give Ray: the caller's if it is up, else a cluster's, else a private one on loopback."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    if ray.is_initialized():
+        yield ray
+        return
+    private = {
+        "address": "local",
+        "num_cpus": workers or os.cpu_count(),
+        "include_dashboard": False,
+        "object_store_memory": 128 * 1024**2,
+        "_node_ip_address": "127.0.0.1",
+    }
+    where = private if address is None else {"address": address}
     try:
-        if address is None:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=128 * 1024**2,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _node_ip_address="127.0.0.1",
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise SamplerError(
-            f"Ray did not start: {error}", "Check sampler.address, or use sampler.workers=0."
-        ) from None
-    try:
+        try:
+            ray.init(**where, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise SamplerError(
+                f"Ray did not start: {error}", "Check sampler.address, or use sampler.workers=0."
+            ) from None
         yield ray
     finally:
         ray.shutdown()
 
 
 def _on_ray(
+    model: tuple[Loader, bytes],
     todo: list[Shard],
-    arguments: tuple[str, int, SamplerSettings, bool],
-    count: int,
+    seed: int,
+    settings: SamplerSettings,
+    workers: int | None,
     address: str | None,
-    loader: Loader,
-    model: str,
-) -> Iterator[int]:
-    """Hand shards to actors as they become free; yield the number of images of each."""
-    out, seed, settings, png = arguments
-    with _ray(address, count) as ray:
-        remote = ray.remote(num_cpus=1, max_restarts=-1)(Worker)
-        actors = [remote.remote(loader, model, 1) for _ in range(count)]
+) -> Draws:
+    """Hand shards to actors as they become free; yield what they drew, in any order."""
+    loader, content = model
+    with _ray(address, workers) as ray:
+        count = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(todo))
+        # Ray starts a dead actor anew and repeats its call; drawing twice does no harm.
+        actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
+        stored = ray.put(content)
+        free = [actor_class.remote(loader) for _ in range(count)]
         queue = list(reversed(todo))
-        attempts: dict[Shard, int] = {}
         running: dict[Any, tuple[Any, Shard]] = {}
-
-        def hand_out(actor: Any) -> None:
-            if queue:
-                shard = queue.pop()
-                running[actor.make.remote(out, shard, seed, settings, png)] = (actor, shard)
-
-        for actor in actors:
-            hand_out(actor)
-        while running:
-            (finished,), _ = ray.wait(list(running), num_returns=1)
+        while queue or running:
+            while queue and free:
+                actor, shard = free.pop(), queue.pop()
+                running[actor.draw.remote(stored, shard, seed, settings)] = (actor, shard)
+            (finished,), _ = ray.wait(list(running))
             actor, shard = running.pop(finished)
             try:
-                yield ray.get(finished)
-            except ray.exceptions.RayActorError:  # the worker died; the shard is made again
-                attempts[shard] = attempts.get(shard, 0) + 1
-                if attempts[shard] >= _ATTEMPTS:
-                    raise SamplerError(
-                        f"The worker died {_ATTEMPTS} times at {shard.name}.",
-                        "It may lack memory: use fewer sampler.workers.",
-                    ) from None
-                queue.append(shard)
+                drawn = ray.get(finished)
             except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from None
-            hand_out(actor)
+                raise error.cause from None
+            except ray.exceptions.RayActorError:
+                raise SamplerError(
+                    f"The worker died {1 + _RETRIES} times at {shard.name}.",
+                    "It may lack memory: use fewer sampler.workers.",
+                ) from None
+            free.append(actor)
+            yield shard, drawn

@@ -23,10 +23,15 @@ class SamplerSettings:
     levels, sigma_max, sigma_min, rho
         The noise levels, EDM's schedule. Images lie in [-1, 1].
     iterations, steps, step, keep
-        HMC only: trajectories a level, leapfrog steps a trajectory, step size over sigma, and share
-        of momentum kept by a refreshment.
+        HMC only: trajectories a level, leapfrog steps a trajectory (an even number), step size over
+        sigma, and share of the momentum that a refreshment keeps.
     metropolis
         HMC only: whether a trajectory must pass the Metropolis test.
+
+    Raises
+    ------
+    ConfigError
+        If a value is of the wrong type or outside its range.
     """
 
     method: str = "hmc"
@@ -43,29 +48,34 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"sampler.method is {self.method!r}.", f"Use {' or '.join(METHODS)}.")
-        for name in ("levels", "iterations", "steps"):
+        for name, least in (("levels", 2), ("iterations", 1), ("steps", 2)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"sampler.{name} is {value!r}.", "Give a whole number above 0.")
+            if type(value) is not int or value < least:
+                raise ConfigError(
+                    f"sampler.{name} is {value!r}.", f"Give a whole number, {least} or more."
+                )
+        if self.steps % 2:
+            raise ConfigError(
+                f"sampler.steps is {self.steps}.",
+                "Give an even number: energies are integrated over pairs of leapfrog steps.",
+            )
         for name in ("sigma_max", "sigma_min", "rho", "step"):
             value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not (math.isfinite(value) and value > 0)
-            ):
+            if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"sampler.{name} is {value!r}.", "Give a number above zero.")
         if self.sigma_min >= self.sigma_max:
             raise ConfigError(
                 f"sampler.sigma_min is {self.sigma_min}, sigma_max {self.sigma_max}.",
                 "Levels go down from sigma_max to sigma_min.",
             )
-        if not 0 <= self.keep < 1:
+        if type(self.keep) not in (int, float) or not 0 <= self.keep < 1:
             raise ConfigError(f"sampler.keep is {self.keep!r}.", "Give a number in [0, 1).")
+        if type(self.metropolis) is not bool:
+            raise ConfigError(f"sampler.metropolis is {self.metropolis!r}.", "Give true or false.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamplerSettings:
-        """Pick the fields of this class out of a configuration group."""
+        """Pick the fields of this class out of a configuration group; the rest have defaults."""
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def to_dict(self) -> dict[str, Any]:

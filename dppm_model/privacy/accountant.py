@@ -19,8 +19,10 @@ from dp_accounting.rdp import RdpAccountant
 
 from dppm_model.errors import ConfigError, PlanError
 
-# Grid of privacy losses, as a share of the epsilon looked for; finer grids change the fifth digit.
+# Grid of privacy losses, as a share of the epsilon looked for. A coarser grid is faster and gives a
+# larger epsilon: good enough to search with, while what is printed uses the finer one.
 _GRID_SHARE = 1e-4
+_SEARCH_SHARE = 4e-4
 # Share of delta that pays for the tails of Theorem 3.
 _TAIL_SHARE = 1e-3
 
@@ -93,9 +95,9 @@ def _pld(costs: Sequence[RoundCost], grid: float) -> Any:
     return total
 
 
-def _grid(epsilon: float) -> float:
+def _grid(epsilon: float, share: float) -> float:
     """Return a power of two, so that nearly equal budgets share their cached distributions."""
-    return float(2.0 ** math.floor(math.log2(min(max(epsilon, 1e-3), 1e3) * _GRID_SHARE)))
+    return float(2.0 ** math.floor(math.log2(min(max(epsilon, 1e-3), 1e3) * share)))
 
 
 def _rough_epsilon(costs: Sequence[RoundCost], delta: float) -> float:
@@ -109,8 +111,10 @@ def _rough_epsilon(costs: Sequence[RoundCost], delta: float) -> float:
     return mu2 / 2 + math.sqrt(2 * mu2 * math.log(1 / delta))
 
 
-def epsilon(costs: Sequence[RoundCost], delta: float) -> float:
+def epsilon(costs: Sequence[RoundCost], delta: float, *, grid_share: float = _GRID_SHARE) -> float:
     """Return an upper bound on the epsilon of all rounds together, at ``delta``.
+
+    ``grid_share`` is the step of the privacy loss distribution over the epsilon looked for.
 
     Returns
     -------
@@ -125,13 +129,15 @@ def epsilon(costs: Sequence[RoundCost], delta: float) -> float:
     costs = tuple(c for c in costs if c.rounds)
     if not costs:
         return 0.0
-    return _epsilon(tuple(sorted(costs, key=lambda c: (c.mu, c.sampling_rate, c.rounds))), delta)
+    return _epsilon(
+        tuple(sorted(costs, key=lambda c: (c.mu, c.sampling_rate, c.rounds))), delta, grid_share
+    )
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(costs: tuple[RoundCost, ...], delta: float) -> float:
+def _epsilon(costs: tuple[RoundCost, ...], delta: float, grid_share: float) -> float:
     eta = sum(c.total_variation for c in costs)
-    distribution = _pld(costs, _grid(_rough_epsilon(costs, delta)))
+    distribution = _pld(costs, _grid(_rough_epsilon(costs, delta), grid_share))
     for share in (_TAIL_SHARE if eta else 0.0, 0.1, 0.5):
         found = float(distribution.get_epsilon_for_delta(delta * (1 - share)))
         if not eta or (found < 700 and (1 + math.exp(found)) * eta <= share * delta):
@@ -149,7 +155,7 @@ def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
         return 0.0
     eta = sum(c.total_variation for c in costs)
     tail = (1 + math.exp(min(epsilon, 700))) * eta if eta else 0.0
-    found = _pld(costs, _grid(epsilon)).get_delta_for_epsilon(epsilon)
+    found = _pld(costs, _grid(epsilon, _GRID_SHARE)).get_delta_for_epsilon(epsilon)
     return min(1.0, float(found) + tail)
 
 
@@ -198,19 +204,32 @@ def calibrate(
     check_delta(delta)
 
     def fits(x: float) -> bool:
-        return _total(costs_at(x), delta) <= epsilon
+        return _total(costs_at(x), delta, grid_share=_SEARCH_SHARE) <= epsilon
 
-    if not fits(low):
-        raise PlanError(
-            f"Even the noisiest plan passes epsilon = {epsilon} at delta = {delta}.",
-            "Raise privacy.epsilon or privacy.delta, or ask for fewer rounds.",
-        )
-    if fits(high):
-        return high
-    while high > low * (1 + tol):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    # A cheap guess first: the accountant is slow far away from the target.
+    below, above = low, high
+    while above > below * 1.01:
+        middle = math.sqrt(below * above)
+        guess = _rough_epsilon([c for c in costs_at(middle) if c.rounds], delta)
+        below, above = (middle, above) if guess <= epsilon else (below, middle)
+    above = below
+    while not fits(below):
+        if below <= low:
+            raise PlanError(
+                f"Even the noisiest plan passes epsilon = {epsilon} at delta = {delta}.",
+                "Raise privacy.epsilon or privacy.delta, or ask for fewer rounds.",
+            )
+        above, below = below, max(low, below * 0.85)
+    while above <= below or fits(above):
+        if above >= high:
+            return high
+        below, above = above, min(high, above * 1.15)
+    while above > below * (1 + tol):
+        middle = math.sqrt(below * above)
+        below, above = (middle, above) if fits(middle) else (below, middle)
+    while _total(costs_at(below), delta) > epsilon:  # the finer grid has the last word
+        below *= 1 - tol
+    return below
 
 
 def calibrate_whole(

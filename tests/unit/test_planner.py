@@ -19,9 +19,9 @@ PRIVACY = PrivacyRequest(
     epsilon=8.0,
     delta=1e-5,
     view="secure_sum",
-    sites=10,
-    records=60_000,
-    min_survivors=10,
+    sites=5,
+    records=5_000,
+    min_survivors=5,
     colluding_sites=0,
 )
 SUMS = PhaseRequest("sums", 5000, 1.0, 1.0, 1, 0.4, 0.02)
@@ -46,7 +46,7 @@ def test_the_target_is_met_from_below_at_little_loss(epsilon: float, view: str) 
 def test_one_bit_less_would_lose_more() -> None:
     plan = make_plan(PRIVACY, [STEPS], run="x")
     phase = plan.phases[0]
-    fewer = ((1 << (phase.bits - 1)) - 1) // 10
+    fewer = ((1 << (phase.bits - 1)) - 1) // 5
     theta = phase.truth_strength * (phase.responses / fewer) ** 0.5
     weaker = replace(phase, responses=fewer, truth_strength=theta)
     assert loss_of(weaker, "secure_sum") > MOST_LOSS
@@ -54,8 +54,8 @@ def test_one_bit_less_would_lose_more() -> None:
 
 def test_fewer_honest_sites_cost_noise() -> None:
     all_honest = make_plan(PRIVACY, [SUMS], run="x").phases[0]
-    half = make_plan(replace(PRIVACY, min_survivors=5), [SUMS], run="x").phases[0]
-    assert half.noise_std(10) > 1.3 * all_honest.noise_std(10)
+    half = make_plan(replace(PRIVACY, min_survivors=2), [SUMS], run="x").phases[0]
+    assert half.noise_std(5) > 1.3 * all_honest.noise_std(5)
     assert half.mu_secure_sum <= all_honest.mu_secure_sum * 1.001
 
 
@@ -85,8 +85,8 @@ def test_calibration_by_rounds_and_by_rate() -> None:
     [
         ({"epsilon": float("nan")}, "epsilon"),
         ({"delta": 1.0}, "delta"),
-        ({"min_survivors": 11}, "min_survivors"),
-        ({"colluding_sites": 10}, "colluding_sites"),
+        ({"min_survivors": 6}, "min_survivors"),
+        ({"colluding_sites": 5}, "colluding_sites"),
         ({"calibrate": "luck"}, "calibrate"),
         ({"calibrate": "rounds"}, "noise_multiplier"),
         ({"noise_multiplier": 1.0}, "noise_multiplier"),

@@ -1,0 +1,51 @@
+"""One shard, from its name to the content of its file: a pure function, the same bits anywhere.
+
+"The same bits" holds on machines whose CPUs choose the same matrix kernels; across CPU families a
+pixel may now and then differ by one grey level, and a Metropolis test by its outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+
+from dppm_model.errors import SamplerError
+from dppm_model.records.pixels import to_pixels
+from dppm_model.score.model import Denoiser, ScoreModel
+from sampler.anneal import annealed_hmc
+from sampler.images import Shard, encode_shard
+from sampler.noise import ImageNoise
+from sampler.settings import SamplerSettings
+from sampler.solvers import Sampler, heun
+
+SAMPLERS: dict[str, Sampler] = {"hmc": annealed_hmc, "heun": heun}
+Loader = Callable[[bytes], Denoiser]  # from the content of a model file
+
+
+def load_model(content: bytes) -> Denoiser:
+    """Read a score model: the loader of everything but tests."""
+    return ScoreModel.from_bytes(content)
+
+
+def draw_shard(model: Denoiser, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+    """Return the content of a shard's file.
+
+    Image ``first + i`` of class ``label`` takes its noise from (seed, label, first + i) alone.
+
+    Raises
+    ------
+    SamplerError
+        If a value is not finite.
+    """
+    noise = ImageNoise(seed, [(shard.label, shard.first + i) for i in range(shard.count)])
+    y = torch.full((shard.count,), shard.label, dtype=torch.int64)
+    with torch.inference_mode():
+        x, info = SAMPLERS[settings.method](model, y, noise, settings)
+    if not torch.isfinite(x).all():
+        raise SamplerError(
+            f"{shard.name}: the sampler ran into values that are not finite.",
+            "Lower sampler.step, or check the model.",
+        )
+    return encode_shard(shard, to_pixels(x), asdict(info))
