@@ -60,7 +60,8 @@ def data(arguments: argparse.Namespace) -> None:
         print_json(entries)
     elif arguments.action == "list":
         for entry in entries:
-            console.print(f"[bold]{entry['name']}[/]  {entry['shape']}  {entry['counts']}")
+            damaged = "  [red]damaged: fetch or import it again[/]" if entry["damaged"] else ""
+            console.print(f"[bold]{entry['name']}[/]  {entry['shape']}  {entry['counts']}{damaged}")
         if not entries:
             console.print("No data sets yet; `dppm data fetch mnist` gets one.")
 

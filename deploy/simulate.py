@@ -18,7 +18,7 @@ from deploy.flower import run_flower, stage_app
 from deploy.inprocess import run_in_process
 from dppm_model import errors
 from dppm_model.config import Config, check_config, compose_config, read_config
-from dppm_model.errors import DataError, DppmError, RunFolderError
+from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
@@ -32,6 +32,11 @@ def resolve(overrides: Sequence[str]) -> Config:
     """Compose a configuration and fill in the public facts of its data set."""
     tree = compose_config(overrides)
     manifest = load(str(tree["data"]), "train").manifest
+    if manifest.persons and tree["privacy"]["unit"] != "record":
+        raise ConfigError(
+            f"privacy.unit: {manifest.name} names persons, and only records can be protected yet.",
+            "Say privacy.unit=record if one image of a person, not the person, is to be protected.",
+        )
     tree["facts"] = {
         "shape": list(manifest.shape),
         "classes": len(manifest.classes),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -224,16 +225,31 @@ def _ray(address: str | None, workers: int | None) -> Iterator[Any]:
         "_node_ip_address": "127.0.0.1",
     }
     where = private if address is None else {"address": address}
+    if address is not None:
+        _knock(address)
     try:
         try:
             ray.init(**where, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise SamplerError(
                 f"Ray did not start: {error}", "Check sampler.address, or use sampler.workers=0."
             ) from None
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Refuse at once what Ray would try for minutes: an address at which nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise SamplerError(
+                f"No Ray cluster answers at {address} ({error.strerror or error}).",
+                "Check sampler.address; null starts a private Ray on this machine.",
+            ) from None
 
 
 def _on_ray(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +22,53 @@ FILES = {
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
-def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
+def read_idx(content: bytes, name: str, rank: int) -> NDArray[np.uint8]:
     """Read an idx file of unsigned bytes: magic 00 00 08 rank, big-endian sizes, data.
 
     Raises
     ------
     DataError
-        If it is not such a file, or is cut short.
+        If it is not such a file of that rank, or is cut short.
     """
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    rank = content[3] if content[:3] == b"\0\0\x08" else 0
-    shape = tuple(int(n) for n in np.frombuffer(content[4 : 4 + 4 * rank], ">u4"))
-    if not rank or len(content) != 4 + 4 * rank + int(np.prod(shape)):
+    start = 4 + 4 * rank
+    try:
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        shape = np.frombuffer(content[4:start], ">u4").tolist()
+    except (OSError, EOFError, zlib.error, ValueError):
+        shape = []
+    whole = content[:4] == bytes([0, 0, 8, rank]) and len(content) == start + math.prod(shape)
+    if len(shape) != rank or not whole:
         raise DataError(f"{name} is no complete idx file of bytes.", "Get the file again.")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def read_folder(folder: Path) -> dict[str, Split]:
     """Read the four files of the MNIST family, each plain or with ``.gz``, from a folder.
+
+    Returns
+    -------
+    For ``train`` and ``test`` the images, uint8 (n, 1, H, W), and the labels, int64 (n,).
 
     Raises
     ------
     DataError
         If one is missing or damaged.
     """
-    splits = {}
-    for split, names in FILES.items():
-        arrays = []
-        for name in names:
-            found = [p for p in (folder / name, folder / f"{name}.gz") if p.is_file()]
-            if not found:
-                raise DataError(
-                    f"{folder / name}(.gz) is missing.", "Put the four idx files there."
-                )
-            arrays.append(read_idx(found[0].read_bytes(), str(found[0])))
-        splits[split] = (arrays[0][:, None], arrays[1].astype(np.int64))
-    return splits
+    return {
+        split: (
+            _read_file(folder, images, 3)[:, None],
+            _read_file(folder, labels, 1).astype(np.int64),
+        )
+        for split, (images, labels) in FILES.items()
+    }
+
+
+def _read_file(folder: Path, name: str, rank: int) -> NDArray[np.uint8]:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return read_idx(path.read_bytes(), str(path), rank)
+    raise DataError(f"{folder / name}(.gz) is missing.", "Put the four idx files there.")
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -77,7 +89,15 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_pickle(content: bytes) -> dict[str, Split]:
-    """Read the (50k, 10k, 10k) pickle of float32 = pixel/256 that Python 2 wrote."""
+    """Read the gzipped (50k, 10k, 10k) pickle of float32 = pixel/256 that Python 2 wrote.
+
+    Check its hash first. The first two parts are the standard 60,000 in their order.
+
+    Raises
+    ------
+    DataError
+        If it asks for anything but arrays.
+    """
     a, b, c = _ArraysOnly(io.BytesIO(gzip.decompress(content)), encoding="latin1").load()
 
     def pixels(x: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from dppm_model.errors import ConfigError, DataError
+from dppm_model.records.pictures import SUFFIXES, all_grey, read_picture
 from dppm_model.records.shards import write_records
 from dppm_model.records.sources import DATASETS, Progress, data_root
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _CHUNK = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
@@ -32,140 +35,152 @@ class _Listing:
 
 
 def import_dataset(
-    source: Path,
+    path: Path,
     name: str,
     *,
+    root: Path | None = None,
     size: int | None = None,
     test_fraction: float = 0.1,
     seed: int = 0,
-    progress: Progress = lambda _message, _fraction: None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Import images as data set ``name``; what ``source`` is decides how it is read.
+    """Import images as data set ``name``; what ``path`` is decides how it is read.
 
     Parameters
     ----------
-    source
+    path
         A folder with one sub-folder per class; a CSV with columns ``file``, ``label`` and perhaps
-        ``person`` (files relative to the CSV); or an npz with ``train_images``, ``train_labels``,
-        ``test_images``, ``test_labels`` (MedMNIST; its validation split joins the training split).
+        ``person`` (files relative to the CSV); or a MedMNIST npz.
+    root
+        The local store; by default `data_root()`.
     size
-        Pixels a side to resize to; needed where the images differ in size.
+        Pixels a side to resize to; needed where the images differ in size. Not for npz.
     test_fraction
-        Share held out for `dppm evaluate` (folder and CSV); by persons where there are persons.
+        Share held out for `dppm evaluate`, by persons where there are persons: nobody is on both
+        sides. An npz brings its own test split.
+    seed
+        Of the choice of the test split.
+
+    Returns
+    -------
+    The folder that holds the splits.
 
     Raises
     ------
     ConfigError, DataError
-        Naming the argument or the file, and the fix. Nothing is half-written.
+        Naming the argument or the file, and the fix. The data set is then not there at all. One
+        that exists is never replaced: runs and sites rely on its records.
     """
-    if not _NAME.fullmatch(name) or name in DATASETS:
-        raise ConfigError(
-            f"--name is {name!r}.", "Use small letters, digits, '-', '_'; not a public set's name."
-        )
-    if not 0 <= test_fraction < 1:
-        raise ConfigError(f"--test-fraction is {test_fraction}.", "Give a number in [0, 1).")
     if size is not None and size < 1:
         raise ConfigError(f"--size is {size}.", "Give a number of pixels above zero.")
-    target = data_root() / name
-    if source.is_dir():
-        _import_files(_list_folder(source), target, size, test_fraction, seed, progress)
-    elif source.suffix == ".csv" and source.is_file():
-        _import_files(_list_csv(source), target, size, test_fraction, seed, progress)
-    elif source.suffix == ".npz" and source.is_file():
-        _import_medmnist(source, target)
+    if path.is_dir():
+        listing = _list_folder(path)
+    elif path.suffix.lower() == ".csv" and path.is_file():
+        listing = _list_csv(path)
+    elif path.suffix.lower() == ".npz" and path.is_file():
+        if size is not None:
+            raise ConfigError(
+                f"--size is {size}, but {path} is not resized.", "Leave --size out for npz files."
+            )
+        return _import_medmnist(path, name, root=root)
     else:
         raise DataError(
-            f"{source} is no folder, .csv or .npz file.", "See `dppm data --help` for the formats."
+            f"{path} is no folder, .csv or .npz file.", "See `dppm data --help` for the formats."
         )
-    return target
+    return _import_files(listing, name, root, size, test_fraction, seed, progress)
 
 
 def _list_folder(folder: Path) -> _Listing:
-    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+    """List a folder with one sub-folder per class; names with a leading dot are passed over."""
+    classes = tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
     files = [
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     ]
     if not files:
         raise DataError(f"{folder} has no images.", "Put images into one sub-folder per class.")
     labels = np.array([label for _, label in files], dtype=np.int64)
-    if missing := [name for i, name in enumerate(classes) if i not in set(labels.tolist())]:
-        raise DataError(f"{folder / missing[0]} has no images.", "Fill or remove that folder.")
+    if missing := sorted(set(range(len(classes))) - set(labels.tolist())):
+        raise DataError(
+            f"{folder / classes[missing[0]]} has no images.", "Fill or remove that folder."
+        )
     return _Listing([path for path, _ in files], labels, classes, None)
 
 
 def _list_csv(path: Path) -> _Listing:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    """List the rows of a CSV with columns ``file``, ``label`` and perhaps ``person``."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV in UTF-8 ({error}).", "Save it as UTF-8.") from None
     if not rows or not {"file", "label"} <= rows[0].keys():
-        raise DataError(f"{path} has no columns file,label.", "Begin with: file,label[,person]")
-    classes = tuple(sorted({row["label"] for row in rows}))
-    labels = np.array([classes.index(row["label"]) for row in rows], dtype=np.int64)
+        raise DataError(
+            f"{path} has no rows, or no columns file,label.", "Begin with: file,label[,person]"
+        )
+    columns = [column for column in ("file", "label", "person") if column in rows[0]]
+    seen: set[str] = set()
+    for line, row in enumerate(rows, start=2):
+        if empty := [column for column in columns if not row[column]]:
+            raise DataError(f"{path}, row {line}: {empty[0]} is empty.", "Fill it in.")
+        # Twice in the list is twice in the sum, and perhaps on both sides of the test split.
+        if row["file"] in seen:
+            raise DataError(f"{path}, row {line} names {row['file']} again.", "Name it once.")
+        seen.add(row["file"])
+    classes, labels = np.unique([row["label"] for row in rows], return_inverse=True)
     persons = None
-    if "person" in rows[0]:
+    if "person" in columns:
         persons = np.unique([row["person"] for row in rows], return_inverse=True)[1]
-    return _Listing([path.parent / row["file"] for row in rows], labels, classes, persons)
+    files = [path.parent / row["file"] for row in rows]
+    return _Listing(files, labels, tuple(map(str, classes)), persons)
 
 
 def _import_files(
     listing: _Listing,
-    target: Path,
+    name: str,
+    root: Path | None,
     size: int | None,
     test_fraction: float,
     seed: int,
-    progress: Progress,
-) -> None:
-    first = _read(listing.files[0], size, None)
+    progress: Progress | None,
+) -> Path:
     held_out = _hold_out(listing, test_fraction, np.random.default_rng(seed))
+    grey = all_grey(listing.files)
+    shape = read_picture(listing.files[0], grey=grey, size=size).shape
     read = 0
 
     def images(index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         nonlocal read
         for start in range(0, len(index), _CHUNK):
-            chosen = index[start : start + _CHUNK]
-            yield np.stack([_read(listing.files[i], size, first.shape) for i in chosen])
+            chosen = [listing.files[i] for i in index[start : start + _CHUNK]]
+            yield np.stack([_same(shape, path, grey, size) for path in chosen])
             read += len(chosen)
-            progress(f"{target.name}: {read} images", read / len(listing.files))
+            if progress:
+                progress(f"{name}: {read} images", read / len(listing.files))
 
-    for split, index in (("train", np.flatnonzero(~held_out)), ("test", np.flatnonzero(held_out))):
-        if index.size:
-            write_records(
-                target / split,
-                images(index),
-                listing.labels[index],
-                name=target.name,
-                split=split,
-                classes=listing.classes,
-                persons=None if listing.persons is None else listing.persons[index],
-            )
-
-
-def _hold_out(listing: _Listing, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose the test records, whole persons at a time: nobody is on both sides."""
-    owners = np.arange(len(listing.labels)) if listing.persons is None else listing.persons
-    units = np.unique(owners)
-    chosen = rng.permutation(units)[: round(fraction * len(units))]
-    held_out = np.isin(owners, chosen)
-    if held_out.all():
-        raise DataError("The test split would take every record.", "Lower --test-fraction.")
-    return held_out
+    with _new_dataset(name, root) as (folder, target):
+        for split, chosen in (("train", ~held_out), ("test", held_out)):
+            index = np.flatnonzero(chosen)
+            if index.size:
+                write_records(
+                    folder / split,
+                    images(index),
+                    listing.labels[index],
+                    name=name,
+                    split=split,
+                    classes=listing.classes,
+                    persons=None if listing.persons is None else listing.persons[index],
+                )
+    return target
 
 
-def _read(path: Path, size: int | None, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    """Read one image as uint8 (C, H, W), grey or RGB as the first one was."""
-    try:
-        with Image.open(path) as image:
-            grey = image.mode in ("1", "L", "I", "I;16", "F") if shape is None else shape[0] == 1
-            pixels = image.convert("L" if grey else "RGB")
-            if size is not None:
-                pixels = pixels.resize((size, size), Image.Resampling.LANCZOS)
-            array = np.asarray(pixels, dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path} is no readable image ({error}).", "Remove or mend it.") from None
-    array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    if shape is not None and array.shape != shape:
+def _same(shape: tuple[int, ...], path: Path, grey: bool, size: int | None) -> NDArray[np.uint8]:
+    array = read_picture(path, grey=grey, size=size)
+    if array.shape != shape:
         raise DataError(
             f"{path} has shape {array.shape}, the first image {shape}.",
             "Pass --size to resize all.",
@@ -173,40 +188,103 @@ def _read(path: Path, size: int | None, shape: tuple[int, ...] | None) -> NDArra
     return array
 
 
-def _import_medmnist(path: Path, target: Path) -> None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no readable npz file ({error}).", "Get it again.") from None
-    if missing := {"train_images", "train_labels"} - arrays.keys():
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Use MedMNIST's format.")
-
-    def stack(keys: Sequence[str], suffix: str) -> NDArray[np.generic]:
-        found = [arrays[f"{key}_{suffix}"] for key in keys if f"{key}_{suffix}" in arrays]
-        return np.concatenate(found)
-
-    classes = 1 + int(max(arrays[k].max() for k in arrays if k.endswith("_labels")))
-    for split, keys in (("train", ("train", "val")), ("test", ("test",))):
-        if f"{keys[0]}_images" in arrays:
-            write_records(
-                target / split,
-                _medmnist(stack(keys, "images"), path),
-                stack(keys, "labels").reshape(-1),
-                name=target.name,
-                split=split,
-                classes=[str(i) for i in range(classes)],
-            )
+def _hold_out(listing: _Listing, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Choose the test records, whole persons at a time; at least one if any are asked for."""
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"--test-fraction is {fraction}.", "Give a number in [0, 1).")
+    owners = np.arange(len(listing.labels)) if listing.persons is None else listing.persons
+    units = np.unique(owners)
+    number = max(round(fraction * len(units)), int(fraction > 0))
+    held_out = np.isin(owners, rng.permutation(units)[:number])
+    if held_out.all():
+        raise DataError("The test split would take every record.", "Lower --test-fraction.")
+    return held_out
 
 
-def _medmnist(images: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    """Bring (n, H, W) or (n, H, W, 3) to uint8 (n, C, H, W)."""
-    if not np.isfinite(images).all():
-        raise DataError(f"{path} holds pixels that are not finite.", "Repair them first.")
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise DataError(
-            f"{path}: images are {images.dtype} with {images.ndim} axes.",
-            "MedMNIST's are uint8, (n, H, W) or (n, H, W, 3).",
+@contextlib.contextmanager
+def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Give a hidden folder for the splits; it gets its name when all of them are whole."""
+    if not _NAME.fullmatch(name) or name in DATASETS:
+        raise ConfigError(
+            f"--name is {name!r}.", "Use small letters, digits, '-', '_'; not a public set's name."
         )
-    pixels = images.astype(np.uint8, copy=False)
-    return pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
+    target = (data_root() if root is None else root) / name
+    if target.exists():
+        raise ConfigError(
+            f"--name is {name!r}, and {target} exists.", "Take another name or remove that folder."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
+    try:
+        yield folder, target
+        folder.rename(target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _import_medmnist(path: Path, name: str, *, root: Path | None = None) -> Path:
+    """Import a file in MedMNIST's format: ``train_images``, ``train_labels``, ``test_images``, ...
+
+    The validation split joins the training split: nothing here is tuned on it.
+    """
+    with _open_npz(path) as file, _new_dataset(name, root) as (folder, target):
+        parts = [p for p in ("train", "val", "test") if f"{p}_images" in file.files]
+        needed = {"train_images", *(f"{part}_labels" for part in ("train", *parts))}
+        if missing := sorted(needed - {*file.files}):
+            raise DataError(f"{path} lacks {', '.join(missing)}.", "Use MedMNIST's format.")
+        labels = {part: _labels(_member(file, f"{part}_labels", path), path) for part in parts}
+        classes = 1 + max(int(own.max(initial=0)) for own in labels.values())
+        for split, members in (("train", {"train", "val"}), ("test", {"test"})):
+            own = [part for part in parts if part in members]
+            if own:
+                write_records(
+                    folder / split,
+                    (_images(_member(file, f"{part}_images", path), path) for part in own),
+                    np.concatenate([labels[part] for part in own]),
+                    name=name,
+                    split=split,
+                    classes=[str(i) for i in range(classes)],
+                )
+    return target
+
+
+def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        file = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged archive raises OSError, zlib.error, BadZipFile, ...
+        raise DataError(f"{path} is no readable npz file ({error}).", "Get it again.") from None
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise DataError(f"{path} is no npz file.", "Save it with numpy.savez.")
+    return file
+
+
+def _member(file: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = file[key]
+    except Exception as error:
+        raise DataError(f"{path}: {key} is not readable ({error}).", "Get it again.") from None
+    return array
+
+
+def _labels(labels: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring (n,) or (n, 1) to (n,)."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(
+            f"{path}: labels have shape {labels.shape}.", "One label per image; choose one column."
+        )
+    return labels
+
+
+def _images(images: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring (n, H, W) or (n, H, W, 3) to (n, C, H, W)."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[3] == 3:
+        return np.moveaxis(images, -1, 1)
+    raise DataError(
+        f"{path}: images have shape {images.shape}.",
+        "Give (n, H, W) or (n, H, W, 3); volumes are not supported.",
+    )

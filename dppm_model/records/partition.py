@@ -5,12 +5,13 @@ Whole persons are dealt where the records name persons: nobody is at two sites.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import ConfigError
+from dppm_model.errors import ConfigError, DataError
 
 SCHEMES = ("even", "dirichlet", "sizes")
 
@@ -32,24 +33,34 @@ def partition(
     scheme
         ``even``; ``dirichlet``: each class is spread over the sites by a Dirichlet(alpha) draw;
         ``sizes``: in proportion to ``sizes``.
+    seed
+        Of public randomness: the same seed deals the same way.
+    persons
+        (n,) who each record is of; whole persons are dealt, so sites hold about as many persons.
 
     Raises
     ------
     ConfigError
         If a setting is out of range or a site would be empty.
+    DataError
+        If there is not one person per record.
     """
+    if sites < 1:
+        raise ConfigError(f"sites is {sites}.", "Give a whole number above zero.")
+    if persons is not None and len(persons) != len(labels):
+        raise DataError(f"{len(persons)} persons for {len(labels)} records.", "Import them again.")
     rng = np.random.default_rng(seed)
     if scheme == "even":
         shares = np.full((1, sites), 1 / sites)
     elif scheme == "sizes":
-        if sizes is None or len(sizes) != sites or min(sizes) <= 0:
+        if sizes is None or len(sizes) != sites or not all(0 < s < math.inf for s in sizes):
             raise ConfigError(
                 f"partition.sizes is {sizes} for {sites} sites.",
                 "Give one number above zero per site.",
             )
         shares = np.array([sizes], dtype=float) / sum(sizes)
     elif scheme == "dirichlet":
-        if not alpha > 0:
+        if not 0 < alpha < math.inf:
             raise ConfigError(f"partition.alpha is {alpha}.", "Give a number above zero.")
         shares = rng.dirichlet(np.full(sites, alpha), size=int(labels.max()) + 1)
     else:

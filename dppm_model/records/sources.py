@@ -16,9 +16,10 @@ from typing import Any
 from dppm_model.errors import ConfigError, DataError, DownloadError
 from dppm_model.records import routes
 from dppm_model.records.idx import Split
-from dppm_model.records.shards import Records, digest, open_records, write_records
+from dppm_model.records.shards import Records, digest, open_records, verify, write_records
 
 Progress = Callable[[str, float | None], None]
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ DATASETS = {
             "test": "94423cc2b98ed191334d58cee52d82d06b71b2e6872634cec3ace770a8debfcd",
         },
         routes=(
-            routes.download("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"),
+            routes.download(
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion"
+            ),
             routes.apt_idx("dataset-fashion-mnist"),
         ),
     ),
@@ -66,14 +69,33 @@ DATASETS = {
 
 def data_root() -> Path:
     """``$DPPM_DATA``, or a folder in the user's cache."""
-    if "DPPM_DATA" in os.environ:
-        return Path(os.environ["DPPM_DATA"])
+    if given := os.environ.get("DPPM_DATA"):
+        return Path(given).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "dppm" / "data"
 
 
-def fetch(name: str, *, progress: Progress = lambda _message, _fraction: None) -> Path:
-    """Bring a public data set into the local store, unless it is there.
+def fetch(
+    name: str,
+    root: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    source: Path | None = None,
+) -> Path:
+    """Bring a public data set into the local store, unless it is there and whole.
+
+    Parameters
+    ----------
+    root
+        The local store; by default `data_root()`.
+    progress
+        Called with a message and the share done.
+    source
+        A folder with the four idx files, tried first; by default ``$DPPM_DATA_SOURCE/<name>``.
+
+    Returns
+    -------
+    The folder that holds the splits.
 
     Raises
     ------
@@ -82,31 +104,36 @@ def fetch(name: str, *, progress: Progress = lambda _message, _fraction: None) -
     DownloadError
         If no route brought the pinned content; each route's reason is named.
     """
-    target = data_root() / name
+    root = data_root() if root is None else root
+    target = root / name
     if name not in DATASETS:
-        if (target / "train").is_dir():
-            return target  # an imported data set
-        raise _unknown(name)
-    if all(_present(target / split, DATASETS[name].digests[split]) for split in ("train", "test")):
+        if name in _names(root):
+            return target  # imported
+        raise _unknown(name, root)
+    wanted = DATASETS[name]
+    if all(_present(target / split, expected) for split, expected in wanted.digests.items()):
         return target
-    source = DATASETS[name]
-    tried = list(source.routes)
-    if "DPPM_DATA_SOURCE" in os.environ:
-        tried.insert(0, routes.local(Path(os.environ["DPPM_DATA_SOURCE"]) / name))
+    tried = list(wanted.routes)
+    if source is None and (given := os.environ.get("DPPM_DATA_SOURCE")):
+        source = Path(given).expanduser() / name
+    if source is not None:
+        tried.insert(0, routes.local(source))
     reasons = []
     for number, route in enumerate(tried):
-        progress(f"{name}: {route[0]}", number / len(tried))
+        if progress:
+            progress(f"{name}: {route[0]}", number / len(tried))
         try:
             splits = routes.try_route(route)
-            _check(source, splits)
+            _check(wanted, splits)
         except DataError as error:
             reasons.append(f"{route[0]}: {error.cause}")
             continue
         for split, (images, labels) in splits.items():
             write_records(
-                target / split, images, labels, name=name, split=split, classes=source.classes
+                target / split, images, labels, name=name, split=split, classes=wanted.classes
             )
-        progress(f"{name}: done", 1.0)
+        if progress:
+            progress(f"{name}: done", 1.0)
         return target
     raise DownloadError(
         f"{name} could not be fetched. " + " | ".join(reasons),
@@ -116,18 +143,20 @@ def fetch(name: str, *, progress: Progress = lambda _message, _fraction: None) -
 
 def _present(path: Path, expected: str) -> bool:
     try:
+        verify(path)
         return open_records(path).manifest.digest == expected
     except DataError:
         return False
 
 
 def _check(source: Source, splits: dict[str, Split]) -> None:
-    for split, (images, labels) in splits.items():
-        if digest(images.shape[1:], [images], labels, None) != source.digests[split]:
+    for split, expected in source.digests.items():
+        images, labels = splits[split]
+        if digest(images.shape[1:], [images], labels, None) != expected:
             raise DataError(f"its {split} split is not what is pinned.", "Use another source.")
 
 
-def load(name: str, split: str) -> Records:
+def load(name: str, split: str, root: Path | None = None) -> Records:
     """Open a split of a data set that was fetched or imported.
 
     Raises
@@ -135,40 +164,62 @@ def load(name: str, split: str) -> Records:
     ConfigError
         If there is no data set of that name at all.
     DataError
-        If it is known but not fetched, or has no such split.
+        If it is known but not fetched, has no such split, or is damaged.
     """
-    path = data_root() / name / split
-    if not path.is_dir():
-        if name in DATASETS:
-            raise DataError(f"{name} is not fetched yet.", f"Run `dppm data fetch {name}`.")
-        if (data_root() / name).is_dir():
-            raise DataError(f"{name} has no {split} split.", "Import it with --test-fraction.")
-        raise _unknown(name)
-    return open_records(path)
+    root = data_root() if root is None else root
+    path = root / name / split
+    if path.is_dir():
+        return open_records(path)
+    if name in _names(root):
+        raise DataError(f"{name} has no {split} split.", "Import it with --test-fraction.")
+    if name in DATASETS:
+        raise DataError(f"{name} is not fetched yet.", f"Run `dppm data fetch {name}`.")
+    raise _unknown(name, root)
 
 
-def available() -> list[dict[str, Any]]:
-    """Describe what is in the local store: name, shape, classes, records of each split."""
+def available(root: Path | None = None) -> list[dict[str, Any]]:
+    """Describe what is in the local store.
+
+    Returns
+    -------
+    For each data set, ready for JSON: ``name``, ``shape`` (C, H, W), number of ``classes``,
+    ``counts`` of records by split, ``persons``, and ``damaged``: the splits that do not open.
+    """
+    root = data_root() if root is None else root
     entries = []
-    root = data_root()
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
-        splits = {s: open_records(folder / s) for s in ("train", "test") if (folder / s).is_dir()}
-        if splits:
-            manifest = next(iter(splits.values())).manifest
-            entries.append(
-                {
-                    "name": folder.name,
-                    "shape": list(manifest.shape),
-                    "classes": len(manifest.classes),
-                    "counts": {split: len(records) for split, records in splits.items()},
-                    "persons": manifest.persons,
-                }
-            )
+    for name in _names(root):
+        opened, damaged = {}, []
+        for split in SPLITS:
+            if (root / name / split).is_dir():
+                try:
+                    opened[split] = open_records(root / name / split)
+                except DataError:
+                    damaged.append(split)
+        manifest = next((records.manifest for records in opened.values()), None)
+        entries.append(
+            {
+                "name": name,
+                "shape": list(manifest.shape) if manifest else [],
+                "classes": len(manifest.classes) if manifest else 0,
+                "counts": {split: len(records) for split, records in opened.items()},
+                "persons": manifest is not None and manifest.persons,
+                "damaged": damaged,
+            }
+        )
     return entries
 
 
-def _unknown(name: str) -> ConfigError:
-    known = sorted({*DATASETS, *(entry["name"] for entry in available())})
+def _names(root: Path) -> list[str]:
+    """Name the data sets in a store; a dot marks one that is still being written."""
+    return sorted(
+        folder.name
+        for folder in (root.iterdir() if root.is_dir() else ())
+        if not folder.name.startswith(".") and any((folder / split).is_dir() for split in SPLITS)
+    )
+
+
+def _unknown(name: str, root: Path) -> ConfigError:
+    known = sorted({*DATASETS, *_names(root)})
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5) or known
     return ConfigError(
         f"data: there is no data set {name!r}.",

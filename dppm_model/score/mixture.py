@@ -21,6 +21,12 @@ from dppm_model.score.dct import Basis
 _LOG_2PI = math.log(2 * math.pi)
 
 
+def eigh(matrices: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues and vectors by torch: NumPy's bits depend on the number of BLAS threads."""
+    values, vectors = torch.linalg.eigh(torch.from_numpy(np.asarray(matrices, dtype=np.float64)))
+    return values.numpy(), vectors.numpy()
+
+
 class Mixture:
     """A mixture of Gaussians per class, in the cosine basis of ``basis``.
 
@@ -54,7 +60,7 @@ class Mixture:
     ) -> None:
         self.basis = basis
         self.band = covariance.shape[-1]
-        values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
+        values, vectors = eigh(covariance)
         # Centres as seen from the class mean, in the eigenbasis of their class.
         offset = (
             np.asarray(centres, np.float64) - np.asarray(mean, np.float64)[:, None, : self.band]
@@ -68,7 +74,7 @@ class Mixture:
         self.vectors = tensor(vectors)
         self.offset = tensor(offset @ vectors)
         self.log_weights = torch.log(tensor(weights / weights.sum(1, keepdims=True)))
-        high, high_vectors = np.linalg.eigh(np.asarray(high_covariance, dtype=np.float64))
+        high, high_vectors = eigh(high_covariance)
         self.high_values = tensor(np.maximum(high, 0))
         self.high_vectors = tensor(high_vectors)
 

@@ -112,7 +112,7 @@ class Fixed:
 
 def check_each_image_decides_for_itself(step: Step) -> None:
     """Two of six images start where they must fail: alone or in a batch, all fare the same."""
-    model, _size, steps, _ = ROUND
+    model, _, steps, _ = ROUND
     force_at = model.force(1.0)
     x = model.draw(6, 1.0, np.random.default_rng(5))
     x[:2] *= 1e3

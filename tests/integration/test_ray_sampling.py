@@ -1,0 +1,164 @@
+"""Sampling on a real local Ray: the same bits as in one process, also when workers die."""
+
+import os
+import pickle
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.cluster_utils
+
+from dppm_model.errors import ModelError, SamplerError
+from sampler.pool import GenerateResult, generate
+from sampler.settings import SamplerSettings
+from tests.unit.sampler.mixture import ExactMixture, pictures
+
+pytestmark = pytest.mark.ray
+
+FAST = SamplerSettings(levels=4)
+
+
+class Slow(ExactMixture):
+    """Takes its time, and leaves the process ids of those who use it in a folder."""
+
+    pids: str
+
+    def denoise(self, x, sigma, y):
+        (Path(self.pids) / str(os.getpid())).touch()
+        time.sleep(0.02)
+        return super().denoise(x, sigma, y)
+
+
+def slow(pids: Path) -> Slow:
+    model = pictures()
+    result = Slow(model.shape, model.weights, model.means, model.covariances)
+    result.pids = str(pids)
+    pids.mkdir()
+    return result
+
+
+class Deadly(ExactMixture):
+    """Takes its process down at class 1."""
+
+    def denoise(self, x, sigma, y):
+        if int(y[0]) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().denoise(x, sigma, y)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    yield
+    assert not ray.is_initialized()
+
+
+def sample(path: Path, model: ExactMixture, out: Path, **changes: Any) -> GenerateResult:
+    if not path.exists():  # a second pickle of the same tensors may have other bytes
+        path.write_bytes(pickle.dumps(model))
+    arguments = {"per_class": 10, "seed": 1, "settings": FAST, "privacy": {}, "shard_size": 4}
+    return generate(path, out, **(arguments | {"loader": pickle.loads} | changes))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_ray_equals_local_bit_for_bit(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", pictures()
+    alone = sample(path, model, tmp_path / "local", workers=0)
+    together = sample(path, model, tmp_path / "ray", workers=2)
+    assert (together.images, together.made) == (alone.images, alone.made) == (30, 30)
+    assert files(tmp_path / "ray") == files(tmp_path / "local")
+    begun = time.monotonic()
+    assert sample(path, model, tmp_path / "ray", workers=2).made == 0
+    assert time.monotonic() - begun < 1  # nothing to do: Ray is not even started
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
+    path, pids, killed = tmp_path / "model", tmp_path / "pids", []
+    model = slow(pids)
+
+    def kill_one(done: int, total: int) -> None:
+        if 0 < done < total and not killed:
+            victim = next(int(p.name) for p in pids.iterdir())
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+
+    result = sample(path, model, tmp_path / "ray", workers=2, progress=kill_one)
+    assert killed
+    assert result.made == 30
+    assert len(list(pids.iterdir())) == 3  # two workers, and the one that took the dead one's place
+    sample(path, model, tmp_path / "local", workers=0)
+    assert files(tmp_path / "ray") == files(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_resumed_by_other_workers(tmp_path: Path) -> None:
+    def interrupt(done: int, _total: int) -> None:
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    path, model = tmp_path / "model", pictures()
+    with pytest.raises(KeyboardInterrupt):
+        sample(path, model, tmp_path / "out", workers=2, progress=interrupt)
+    assert not ray.is_initialized()
+    assert 0 < sample(path, model, tmp_path / "out", workers=1).made < 30
+    sample(path, model, tmp_path / "whole", workers=0)
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_refusals_of_workers_keep_their_words(tmp_path: Path) -> None:
+    broken = pictures()
+    broken.means[1] *= float("nan")
+    with pytest.raises(SamplerError, match=r"class-001-\d+.npz: .* not finite") as refusal:
+        sample(tmp_path / "broken", broken, tmp_path / "out", workers=1)
+    assert "sampler.step" in refusal.value.cure
+    model = pictures()
+    deadly = Deadly(model.shape, model.weights, model.means, model.covariances)
+    with pytest.raises(SamplerError, match=r"died 4 times at class-001-000000.npz"):
+        sample(tmp_path / "deadly", deadly, tmp_path / "away", workers=1)
+    with pytest.raises(ModelError):
+        generate(tmp_path / "no", tmp_path, per_class=1, seed=0, settings=FAST, privacy={})
+
+
+@pytest.mark.slow
+def test_a_ray_that_is_up_is_used_and_left_up(tmp_path: Path) -> None:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
+    try:
+        assert sample(tmp_path / "model", pictures(), tmp_path / "out").made == 30
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+def test_a_cluster_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    with socket.socket() as reserved:  # bound but not listening: nobody answers there
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        with pytest.raises(SamplerError, match=f"No Ray cluster answers at {address}"):
+            sample(tmp_path / "model", pictures(), tmp_path / "out", address=address)
+    with pytest.raises(SamplerError, match="Ray did not start"):
+        sample(tmp_path / "model", pictures(), tmp_path / "out", address="nonsense")
+
+
+@pytest.mark.slow
+def test_a_cluster_by_its_address(tmp_path: Path) -> None:
+    cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        result = sample(tmp_path / "model", pictures(), tmp_path / "out", address=cluster.address)
+    finally:
+        cluster.shutdown()
+    assert result.made == 30
+    sample(tmp_path / "model", pictures(), tmp_path / "local", workers=0)
+    assert files(tmp_path / "out") == files(tmp_path / "local")
