@@ -1,13 +1,12 @@
 """Flower's apps without Flower's processes: the same ServerApp and ClientApp, in one process.
 
-Messages are copied, as a network would, and answered by a small thread pool. Tests use it, and
-`dppm simulate backend=inprocess`.
+Messages are copied, as a network would, and answered one at a time when replies are asked for; no
+threads, so nothing can race. Tests use it, and `dppm simulate backend=inprocess`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
@@ -41,7 +40,6 @@ class InProcessGrid(Grid):
         nodes: int,
         run_config: dict[str, Any],
         *,
-        workers: int = 1,
         dropped: Iterable[int] = (),
     ) -> None:
         self._app = client_app
@@ -56,8 +54,7 @@ class InProcessGrid(Grid):
             )
             for i in range(nodes)
         }
-        self._pool = ThreadPoolExecutor(workers)
-        self._replies: dict[str, Future[Message]] = {}
+        self._waiting: dict[str, Message] = {}
 
     def set_run(self, run: Any) -> None:
         """Do nothing: there is one run."""
@@ -90,23 +87,20 @@ class InProcessGrid(Grid):
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid4())
             ids.append(message.metadata.message_id)
-            self._replies[ids[-1]] = self._pool.submit(self._answer, deepcopy(message))
+            self._waiting[ids[-1]] = deepcopy(message)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that are ready."""
-        done = [i for i in message_ids if i in self._replies and self._replies[i].done()]
-        return [self._replies.pop(i).result() for i in done]
+        """Answer one of the messages and return its reply."""
+        found = next((i for i in message_ids if i in self._waiting), None)
+        return [] if found is None else [self._answer(self._waiting.pop(found))]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Push, wait, pull."""
-        return [self._replies.pop(i).result(timeout) for i in self.push_messages(messages)]
-
-    def close(self) -> None:
-        """End the worker threads."""
-        self._pool.shutdown(cancel_futures=True)
+        """Push and pull all."""
+        del timeout
+        return [self._answer(self._waiting.pop(i)) for i in self.push_messages(messages)]
 
 
 def run_in_process(
@@ -115,17 +109,12 @@ def run_in_process(
     nodes: int,
     run_config: dict[str, Any],
     *,
-    workers: int = 1,
     dropped: Iterable[int] = (),
 ) -> None:
     """Run a ServerApp against ``nodes`` virtual nodes; exceptions come through."""
     # Flower stamps messages with the identity of the process's task; here one process plays all.
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    grid = InProcessGrid(client_app, nodes, run_config, workers=workers, dropped=dropped)
-    try:
-        server_app(
-            grid,
-            Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config),
-        )
-    finally:
-        grid.close()
+    context = Context(
+        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config
+    )
+    server_app(InProcessGrid(client_app, nodes, run_config, dropped=dropped), context)
