@@ -1,0 +1,58 @@
+"""Where a round's time goes at a site: reading, vectors, rotation, answers; and the whole round.
+
+    python -m tests.benchmarks.round RUN
+
+Plays site 0 of a simulated run once for every phase, with the run's own plan and model, on one
+thread. Beside it stands what the whole round took in the run (all sites, Flower included).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from client.site import Site
+from dppm_model.mechanism.coins import Coins
+from dppm_model.records.pixels import to_tensor
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_query
+from tests.benchmarks.record import record
+
+
+def main() -> None:
+    """Time the stages of `dppm_model.round.report` one by one."""
+    torch.set_num_threads(1)
+    run = Run(Path(sys.argv[1]))
+    plan, model = run.plan(), ScoreModel.load(run.model)
+    coins = Coins()
+    records = Site(run.sites / "0000", coins).records()
+    figures = {}
+    for phase in plan.phases:
+        marks = [time.perf_counter()]
+        index = coins.bernoulli(phase.sampling_numerator, len(records)).nonzero()[0]
+        x, y = to_tensor(records.pixels(index)), torch.from_numpy(records.labels[index])
+        marks.append(time.perf_counter())
+        query = build_query(phase.name, model)
+        total = query.clipped_sum(x, y, phase.grid, torch.Generator())
+        marks.append(time.perf_counter())
+        z = phase.rotation.rotate(total, b"benchmark")
+        marks.append(time.perf_counter())
+        phase.response.encode(z, phase.unit, coins)
+        marks.append(time.perf_counter())
+        whole = [line["seconds"] for line in run.rounds() if line["phase"] == phase.name]
+        stages = [b - a for a, b in pairwise(marks)]
+        figures[phase.name] = {
+            **dict(zip(("read", "vectors", "rotate", "answer"), stages, strict=True)),
+            "whole_round": min(whole),
+        }
+        print(phase.name, {k: round(v, 3) for k, v in figures[phase.name].items()})
+    record("round", {"sites": plan.sites, "phases": figures})
+
+
+if __name__ == "__main__":
+    main()
