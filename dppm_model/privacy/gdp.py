@@ -20,7 +20,6 @@ from dppm_model.privacy.tails import Law, binomial, convolve
 
 Array = NDArray[np.float64]
 
-_TOLERANCE = 2e-3  # how far a certified slope may lie above the best corner that was found
 _PROBABILITY_STEP = 2.0**-32  # probabilities of answers are multiples of this
 
 
@@ -30,36 +29,24 @@ def site_slope(m: int, theta: float) -> float:
 
     s = max over k = 1..m of m P[Bin(m-1, hi) = k-1] / I(P[Bin(m, hi) >= k]); Lemma 4 shows that the
     supremum over p is at p = hi. In logarithms, since tails go down to lo^m.
+
+    Raises
+    ------
+    PlanError
+        If m is not a whole number above zero, or theta is not in (0, 1/2).
     """
-    _check(m, theta)
+    _check_whole("responses", m)
+    _check_theta(theta)
     k = np.arange(0, m + 1, dtype=np.float64)
     log_hi, log_lo = math.log(0.5 + theta), math.log(0.5 - theta)
     log_pmf = gammaln(m + 1) - gammaln(k + 1) - gammaln(m - k + 1) + k * log_hi + (m - k) * log_lo
     at_least = np.logaddexp.accumulate(log_pmf[::-1])[::-1][1:]  # P[X >= k], k = 1..m
     below = np.logaddexp.accumulate(log_pmf)[:-1]  # P[X < k]
-    j = k[:-1]  # k - 1
-    log_a = (
-        math.log(m)
-        + (gammaln(m) - gammaln(j + 1) - gammaln(m - j))
-        + j * log_hi
-        + (m - 1 - j) * log_lo
-    )
+    log_a = log_pmf[1:] + np.log(k[1:] / (0.5 + theta))  # m P[Bin(m-1) = k-1] = k P[X = k] / hi
     z = ndtri_exp(np.minimum(at_least, below))
     log_i = -(z**2) / 2 - math.log(2 * math.pi) / 2
-    # Relative error of the lgamma pmf: 2e-13 at m = 200, 2e-9 at 1e6 (PROOF §5).
+    # Relative error of the log-gamma probabilities: 2e-13 at m = 200, 2e-9 at 1e6.
     return float(np.exp((log_a - log_i).max())) * (1 + 1e-8 + 1e-13 * m)
-
-
-def slope_of_law(y: Law, p: float, tau: float) -> float:
-    """Return max over k of P[Y = k-1] / I_tau(P[Y + Bern(p) >= k]) from above.
-
-    What was cut off is added to the numerator and left out of the tails; I_tau grows with the
-    smaller tail, so both push the ratio up.
-    """
-    below = np.append(0.0, np.cumsum(y.pmf[:-1]))  # P[Y <= k - 2]
-    at_least = np.append(np.cumsum(y.pmf[:0:-1])[::-1], 0.0)  # P[Y >= k], k - 1 = first, …
-    tail = np.minimum(at_least + p * y.pmf, below + (1 - p) * y.pmf)
-    return float(((y.pmf + 4 * y.cut) / concave(tail, tau)).max()) * (1 + 1e-7)
 
 
 def concave(g: Array, tau: float) -> Array:
@@ -71,6 +58,19 @@ def concave(g: Array, tau: float) -> Array:
     return result
 
 
+def slope_of_law(y: Law, p: float, tau: float) -> float:
+    """Return max over k of P[Y = k-1] / I_tau(P[Y + Bern(p) >= k]) from above.
+
+    What was cut off is added to the numerator and left out of the tails; I_tau grows with the
+    smaller tail, so both push the ratio up. A last entry stands for every k that was cut off.
+    """
+    pmf = np.append(y.pmf, 0.0)
+    below = np.append(0.0, np.cumsum(pmf[:-1]))  # P[Y <= k - 2], k - 1 = first, …
+    at_least = np.append(np.cumsum(pmf[:0:-1])[::-1], 0.0)  # P[Y >= k]
+    tail = np.minimum(at_least + p * pmf, below + (1 - p) * pmf)
+    return float(((pmf + 4 * y.cut) / concave(tail, tau)).max())
+
+
 def corner(a: int, b: int, theta: float, tau: float) -> float:
     """Bound the ratio with ``a`` other answers at hi and ``b`` at lo, the moved one at hi.
 
@@ -79,24 +79,31 @@ def corner(a: int, b: int, theta: float, tau: float) -> float:
     """
     eta = 1e-8 * tau
     law = convolve(binomial(a, 0.5 + theta, eta), binomial(b, 0.5 - theta, eta))
-    return slope_of_law(law, 0.5 + theta, tau)
+    # Covers the float error of the probabilities (4e-9 at M = 1e6) and of their running sums.
+    return slope_of_law(law, 0.5 + theta, tau) * (1 + 1e-7 + 1e-13 * (a + b))
 
 
 @lru_cache(maxsize=4096)
-def sum_slope(answers: int, theta: float, tau: float) -> float:
+def sum_slope(answers: int, theta: float, tau: float, tol: float = 2e-3) -> float:
     """Return s*_tau(M, theta) of Theorems 2 and 3, from above, by branch and bound over corners.
 
     A piece [a, b] of corners j (how many of the other answers are at hi) is bounded by one
     evaluation with a at hi, M - 1 - b at lo, and the rest left out. The piece with the largest
-    bound is halved until that bound is within 0.2 % of the best corner.
+    bound is halved until that bound is within ``tol`` of the best corner.
+
+    Raises
+    ------
+    PlanError
+        If M is not a whole number above zero, theta or tau not in (0, 1/2), or tau below 1e-290.
     """
-    _check(answers, theta)
-    if not 0 < tau < 0.5:
-        raise PlanError(f"phases[].tail is {tau}.", "Give a number in (0, 1/2).")
+    _check_whole("responses", answers)
+    _check_theta(theta)
+    if not 1e-290 <= tau < 0.5:  # below, the cuts of `corner` would underflow
+        raise PlanError(f"phases[].tail is {tau}.", "Give a number from 1e-290 to below 1/2.")
     last = answers - 1
     best = max(corner(0, last, theta, tau), corner(last, 0, theta, tau))
     pieces = [(-corner(0, 0, theta, tau), 0, last)]
-    while -pieces[0][0] > best * (1 + _TOLERANCE):
+    while -pieces[0][0] > best * (1 + tol):
         _, a, b = heapq.heappop(pieces)
         middle = (a + b) // 2
         for low, high in ((a, middle), (middle + 1, b)):
@@ -108,13 +115,6 @@ def sum_slope(answers: int, theta: float, tau: float) -> float:
     return max(best, -pieces[0][0])
 
 
-def _check(answers: int, theta: float) -> None:
-    if isinstance(answers, bool) or answers < 1:
-        raise PlanError(f"phases[].responses is {answers}.", "Ask at least once.")
-    if not 0 < theta < 0.5:
-        raise PlanError(f"phases[].truth_strength is {theta}.", "Give a number in (0, 1/2).")
-
-
 def probability_sensitivity(
     *, clip_norm: float, range_: float, truth_strength: float, dimension: int
 ) -> float:
@@ -122,18 +122,30 @@ def probability_sensitivity(
 
     min(theta C/R, 2 theta sqrt(D)), and sqrt(D) 2^-32 for rounding each probability to a multiple
     of 2^-32 (half a step each way, and a hair for computing it in float64).
+
+    Raises
+    ------
+    PlanError
+        If an argument is out of its range.
     """
-    for name, value in (("clip_norm", clip_norm), ("range", range_)):
-        if not (math.isfinite(value) and value > 0):
-            raise PlanError(f"phases[].{name} is {value}.", "Give a finite number above zero.")
-    _check(1, truth_strength)
+    _check_positive("clip_norm", clip_norm)
+    _check_positive("range", range_)
+    _check_theta(truth_strength)
+    _check_whole("dimension", dimension)
     moved = min(truth_strength * clip_norm / range_, 2 * truth_strength * math.sqrt(dimension))
     return moved * (1 + 1e-12) + math.sqrt(dimension) * _PROBABILITY_STEP * 1.001
 
 
 def mu_site(*, responses: int, truth_strength: float, sensitivity: float) -> float:
-    """Theorem 1: mu of one unsampled round for whoever sees one site's own report."""
-    return site_slope(responses, truth_strength + _PROBABILITY_STEP / 2) * sensitivity
+    """Theorem 1: mu of one unsampled round for whoever sees one site's own report.
+
+    Raises
+    ------
+    PlanError
+        If an argument is out of its range.
+    """
+    _check_positive("sensitivity", sensitivity)
+    return site_slope(responses, _widened(truth_strength)) * sensitivity
 
 
 def mu_secure_sum(
@@ -142,7 +154,36 @@ def mu_secure_sum(
     """Theorem 2: mu of one unsampled round for whoever sees the sum over honest sites only.
 
     At the cost of total variation 2 D tau per round (Theorem 3).
+
+    Raises
+    ------
+    PlanError
+        If an argument is out of its range.
     """
-    theta = truth_strength + _PROBABILITY_STEP / 2
+    _check_positive("sensitivity", sensitivity)
+    _check_whole("responses", responses)
+    _check_whole("honest_sites", honest_sites)
+    theta = _widened(truth_strength)
     total = responses * sum_slope(responses * honest_sites, theta, tau)
     return min(total, site_slope(responses, theta)) * sensitivity
+
+
+def _widened(theta: float) -> float:
+    """Rounding may carry a probability half a step beyond 1/2 + theta."""
+    _check_theta(theta)
+    return theta + _PROBABILITY_STEP / 2
+
+
+def _check_theta(theta: float) -> None:
+    if isinstance(theta, bool) or not 0 < theta < 0.5:
+        raise PlanError(f"phases[].truth_strength is {theta}.", "Give a number in (0, 1/2).")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+        raise PlanError(f"phases[].{name} is {value}.", "Give a finite number above zero.")
+
+
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PlanError(f"phases[].{name} is {value}.", "Give a whole number above zero.")
