@@ -67,7 +67,6 @@ def run_flower(
     nodes: int,
     run_config: dict[str, str],
     log: Path,
-    cpus_per_client: int = 1,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Run an app with ``nodes`` virtual SuperNodes on this machine and wait for its end.
@@ -109,7 +108,7 @@ def run_flower(
             settings = " ".join(f"{key}={_toml(value)}" for key, value in run_config.items())
             command = [
                 *(_tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
-                *("--federation-config", _federation(nodes, cpus_per_client)),
+                *("--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"),
                 *("--run-config", settings),
             ]
             with _process(command, home, environment, output) as run:
@@ -120,10 +119,6 @@ def run_flower(
                     raise FederationError(
                         f"`flwr run` ended with code {run.returncode}.", f"Read {log}."
                     )
-
-
-def _federation(nodes: int, cpus: int) -> str:
-    return f"num-supernodes={nodes} client-resources-num-cpus={cpus}"
 
 
 def _toml(value: str) -> str:

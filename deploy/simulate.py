@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -101,7 +102,7 @@ def prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
 def _run_name(folder: Path) -> str:
     """Name the run after its folder, and make it unique: sites remember names."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in folder.name)
-    return f"{safe[:40]}-{np.random.default_rng().integers(16**8):08x}"
+    return f"{safe[:40]}-{secrets.token_hex(4)}"
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from dppm_model.errors import ConfigError
 from dppm_model.plan import View
+from dppm_model.privacy.accountant import check_delta, check_epsilon
 
 CALIBRATIONS = ("noise", "rounds", "rate")
 
@@ -84,14 +84,8 @@ class PrivacyRequest:
             raise ConfigError(
                 f"privacy.noise_multiplier is {self.noise_multiplier}.", "Give a number above zero."
             )
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise ConfigError(
-                f"privacy.epsilon is {self.epsilon}.", "Give a finite number above zero."
-            )
-        if not 0 < self.delta < 1:
-            raise ConfigError(
-                f"privacy.delta is {self.delta}.", "Give a number in (0, 1), below 1/records."
-            )
+        check_epsilon(self.epsilon)
+        check_delta(self.delta)
         if self.view not in ("secure_sum", "site"):
             raise ConfigError(f"privacy.view is {self.view!r}.", "Use 'secure_sum' or 'site'.")
         if not 1 <= self.min_survivors <= self.sites:

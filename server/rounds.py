@@ -51,7 +51,7 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
     for index in range(first_phase, len(plan.phases)):
         phase = plan.phases[index]
         started_from = model.to_bytes()
-        learner = build_learner(phase.name, model, phase.records, seed)
+        learner = build_learner(phase.name, model, seed)
         first_round = 0
         if snapshot is not None and snapshot.phase == index:
             learner.load_state_dict(snapshot.learner)

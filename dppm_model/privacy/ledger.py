@@ -48,10 +48,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._verified = (
-            -1,
-            -1,
-        )  # (mtime_ns, size) of the file that the debits below were read from
+        self._verified = (-1, -1)  # (mtime_ns, size) of the file when it was last read
         self._debits: list[Debit] = []
         self._head = _GENESIS
 
@@ -103,13 +100,6 @@ class Ledger:
             self._read()
         return tuple(self._debits)
 
-    @property
-    def head(self) -> str:
-        """The digest of the last line: it commits to everything before."""
-        with self._locked():
-            self._read()
-        return self._head
-
     def debit(self, entry: Debit) -> bool:
         """Record ``entry`` durably; return False if this round of this plan is there already.
 
@@ -138,10 +128,6 @@ class Ledger:
             self._debits.append(entry)
             self._head, self._verified = _digest(line), (state.st_mtime_ns, state.st_size)
         return True
-
-    def costs(self, view: str) -> tuple[RoundCost, ...]:
-        """Return what the accountant composes, in the ``secure_sum`` or the ``site`` view."""
-        return costs_of(self.debits, view)
 
 
 def costs_of(debits: tuple[Debit, ...], view: str) -> tuple[RoundCost, ...]:

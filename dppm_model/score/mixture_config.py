@@ -12,6 +12,7 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.dct import Basis
+from dppm_model.score.settings import from_settings
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,7 @@ class MixtureConfig:
         ConfigError
             If a key is unknown or a value is out of range.
         """
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            known = ", ".join(f.name for f in fields(cls))
-            raise ConfigError(f"mixture.{unknown[0]} is not a setting.", f"Known are: {known}.")
-        return cls(**values)
+        return from_settings(cls, "mixture", values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that ``from_dict`` reads back."""

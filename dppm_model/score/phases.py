@@ -7,6 +7,9 @@ cancel, which lets their range, and with it the size of a report, be small.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from dppm_model.errors import ConfigError
 from dppm_model.score.components import ComponentsLearner, ComponentsQuery
 from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
@@ -15,7 +18,20 @@ from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.query import Learner, Query
 
-PHASES = ("means", "covariance", "components", "score")
+
+class _Kind(NamedTuple):
+    """The two halves of a kind of phase; a learner is made from the model and a public seed."""
+
+    query: Callable[[ScoreModel], Query]
+    learner: Callable[[ScoreModel, int], Learner]
+
+
+PHASES = {
+    "means": _Kind(MeansQuery, lambda model, _seed: MeansLearner(model)),
+    "covariance": _Kind(CovarianceQuery, lambda model, _seed: CovarianceLearner(model)),
+    "components": _Kind(ComponentsQuery, ComponentsLearner),
+    "score": _Kind(GradientQuery, GradientLearner),
+}
 
 
 def kind_of(phase: str) -> str:
@@ -31,19 +47,10 @@ def build_query(phase: str, model: ScoreModel) -> Query:
     ConfigError
         If there is no such phase.
     """
-    match kind_of(phase):
-        case "means":
-            return MeansQuery(model)
-        case "covariance":
-            return CovarianceQuery(model)
-        case "components":
-            return ComponentsQuery(model)
-        case "score":
-            return GradientQuery(model)
-    raise _unknown(phase)
+    return _kind(phase).query(model)
 
 
-def build_learner(phase: str, model: ScoreModel, records: int, seed: int) -> Learner:
+def build_learner(phase: str, model: ScoreModel, seed: int) -> Learner:
     """Build the server's learner of a phase that starts from ``model``.
 
     Parameters
@@ -52,8 +59,6 @@ def build_learner(phase: str, model: ScoreModel, records: int, seed: int) -> Lea
         Its name, ``kind`` or ``kind-anything`` with a kind of ``PHASES``.
     model
         All that was released before; its ``meta`` holds the configurations.
-    records
-        The public number of records of the federation (a divisor, never a count of data).
     seed
         Seed of the learner's public randomness (first component centres, first weights).
 
@@ -62,17 +67,10 @@ def build_learner(phase: str, model: ScoreModel, records: int, seed: int) -> Lea
     ConfigError
         If there is no such phase.
     """
-    match kind_of(phase):
-        case "means":
-            return MeansLearner(model)
-        case "covariance":
-            return CovarianceLearner(model)
-        case "components":
-            return ComponentsLearner(model, seed)
-        case "score":
-            return GradientLearner(model, seed)
-    raise _unknown(phase)
+    return _kind(phase).learner(model, seed)
 
 
-def _unknown(phase: str) -> ConfigError:
-    return ConfigError(f"phases[].name is {phase!r}.", f"Use one of: {', '.join(PHASES)}.")
+def _kind(phase: str) -> _Kind:
+    if (kind := kind_of(phase)) not in PHASES:
+        raise ConfigError(f"phases[].name is {phase!r}.", f"Use one of: {', '.join(PHASES)}.")
+    return PHASES[kind]

@@ -21,6 +21,7 @@ from torch.nn import functional as f
 
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.gradients import Gradients
+from dppm_model.score.settings import from_settings
 
 SIGMA_DATA = 0.5  # EDM's, for images in [-1, 1]
 _MOST_CELLS = 8  # images are folded until they are at most this many cells a side
@@ -77,10 +78,7 @@ class ResidualConfig:
         ConfigError
             If a key is unknown or a value is out of range.
         """
-        if unknown := sorted(set(values) - {x.name for x in fields(cls)}):
-            known = ", ".join(x.name for x in fields(cls))
-            raise ConfigError(f"residual.{unknown[0]} is not a setting.", f"Known are: {known}.")
-        return cls(**values)
+        return from_settings(cls, "residual", values)
 
 
 class Block(nn.Module):

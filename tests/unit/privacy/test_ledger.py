@@ -8,7 +8,7 @@ import pytest
 
 from dppm_model.errors import LedgerError
 from dppm_model.privacy.accountant import RoundCost
-from dppm_model.privacy.ledger import Debit, Ledger
+from dppm_model.privacy.ledger import Debit, Ledger, costs_of
 
 DEBIT = Debit("run", "plan", "score", 0, 0.5, 2.0, 0.1, 1e-20)
 
@@ -22,8 +22,8 @@ def _fill(path: Path, rounds: int = 4) -> Ledger:
 
 def test_equal_rounds_are_gathered_in_both_views(tmp_path: Path) -> None:
     ledger = _fill(tmp_path / "ledger.jsonl")
-    assert ledger.costs("site") == (RoundCost(2.0, 0.1, 4),)
-    assert ledger.costs("secure_sum") == (RoundCost(0.5, 0.1, 4, 4e-20),)
+    assert costs_of(ledger.debits, "site") == (RoundCost(2.0, 0.1, 4),)
+    assert costs_of(ledger.debits, "secure_sum") == (RoundCost(0.5, 0.1, 4, 4e-20),)
 
 
 def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -> None:

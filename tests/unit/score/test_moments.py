@@ -55,7 +55,7 @@ def ask(
 
 
 def learner(kind: str, model: ScoreModel) -> Learner:
-    return build_learner(kind, model, records=600, seed=3)
+    return build_learner(kind, model, seed=3)
 
 
 def trained(components: int = 2) -> ScoreModel:
@@ -148,7 +148,7 @@ def test_unknown_phases_are_refused() -> None:
     with pytest.raises(ConfigError, match="median"):
         build_query("median", initial())
     with pytest.raises(ConfigError, match="median"):
-        build_learner("median", initial(), 1, 0)
+        build_learner("median", initial(), 0)
 
 
 # --- the server's estimates ---------------------------------------------------------------------
