@@ -33,7 +33,7 @@ test: lint ## Lint, then the fast tests (unit, privacy, one round each through F
 	$(BIN)/pytest $(ARGS)
 
 test-all: lint ## Also the slow statistical, training and fault tests
-	$(BIN)/pytest -m "" $(ARGS)
+	$(BIN)/pytest -m "" --hypothesis-profile=explore $(ARGS)
 
 bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
 	@for name in encode gradients; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done

@@ -6,8 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from dppm_model.records.shards import write_records
+
+# `make test` draws the same examples every time; `make test-all` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile("repeatable")
 
 TINY = [
     *("data=tiny", "sites=3", "backend=inprocess", "privacy.epsilon=8"),

@@ -1,5 +1,6 @@
 """The planner: meets the target from below, spends it well, and refuses what cannot be."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from dppm_model.planner import (
     make_plan,
     split,
 )
+from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 
 PRIVACY = PrivacyRequest(
@@ -28,13 +30,13 @@ SUMS = PhaseRequest("sums", 5000, 1.0, 1.0, 1, 0.4, 0.02)
 STEPS = PhaseRequest("steps", 20_000, 1.0, 0.03, 50, 0.6, 0.5)
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 3.0, 12.0])
+@pytest.mark.parametrize("target", [0.5, 3.0, 12.0])
 @pytest.mark.parametrize("view", ["secure_sum", "site"])
-def test_the_target_is_met_from_below_at_little_loss(epsilon: float, view: str) -> None:
-    privacy = replace(PRIVACY, epsilon=epsilon, view=view)  # type: ignore[arg-type]
+def test_the_target_is_met_from_below_at_little_loss(target: float, view: str) -> None:
+    privacy = replace(PRIVACY, epsilon=target, view=view)  # type: ignore[arg-type]
     plan = make_plan(privacy, [SUMS, STEPS], run="x")
     found = dict(zip(("secure_sum", "site"), epsilons(plan), strict=True))
-    assert 0.985 * epsilon < found[view] <= epsilon
+    assert 0.985 * target < found[view] <= target
     assert found["secure_sum"] <= found["site"]
     for phase in plan.phases:
         assert loss_of(phase, view) <= MOST_LOSS  # type: ignore[arg-type]
@@ -59,10 +61,19 @@ def test_fewer_honest_sites_cost_noise() -> None:
     assert half.mu_secure_sum <= all_honest.mu_secure_sum * 1.001
 
 
+@pytest.mark.parametrize(("rate", "rounds"), [(1.0, 4), (0.5, 10), (0.03, 450), (0.01, 1000)])
+@pytest.mark.parametrize("total", [0.3, 1.0, 1.9])
+def test_a_share_is_what_the_phase_costs(rate: float, rounds: int, total: float) -> None:
+    """Alone, a phase with the whole budget costs about what one unsampled round of it would."""
+    (mu,) = split(total, [replace(STEPS, sampling_rate=rate, rounds=rounds)])
+    whole = epsilon([RoundCost(total, 1.0, 1)], 1e-5)
+    assert whole * 0.999 <= epsilon([RoundCost(mu, rate, rounds)], 1e-5) < 1.4 * whole
+
+
 def test_shares_split_the_cost() -> None:
     sums, steps = split(1.0, [SUMS, STEPS])
     assert sums**2 == pytest.approx(0.4)
-    assert 50 * (0.03 * steps) ** 2 == pytest.approx(0.6)
+    assert 50 * 0.03**2 * math.expm1(steps**2) == pytest.approx(0.6)
 
 
 def test_calibration_by_rounds_and_by_rate() -> None:
