@@ -42,9 +42,7 @@ def split(total_mu: float, phases: Sequence[PhaseRequest]) -> list[float]:
     the split rests on it; what is spent is composed exactly.
     """
     shares = sum(p.share for p in phases)
-    return [
-        _mu_of_cost(total_mu**2 * p.share / shares / p.rounds, p.sampling_rate) for p in phases
-    ]
+    return [_mu_of_cost(total_mu**2 * p.share / shares / p.rounds, p.sampling_rate) for p in phases]
 
 
 def _mu_of_cost(cost: float, rate: float) -> float:

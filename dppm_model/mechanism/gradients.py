@@ -1,98 +1,268 @@
-"""Per-record gradients: one vector a record, clipped and summed on the integer grid.
+"""Per-record gradients of a network's loss, clipped one by one and summed on the integer grid.
 
-`torch.func.vmap` of `grad` in chunks: on CPU it costs little more than the plain gradient of a
-batch, and less than Opacus' hooks (tests/benchmarks/gradients.py). Opacus serves as the validator
-and, in the tests, as a second opinion.
+Two ways lead to the same numbers:
+
+- ``vmap``: `torch.func.vmap(grad)`, for any network.
+- ``factors``: for networks whose parameters all stand in ``Linear`` and ``Conv2d`` layers. Such a
+  layer's gradient for one record is a sum over its T places (pixels, noise draws) of outer
+  products, ``sum_t b_t a_tᵀ`` with a_t the layer's input and b_t the loss's derivative by its
+  output. One ordinary batched backward pass gives all b (Goodfellow 2015). With many places one
+  batched matrix product per layer forms all records' gradients; with few they are never formed
+  (`dppm_model.mechanism.gram`).
+
+Frozen parameters (``requires_grad`` false) are public and get no gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
 from dppm_model.errors import ModelError
+from dppm_model.mechanism.chunks import fixed_chunks
+from dppm_model.mechanism.gram import Factors, factored_sum
+from dppm_model.mechanism.grid import Grid
 
-CHUNK = 64  # records per vmap: the fastest of 8 to 64 in tests/benchmarks/gradients.py
+# losses(network, *inputs) -> (n,): the loss of each record. Every input has the records in its
+# first axis; rows of what the network is given belong to records in order (n·K rows, K a record).
+Losses = Callable[..., torch.Tensor]
+Method = Literal["vmap", "factors"]
+Layer = nn.Linear | nn.Conv2d
 
-# loss(module, *record) -> scalar; every tensor of `record` is one record's, without a batch axis
-Loss = Callable[..., torch.Tensor]
+CHUNK = 64  # records a time, see tests/benchmarks/gradients.py
+_ROUNDING = 20  # operations that rounding a coordinate costs, about
 
 
-class Gradients:
-    """Per-record gradients of a module whose trainable parameters are one flat vector.
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that get a gradient, in the order of `nn.Module.parameters`."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def method_for(network: nn.Module) -> Method:
+    """Return ``factors`` if all trainable parameters belong to its layers, else ``vmap``."""
+    own = [p for layer in _layers(network) for p in layer.parameters() if p.requires_grad]
+    every = list(trainable(network).values())
+    same = len(own) == len(every) and all(p is q for p, q in zip(own, every, strict=True))
+    return "factors" if same else "vmap"
+
+
+def clipped_sum(
+    network: nn.Module,
+    losses: Losses,
+    inputs: Sequence[torch.Tensor],
+    grid: Grid,
+    scale: float = 1.0,
+    method: Method | None = None,
+) -> NDArray[np.int64]:
+    """Sum the records' gradients, each clipped to ``grid.clip_norm`` and rounded to integers.
 
     Parameters
     ----------
-    module
-        The network; parameters with ``requires_grad=False`` are public and get no gradient.
-    loss
-        ``loss(network, *record)``, where ``network(...)`` calls the module.
+    network, losses, inputs
+        See `Losses`; n may be 0.
+    grid
+        Clip norm and integer grid.
+    scale
+        A record's vector is its gradient times this public number.
+    method
+        Forces a method; chosen by `method_for` if not given.
+
+    Returns
+    -------
+    (d,) int64, in the order of `trainable`, each parameter flattened.
     """
-
-    def __init__(self, module: nn.Module, loss: Loss) -> None:
-        self.module = module
-        self.names = [name for name, p in module.named_parameters() if p.requires_grad]
-        shapes = dict(module.named_parameters())
-        self.shapes = [shapes[name].shape for name in self.names]
-        self.sizes = [shape.numel() for shape in self.shapes]
-
-        def record_loss(flat: torch.Tensor, *record: torch.Tensor) -> torch.Tensor:
-            weights = self.unflatten(flat)
-            return loss(lambda *inputs: functional_call(module, weights, inputs), *record)
-
-        self._of_one = grad(record_loss)
-
-    @property
-    def dimension(self) -> int:
-        """Number of trainable parameters, d."""
-        return sum(self.sizes)
-
-    def unflatten(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Name the pieces of a flat parameter vector (d,)."""
-        pieces = torch.split(flat, self.sizes)
-        return {n: p.reshape(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
-
-    def flatten(self) -> torch.Tensor:
-        """Return the module's own trainable parameters as one vector (d,)."""
-        parameters = dict(self.module.named_parameters())
-        return torch.cat([parameters[name].detach().flatten() for name in self.names])
-
-    def per_record(self, flat: torch.Tensor, *records: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the gradients (b, d) of chunks of records; ``records`` are (n, ...) tensors."""
-        batched = vmap(self._of_one, in_dims=(None, *[0] * len(records)))
-        for chunk in zip(*(torch.split(r, CHUNK) for r in records), strict=True):
-            if len(chunk[0]):  # a Poisson sample may be empty
-                yield batched(flat, *chunk)
+    grid = replace(grid, clip_norm=grid.clip_norm / scale)
+    total = torch.zeros(sum(p.numel() for p in trainable(network).values()), dtype=torch.int64)
+    if not len(inputs[0]):
+        return total.numpy()
+    for chunk in fixed_chunks(inputs, CHUNK):
+        if (method or method_for(network)) == "vmap":
+            total += torch.from_numpy(grid.sum([_vmap(network, losses, chunk)]))
+            continue
+        factors = _factors(network, losses, chunk)
+        if _few_places(factors):
+            added = torch.cat([m.flatten() for m in factored_sum(factors, grid)])
+        else:
+            added = torch.from_numpy(grid.sum([_rows(factors)]))
+        total += _in_order(network, added[None])[0].to(torch.int64)
+    return total.numpy()
 
 
-def refuse_mixing(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Refuse a network in which one record's output depends on another record.
+def per_record(
+    network: nn.Module,
+    losses: Losses,
+    inputs: Sequence[torch.Tensor],
+    method: Method | None = None,
+) -> torch.Tensor:
+    """Return the records' gradients, (n, d), in the order of `trainable`; see `clipped_sum`."""
+    if (method or method_for(network)) == "vmap":
+        return _vmap(network, losses, inputs)
+    return _in_order(network, _rows(_factors(network, losses, inputs)))
+
+
+def require_separate_records(
+    network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]
+) -> None:
+    """Refuse a network in which one record's gradient depends on another record.
 
     Parameters
     ----------
-    module
-        Checked layer by layer with Opacus' `ModuleValidator`.
-    forward
-        Maps a batch (n,) of record numbers to outputs (n, ...); checked by changing one record.
+    network, losses, inputs
+        As for `clipped_sum`, with at least two public (for instance random) records.
 
     Raises
     ------
     ModelError
-        Naming the layer; a per-record clip means nothing where records mix.
+        If a layer is known to mix records or to keep statistics of them (Opacus' list), or if the
+        gradient of the first record changes with the others.
     """
-    from opacus.validators import ModuleValidator
+    from opacus.validators import ModuleValidator  # slow to import, and only needed here
 
-    if errors := ModuleValidator.validate(module, strict=False):
-        raise ModelError(
-            f"The network mixes records: {errors[0]}", "Use GroupNorm or LayerNorm, not BatchNorm."
+    cure = "Use layers that see one record at a time (GroupNorm instead of BatchNorm)."
+    if errors := ModuleValidator.validate(network):
+        raise ModelError(f"The network cannot be trained under privacy: {errors[0]}.", cure)
+
+    def first(*rows: torch.Tensor) -> torch.Tensor:
+        loss = losses(network, *rows)[0]
+        found = torch.autograd.grad(
+            loss, list(trainable(network).values()), allow_unused=True, materialize_grads=True
         )
-    together = forward(torch.tensor([0, 1, 2]))
-    changed = forward(torch.tensor([0, 1, 3]))
-    if not torch.allclose(together[:2], changed[:2], atol=1e-5):
-        raise ModelError(
-            "The network mixes records: changing one changed another's output.",
-            "Normalise within a record only.",
-        )
+        return torch.cat([g.flatten() for g in found])
+
+    alone, together = first(*(x[:1] for x in inputs)), first(*inputs)
+    if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5 * float(alone.abs().max())):
+        raise ModelError("The network mixes records: one changes the gradient of another.", cure)
+
+
+def _vmap(network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Per-record gradients (n, d) of any network."""
+    parameters = {name: p.detach() for name, p in trainable(network).items()}
+
+    def loss(values: dict[str, torch.Tensor], *record: torch.Tensor) -> torch.Tensor:
+        return losses(_with(network, values), *(x[None] for x in record))[0]
+
+    axes = (None, *(0 for _ in inputs))
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=axes)(parameters, *inputs)
+    return torch.cat([g.flatten(1) for g in gradients.values()], dim=1)
+
+
+def _layers(network: nn.Module) -> Iterator[Layer]:
+    """Layers that `_factors` can do, in the order of their parameters."""
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            yield module
+        elif type(module) is nn.Conv2d:
+            same = tuple(k // 2 for k in module.kernel_size)
+            plain = (module.stride, module.dilation, module.groups) == ((1, 1), (1, 1), 1)
+            if plain and module.padding == same and module.padding_mode == "zeros":
+                yield module
+
+
+def _factors(
+    network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the factors a (n, T, in) and b (n, T, out) of each trainable parameter, in order.
+
+    A bias is a weight whose input is one. Windows of a convolution are in the order of `_patches`.
+    """
+    n = len(inputs[0])
+    layers = [x for x in _layers(network) if any(p.requires_grad for p in x.parameters())]
+    calls: dict[Layer, list[tuple[torch.Tensor, torch.Tensor]]] = {x: [] for x in layers}
+
+    def keep(layer: Layer, args: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        # All parameters are constants here, so that the backward pass computes derivatives by
+        # layers' outputs only; the first layer's output has to begin the graph.
+        out = out if out.requires_grad else out.requires_grad_()
+        calls[layer].append((args[0].detach(), out))
+        return out
+
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        constants = {name: p.detach() for name, p in network.named_parameters()}
+        total = losses(_with(network, constants), *inputs).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outs = [out for layer in layers for _, out in calls[layer]]
+    slopes = iter(torch.autograd.grad(total, outs, allow_unused=True, materialize_grads=True))
+    found = []
+    for layer in layers:
+        a, b = _joined([_factor(layer, a, next(slopes), n) for a, _ in calls[layer]])
+        if layer.weight.requires_grad:
+            found.append((a, b))
+        if layer.bias is not None and layer.bias.requires_grad:
+            found.append((b.new_ones((*b.shape[:2], 1)), b))
+    return found
+
+
+def _rows(factors: Factors) -> torch.Tensor:
+    """Form the per-record gradients (n, d)."""
+    return torch.cat([torch.bmm(b.transpose(1, 2), a).flatten(1) for a, b in factors], dim=1)
+
+
+def _few_places(factors: Factors) -> bool:
+    """Whether the Gram trick takes fewer operations than forming and rounding the gradients."""
+    gram = sum(4 * a.shape[1] ** 2 * (a.shape[2] + b.shape[2]) for a, b in factors)
+    rows = sum(a.shape[2] * b.shape[2] * (a.shape[1] + _ROUNDING) for a, b in factors)
+    return gram < rows
+
+
+def _joined(pairs: Factors) -> tuple[torch.Tensor, torch.Tensor]:
+    """Join the places of a layer that was called several times; most are called once."""
+    if len(pairs) == 1:
+        return pairs[0]
+    return torch.cat([a for a, _ in pairs], dim=1), torch.cat([b for _, b in pairs], dim=1)
+
+
+def _factor(
+    layer: Layer, a: torch.Tensor, b: torch.Tensor, n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring a layer's input and slope to (n, T, in) and (n, T, out)."""
+    if isinstance(layer, nn.Conv2d):
+        a, b = _patches(a, *layer.kernel_size), b.permute(0, 2, 3, 1)
+    return a.reshape(n, -1, a.shape[-1]), b.reshape(n, -1, b.shape[-1])
+
+
+def _patches(a: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return the zero-padded window around each place: (n, C, H, W) -> (n, H, W, rows·columns·C).
+
+    Channels come last, so that a row of a window is one run of memory (6 times faster here than
+    `torch.nn.functional.unfold`).
+    """
+    n, channels, height, width = a.shape
+    around = (0, 0, columns // 2, columns // 2, rows // 2, rows // 2)
+    padded = nn.functional.pad(a.permute(0, 2, 3, 1), around).contiguous()
+    image, row, place, _ = padded.stride()
+    windows = padded.as_strided(
+        (n, height, width, rows, columns * channels), (image, row, place, row, 1)
+    )
+    return windows.reshape(n, height, width, rows * columns * channels)
+
+
+def _in_order(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """Bring convolutions' blocks of rows (n, d) from (out, kh, kw, in) to (out, in, kh, kw)."""
+    blocks, start = [], 0
+    for p in trainable(network).values():
+        block = rows[:, start : start + p.numel()]
+        start += p.numel()
+        if p.ndim == 4:
+            out, channels, height, width = p.shape
+            block = block.reshape(-1, out, height, width, channels).permute(0, 1, 4, 2, 3)
+        blocks.append(block.flatten(1))
+    return torch.cat(blocks, dim=1)
+
+
+def _with(network: nn.Module, values: dict[str, torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return the network as a function, with these values for its parameters."""
+
+    def call(*args: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.func.functional_call(network, values, args)
+        return out
+
+    return call

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_HAIR = 1 - 2.0**-20  # float32 may get norms and products wrong in the last bits
+_HAIR = 1 - 2.0**-20  # float arithmetic may get norms and products wrong in the last bits
+_CACHED_ELEMENTS = 1 << 17  # of a block of rows: five passes over it stay in the cache
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,26 @@ class Grid:
         Parameters
         ----------
         vectors
-            (n, d) float32.
+            (n, d) float32 (in float64 no square of theirs overflows).
 
         Returns
         -------
         (n, d) float64 holding integers; each row's norm is at most `steps`, exactly. Sums of fewer
         than 2^29 of them are exact, in any order.
         """
-        longest = vectors.abs().amax(dim=1, keepdim=True)
-        finite = torch.isfinite(longest)
-        # Divided by the largest entry first: squares of huge entries would overflow.
-        longest = longest.clamp(min=1e-30)
-        direction = vectors / longest
-        norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        shortened = direction * (self.steps * _HAIR / torch.maximum(norm, self.clip_norm / longest))
-        rounded = torch.where(finite, shortened, 0.0).trunc().double()
-        fits = rounded.square().sum(dim=1, keepdim=True) <= float(self.steps) ** 2
-        return torch.where(fits, rounded, 0.0)
+        rows = vectors.to(torch.float64, copy=True)
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        rows.mul_(self.steps * _HAIR / norm.clamp(min=self.clip_norm)).trunc_()
+        # Up to 2^53 the sum of squares is exact, and a sum above G² has a root above G.
+        fits = torch.linalg.vector_norm(rows, dim=1, keepdim=True) <= self.steps
+        return rows.masked_fill_(~fits, 0.0)
 
     def sum(self, chunks: Iterable[torch.Tensor]) -> NDArray[np.int64]:
         """Sum the quantised rows of all chunks, (n_i, d) each, at least one: (d,) int64."""
-        total: torch.Tensor = sum(self.quantise(chunk).sum(dim=0) for chunk in chunks)  # type: ignore[assignment]
+        total = torch.zeros((), dtype=torch.float64)
+        for chunk in chunks:
+            for rows in torch.split(chunk, max(1, _CACHED_ELEMENTS // chunk.shape[1])):
+                total = total + self.quantise(rows).sum(dim=0)
         return total.to(torch.int64).numpy()
 
     def to_float(self, total: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,179 +1,199 @@
-"""The ``score`` phase: gradient rounds of the residual network."""
+"""The ``score`` phase: private gradient steps of the residual network.
+
+A record answers the gradient of its denoising loss, scaled so that the plan's clip norm is 1. The
+scale is public: it comes from images drawn from the closed form that was released before, never
+from records. The server takes the noisy mean gradient to Adam.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as f
 
-from dppm_model.mechanism.gradients import Gradients, refuse_mixing
+from dppm_model.mechanism.chunks import fixed_chunks
+from dppm_model.mechanism.gradients import (
+    CHUNK,
+    clipped_sum,
+    per_record,
+    require_separate_records,
+)
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.loss import denoising_losses, questions
+from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.residual import ResidualConfig, build
+from dppm_model.score.networks import build_network, first_weights, set_weights
+from dppm_model.score.residual_config import ResidualConfig
 
-_CHUNK = 256  # records whose base denoiser is evaluated at once
-_BETA1, _BETA2, _ADAM_EPS = 0.9, 0.99, 1e-12
-_CALIBRATION_IMAGES = 128
+_BETA1, _BETA2, _TINY = 0.9, 0.99, 1e-12  # Adam (Kingma and Ba 2015)
+_PUBLIC_RECORDS = 256  # images of the closed form that set the gradient scale
+_RESCALE = 10  # rounds between two looks at the gradient scale
+_LEAST_RATE = 0.1  # of the learning rate, at the end of the cosine
+
+
+_closed_form: dict[bytes, Mixture] = {}  # the last one used
+
+
+def closed_form(model: ScoreModel) -> Mixture:
+    """Return the model's mixture, built once for all rounds of a phase.
+
+    Every round brings a new model with the same closed form, whose eigen-decompositions take as
+    long as the gradients of a hundred records.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(model.arrays):
+        if name.startswith("mixture."):
+            digest.update(model.arrays[name].tobytes())
+    key = digest.digest()
+    if key not in _closed_form:
+        _closed_form.clear()
+        _closed_form[key] = model.mixture
+    return _closed_form[key]
 
 
 class GradientQuery:
-    """A record's vector: the gradient of its denoising loss, averaged over K noise draws."""
+    """A record's scaled gradient; see `dppm_model.score.query.Query`."""
 
     def __init__(self, model: ScoreModel) -> None:
-        self.model = model
+        self._model = model
         self.config = ResidualConfig.from_dict(model.meta.get("residual", {}))
-        self.scale = float(model.arrays.get("residual.scale", np.ones(1))[0])
+        self.band, self.network = build_network(self.config, model.shape, model.classes)
+        if "residual.weights" in model.arrays:  # before the phase only `dimension` can be asked
+            set_weights(self.network, model.arrays["residual.weights"])
 
     @cached_property
-    def gradients(self) -> Gradients:
-        """The network's per-record gradients."""
-        return build(self.model.shape, self.model.classes, self.model.meta.get("residual", {}))
+    def mixture(self) -> Mixture:
+        """The closed form below the network."""
+        return closed_form(self._model)
 
     @property
-    def weights(self) -> torch.Tensor:
-        """The present weights (d,)."""
-        stored = self.model.arrays.get("residual.weights")
-        return self.gradients.flatten() if stored is None else torch.from_numpy(np.array(stored))
+    def scale(self) -> float:
+        """What a gradient is multiplied with before it is clipped."""
+        return self._model.arrays["residual.scale"].item()  # type: ignore[no-any-return]
 
     @property
     def dimension(self) -> int:
-        """Number of trainable parameters."""
-        return self.gradients.dimension
+        """Number of weights d."""
+        return sum(p.numel() for p in self.network.parameters())
 
     def clipped_sum(
         self, x: torch.Tensor, y: torch.Tensor, grid: Grid, generator: torch.Generator
     ) -> NDArray[np.int64]:
-        """Sum the clipped integer gradients; see `Query`."""
-        total = torch.zeros(self.dimension, dtype=torch.float64)
-        flat = self.weights
-        for records, labels in zip(torch.split(x, _CHUNK), torch.split(y, _CHUNK), strict=True):
-            for vectors in self.gradients.per_record(flat, *self.draw(records, labels, generator)):
-                total += grid.quantise(vectors * self.scale).sum(dim=0)
-        return total.to(torch.int64).numpy()
+        """Sum the records' clipped gradients; ``generator`` draws noise levels and noise."""
+        total = np.zeros(self.dimension, dtype=np.int64)
+        for images, labels in fixed_chunks((x, y), CHUNK):
+            inputs = self.questions(images, labels, generator)
+            total += clipped_sum(self.network, denoising_losses, inputs, grid, self.scale)
+        return total
 
-    def draw(
+    def questions(
         self, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, ...]:
-        """Draw K noisy versions of each record and what the loss needs of them.
-
-        Returns
-        -------
-        target, noisy, base (n, K, C, H, W), sigma (n, K), one-hot labels (n, classes).
-        """
-        n, draws = len(x), self.config.draws
-        low, high = math.log(self.config.sigma_low), math.log(self.config.sigma_high)
-        sigma = torch.exp(low + (high - low) * torch.rand(n * draws, generator=generator))
-        clean = x.repeat_interleave(draws, dim=0)
-        labels = y.repeat_interleave(draws)
-        noise = torch.randn(clean.shape, generator=generator)
-        noisy = clean + sigma[:, None, None, None] * noise
-        if n:
-            base = self.model.mixture.denoise(noisy, sigma, labels)
-            target = (clean - base) / self.model.posterior_std(sigma)
-        else:
-            base = target = noisy
-
-        def grouped(t: torch.Tensor) -> torch.Tensor:
-            return t.reshape(n, draws, *t.shape[1:])
-
-        onehot = f.one_hot(y, self.model.classes).float()
-        return grouped(target), grouped(noisy), grouped(base), grouped(sigma), onehot
+        """Draw noise for records; see `dppm_model.score.loss.questions`."""
+        return questions(x, y, self.mixture, self.band, self.config, generator)
 
 
 class GradientLearner:
-    """Adam on the estimated gradients, warm-up and cosine, averaged weights."""
+    """Adam on the private gradient; see `dppm_model.score.query.Learner`.
+
+    Parameters
+    ----------
+    model
+        The closed form, and weights if an earlier ``score`` phase left some.
+    seed
+        Seed of the first weights and of the images that set the gradient scale.
+
+    Raises
+    ------
+    ModelError
+        If the network mixes records.
+    """
 
     def __init__(self, model: ScoreModel, seed: int) -> None:
-        query = GradientQuery(model)
-        self._config = query.config
-        self._check(query)
-        weights = query.weights.double().numpy()
-        self._model = model
-        self._scale = self._calibrate(model, query, seed)
+        self._seed = seed
+        self.config = ResidualConfig.from_dict(model.meta.get("residual", {}))
+        meta = {**model.meta, "residual": self.config.to_dict()}
+        arrays = dict(model.arrays)
+        if "residual.weights" not in arrays:
+            network = build_network(self.config, model.shape, model.classes)[1]
+            arrays["residual.weights"] = first_weights(network, seed).numpy()
+            arrays["residual.ema"] = arrays["residual.weights"]
+        arrays["residual.scale"] = np.ones(1)
+        self._model = ScoreModel(meta, arrays)
+        d = len(arrays["residual.weights"])
         self._round = 0
-        self._weights, self._ema = weights.copy(), weights.copy()
-        self._first, self._second = np.zeros_like(weights), np.zeros_like(weights)
-
-    @staticmethod
-    def _check(query: GradientQuery) -> None:
-        shape, classes = query.model.shape, query.model.classes
-        images = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
-        onehot = torch.eye(classes)[torch.zeros(4, dtype=torch.int64)]
-        # The last layer starts at zero, so look at a network whose weights are all alive.
-        alive = torch.randn(query.dimension, generator=torch.Generator().manual_seed(1)) / 10
-        weights = query.gradients.unflatten(alive)
-
-        def forward(index: torch.Tensor) -> torch.Tensor:
-            inputs = (images[index], images[index], torch.ones(len(index)), onehot[index])
-            out: torch.Tensor = torch.func.functional_call(query.gradients.module, weights, inputs)
-            return out
-
-        refuse_mixing(query.gradients.module, forward)
-
-    @staticmethod
-    def _calibrate(model: ScoreModel, query: GradientQuery, seed: int) -> float:
-        """Choose the scale that brings the clip to `clip_share` of the median norm.
-
-        Measured on images drawn from the released closed form, so it costs no privacy.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        y = torch.arange(_CALIBRATION_IMAGES) % model.classes
-        x = model.mixture.sample(y, generator).clamp(-1, 1)
-        flat = query.weights
-        norms = [
-            torch.linalg.vector_norm(v, dim=1)
-            for v in query.gradients.per_record(flat, *query.draw(x, y, generator))
-        ]
-        return 1 / (query.config.clip_share * float(torch.cat(norms).median()))
+        self._first_moment, self._second_moment = np.zeros(d), np.zeros(d)
+        query = self.query()
+        require_separate_records(query.network, denoising_losses, self._public(query, 4))
+        self._rescale()
 
     def query(self) -> GradientQuery:
-        """Ask for gradients at the present weights."""
-        return GradientQuery(self.result())
+        """Ask for the gradient at the present weights."""
+        return GradientQuery(self._model)
 
     def step(self, estimate: NDArray[np.float64], std: float) -> None:
-        """One step of Adam (Kingma and Ba 2015); ``std`` is not needed."""
-        del std
+        """Take one step of Adam, and one of the moving average."""
+        arrays = self._model.arrays
+        gradient = estimate / arrays["residual.scale"].item()
         self._round += 1
         t = self._round
-        self._first = _BETA1 * self._first + (1 - _BETA1) * estimate
-        self._second = _BETA2 * self._second + (1 - _BETA2) * estimate**2
-        first = self._first / (1 - _BETA1**t)
-        second = self._second / (1 - _BETA2**t)
-        progress = min(1.0, t / self._config.rounds)
-        rate = self._config.learning_rate * min(1.0, t / self._config.warmup)
-        rate *= 0.55 + 0.45 * math.cos(math.pi * progress)
-        self._weights = self._weights - rate * first / (np.sqrt(second) + _ADAM_EPS)
-        keep = min(self._config.ema, t / (t + 1))
-        self._ema = keep * self._ema + (1 - keep) * self._weights
+        self._first_moment = _BETA1 * self._first_moment + (1 - _BETA1) * gradient
+        self._second_moment = _BETA2 * self._second_moment + (1 - _BETA2) * gradient**2
+        mean = self._first_moment / (1 - _BETA1**t)
+        root = np.sqrt(self._second_moment / (1 - _BETA2**t))
+        step = self.learning_rate(t) * mean / (root + _TINY)
+        weights = arrays["residual.weights"] - step.astype(np.float32)
+        keep = min(self.config.ema, t / (t + 9))  # a young average forgets faster
+        average = keep * arrays["residual.ema"] + (1 - keep) * weights
+        self._model = self._model.replace(
+            {"residual.weights": weights, "residual.ema": average.astype(np.float32)}
+        )
+        if t % _RESCALE == 0:
+            self._rescale()
+
+    def learning_rate(self, t: int) -> float:
+        """Return the rate of step t = 1, 2, …: a linear rise, then a cosine down to a tenth."""
+        c = self.config
+        rest = min(1.0, max(0, t - c.warmup) / max(1, c.rounds - c.warmup))
+        cosine = _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * rest)) / 2
+        return c.learning_rate * min(1.0, t / c.warmup) * cosine
+
+    def _rescale(self) -> None:
+        """Set the gradient scale from images of the closed form, at the present weights."""
+        query = self.query()
+        rows = per_record(query.network, denoising_losses, self._public(query, _PUBLIC_RECORDS))
+        median = float(torch.linalg.vector_norm(rows, dim=1).median())
+        scale = np.array([1 / (self.config.clip_share * median)])
+        self._model = self._model.replace({"residual.scale": scale})
+
+    def _public(self, query: GradientQuery, n: int) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(self._seed + self._round)
+        y = torch.arange(n) % self._model.classes
+        x = query.mixture.sample(y, generator).clamp(-1, 1)
+        return query.questions(x, y, generator)
 
     def result(self) -> ScoreModel:
-        """Return the model with the present and the averaged weights."""
-        return self._model.replace(
-            {
-                "residual.weights": self._weights.astype(np.float32),
-                "residual.ema": self._ema.astype(np.float32),
-                "residual.scale": np.array([self._scale], dtype=np.float32),
-            }
-        )
+        """Return the model: weights to ask at, and their moving average to sample with."""
+        return self._model
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return weights, moments and the round."""
+        """Return weights, average, scale, Adam's moments and the round."""
+        names = ("weights", "ema", "scale")
         return {
             "round": np.array(self._round),
-            "weights": self._weights.copy(),
-            "ema": self._ema.copy(),
-            "first": self._first.copy(),
-            "second": self._second.copy(),
+            "first_moment": self._first_moment,
+            "second_moment": self._second_moment,
+            **{name: self._model.arrays[f"residual.{name}"] for name in names},
         }
 
     def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from ``state_dict`` of a learner that began with the same model and seed."""
+        """Go on from ``state_dict`` of a learner that began with the same model."""
         self._round = int(state["round"])
-        self._weights, self._ema, self._first, self._second = (
-            np.array(state[name], dtype=np.float64)
-            for name in ("weights", "ema", "first", "second")
-        )
+        self._first_moment = np.array(state["first_moment"], dtype=np.float64)
+        self._second_moment = np.array(state["second_moment"], dtype=np.float64)
+        names = ("weights", "ema", "scale")
+        self._model = self._model.replace({f"residual.{name}": state[name] for name in names})

@@ -160,7 +160,7 @@ class ScoreModel:
         """The network F on top of the closed form, if one was trained."""
         if not any(name.startswith("residual.") for name in self.arrays):
             return None
-        from dppm_model.score.residual import load_residual
+        from dppm_model.score.networks import load_residual
 
         network: Residual = load_residual(self.meta, self.arrays)
         return network

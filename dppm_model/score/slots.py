@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.grid import Grid
 
 _CHUNK_ELEMENTS = 1 << 22
+_MOST_RECORDS = 256  # in a chunk
 
 
 class Answers(NamedTuple):
@@ -52,10 +54,9 @@ class SlotQuery(ABC):
         """Sum the clipped integer vectors; see `Query`. The empty slots add nothing to a norm."""
         head = torch.zeros(self.head, dtype=torch.float64)
         body = torch.zeros((self.slots, self.body), dtype=torch.float64)
-        chunk = max(1, _CHUNK_ELEMENTS // (self.head + self.body))
-        for start in range(0, len(y), chunk):
-            rows = slice(start, start + chunk)
-            answers = self.answers(x[rows], y[rows])
+        size = min(_MOST_RECORDS, max(1, _CHUNK_ELEMENTS // (self.head + self.body)))
+        for images, labels in fixed_chunks((x, y), size):
+            answers = self.answers(images, labels)
             vectors = grid.quantise(torch.cat([answers.head, answers.body], dim=1))
             head += vectors[:, : self.head].sum(0)
             body.index_add_(0, answers.slot, vectors[:, self.head :])

@@ -1,10 +1,10 @@
-"""Per-record gradients of the residual network, beside a plain batch gradient and Opacus.
+"""Clipped sums of per-record gradients of the residual network, beside what others do.
 
     python -m tests.benchmarks.gradients
 
-The network and the K = 2 draws of `model=residual` on 28×28 images, 256 records, one thread;
-medians of five, all in one run. Opacus' hooks see the two rows of a record as
-two records: the cheaper task, since it need not add them up before the norm.
+One thread, the recipe's network, records/s: medians of interleaved repeats, and what each costs in
+plain batch gradients (no privacy at all). Ours includes rounding to the integer grid, which Opacus
+does not do. Opacus has one row a record, so it is compared at K = 1.
 """
 
 from __future__ import annotations
@@ -15,71 +15,112 @@ from collections.abc import Callable
 
 import torch
 from opacus import GradSampleModule
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
-from dppm_model.mechanism import gradients as module
+from dppm_model.mechanism import gradients
+from dppm_model.mechanism.gradients import Method, clipped_sum
 from dppm_model.mechanism.grid import Grid
-from dppm_model.score.gradient import GradientQuery
-from dppm_model.score.model import ScoreModel
-from dppm_model.score.residual import ResidualConfig, ResidualNet
+from dppm_model.score.loss import denoising_losses
+from dppm_model.score.networks import build_network, first_weights, set_weights
+from dppm_model.score.residual_config import ResidualConfig
 from tests.benchmarks.record import record
 
-RECORDS, REPEATS = 256, 5
+RECORDS, REPEATS, BATCH = 256, 7, 64
+GRID = Grid(1.0, 1 << 24)
 
 
-def main() -> None:
-    """Time every way in turn."""
-    torch.set_num_threads(1)
-    g = torch.Generator().manual_seed(0)
-    query = GradientQuery(ScoreModel.initial((1, 28, 28), 10, {"residual": {}}))
-    x = torch.rand((RECORDS, 1, 28, 28), generator=g) * 2 - 1
-    y = torch.arange(RECORDS) % 10
-    drawn = query.draw(x, y, g)
-    flat = torch.randn(query.dimension, generator=g) / 10
-    target, noisy, base, sigma, onehot = drawn
-    rows = (
-        noisy.flatten(0, 1),
-        base.flatten(0, 1),
-        sigma.flatten(),
-        onehot.repeat_interleave(noisy.shape[1], dim=0),
-    )
-    plain = ResidualNet((1, 28, 28), 10, ResidualConfig())
-    hooked = GradSampleModule(ResidualNet((1, 28, 28), 10, ResidualConfig()))
+def problem(network: str, draws: int) -> tuple[Callable[[], torch.nn.Module], list[torch.Tensor]]:
+    """A builder of the network and the inputs of `denoising_losses`."""
+    config = ResidualConfig(network=network, draws=draws)  # type: ignore[arg-type]
+    band, _ = build_network(config, (1, 28, 28), 10)
+    generator = torch.Generator().manual_seed(0)
+    size = (RECORDS, draws, *band.small)
+    z, base, target = (torch.randn(size, generator=generator) for _ in range(3))
+    sigma = torch.rand((RECORDS, draws), generator=generator) + 0.2
+    y = torch.randint(10, (RECORDS, 1), generator=generator).expand(RECORDS, draws)
 
-    def batch_gradient(net: torch.nn.Module) -> None:
-        net.zero_grad()
-        ((net(*rows) - target.flatten(0, 1)) ** 2).mean().backward()
+    def build() -> torch.nn.Module:
+        net = build_network(config, (1, 28, 28), 10)[1]
+        set_weights(net, (first_weights(net, 0) + 0.01).numpy())
+        return net
 
-    def vmap(chunk: int) -> Callable[[], object]:
-        def run() -> object:
-            module.CHUNK = chunk
-            return [v.sum() for v in query.gradients.per_record(flat, *drawn)]
+    return build, [z, base, sigma, y, target]
+
+
+def peers(network: str, draws: int) -> dict[str, Callable[[], object]]:
+    """Name -> function that goes through all records once."""
+    build, inputs = problem(network, draws)
+    plain = build()
+    batches = list(zip(*(torch.split(x, BATCH) for x in inputs), strict=True))
+
+    def batch_gradient() -> None:
+        for batch in batches:
+            loss = denoising_losses(plain, *batch).mean()
+            torch.autograd.grad(loss, list(plain.parameters()))
+
+    def ours(method: Method, chunk: int) -> Callable[[], object]:
+        def run() -> None:
+            gradients.CHUNK = chunk
+            clipped_sum(plain, denoising_losses, inputs, GRID, method=method)
 
         return run
 
-    grid = Grid(1.0, 1 << 24)
-    ways: dict[str, Callable[[], object]] = {
-        "plain batch gradient": lambda: batch_gradient(plain),
-        **{f"vmap, chunk {n}": vmap(n) for n in (8, 16, 32, 64)},
-        "opacus hooks": lambda: batch_gradient(hooked),
-        "ours, whole clipped sum": lambda: query.clipped_sum(x, y, grid, g),
+    found: dict[str, Callable[[], object]] = {
+        "plain batch gradient": batch_gradient,
+        "factors, chunks of 16": ours("factors", 16),
+        "factors, chunks of 32": ours("factors", 32),
+        "factors, chunks of 64": ours("factors", 64),
+        "vmap, chunks of 16": ours("vmap", 16),
+        "vmap, chunks of 64": ours("vmap", 64),
     }
-    chunk = module.CHUNK
-    times: dict[str, list[float]] = {}
-    for _ in range(REPEATS):
-        for name, way in ways.items():
-            if name.startswith("ours"):
-                module.CHUNK = chunk
-            begun = time.perf_counter()
-            way()
-            times.setdefault(name, []).append(time.perf_counter() - begun)
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
-    reference = medians["plain batch gradient"]
-    for name, seconds in medians.items():
-        print(
-            f"{name:26s} {seconds:7.3f} s {RECORDS / seconds:8.0f} records/s "
-            f"{seconds / reference:6.2f} x plain"
-        )
-    record("gradients", {"seconds": medians, "records": RECORDS, "parameters": query.dimension})
+    if draws > 1:
+        return found
+    hooked = GradSampleModule(build(), loss_reduction="sum")
+    ghost = GradSampleModuleFastGradientClipping(
+        build(), loss_reduction="sum", max_grad_norm=1.0, use_ghost_clipping=True
+    )
+    optimizer = torch.optim.SGD(ghost.parameters(), lr=0.0)
+
+    def opacus_hooks() -> None:
+        for batch in batches:
+            denoising_losses(hooked, *batch).sum().backward()
+            samples = [p.grad_sample for p in hooked.parameters()]
+            norm = torch.stack([s.flatten(1).norm(dim=1) for s in samples]).norm(dim=0)
+            factor = 1 / norm.clamp(min=1.0)
+            for s in samples:
+                torch.einsum("n,n...->...", factor, s)
+            hooked.zero_grad()
+
+    def opacus_ghost() -> None:
+        for batch in batches:
+            losses = denoising_losses(ghost, *batch)
+            DPTensorFastGradientClipping(ghost, optimizer, losses, "sum").backward()
+            optimizer.zero_grad()
+
+    return found | {"opacus hooks": opacus_hooks, "opacus ghost clipping": opacus_ghost}
+
+
+def main() -> None:
+    """Time every peer in turn, several times over."""
+    torch.set_num_threads(1)
+    figures: dict[str, dict[str, float]] = {}
+    for network, draws in (("conv", 1), ("conv", 2), ("dct_mlp", 2)):
+        times: dict[str, list[float]] = {}
+        todo = peers(network, draws)
+        for repeat in range(REPEATS + 1):
+            for name, function in todo.items():
+                begun = time.perf_counter()
+                function()
+                if repeat:  # the first is warm-up
+                    times.setdefault(name, []).append(time.perf_counter() - begun)
+        speed = {name: RECORDS / statistics.median(values) for name, values in times.items()}
+        figures[f"{network}, K = {draws}"] = speed
+        print(f"{network}, K = {draws}")
+        for name, value in speed.items():
+            ratio = speed["plain batch gradient"] / value
+            print(f"  {name:24s} {value:8.0f} records/s, {ratio:5.2f} x a plain batch gradient")
+    record("gradients", {"records_per_second": figures, "threads": 1, "batch": BATCH})
 
 
 if __name__ == "__main__":

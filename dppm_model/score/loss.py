@@ -1,0 +1,74 @@
+"""The question of the ``score`` phase: denoising score matching.
+
+Karras et al. 2022, Eq. 2 and 8: E lambda(sigma) |D(x + sigma n; sigma) - x|², with
+lambda = 1/c_out². Written for the network alone, with D = D_base + c_out F, it is
+E |F - (x - D_base)/c_out|². K draws of (sigma, n) per record are averaged *before* the record's
+gradient is clipped (noise multiplicity; Dockhorn et al. 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from dppm_model.score.mixture import Mixture
+from dppm_model.score.networks import Band
+from dppm_model.score.residual_config import ResidualConfig
+
+
+def draw_sigma(n: int, config: ResidualConfig, generator: torch.Generator) -> torch.Tensor:
+    """Draw the noise levels (n, K): one from each of K strata, which lowers the variance."""
+    k = config.draws
+    u = (torch.arange(k) + torch.rand((n, k), generator=generator)) / k
+    low, high = math.log(config.sigma_low), math.log(config.sigma_high)
+    return torch.exp(low + (high - low) * u ** (1 / (1 + config.tilt)))
+
+
+def questions(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    mixture: Mixture,
+    band: Band,
+    config: ResidualConfig,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, ...]:
+    """Draw noise for records and let the closed form do its part.
+
+    Parameters
+    ----------
+    x, y
+        (n, C, H, W) images in [-1, 1] and their (n,) labels.
+
+    Returns
+    -------
+    The inputs of `denoising_losses`: z (n, K, C, h, w) noisy and base (n, K, C, h, w) denoised band
+    images, sigma (n, K), labels (n, K), and the targets of F, (n, K, C, h, w).
+    """
+    n, k = len(x), config.draws
+    sigma = draw_sigma(n, config, generator)
+    noise = torch.randn((n, k, *x.shape[1:]), generator=generator)
+    noisy = (x[:, None] + sigma[:, :, None, None, None] * noise).flatten(0, 1)
+    labels = y[:, None].expand(n, k)
+    base = mixture.denoise(noisy, sigma.flatten(), labels.flatten())
+    c_out = mixture.posterior_variance(sigma.flatten()).sqrt()[:, None, None, None]
+    clean = x[:, None].expand(n, k, *x.shape[1:]).flatten(0, 1)
+    target = band.down((clean - base) / c_out)
+    z, base, target = (
+        t.reshape(n, k, *band.small) for t in (band.down(noisy), band.down(base), target)
+    )
+    return z, base, sigma, labels, target
+
+
+def denoising_losses(
+    network: Callable[..., torch.Tensor],
+    z: torch.Tensor,
+    base: torch.Tensor,
+    sigma: torch.Tensor,
+    y: torch.Tensor,
+    target: torch.Tensor,
+) -> torch.Tensor:
+    """Mean square error of F per record, (n,), over its K draws and the pixels of the band."""
+    f = network(z.flatten(0, 1), base.flatten(0, 1), sigma.flatten(), y.flatten())
+    return (f - target.flatten(0, 1)).square().reshape(len(z), -1).mean(dim=1)

@@ -1,0 +1,24 @@
+"""EDM's preconditioning (Karras et al. 2022, Table 1) around a closed-form denoiser.
+
+EDM writes ``D = c_skip x + c_out F(c_in x; c_noise)``. For a Gaussian with independent pixels of
+variance sigma_data², c_skip x is the posterior mean and c_out the posterior standard deviation.
+Here both come from the closed form, which knows more: ``D = D_base(x) + c_out F(c_in x, D_base;
+c_noise)`` with c_out² the mean posterior variance. The loss weight stays 1/c_out², so that the
+loss of F = 0 is about one at every sigma.
+"""
+
+from __future__ import annotations
+
+import torch
+
+SIGMA_DATA = 0.5  # EDM's, for pixels in [-1, 1]
+
+
+def c_in(sigma: torch.Tensor) -> torch.Tensor:
+    """Scale of the network's input that gives it a variance of about one; same shape as sigma."""
+    return 1 / torch.sqrt(sigma**2 + SIGMA_DATA**2)
+
+
+def c_noise(sigma: torch.Tensor) -> torch.Tensor:
+    """What the network is told of the noise level; same shape as sigma."""
+    return sigma.log() / 4

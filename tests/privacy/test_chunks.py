@@ -1,0 +1,81 @@
+"""In any company a record adds the same integers: the clipped sum is additive, exactly."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from dppm_model.mechanism import gradients
+from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
+from dppm_model.mechanism.grid import Grid
+from dppm_model.score.gradient import GradientLearner
+from dppm_model.score.loss import denoising_losses
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_query
+
+GRID = Grid(1.0, 1 << 24)
+N = CHUNK + 7
+Sum = Callable[[slice], np.ndarray]
+
+
+def model(**residual: object) -> ScoreModel:
+    settings = {"band": 16, "channels": 16, "blocks": 2} | residual
+    config = {"mixture": {"band": 16, "components": 2}, "residual": settings}
+    return ScoreModel.initial((1, 16, 16), 3, config)
+
+
+def records() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((N, 1, 16, 16), generator=generator) * 2 - 1
+    return x, torch.randint(3, (N,), generator=generator)
+
+
+def moments(phase: str) -> Sum:
+    query = build_query(phase, model())
+    x, y = records()
+    return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, torch.Generator())
+
+
+def steps(network: str, method: Method) -> Sum:
+    query = GradientLearner(model(network=network), 0).query()
+    generator = torch.Generator().manual_seed(1)
+    for p in query.network.parameters():  # the last layer begins at zero
+        p.data += 0.1 * torch.randn(p.shape, generator=generator)
+    inputs = query.questions(*records(), generator)
+
+    def total(rows: slice) -> np.ndarray:
+        part = [t[rows] for t in inputs]
+        return clipped_sum(query.network, denoising_losses, part, GRID, 1.0, method)
+
+    return total
+
+
+CASES: dict[str, Callable[[], Sum]] = {
+    **{name: (lambda name=name: moments(name)) for name in ("means", "covariance", "components")},
+    "conv, factors": lambda: steps("conv", "factors"),
+    "dct_mlp, factors": lambda: steps("dct_mlp", "factors"),
+    "conv, vmap": lambda: steps("conv", "vmap"),
+}
+
+
+def additive(total: Sum) -> bool:
+    whole = total(slice(0, N))
+    assert whole.any()
+    return all(
+        np.array_equal(whole, total(slice(0, k)) + total(slice(k, N))) for k in (1, 2, 40, CHUNK)
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_record_adds_the_same_integers_in_any_company(case: str) -> None:
+    assert additive(CASES[case]())
+
+
+def test_the_twin_with_chunks_as_they_come_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        gradients,
+        "fixed_chunks",
+        lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True),
+    )
+    assert not additive(CASES["conv, factors"]())
