@@ -90,3 +90,51 @@ class SamplerError(DppmError):
     """Sampling could not go on (Ray did not start, or the settings do not fit)."""
 
     exit_code = 19
+
+
+class TooFewSites(FederationError):
+    """A round got too few reports or shares, also after all retries; it may be asked for again."""
+
+    exit_code = 20
+
+
+class SecureSumError(DppmError):
+    """A message of the secure sum that breaks its rules; nothing is revealed in answer to it."""
+
+    exit_code = 21
+
+
+class UnknownSite(SecureSumError):
+    """A key that is not pinned in the site's own file, or not signed by the one that is."""
+
+
+class ChangedKey(SecureSumError):
+    """A site's key differs from the one seen before in this run."""
+
+
+class ForgedShare(SecureSumError):
+    """A sealed share that was not made by this sender, for this receiver, in this round."""
+
+
+class StaleRound(SecureSumError):
+    """A round that is over, or that was never prepared."""
+
+
+class ParticipantsChanged(SecureSumError):
+    """A second list of participants for the same round."""
+
+
+class SurvivorsChanged(SecureSumError):
+    """A second list of survivors for the same round: two sums of it would be opened."""
+
+
+class TooFewSurvivors(SecureSumError):
+    """Fewer sites in the sum than the plan, or the site's own policy, requires."""
+
+
+class WrongReport(SecureSumError):
+    """A masked report that is not what its sender sent, or not of this round."""
+
+
+class WrongSum(SecureSumError):
+    """A sum that could not be opened: shares or masks do not fit together."""

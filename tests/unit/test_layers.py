@@ -16,7 +16,7 @@ ALLOWED = {
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
     {"errors", "files"},
-    {"mechanism", "privacy", "records"},
+    {"mechanism", "privacy", "records", "securesum"},
     {"score"},
     {"plan"},
     {"requests", "round"},

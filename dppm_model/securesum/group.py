@@ -1,0 +1,67 @@
+"""What all members of a secure sum agree on, bound into every key of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from dppm_model.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sites of one run.
+
+    Attributes
+    ----------
+    run, plan
+        Name of the run, and digest of its plan.
+    roster
+        Identity keys (32 bytes) of all sites, sorted; a site's place in it is its index.
+    threshold
+        t, how many sites must help to open a sum. More than half of all sites and the colluding
+        ones: 2 t > N + c. Then honest sites who reveal one kind of share for a peer, and others who
+        were told a lie and reveal the other kind, are never both t, with the c that do both.
+    min_survivors
+        The least number of reports in a sum that is opened.
+    """
+
+    run: str
+    plan: str
+    roster: tuple[bytes, ...]
+    threshold: int
+    min_survivors: int
+
+    def __post_init__(self) -> None:
+        n = len(self.roster)
+        if list(self.roster) != sorted(set(self.roster)) or any(len(k) != 32 for k in self.roster):
+            raise PlanError(
+                "The roster is not a sorted list of different keys of 32 bytes.",
+                "Collect the sites' identity keys anew.",
+            )
+        if not n < 2 * self.threshold <= 2 * self.min_survivors <= 2 * n:
+            raise PlanError(
+                f"threshold is {self.threshold}, min_survivors {self.min_survivors}, of {n} sites.",
+                "More than half of the sites must help to open a sum, and no more than survive.",
+            )
+
+    @property
+    def size(self) -> int:
+        """N, the number of sites in the roster."""
+        return len(self.roster)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of all of the above."""
+        fields = [
+            *(self.run, self.plan, [key.hex() for key in self.roster]),
+            *(self.threshold, self.min_survivors),
+        ]
+        return hashlib.sha256(json.dumps(fields).encode()).digest()
+
+    def label(self, purpose: str, *numbers: int) -> bytes:
+        """Name one use of a key in this group: keys with different labels are independent."""
+        numbered = b"".join(n.to_bytes(8) for n in numbers)
+        return b"dppm secure sum 1\0" + self.digest + purpose.encode() + b"\0" + numbered

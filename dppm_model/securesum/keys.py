@@ -1,0 +1,139 @@
+"""Keys: a site's lasting identity, its channel for one run, and what is derived from them.
+
+Everything is taken from `cryptography`: Ed25519 signatures, X25519 agreement, HKDF-SHA256 and
+ChaCha20-Poly1305. Every derived key serves one purpose, named by `Group.label`, and one message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from dppm_model.errors import ConfigError, ForgedShare, UnknownSite
+from dppm_model.files import write_bytes
+from dppm_model.securesum.group import Group
+
+_NONCE = bytes(12)  # every key seals one message only
+
+
+def derive(secret: bytes, label: bytes) -> bytes:
+    """Derive the 32-byte key of one purpose from a secret (HKDF-SHA256)."""
+    return HKDF(SHA256(), 32, salt=None, info=label).derive(secret)
+
+
+def public_of(private: bytes) -> bytes:
+    """Return the X25519 public key of a private one."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def agree(private: bytes, public: bytes) -> bytes:
+    """X25519: the secret that both ends can compute.
+
+    Raises
+    ------
+    UnknownSite
+        If ``public`` is no usable key.
+    """
+    try:
+        other = X25519PublicKey.from_public_bytes(public)
+        return X25519PrivateKey.from_private_bytes(private).exchange(other)
+    except ValueError:
+        raise UnknownSite("A public key cannot be used.", "Ask its site to join again.") from None
+
+
+def seal(key: bytes, content: bytes, bound: bytes) -> bytes:
+    """Encrypt and authenticate ``content``, and authenticate ``bound`` with it."""
+    return ChaCha20Poly1305(key).encrypt(_NONCE, content, bound)
+
+
+def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int) -> bytes:
+    """Undo `seal`.
+
+    Raises
+    ------
+    ForgedShare
+        If either was changed, or belongs to another sender, receiver or round.
+    """
+    try:
+        return ChaCha20Poly1305(key).decrypt(_NONCE, sealed, bound)
+    except InvalidTag:
+        raise ForgedShare(
+            f"The share from site {sender} was not made by it for this site and round.",
+            "The server mixed up or changed messages; ask who runs it.",
+        ) from None
+
+
+def commitment(group: Group, number: int, index: int, self_mask: bytes) -> bytes:
+    """Bind a site to its self-mask of a round without telling it."""
+    label = group.label("self-mask commitment", number, index)
+    return hashlib.sha256(label + self_mask).digest()
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A site's public channel key of a run, signed by its identity."""
+
+    public: bytes
+    signature: bytes
+
+    def verify(self, group: Group, index: int) -> None:
+        """Check the signature.
+
+        Raises
+        ------
+        UnknownSite
+            If it is not that of the pinned identity.
+        """
+        key = Ed25519PublicKey.from_public_bytes(group.roster[index])
+        try:
+            key.verify(self.signature, group.label("channel") + self.public)
+        except InvalidSignature:
+            raise UnknownSite(
+                f"The channel key of site {index} is not signed by the identity that is pinned.",
+                "Compare the identity keys over the telephone; somebody may sit in the middle.",
+            ) from None
+
+
+class Identity:
+    """A site's lasting Ed25519 key. The public half is what operators exchange and pin."""
+
+    def __init__(self, private: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(private)
+
+    @classmethod
+    def create(cls, path: Path) -> Identity:
+        """Make a new identity and store it, readable by its owner only."""
+        key = Ed25519PrivateKey.generate().private_bytes_raw()
+        write_bytes(path, key)  # a temporary file of mkstemp has mode 0600, and keeps it
+        return cls(key)
+
+    @classmethod
+    def read(cls, path: Path) -> Identity:
+        """Read a stored identity.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        """
+        try:
+            return cls(path.read_bytes())
+        except (OSError, ValueError):
+            raise ConfigError(f"{path} is no identity key.", "Restore it from a backup.") from None
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+        return self._key.public_key().public_bytes_raw()
+
+    def sign_channel(self, group: Group, channel: bytes) -> Channel:
+        """Sign the public key of a channel for one run."""
+        return Channel(channel, self._key.sign(group.label("channel") + channel))

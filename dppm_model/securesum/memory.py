@@ -1,0 +1,106 @@
+"""What a member remembers of a run: one small file, replaced atomically, readable by its owner."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from dppm_model.errors import LedgerError
+from dppm_model.files import write_bytes
+from dppm_model.securesum.group import Group
+
+T = TypeVar("T")
+
+
+@dataclass
+class RoundMemory:
+    """A round: its seed; then the participants' mask keys and shares; then who survived.
+
+    Bytes are kept in hexadecimal.
+    """
+
+    seed: str
+    mask_keys: dict[int, str] = field(default_factory=dict)
+    shares: dict[int, str] = field(default_factory=dict)
+    survivors: list[int] | None = None
+
+
+@dataclass
+class Memory:
+    """A run.
+
+    Attributes
+    ----------
+    group
+        Digest of the group.
+    channel
+        The private channel key.
+    peers
+        Channel keys that the peers have shown.
+    latest
+        The last round that was prepared.
+    rounds
+        The rounds that are not over, two at most.
+    """
+
+    group: str
+    channel: str
+    peers: dict[int, str] = field(default_factory=dict)
+    latest: int = -1
+    rounds: dict[int, RoundMemory] = field(default_factory=dict)
+
+    @property
+    def begun(self) -> int:
+        """The last round whose participants are known."""
+        return max((n for n, r in self.rounds.items() if r.mask_keys), default=-1)
+
+    def save(self, path: Path) -> None:
+        """Write durably: whatever follows may rely on it."""
+        write_bytes(path, json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def open(cls, path: Path, group: Group) -> Memory:
+        """Read the memory of a run, or begin it.
+
+        Raises
+        ------
+        LedgerError
+            If it is damaged, or of another group under the same name of a run.
+        """
+        if not path.exists():
+            cls(group.digest.hex(), secrets.token_hex(32)).save(path)
+        try:
+            raw = json.loads(path.read_text())
+            memory = cls(
+                group=raw["group"],
+                channel=raw["channel"],
+                peers=_numbered(raw["peers"]),
+                latest=raw["latest"],
+                rounds={
+                    number: RoundMemory(
+                        seed=r["seed"],
+                        mask_keys=_numbered(r["mask_keys"]),
+                        shares=_numbered(r["shares"]),
+                        survivors=r["survivors"],
+                    )
+                    for number, r in _numbered(raw["rounds"]).items()
+                },
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise LedgerError(
+                f"{path} is damaged: {error!r}.", "Sit out until the next run; spend nothing twice."
+            ) from None
+        if memory.group != group.digest.hex():
+            raise LedgerError(
+                f"{path}: run {group.run} was begun with other sites, thresholds or another plan.",
+                "They cannot change in mid run; start a new run.",
+            )
+        return memory
+
+
+def _numbered(values: dict[str, T]) -> dict[int, T]:
+    """JSON's keys are strings."""
+    return {int(key): value for key, value in values.items()}

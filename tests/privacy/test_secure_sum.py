@@ -1,0 +1,348 @@
+"""The secure sum is exact for any survivors, and every lie to a site is refused by name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dppm_model.errors import (
+    ChangedKey,
+    ForgedShare,
+    LedgerError,
+    ParticipantsChanged,
+    PlanError,
+    StaleRound,
+    SurvivorsChanged,
+    TooFewSurvivors,
+    UnknownSite,
+    WrongReport,
+    WrongSum,
+)
+from dppm_model.securesum import masks, member
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import Channel, Identity
+from dppm_model.securesum.masks import Sum
+from dppm_model.securesum.member import Material, Member
+from dppm_model.securesum.opening import Opening, digest_of
+from tests.coins import chi_square
+from tests.sums import Federation, addressed, group_of, identities
+
+SUM = Sum(number=0, bits=12, dimension=40)
+
+
+def vectors(sum_: Sum, n: int, seed: int = 0) -> dict[int, np.ndarray]:
+    """Vectors whose sum uses the whole range of the ring, and its upper end."""
+    rng = np.random.default_rng(seed)
+    most = ((1 << sum_.bits) - 1) // n
+    values = rng.integers(0, most, (n, sum_.dimension), endpoint=True, dtype=np.uint64)
+    values[:, 0] = most
+    return dict(enumerate(values))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_survivors_at_every_stage_give_exactly_their_sum(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    n = data.draw(st.integers(3, 50) | st.sampled_from([1, 2, 3, 4]), label="sites")
+    federation = Federation(tmp_path_factory.mktemp("sum"), n)
+    t = federation.group.threshold
+    bits = data.draw(st.integers(n.bit_length(), 40), label="bits")
+
+    def some(of: list[int]) -> list[int]:
+        size = data.draw(st.integers(t, len(of)))
+        return sorted(data.draw(st.permutations(of))[:size])
+
+    for number in (0, 3):  # rounds may be skipped
+        sum_ = Sum(number, bits, data.draw(st.integers(1, 70), label="dimension"))
+        participants = some(list(range(n)))
+        reporters, helpers = some(participants), some(participants)
+        given_ = vectors(sum_, n, number)
+        total = federation.round(
+            sum_, given_, participants=participants, reporters=reporters, helpers=helpers
+        )
+        expected = sum(given_[i] for i in reporters)
+        np.testing.assert_array_equal(total.astype(np.uint64), expected)
+
+
+def test_everything_survives_a_restart_of_every_site_at_every_step(tmp_path: Path) -> None:
+    """Sites are started anew before each message; answers asked again are the same bits."""
+    federation = Federation(tmp_path, 4)
+    channels = federation.channels()
+    materials = {i: federation.member(i).prepare(0, channels) for i in range(4)}
+    assert materials == {i: federation.member(i).prepare(0, channels) for i in range(4)}
+    given_, opening = vectors(SUM, 4), Opening(federation.group, SUM, materials)
+    for i in range(4):
+        federation.member(i).admit(0, addressed(materials, i))
+        federation.member(i).admit(0, addressed(materials, i))
+    for i in range(3):
+        report = federation.member(i).mask(SUM, given_[i])
+        assert report == federation.member(i).mask(SUM, given_[i])
+        opening.add(i, report, digest_of(report))
+    for i in (0, 1, 3):
+        shares = federation.member(i).reveal(0, {0, 1, 2})
+        assert shares == federation.member(i).reveal(0, {0, 1, 2})
+        opening.add_shares(i, shares)
+    np.testing.assert_array_equal(opening.open(), given_[0] + given_[1] + given_[2])
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[Federation, dict[int, Material]]:
+    """Five sites, round 0 begun, three must survive."""
+    federation = Federation(tmp_path, 5)
+    materials = federation.prepare(0, range(5))
+    for i in range(5):
+        federation.admit(0, materials, i)
+    return federation, materials
+
+
+def test_a_masked_report_is_uniform_without_the_keys(tmp_path: Path) -> None:
+    """Chi-square of all values of a constant report, also to a site that knows its own mask."""
+    federation = Federation(tmp_path, 3)
+    sum_ = Sum(0, 8, 1 << 16)
+    materials = federation.prepare(0, range(3))
+    for i in range(3):
+        federation.admit(0, materials, i)
+    constant = np.full(sum_.dimension, 3)
+    masked = sum_.ring.unpack(federation.members[0].mask(sum_, constant))
+    expected = np.full(256, sum_.ring.length / 256)
+    assert chi_square(np.bincount(masked, minlength=256), expected) > 1e-6
+    bare = sum_.ring.reduce(sum_.with_checks(federation.group, constant))
+    assert chi_square(np.bincount(bare, minlength=256), expected) < 1e-6  # the twin
+
+
+def test_lies_about_survivors_are_refused(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    site = begun[0].members[0]
+    with pytest.raises(TooFewSurvivors):
+        site.reveal(0, {0, 1})
+    with pytest.raises(UnknownSite):
+        site.reveal(0, {0, 1, 2, 9})
+    first = site.reveal(0, {0, 1, 2, 3})
+    for lie in ({0, 1, 2}, {0, 1, 2, 3, 4}, {1, 2, 3, 4}):
+        with pytest.raises(SurvivorsChanged):
+            site.reveal(0, lie)
+        with pytest.raises(SurvivorsChanged):  # also after a restart
+            begun[0].member(0).reveal(0, lie)
+    assert first == site.reveal(0, {3, 2, 1, 0})
+
+
+def test_for_one_peer_either_share_and_never_both(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    site = begun[0].members[0]
+    both = {i: bytes.fromhex(s) for i, s in site._memory.rounds[0].shares.items()}
+    told = site.reveal(0, {0, 1, 2})
+    for peer in (1, 2):
+        assert told[peer] == both[peer][:66]
+    for peer in (3, 4):
+        assert told[peer] == both[peer][66:]
+
+
+def test_honest_sites_that_are_told_different_lies_open_nothing(tmp_path: Path) -> None:
+    """Half the sites hear that site 4 survived, half that it dropped, one colludes: 2 t > N + c."""
+    federation = Federation(tmp_path, 5)
+    group = replace(federation.group, threshold=4, min_survivors=4)  # c = 1: (5 + 1) // 2 + 1
+    federation.group = group
+    for i in range(5):
+        (tmp_path / f"{i}.json").unlink()
+        federation.members[i] = federation.member(i)
+    materials = federation.prepare(0, range(5))
+    for i in range(5):
+        federation.admit(0, materials, i)
+    with_4 = [federation.members[i].reveal(0, {0, 1, 2, 4}) for i in (0, 1)]
+    without_4 = [federation.members[i].reveal(0, {0, 1, 2, 3}) for i in (2, 4)]
+    colluding = 1
+    assert len(with_4) + colluding < group.threshold
+    assert len(without_4) + colluding < group.threshold
+
+
+def test_participants_are_fixed_once(begun: tuple[Federation, dict[int, Material]]) -> None:
+    federation, materials = begun
+    fewer = addressed({i: materials[i] for i in range(4)}, 0)
+    with pytest.raises(ParticipantsChanged):
+        federation.members[0].admit(0, fewer)
+
+
+def test_too_few_participants_are_refused(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, 5)
+    materials = federation.prepare(0, range(5))
+    with pytest.raises(TooFewSurvivors):
+        federation.members[0].admit(0, addressed({i: materials[i] for i in (0, 1)}, 0))
+
+
+def test_a_swapped_share_a_replayed_one_and_a_flipped_bit_are_named(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, 3)
+    old, new = federation.prepare(0, range(3)), federation.prepare(1, range(3))
+    good = addressed(new, 0)
+
+    def with_share(share: bytes, **changes: bytes) -> dict[int, Material]:
+        return good | {1: replace(good[1], shares={0: share}, **changes)}
+
+    own, flipped = new[1].shares[0], bytearray(new[1].shares[0])
+    flipped[50] ^= 1
+    for lie in (
+        with_share(new[1].shares[2]),  # meant for another
+        with_share(new[2].shares[0]),  # made by another
+        with_share(old[1].shares[0]),  # of another round
+        with_share(bytes(flipped)),
+        with_share(b""),
+        with_share(own, mask_key=new[2].mask_key),  # under another mask key
+        with_share(own, commitment=new[2].commitment),
+    ):
+        with pytest.raises(ForgedShare, match="from site 1"):
+            federation.members[0].admit(1, lie)
+    stolen = good | {0: replace(good[0], mask_key=good[1].mask_key)}
+    with pytest.raises(StaleRound, match="did not make"):
+        federation.members[0].admit(1, stolen)
+    federation.members[0].admit(1, good)
+
+
+def test_keys_that_are_not_pinned_or_have_changed_are_refused(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, 3)
+    channels = federation.channels()
+    server = Identity(bytes([77]) * 32)  # in the middle
+    forged = server.sign_channel(federation.group, channels[1].public)
+    mine = server.sign_channel(federation.group, Channel(bytes([9]) * 32, b"").public)
+    for lie in (forged, mine, replace(channels[1], public=channels[2].public)):
+        with pytest.raises(UnknownSite, match="not signed"):
+            federation.members[0].prepare(0, channels | {1: lie})
+    other_run = Member(
+        group_of(3, run="other"), identities(3)[1], tmp_path / "other.json"
+    ).channel()
+    with pytest.raises(UnknownSite, match="not signed"):
+        federation.members[0].prepare(0, channels | {1: other_run})
+    with pytest.raises(UnknownSite, match="no site 3"):
+        federation.members[0].prepare(0, channels | {3: channels[1]})
+    federation.members[0].prepare(0, channels)
+    (tmp_path / "1.json").unlink()  # site 1 lost its files and draws a new channel
+    with pytest.raises(ChangedKey):
+        federation.members[0].prepare(0, channels | {1: federation.member(1).channel()})
+    stranger = Identity(bytes([78]) * 32)
+    with pytest.raises(UnknownSite, match="own identity"):
+        Member(federation.group, stranger, tmp_path / "stranger.json")
+
+
+def test_rounds_cannot_be_mixed_or_reopened(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    federation, materials = begun
+    site = federation.members[0]
+    with pytest.raises(StaleRound):  # prepared, but the participants are not known
+        federation.prepare(1, range(5))
+        site.reveal(1, {0, 1, 2})
+    with pytest.raises(StaleRound):
+        site.mask(replace(SUM, number=1), np.zeros(40, int))
+    site.reveal(0, {0, 1, 2})  # round 0 is still open
+    federation.admit(1, federation.prepare(1, range(5)), 0)
+    for again in (
+        lambda: site.reveal(0, {0, 1, 2}),
+        lambda: site.mask(SUM, np.zeros(40, int)),
+        lambda: site.admit(0, addressed(materials, 0)),
+        lambda: federation.member(0).reveal(0, {0, 1, 2}),
+    ):
+        with pytest.raises(StaleRound):
+            again()
+    federation.prepare(5, [0])
+    with pytest.raises(StaleRound):
+        federation.prepare(2, [0])
+    assert len(site._memory.rounds) <= 2  # and with older seeds, older masks are gone
+
+
+def test_a_run_keeps_its_group(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, 5)
+    for lie in (
+        replace(federation.group, min_survivors=4),
+        replace(federation.group, plan="another"),
+        replace(federation.group, threshold=4, min_survivors=4),
+    ):
+        with pytest.raises(LedgerError, match="cannot change"):
+            Member(lie, identities(5)[0], tmp_path / "0.json")
+    (tmp_path / "0.json").write_text('{"group": 1}')
+    with pytest.raises(LedgerError, match="damaged"):
+        federation.member(0)
+
+
+@pytest.mark.parametrize("threshold", [2, 1, 0, 5])
+def test_a_group_needs_more_than_half(threshold: int) -> None:
+    roster = tuple(i.public for i in identities(4))
+    with pytest.raises(PlanError, match="threshold"):
+        Group("run", "plan", roster, threshold, 4 if threshold < 5 else 4)
+    with pytest.raises(PlanError, match="roster"):
+        Group("run", "plan", (roster[0], *roster), 3, 3)
+
+
+def test_a_report_that_was_changed_on_the_wire_is_named(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    federation, materials = begun
+    opening = Opening(federation.group, SUM, materials)
+    report = federation.members[2].mask(SUM, np.ones(40, int))
+    flipped = bytearray(report)
+    flipped[7] ^= 4
+    for lie in (bytes(flipped), report[:-1], report + b"\0"):
+        with pytest.raises(WrongReport, match="site 2"):
+            opening.add(2, lie, digest_of(report))
+    opening.add(2, report, digest_of(report))
+    with pytest.raises(WrongReport, match="has reported"):
+        opening.add(2, report, digest_of(report))
+
+
+def opened(
+    begun: tuple[Federation, dict[int, Material]], liar: int | None = None, helpers: int = 5
+) -> Opening:
+    """Round 0 of which site 4 has dropped out; the liar tells a wrong share for site 1."""
+    federation, materials = begun
+    opening = Opening(federation.group, SUM, materials)
+    given_ = vectors(SUM, 5)
+    for i in range(4):
+        report = federation.members[i].mask(SUM, given_[i])
+        opening.add(i, report, digest_of(report))
+    for i in range(helpers):
+        shares = federation.members[i].reveal(0, range(4))
+        if i == liar:
+            shares[1] = shares[2]
+        opening.add_shares(i, shares)
+    return opening
+
+
+def test_a_wrong_share_is_found_named_and_left_out(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    opening = opened(begun, liar=0)
+    np.testing.assert_array_equal(opening.open(), sum(list(vectors(SUM, 5).values())[:4]))
+    assert opening.suspects == {0}
+    with pytest.raises(WrongSum, match="site 1's secret"):  # nobody to spare
+        opened(begun, liar=0, helpers=3).open()
+    with pytest.raises(WrongSum):
+        opened(begun, helpers=2).open()
+
+
+def test_a_wrong_mask_is_caught(
+    begun: tuple[Federation, dict[int, Material]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that masks one pair wrongly: the check numbers find it."""
+    opened(begun).open()
+    right = member.add_pair_mask
+
+    def wrong(group, sum_, vector, pair, shared, **kw):  # type: ignore[no-untyped-def]
+        right(group, sum_, vector, pair, bytes(32) if pair == (0, 1) else shared, **kw)
+
+    monkeypatch.setattr(member, "add_pair_mask", wrong)
+    with pytest.raises(WrongSum, match="check numbers"):
+        opened(begun).open()
+
+
+def test_the_twin_without_check_numbers_opens_garbage(
+    begun: tuple[Federation, dict[int, Material]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        masks.Sum, "without_checks", lambda self, _, v: self.ring.reduce(v)[: self.dimension]
+    )
+    monkeypatch.setattr(member, "add_self_mask", lambda *_: None)  # the fault
+    expected = sum(list(vectors(SUM, 5).values())[:4])
+    assert not np.array_equal(opened(begun).open(), expected)

@@ -1,0 +1,75 @@
+"""A small federation of members in memory: what a server relays, for tests of the secure sum."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import Channel, Identity
+from dppm_model.securesum.masks import Sum
+from dppm_model.securesum.member import Material, Member
+from dppm_model.securesum.opening import Opening, digest_of
+
+
+def identities(n: int) -> list[Identity]:
+    """Fixed identities, in the order of the roster."""
+    made = [Identity(i.to_bytes(32)) for i in range(1, n + 1)]
+    return sorted(made, key=lambda i: i.public)
+
+
+def group_of(n: int, *, run: str = "run", min_survivors: int | None = None) -> Group:
+    t = n // 2 + 1
+    roster = tuple(i.public for i in identities(n))
+    return Group(run, "plan", roster, t, min_survivors or t)
+
+
+class Federation:
+    """Members of one group, and an honest server's moves."""
+
+    def __init__(self, folder: Path, n: int, *, min_survivors: int | None = None) -> None:
+        self.folder, self.group = folder, group_of(n, min_survivors=min_survivors)
+        self.members = {i: self.member(i) for i in range(n)}
+
+    def member(self, i: int) -> Member:
+        """Start site i, anew, from its files."""
+        return Member(self.group, identities(self.group.size)[i], self.folder / f"{i}.json")
+
+    def channels(self, sites: Collection[int] | None = None) -> dict[int, Channel]:
+        return {i: self.members[i].channel() for i in (self.members if sites is None else sites)}
+
+    def prepare(self, number: int, sites: Collection[int]) -> dict[int, Material]:
+        channels = self.channels(sites)
+        return {i: self.members[i].prepare(number, channels) for i in sites}
+
+    def admit(self, number: int, materials: dict[int, Material], site: int) -> None:
+        self.members[site].admit(number, addressed(materials, site))
+
+    def round(
+        self,
+        sum_: Sum,
+        vectors: dict[int, np.ndarray],
+        *,
+        participants: Collection[int],
+        reporters: Collection[int],
+        helpers: Collection[int],
+    ) -> np.ndarray:
+        """One whole round with these sites at each stage; returns the opened sum."""
+        materials = self.prepare(sum_.number, participants)
+        opening = Opening(self.group, sum_, materials)
+        for i in participants:
+            self.admit(sum_.number, materials, i)
+        for i in reporters:
+            report = self.members[i].mask(sum_, vectors[i])
+            opening.add(i, report, digest_of(report))
+        for i in helpers:
+            opening.add_shares(i, self.members[i].reveal(sum_.number, opening.reported))
+        return opening.open()
+
+
+def addressed(materials: dict[int, Material], site: int) -> dict[int, Material]:
+    """What the server sends to one site: of each other's shares only the one for it."""
+    return {
+        i: Material(m.mask_key, m.commitment, {k: s for k, s in m.shares.items() if k == site})
+        for i, m in materials.items()
+    }
