@@ -1,7 +1,11 @@
-"""The Flower ClientApp of a site: unpack the question, let the site answer, pack the report.
+"""The Flower ClientApp of a site: unpack a message, let the site answer, pack the reply.
 
-A reply holds the report and nothing else: no loss, no count, no timing. A refusal holds the name of
-the error; its text stays in the site's own log.
+Three messages, and no other field leaves a site than those written here: no loss, no count, no
+timing. A refusal holds the name of the error; its text stays in the site's own log.
+
+    query.join   -> identity, signed channel key                     once a run
+    train        -> masked report and its digest                     each round
+    query.open   -> shares that open the round; keys and shares for the next
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.site import Site
@@ -20,14 +25,23 @@ from dppm_model.errors import ConfigError, DppmError, ModelError
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
+from dppm_model.securesum import wire
+from dppm_model.securesum.opening import digest_of
 
 log = logging.getLogger("dppm.client")
+Answer = dict[str, wire.Fields]
 
 
 @lru_cache(maxsize=1)
 def read_model(content: bytes) -> ScoreModel:
     """Read the round's model, once for all the virtual sites that one process plays."""
     return ScoreModel.from_bytes(content)
+
+
+@lru_cache(maxsize=4)
+def read_plan(text: str) -> Plan:
+    """Read a plan, once for all its rounds that one process sees."""
+    return Plan.from_json(text)
 
 
 def _as_bytes(value: object) -> bytes:
@@ -51,6 +65,60 @@ def site_folder(context: Context) -> Path:
     return Path(root) / f"{int(context.node_config['partition-id']):04d}"
 
 
+def join(site: Site, plan: Plan, _: RecordDict) -> Answer:
+    """Show who the site is, and its channel key for this run."""
+    return {"member": wire.write_member(site.identity.public, site.join(plan))}
+
+
+def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
+    """Answer one round, masked."""
+    question = content.config_records["question"]
+    materials = wire.read_materials(content.config_records["participants"], site.index(plan))
+    masked = site.report(
+        plan,
+        int(str(question["phase"])),
+        int(str(question["round"])),
+        read_model(_as_bytes(question["model"])),
+        materials,
+    )
+    return {"report": {"masked": masked, "digest": digest_of(masked)}}
+
+
+def open_(site: Site, plan: Plan, content: RecordDict) -> Answer:
+    """Help to open a round and prepare the next; one may be refused without the other."""
+    answer: Answer = {}
+    records = content.config_records
+    if "survivors" in records:
+        survivors = records["survivors"]
+        shares, refusal = _or_refusal(
+            lambda: wire.write_shares(
+                site.reveal(plan, int(str(survivors["round"])), list(survivors["sites"]))  # type: ignore[arg-type]
+            )
+        )
+        answer["shares" if refusal is None else "no_shares"] = shares or {"error": refusal}
+    if "channels" in records:
+        channels = records["channels"]
+        material, refusal = _or_refusal(
+            lambda: wire.write_material(
+                site.prepare(plan, int(str(channels["round"])), wire.read_channels(channels))
+            )
+        )
+        answer["material" if refusal is None else "no_material"] = material or {"error": refusal}
+    return answer
+
+
+def _or_refusal(act: Callable[[], wire.Fields]) -> tuple[wire.Fields | None, str | None]:
+    try:
+        return act(), None
+    except DppmError as error:
+        return None, _log(error)
+
+
+def _log(error: DppmError) -> str:
+    log.error("%s: %s %s", type(error).__name__, error.cause, error.cure)
+    return type(error).__name__
+
+
 def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
     """Build the ClientApp.
 
@@ -61,27 +129,26 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
     """
     app = ClientApp()
 
-    @app.train()
-    def answer(message: Message, context: Context) -> Message:
-        torch.set_num_threads(1)  # sites of a simulation share the machine's cores
-        try:
-            question = message.content.config_records["question"]
-            plan = Plan.from_json(str(question["plan"]))
-            site = Site(
-                site_folder(context), coins(int(context.node_config.get("partition-id", 0)))
-            )
-            tallies = site.answer(
-                plan,
-                int(str(question["phase"])),
-                int(str(question["round"])),
-                read_model(_as_bytes(question["model"])),
-            )
-            reply = RecordDict({"report": ArrayRecord({"tallies": Array(tallies)})})
-        except DppmError as error:
-            log.error("%s: %s %s", type(error).__name__, error.cause, error.cure)
-            reply = RecordDict({"refusal": ConfigRecord({"error": type(error).__name__})})
-        return Message(reply, reply_to=message)
+    def handle(act: Callable[[Site, Plan, RecordDict], Answer]) -> Callable[..., Message]:
+        def answer(message: Message, context: Context) -> Message:
+            torch.set_num_threads(1)  # sites of a simulation share the machine's cores
+            fields: dict[str, Any]
+            try:
+                site = Site(
+                    site_folder(context), coins(int(context.node_config.get("partition-id", 0)))
+                )
+                plan = read_plan(str(message.content.config_records["question"]["plan"]))
+                fields = act(site, plan, message.content)
+            except DppmError as error:
+                fields = {"refusal": {"error": _log(error)}}
+            reply = RecordDict({name: ConfigRecord(values) for name, values in fields.items()})
+            return Message(reply, reply_to=message)
 
+        return answer
+
+    app.query("join")(handle(join))
+    app.train()(handle(report))
+    app.query("open")(handle(open_))
     return app
 
 

@@ -1,107 +1,60 @@
 """A site: its records, its ledger, its limits, and the one thing it ever answers.
 
-The order of `Site.answer` is the privacy of the project: check the plan, check the budget, debit on
-disk, only then read data, store the report, release it. Whatever goes wrong in between, a report
-that was released has been debited, and the same round is never answered with fresh coins.
+The order of `Site.report` is the privacy of the project: check the plan, check the secure sum's
+participants, check the budget, debit on disk, only then read data, store the report, release it
+masked. Whatever goes wrong in between, a report that was released has been debited, and the same
+round is never answered with fresh coins.
 """
 
 from __future__ import annotations
 
 import fcntl
 import io
-import math
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import BudgetExhausted, ConfigError, PlanError
+from client.budget import affordable_rounds
+from client.policy import Policy
+from dppm_model.errors import BudgetExhausted, PlanError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
-from dppm_model.plan import Plan, View
-from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.phase import View
+from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger, costs_of
 from dppm_model.records.shards import Records, open_records
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
+from dppm_model.securesum.group import read_peers
+from dppm_model.securesum.keys import Channel, Identity
+from dppm_model.securesum.member import Material, Member
+from dppm_model.steps import Step, reached
 
-
-@dataclass(frozen=True)
-class Policy:
-    """The site's own file ``site.toml``. The server never sees it and cannot raise a limit in it.
-
-    Attributes
-    ----------
-    records
-        Shard folder.
-    index
-        File with the indices of this site's records (simulation), or empty for all records.
-    max_epsilon_secure_sum, max_epsilon_site, delta
-        What the site is willing to spend over all runs, in either view. Infinity is written `inf`.
-    """
-
-    records: str
-    index: str
-    max_epsilon_secure_sum: float
-    max_epsilon_site: float
-    delta: float
-
-    @classmethod
-    def read(cls, path: Path) -> Policy:
-        """Read the file; a missing limit or an unknown key refuses.
-
-        Raises
-        ------
-        ConfigError
-            If the file is missing or not exactly of these keys.
-        """
-        try:
-            raw = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: {error}.", "Write a site.toml for this site.") from None
-        known = {f.name for f in fields(cls)}
-        if wrong := known ^ raw.keys():
-            raise ConfigError(
-                f"{path}: {', '.join(sorted(wrong))} missing or unknown.",
-                f"site.toml has exactly these keys: {', '.join(sorted(known))}.",
-            )
-        policy = cls(**raw)
-        for name in ("max_epsilon_secure_sum", "max_epsilon_site", "delta"):
-            value = getattr(policy, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ConfigError(f"{path}: {name} is {value!r}.", "Give a number above zero.")
-        return policy
-
-    def write(self, path: Path) -> None:
-        """Write the file that `read` reads."""
-        lines = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            text = f'"{value}"' if isinstance(value, str) else repr(float(value))
-            lines.append(f"{field.name} = {text}\n")
-        write_bytes(path, "".join(lines).encode())
+Tallies = NDArray[np.unsignedinteger]
 
 
 class Site:
-    """One site's folder: ``site.toml``, ``ledger.jsonl`` and the last report.
+    """One site's folder.
+
+    ``site.toml`` (limits), ``identity.key``, ``peers.toml`` (identities of all sites),
+    ``ledger.jsonl``, ``sums/`` (memory of the secure sums), ``reports/`` (the last of each run).
 
     Parameters
     ----------
     folder
         The site's own folder.
     coins
-        The source of the site's randomness.
+        The source of the randomness of the site's answers.
     """
 
     def __init__(self, folder: Path, coins: Coins) -> None:
         self.folder, self.coins = folder, coins
         self.policy = Policy.read(folder / "site.toml")
+        self.identity = Identity.read(folder / "identity.key")
         self.ledger = Ledger(folder / "ledger.jsonl")
 
     def records(self) -> Records:
@@ -111,39 +64,95 @@ class Site:
             records = records.select(np.load(self.folder / self.policy.index))
         return records
 
-    def answer(
-        self, plan: Plan, phase: int, round_: int, model: ScoreModel
-    ) -> NDArray[np.unsignedinteger]:
-        """Answer one round of a plan, or repeat the answer that was given.
+    def join(self, plan: Plan) -> Channel:
+        """Show the site's channel key for a run; see `Member.channel`."""
+        with self._alone():
+            return self._member(plan).channel()
+
+    def prepare(self, plan: Plan, number: int, channels: Mapping[int, Channel]) -> Material:
+        """Publish keys and shares for one round, if the site can afford it; see `Member.prepare`.
+
+        Raises
+        ------
+        BudgetExhausted
+            If the round would pass the site's limit: the site leaves before it is counted on.
+        """
+        with self._alone():
+            if not 0 <= number < plan.rounds:
+                raise PlanError(f"round {number} is not in the plan.", "Ask for a planned round.")
+            member = self._member(plan)
+            self._check_budget(plan, number)
+            material = member.prepare(number, channels)
+            reached(Step.SITE_PREPARED)
+            return material
+
+    def report(
+        self,
+        plan: Plan,
+        phase: int,
+        round_: int,
+        model: ScoreModel,
+        materials: Mapping[int, Material],
+    ) -> bytes:
+        """Answer one round of a plan under the masks of its participants, or repeat the answer.
 
         Returns
         -------
-        Tallies (D,), in the smallest unsigned type that holds m.
+        The masked report; see `Member.mask`.
 
         Raises
         ------
         PlanError
             If the round is not one of the plan's, or the run was begun under another plan.
+        SecureSumError
+            If the participants are not as they should be; see `Member.admit`.
         BudgetExhausted
             If the round would pass the site's limit. No data have been read then.
         """
-        if not (0 <= phase < len(plan.phases) and 0 <= round_ < plan.phases[phase].rounds):
-            raise PlanError(
-                f"round {round_} of phase {phase} is not in the plan.", "Ask for a planned round."
-            )
+        sum_ = plan.sum(phase, round_)
         with self._alone():
-            return self._answer(plan, phase, round_, model)
+            member = self._member(plan)
+            member.admit(sum_.number, materials)
+            reached(Step.SITE_ADMITTED)
+            tallies = self._answer(plan, phase, round_, model)
+            masked = member.mask(sum_, tallies)
+            reached(Step.SITE_MASKED)
+            return masked
 
-    def _answer(
-        self, plan: Plan, phase: int, round_: int, model: ScoreModel
-    ) -> NDArray[np.unsignedinteger]:
+    def reveal(self, plan: Plan, number: int, survivors: Collection[int]) -> dict[int, bytes]:
+        """Help to open the sum of one round; see `Member.reveal`."""
+        with self._alone():
+            shares = self._member(plan).reveal(number, survivors)
+            reached(Step.SITE_REVEALED)
+            return shares
+
+    def index(self, plan: Plan) -> int:
+        """Return the site's place in the roster."""
+        return plan.group(self._roster()).roster.index(self.identity.public)
+
+    def _roster(self) -> tuple[bytes, ...]:
+        return read_peers(self.folder / "peers.toml")
+
+    def _member(self, plan: Plan) -> Member:
+        """The site's side of the run's secure sum, from the site's *own* list of peers."""
+        self._check_plan(plan)
+        if plan.min_survivors < self.policy.min_survivors:
+            raise TooFewSurvivors(
+                f"run {plan.run} opens sums of {plan.min_survivors} sites, this site wants "
+                f"{self.policy.min_survivors}.",
+                "The site's operator may lower min_survivors in site.toml; the server cannot.",
+            )
+        path = self.folder / "sums" / f"{plan.run}.json"
+        return Member(plan.group(self._roster()), self.identity, path)
+
+    def _answer(self, plan: Plan, phase: int, round_: int, model: ScoreModel) -> Tallies:
+        """Return the round's tallies (D,), in the smallest unsigned type that holds m."""
         name = plan.phases[phase].name
         stored = self.folder / "reports" / plan.run / f"{name}-{round_:06d}.npy"
-        self._check_plan(plan)
         if stored.exists():
-            released: NDArray[np.unsignedinteger] = np.load(stored)
+            released: Tallies = np.load(stored)
             return released
-        self._check_budget(plan, phase, round_)
+        self._check_budget(plan, plan.number(phase, round_))
         entry = plan.debit(phase, round_)
         own = [d for d in self.ledger.debits if d.run == plan.run]
         if entry in own[:-1]:
@@ -154,6 +163,7 @@ class Site:
                 "A round is answered once; ask for the next one.",
             )
         self.ledger.debit(entry)
+        reached(Step.SITE_DEBITED)
         query = build_query(name, model)
         if query.dimension != plan.phases[phase].dimension:
             raise PlanError(
@@ -168,7 +178,9 @@ class Site:
             plan.signs_seed(phase, round_),
             self.coins,
         ).astype(np.min_scalar_type(plan.phases[phase].responses))
+        reached(Step.SITE_ANSWERED)
         self._store(stored, tallies)
+        reached(Step.SITE_STORED)
         return tallies
 
     @contextmanager
@@ -188,8 +200,8 @@ class Site:
                     "A plan cannot change in mid run; start a new run.",
                 )
 
-    def _check_budget(self, plan: Plan, phase: int, round_: int) -> None:
-        wanted = sum(p.rounds for p in plan.phases[:phase]) + round_ + 1
+    def _check_budget(self, plan: Plan, number: int) -> None:
+        """Refuse round ``number`` if it, and all before it, would pass one of the limits."""
         others = tuple(d for d in self.ledger.debits if d.run != plan.run)
         limits: list[tuple[View, float]] = [
             ("secure_sum", self.policy.max_epsilon_secure_sum),
@@ -199,14 +211,14 @@ class Site:
             affordable = affordable_rounds(
                 plan, view, costs_of(others, view), limit, self.policy.delta
             )
-            if wanted > affordable:
+            if number >= affordable:
                 raise BudgetExhausted(
-                    f"round {wanted} of run {plan.run} would pass the site's {view} limit of "
+                    f"round {number + 1} of run {plan.run} would pass the site's {view} limit of "
                     f"epsilon = {limit}.",
                     "The site's operator may raise the limit in site.toml; the server cannot.",
                 )
 
-    def _store(self, path: Path, tallies: NDArray[np.unsignedinteger]) -> None:
+    def _store(self, path: Path, tallies: Tallies) -> None:
         """Keep the report until the run's next one: it may have to be sent again."""
         buffer = io.BytesIO()
         np.save(buffer, tallies)
@@ -214,21 +226,3 @@ class Site:
         write_bytes(path, buffer.getvalue())
         for other in old:
             other.unlink(missing_ok=True)
-
-
-@lru_cache(maxsize=64)
-def affordable_rounds(
-    plan: Plan, view: View, spent: tuple[RoundCost, ...], limit: float, delta: float
-) -> int:
-    """Return how many rounds of ``plan``, in order, fit into ``limit`` after what was spent."""
-    high = sum(p.rounds for p in plan.phases)
-    if math.isinf(limit) or epsilon((*spent, *plan.costs(view)), delta) <= limit:
-        return high
-    low = 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        if epsilon((*spent, *plan.costs(view, middle)), delta) <= limit:
-            low = middle
-        else:
-            high = middle
-    return low

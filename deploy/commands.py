@@ -91,7 +91,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         console.print(
             f"  if {colluding} more sites collude with the server: ε = {epsilon_text(epsilon)}"
         )
-    rounds = sum(p.rounds for p in made.phases)
+    rounds = made.rounds
     size = sum(uplink_bytes(p) * p.rounds for p in made.phases)
     minutes = sum(round_seconds(p) * p.rounds for p in made.phases) / 60
     console.print(
@@ -125,7 +125,7 @@ def _prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]
 
 def train(run: Run, config: Config) -> None:
     """Train with a bar that counts rounds."""
-    total = sum(p.rounds for p in run.plan().phases)
+    total = run.plan().rounds
     with progress(f"training over {config.sites} sites ({config.backend})") as bar:
         simulation.simulate(run, config, tick=lambda: bar.count(len(run.rounds()), total))
         bar.count(total, total)

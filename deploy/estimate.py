@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dppm_model.plan import PhasePlan
+from dppm_model.phase import PhasePlan
 from dppm_model.score.phases import kind_of
 
 # Measured by tests/benchmarks/round.py; a plan needs the order of magnitude, not the last digit.

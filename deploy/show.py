@@ -21,7 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from dppm_model.plan import PhasePlan, Plan
+from dppm_model.phase import PhasePlan
+from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
 

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from client.app import app as client_app
-from client.site import Policy
+from client.policy import Policy
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import run_in_process
 from dppm_model import errors
@@ -26,6 +26,8 @@ from dppm_model.planner import epsilons, make_plan
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.run import Run
+from dppm_model.securesum.group import write_peers
+from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
 
 
@@ -119,6 +121,9 @@ def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list
 def _deal(run: Run, config: Config, plan: Plan) -> None:
     """Deal the training records to the virtual sites and write each site's own files."""
     records = load(config.data, "train")
+    made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
+    peers = {name: identity.public for name, identity in made.items()}
+    write_peers(run.roster, peers)
     parts = partition(
         np.asarray(records.labels),
         config.sites,
@@ -136,6 +141,8 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
         folder = run.sites / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "index.npy", part)
+        made[f"site-{number:04d}"].write(folder / "identity.key")
+        write_peers(folder / "peers.toml", peers)
         # The virtual sites are willing to spend what the plan was made for, and no more.
         Policy(
             records=str(shards.resolve()),
@@ -143,6 +150,7 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
             max_epsilon_secure_sum=privacy.epsilon if privacy.view == "secure_sum" else math.inf,
             max_epsilon_site=privacy.epsilon if privacy.view == "site" else math.inf,
             delta=plan.delta,
+            min_survivors=plan.min_survivors,
         ).write(folder / "site.toml")
 
 

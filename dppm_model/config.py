@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dppm_model.errors import ConfigError, RunFolderError
-from dppm_model.plan import View
+from dppm_model.phase import View
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -33,10 +33,22 @@ BACKENDS = ("flower", "inprocess")
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """How long the server waits: for sites to connect, and for the reports of a round (seconds)."""
+    """How long the server waits.
+
+    Attributes
+    ----------
+    wait_seconds
+        For the sites to connect.
+    round_seconds
+        Deadline for the answers to one message; a round goes on without later ones.
+    max_retries, retry_seconds
+        How often the silent sites are asked again if too few have answered, and the pause before.
+    """
 
     wait_seconds: float
     round_seconds: float
+    max_retries: int
+    retry_seconds: float
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,8 @@ def check_config(tree: dict[str, Any]) -> Config:
         server=ServerConfig(
             _number("server.wait_seconds", tree["server"]["wait_seconds"]),
             _number("server.round_seconds", tree["server"]["round_seconds"]),
+            _whole("server.max_retries", tree["server"]["max_retries"], least=0),
+            _number("server.retry_seconds", tree["server"]["retry_seconds"]),
         ),
         tree=tree,
     )

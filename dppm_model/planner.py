@@ -17,7 +17,8 @@ from scipy.special import ndtri
 
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.rotation import Rotation
-from dppm_model.plan import PhasePlan, Plan, View
+from dppm_model.phase import PhasePlan, View
+from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import (
     RoundCost,
     calibrate,

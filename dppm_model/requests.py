@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dppm_model.errors import ConfigError
-from dppm_model.plan import View
+from dppm_model.phase import View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 
 CALIBRATIONS = ("noise", "rounds", "rate")
@@ -98,6 +98,13 @@ class PrivacyRequest:
                 f"privacy.colluding_sites is {self.colluding_sites} with min_survivors "
                 f"{self.min_survivors}.",
                 "At least one surviving site must be honest.",
+            )
+        if 2 * self.min_survivors <= self.sites + self.colluding_sites:
+            raise ConfigError(
+                f"privacy.min_survivors is {self.min_survivors} with {self.sites} sites, "
+                f"{self.colluding_sites} of them colluding.",
+                "More than half of all sites and colluding ones must survive: give at least "
+                f"{(self.sites + self.colluding_sites) // 2 + 1}.",
             )
 
     @property

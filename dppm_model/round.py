@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.mechanism.coins import Coins
-from dppm_model.plan import PhasePlan
+from dppm_model.phase import PhasePlan
 from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import Records
 from dppm_model.score.query import Query

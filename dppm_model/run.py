@@ -1,6 +1,6 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
-config.yaml  plan.json  privacy.json  ledger.jsonl  metrics.jsonl  status.json
+config.yaml  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl  status.json
 model.safetensors  samples.png  evaluation.json  samples/  sites/ (simulation)  state/
 """
 
@@ -53,6 +53,16 @@ class Run:
     def snapshot(self) -> Path:
         """The state after the last finished round."""
         return self.folder / "state" / "round.safetensors"
+
+    @property
+    def exchange(self) -> Path:
+        """Where the secure sum of the present round stands."""
+        return self.folder / "state" / "exchange.safetensors"
+
+    @property
+    def roster(self) -> Path:
+        """Identity keys of all sites."""
+        return self.folder / "roster.toml"
 
     @property
     def sites(self) -> Path:

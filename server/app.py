@@ -9,7 +9,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from dppm_model.config import initial_model, read_config
 from dppm_model.run import Run
-from server.collect import Collected, collect, wait_for_sites
+from dppm_model.securesum.group import read_peers
+from server.collect import Federation
+from server.messages import Patience, connected
 from server.rounds import train
 
 app = ServerApp()
@@ -22,9 +24,13 @@ def main(grid: Grid, context: Context) -> None:
     with run.reporting():
         config = read_config(run.config)
         plan = run.plan()
-        nodes = wait_for_sites(grid, plan.sites, config.server.wait_seconds)
-
-        def ask(phase: int, round_: int, model: bytes) -> Collected:
-            return collect(grid, nodes, plan, phase, round_, model, config.server.round_seconds)
-
-        train(run, initial_model(config), config.seed, ask)
+        server = config.server
+        connected(grid, plan.sites, plan.min_survivors, server.wait_seconds)
+        federation = Federation(
+            grid,
+            plan,
+            read_peers(run.roster),
+            run.exchange,
+            Patience(server.round_seconds, server.max_retries, server.retry_seconds),
+        )
+        train(run, initial_model(config), config.seed, federation.ask)

@@ -1,29 +1,36 @@
-"""Collect one round's reports and add them up as they arrive; no report is kept.
+"""The server's side of a round: masked reports in, one sum out.
 
-Today the sum is plain: the server sees each report for a moment. The masks of the secure sum go
-here; nothing outside this file depends on how the total was obtained.
+Two messages a site: the question with what it needs of the other participants, answered by the
+masked report; and the survivors, answered by shares that open their sum together with the keys and
+shares of the next round. Reports are added up as they arrive; none is kept.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from dppm_model.errors import FederationError
+from dppm_model.errors import TooFewSites, UnknownSite, WrongReport
 from dppm_model.plan import Plan
-
-_POLL_SECONDS = 0.02
+from dppm_model.securesum import wire
+from dppm_model.securesum.keys import Channel
+from dppm_model.securesum.member import Material
+from dppm_model.securesum.opening import Opening
+from dppm_model.steps import Step, reached
+from server.exchange import Exchange
+from server.messages import Asker, Patience, Records, only
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The sum over the sites that answered.
+    """The sum over the sites that survived the round.
 
     Attributes
     ----------
@@ -31,110 +38,203 @@ class Collected:
         (D,) int64, the sum of the tallies.
     sites
         How many reports are in it.
-    uplink_bytes
-        Bytes of all reports together.
+    uplink_bytes, downlink_bytes
+        Bytes of all sites together.
     """
 
     total: NDArray[np.int64]
     sites: int
     uplink_bytes: int
+    downlink_bytes: int
 
 
-def wait_for_sites(grid: Grid, sites: int, timeout: float) -> list[int]:
-    """Wait until ``sites`` nodes are connected and return their ids.
+class Federation:
+    """The sites of one run, as the server reaches them.
 
-    Raises
-    ------
-    FederationError
-        If fewer come before ``timeout`` seconds.
+    Parameters
+    ----------
+    grid
+        Flower's messages.
+    plan, roster
+        The run, and its sites' identity keys.
+    path
+        Where the exchange of the present round is kept.
+    patience
+        How long and how often sites are asked.
     """
-    deadline = time.monotonic() + timeout
-    while len(nodes := sorted(grid.get_node_ids())) < sites:
-        if time.monotonic() > deadline:
-            raise FederationError(
-                f"{len(nodes)} of {sites} sites are connected after {timeout:.0f} s.",
-                "Start the missing sites, or plan for fewer (sites=…).",
+
+    def __init__(
+        self,
+        grid: Grid,
+        plan: Plan,
+        roster: tuple[bytes, ...],
+        path: Path,
+        patience: Patience,
+    ) -> None:
+        self.plan, self.group = plan, plan.group(roster)
+        self._grid, self._path = grid, path
+        self._asker = Asker(grid, patience)
+        self._nodes: dict[int, int] = {}  # site -> node
+        self._channels: dict[int, Channel] = {}
+        self._next: dict[int, Material] = {}  # materials of round `_next_number`
+        self._next_number = -1
+
+    def ask(self, phase: int, round_: int, model: bytes) -> Collected:
+        """Ask all sites for one round and open the sum of the reports that come in time.
+
+        Raises
+        ------
+        TooFewSites
+            If fewer than `min_survivors` take part or report, or fewer than the threshold help.
+        WrongSum
+            If what came does not fit together; nothing is learned from it.
+        """
+        number = self.plan.number(phase, round_)
+        up, down = self._asker.traffic.up, self._asker.traffic.down
+        self._join()
+        exchange = Exchange.read(self._path, self.plan.digest)
+        if exchange is None or exchange.number != number:
+            exchange = self._begin(number)
+        opening = Opening(
+            self.group,
+            self.plan.sum(phase, round_),
+            exchange.materials,
+            exchange.total,
+            exchange.survivors or (),
+        )
+        if exchange.survivors is None:
+            self._collect(opening, phase, round_, model)
+            reached(Step.SERVER_SUMMED)
+            survivors = frozenset(opening.reported)
+            Exchange(self.plan.digest, number, exchange.materials, survivors, opening.total).write(
+                self._path
             )
-        time.sleep(0.2)
-    return nodes[:sites]
+        reached(Step.SERVER_CLOSED)
+        self._open(opening)
+        total = opening.open().astype(np.int64)
+        if int(total.max(initial=0)) > len(opening.reported) * self.plan.phases[phase].responses:
+            raise WrongReport("The sum is larger than its sites can make it.", "Check the sites.")
+        reached(Step.SERVER_OPENED)
+        traffic = self._asker.traffic
+        return Collected(total, len(opening.reported), traffic.up - up, traffic.down - down)
 
+    def _join(self) -> None:
+        """Learn the identity and the channel key of every node that is new."""
+        nodes = set(self._grid.get_node_ids())
+        self._nodes = {s: n for s, n in self._nodes.items() if n in nodes}
+        new = {n: n for n in nodes - set(self._nodes.values())}
+        if not new:
+            return
 
-def collect(
-    grid: Grid,
-    nodes: list[int],
-    plan: Plan,
-    phase: int,
-    round_: int,
-    model: bytes,
-    timeout: float,
-) -> Collected:
-    """Ask every node for its report of one round and sum what comes before the deadline.
+        def read(node: int, records: Records) -> None:
+            identity, channel = wire.read_member(records["member"])
+            if identity not in self.group.roster:
+                raise UnknownSite("A node's identity is not in the roster.", "Add it, or stop it.")
+            site = self.group.roster.index(identity)
+            channel.verify(self.group, site)
+            self._nodes[site], self._channels[site] = node, channel
 
-    Raises
-    ------
-    FederationError
-        If fewer than ``plan.min_survivors`` sites reported: their sum would hold less noise than
-        was accounted, so it is not used.
-    """
-
-    def question() -> ConfigRecord:
-        return ConfigRecord(
-            {"plan": plan.to_json(), "phase": phase, "round": round_, "model": model}
+        self._asker.ask(
+            "query.join",
+            new,
+            lambda _: {"question": {"plan": self.plan.to_json()}},
+            read,
+            lambda: len(self._nodes) >= self.group.min_survivors,
+            lambda: f"the run: {self.group.min_survivors} must join",
         )
 
-    messages = [
-        Message(
-            RecordDict({"question": question()}),
-            dst_node_id=node,
-            message_type="train",
-            group_id=f"{plan.phases[phase].name}-{round_}",
-        )
-        for node in nodes
-    ]
-    pending = set(grid.push_messages(messages))
-    total = np.zeros(plan.phases[phase].rotation.padded, dtype=np.int64)
-    sites, size, failures = 0, 0, Counter[str]()
-    deadline = time.monotonic() + timeout
-    while pending and time.monotonic() < deadline:
-        for reply in grid.pull_messages(pending):
-            pending.discard(str(reply.metadata.reply_to_message_id))
-            tallies, failure = read_report(reply, plan, phase)
-            if tallies is None:
-                failures[failure] += 1
-                continue
-            total += tallies
-            sites += 1
-            size += tallies.nbytes
-        if pending:
-            time.sleep(_POLL_SECONDS)
-    if pending:
-        failures["no answer in time"] += len(pending)
-    if sites < plan.min_survivors:
-        reasons = ", ".join(f"{count} × {reason}" for reason, count in failures.items())
-        raise FederationError(
-            f"{sites} of {len(nodes)} sites reported in round {round_} of phase "
-            f"{plan.phases[phase].name}, the plan needs {plan.min_survivors} ({reasons}).",
-            "Bring the sites back and run the same command again; nothing was spent twice.",
-        )
-    return Collected(total, sites, size)
+    def _channels_for(self, number: int) -> dict[str, Mapping[str, Any]]:
+        return {"channels": {"round": number, **wire.write_channels(self._channels)}}
 
+    def _begin(self, number: int) -> Exchange:
+        """Fix who takes part: all sites whose keys and shares for this round are there."""
+        least = self.group.min_survivors
+        if self._next_number != number:
+            self._next, self._next_number = {}, number
+        if len(self._next) < least:
+            self._next = {}  # all anew, so that all materials are for the same channels
+            self._asker.ask(
+                "query.open",
+                self._nodes,
+                lambda _: {**self._question(), **self._channels_for(number)},
+                self._keep_material,
+                lambda: len(self._next) >= least,
+                lambda: f"round {number}: {least} must take part",
+            )
+        # Every participant must have shares from every other.
+        sites = self._next.keys()
+        complete = {i: m for i, m in self._next.items() if sites <= m.shares.keys() | {i}}
+        if len(complete) < least:
+            raise TooFewSites(
+                f"Only {len(complete)} sites sent shares for all others.", "Check their versions."
+            )
+        exchange = Exchange(self.plan.digest, number, dict(sorted(complete.items())))
+        exchange.write(self._path)
+        reached(Step.SERVER_BEGUN)
+        return exchange
 
-def read_report(
-    reply: Message, plan: Plan, phase: int
-) -> tuple[NDArray[np.unsignedinteger] | None, str]:
-    """Return the tallies of a reply, or None and why they do not count."""
-    p = plan.phases[phase]
-    if reply.has_error():
-        return None, f"Flower error {reply.error.code} ({str(reply.error.reason)[:200]})"
-    if "refusal" in reply.content.config_records:
-        return None, f"refused: {reply.content.config_records['refusal']['error']!s}"
-    if "report" not in reply.content.array_records:
-        return None, "reply without a report"
-    tallies = reply.content.array_records["report"]["tallies"].numpy()
-    if (
-        tallies.shape != (p.rotation.padded,)
-        or tallies.dtype.kind != "u"
-        or int(tallies.max()) > p.responses
-    ):
-        return None, "report of another plan"
-    return tallies, ""
+    def _question(self) -> dict[str, Mapping[str, Any]]:
+        return {"question": {"plan": self.plan.to_json()}}
+
+    def _keep_material(self, site: int, records: Records) -> None:
+        if "material" in records:
+            self._next[site] = wire.read_material(records["material"])
+
+    def _collect(self, opening: Opening, phase: int, round_: int, model: bytes) -> None:
+        """Add up the masked reports of the participants."""
+        question = {
+            "plan": self.plan.to_json(),
+            "phase": phase,
+            "round": round_,
+            "model": model,
+        }
+        least = self.group.min_survivors
+
+        def read(site: int, records: Records) -> None:
+            report = records["report"] if "report" in records else ConfigRecord()
+            masked, digest = report.get("masked"), report.get("digest")
+            if not isinstance(masked, bytes) or not isinstance(digest, bytes):
+                raise WrongReport(f"Site {site} sent no report.", "Use one version everywhere.")
+            opening.add(site, masked, digest)
+
+        self._asker.ask(
+            "train",
+            only(self._nodes, opening.participants),
+            lambda site: {
+                "question": question,
+                "participants": wire.write_materials(opening.participants, site),
+            },
+            read,
+            lambda: len(opening.reported) >= least,
+            lambda: (
+                f"round {round_} of phase {self.plan.phases[phase].name}: "
+                f"{len(opening.reported)} of {len(opening.participants)} reported, {least} must"
+            ),
+        )
+
+    def _open(self, opening: Opening) -> None:
+        """Gather shares for the survivors' sum, and materials for the round after it."""
+        number = opening.sum.number
+        survivors = {"round": number, "sites": sorted(opening.reported)}
+        following: dict[str, Mapping[str, Any]] = {}
+        if number + 1 < self.plan.rounds:
+            following = self._channels_for(number + 1)
+        self._next, self._next_number = {}, number + 1
+
+        def content(site: int) -> dict[str, Mapping[str, Any]]:
+            helps = {"survivors": survivors} if site in opening.participants else {}
+            return {**self._question(), **helps, **following}
+
+        def read(site: int, records: Records) -> None:
+            if "shares" in records:
+                opening.add_shares(site, wire.read_shares(records["shares"]))
+            self._keep_material(site, records)
+
+        self._asker.ask(
+            "query.open",
+            self._nodes if following else only(self._nodes, opening.participants),
+            content,
+            read,
+            lambda: opening.helpers >= self.group.threshold,
+            lambda: f"round {number}: {self.group.threshold} must help to open its sum",
+        )

@@ -18,6 +18,7 @@ from dppm_model.round import estimate
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner
+from dppm_model.steps import Step, reached
 from server.collect import Collected
 from server.state import Snapshot
 
@@ -59,12 +60,14 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
         for round_ in range(first_round, phase.rounds):
             begun = time.monotonic()
             ledger.debit(plan.debit(index, round_))
+            reached(Step.SERVER_DEBITED)
             answer = ask(index, round_, learner.result().to_bytes())
             learner.step(
                 estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_)),
                 phase.noise_std(answer.sites),
             )
-            done = sum(p.rounds for p in plan.phases[:index]) + round_ + 1
+            reached(Step.SERVER_LEARNED)
+            done = plan.number(index, round_) + 1
             secure_sum, site = epsilons(plan, done)
             append_json_line(
                 run.metrics,
@@ -74,6 +77,7 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
                     "seconds": round(time.monotonic() - begun, 4),
                     "sites": answer.sites,
                     "uplink_bytes": answer.uplink_bytes,
+                    "downlink_bytes": answer.downlink_bytes,
                     "epsilon_secure_sum": secure_sum,
                     "epsilon_site": site,
                 },
@@ -81,6 +85,7 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
             Snapshot(plan.digest, index, round_ + 1, started_from, learner.state_dict()).write(
                 run.snapshot
             )
+            reached(Step.SERVER_SAVED)
         model = learner.result()
     model.save(run.model)
     return model

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from dppm_model.errors import PlanError
+from dppm_model.errors import ConfigError, PlanError
+from dppm_model.files import write_bytes
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,32 @@ class Group:
         """Name one use of a key in this group: keys with different labels are independent."""
         numbered = b"".join(n.to_bytes(8) for n in numbers)
         return b"dppm secure sum 1\0" + self.digest + purpose.encode() + b"\0" + numbered
+
+
+def write_peers(path: Path, keys: Mapping[str, bytes]) -> None:
+    """Write the identity keys of all sites, by name, for people to compare."""
+    lines = [f'"{name}" = "{key.hex()}"\n' for name, key in keys.items()]
+    head = "# Identity keys of all sites of the federation, this one included.\n"
+    write_bytes(path, (head + "".join(lines)).encode())
+
+
+def read_peers(path: Path) -> tuple[bytes, ...]:
+    """Read the file of `write_peers`: a roster.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, or a key is not 32 bytes in hexadecimal, or is there twice.
+    """
+    try:
+        names = tomllib.loads(path.read_text())
+        keys = {name: bytes.fromhex(value) for name, value in names.items()}
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
+    for name, key in keys.items():
+        if len(key) != 32 or list(keys.values()).count(key) > 1:
+            raise ConfigError(
+                f"{path}: the key of {name} is not 32 bytes, or another site's.",
+                "Ask the site for its key again.",
+            )
+    return tuple(sorted(keys.values()))

@@ -109,11 +109,13 @@ class Identity:
         self._key = Ed25519PrivateKey.from_private_bytes(private)
 
     @classmethod
-    def create(cls, path: Path) -> Identity:
-        """Make a new identity and store it, readable by its owner only."""
-        key = Ed25519PrivateKey.generate().private_bytes_raw()
-        write_bytes(path, key)  # a temporary file of mkstemp has mode 0600, and keeps it
-        return cls(key)
+    def generate(cls) -> Identity:
+        """Draw a new identity."""
+        return cls(Ed25519PrivateKey.generate().private_bytes_raw())
+
+    def write(self, path: Path) -> None:
+        """Store the identity, readable by its owner only."""
+        write_bytes(path, self._key.private_bytes_raw())  # mkstemp's mode 0600 stays
 
     @classmethod
     def read(cls, path: Path) -> Identity:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from dppm_model.plan import PhasePlan
+from dppm_model.phase import PhasePlan
 
 EPSILONS = np.linspace(0, 6, 40)
 PHASE = PhasePlan(

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 
 from client import site as module
-from client.site import Policy, Site
+from client.policy import Policy
+from client.site import Site
 from deploy.simulate import plan_of, resolve
 from dppm_model.config import Config, initial_model
-from dppm_model.errors import BudgetExhausted, ConfigError, PlanError
+from dppm_model.errors import BudgetExhausted, ConfigError, PlanError, TooFewSurvivors
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.score.model import ScoreModel
+from dppm_model.securesum.group import write_peers
 from tests.coins import SeededCoins
 from tests.conftest import TINY
+from tests.sums import identities
 
 
 @pytest.fixture
@@ -36,7 +39,12 @@ def model(config: Config) -> ScoreModel:
 
 def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     folder.mkdir(parents=True, exist_ok=True)
-    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5).write(folder / "site.toml")
+    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5, 3).write(
+        folder / "site.toml"
+    )
+    made = identities(3)
+    made[0].write(folder / "identity.key")
+    write_peers(folder / "peers.toml", {str(i): made[i].public for i in range(3)})
     return Site(folder, SeededCoins(str(folder)))
 
 
@@ -44,20 +52,20 @@ def test_the_same_round_gives_the_same_bits_and_costs_once(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
-    first = site.answer(plan, 0, 0, model)
-    again = Site(tmp_path, SeededCoins("other coins")).answer(plan, 0, 0, model)
+    first = site._answer(plan, 0, 0, model)
+    again = Site(tmp_path, SeededCoins("other coins"))._answer(plan, 0, 0, model)
     np.testing.assert_array_equal(first, again)
     assert len(site.ledger.debits) == 1
     # Twin: without the stored report the same site would answer with fresh coins.
     fresh = make_site(tmp_path / "twin", tiny)
-    assert not np.array_equal(first, fresh.answer(plan, 0, 0, model))
+    assert not np.array_equal(first, fresh._answer(plan, 0, 0, model))
 
 
 def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
-    tallies = make_site(tmp_path, tiny).answer(replace(plan, phases=phases), 0, 0, model)
+    tallies = make_site(tmp_path, tiny)._answer(replace(plan, phases=phases), 0, 0, model)
     assert tallies.shape == (plan.phases[0].rotation.padded,)
     assert tallies.max() <= plan.phases[0].responses
 
@@ -72,12 +80,12 @@ def test_a_debit_is_on_disk_before_data_are_read(
 
     monkeypatch.setattr(module, "open_records", crash)
     with pytest.raises(KeyboardInterrupt):
-        site.answer(plan, 0, 0, model)
+        site._answer(plan, 0, 0, model)
     assert len(Ledger(tmp_path / "ledger.jsonl").debits) == 1
     assert not list(tmp_path.rglob("*.npy"))
     monkeypatch.undo()
     # The report was never released, so the round may be answered now, for the same debit.
-    site.answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, model)
     assert len(site.ledger.debits) == 1
 
 
@@ -85,10 +93,10 @@ def test_a_round_whose_report_was_given_up_is_not_answered_anew(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
-    site.answer(plan, 0, 0, model)
-    site.answer(plan, 0, 1, model)
+    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 1, model)
     with pytest.raises(PlanError, match="answered before"):
-        site.answer(plan, 0, 0, model)
+        site._answer(plan, 0, 0, model)
 
 
 def test_one_run_cannot_push_out_the_report_of_another(
@@ -97,19 +105,25 @@ def test_one_run_cannot_push_out_the_report_of_another(
     """A server that names runs cleverly must not make a site forget a report, and answer anew."""
     site = make_site(tmp_path, tiny, limit=1e6)
     inner = replace(plan, run="run-a-b")
-    first = site.answer(inner, 0, 0, model)
-    site.answer(plan, 0, 0, model)
-    np.testing.assert_array_equal(first, site.answer(inner, 0, 0, model))
+    first = site._answer(inner, 0, 0, model)
+    site._answer(plan, 0, 0, model)
+    np.testing.assert_array_equal(first, site._answer(inner, 0, 0, model))
 
 
 def test_a_plan_cannot_change_in_mid_run(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
-    site.answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, model)
     phases = (replace(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
-    with pytest.raises(PlanError, match="begun under plan"):
-        site.answer(replace(plan, phases=phases), 0, 1, model)
+    for ask in (
+        lambda changed: site.join(changed),
+        lambda changed: site.prepare(changed, 1, {}),
+        lambda changed: site.report(changed, 0, 1, model, {}),
+        lambda changed: site.reveal(changed, 0, {0, 1, 2}),
+    ):
+        with pytest.raises(PlanError, match="begun under plan"):
+            ask(replace(plan, phases=phases))
 
 
 def test_rounds_outside_the_plan_are_refused(
@@ -118,7 +132,10 @@ def test_rounds_outside_the_plan_are_refused(
     site = make_site(tmp_path, tiny)
     for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
         with pytest.raises(PlanError, match="not in the plan"):
-            site.answer(plan, phase, round_, model)
+            site.report(plan, phase, round_, model, {})
+    for number in (-1, plan.rounds):
+        with pytest.raises(PlanError, match="not in the plan"):
+            site.prepare(plan, number, {})
     assert site.ledger.debits == ()
 
 
@@ -127,20 +144,22 @@ def test_the_limit_stops_the_run_before_data_are_read(
 ) -> None:
     one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
-    site.answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, model)
     with pytest.raises(BudgetExhausted):
-        site.answer(plan, 0, 1, model)
+        site._answer(plan, 0, 1, model)
+    with pytest.raises(BudgetExhausted):  # it says so before others count on it
+        site.prepare(plan, 1, {})
     assert len(site.ledger.debits) == 1
-    make_site(tmp_path, tiny, limit=two).answer(plan, 0, 1, model)
+    make_site(tmp_path, tiny, limit=two)._answer(plan, 0, 1, model)
 
 
 def test_what_other_runs_spent_counts(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny, limit=epsilons(plan, 1)[0])
-    site.answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, model)
     with pytest.raises(BudgetExhausted):
-        site.answer(replace(plan, run="run-b"), 0, 0, model)
+        site._answer(replace(plan, run="run-b"), 0, 0, model)
 
 
 def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
@@ -153,16 +172,52 @@ def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
 
 def test_policy_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
-    Policy("records", "", 1.0, float("inf"), 1e-5).write(path)
+    Policy("records", "", 1.0, float("inf"), 1e-5, 3).write(path)
     assert Policy.read(path).max_epsilon_site == float("inf")
     good = path.read_text()
     for text in (good + "surprise = 1\n", good.replace("delta", "# delta"), "nonsense"):
         path.write_text(text)
         with pytest.raises(ConfigError):
             Policy.read(path)
-    path.write_text(good.replace("1.0", "-1.0"))
-    with pytest.raises(ConfigError, match="max_epsilon_secure_sum"):
-        Policy.read(path)
+    for text, field in (
+        (good.replace("1.0", "-1.0"), "max_epsilon_secure_sum"),
+        (good.replace("= 3", "= 2.5"), "min_survivors"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=field):
+            Policy.read(path)
+
+
+def test_the_site_has_its_own_least_number_of_survivors(
+    tmp_path: Path, tiny: Path, plan: Plan
+) -> None:
+    """The plan's threshold and survivors are the server's; the site has its own limit."""
+    site = make_site(tmp_path, tiny)
+    site.join(plan)
+    phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
+    lower = replace(plan, run="other", min_survivors=2, phases=phases)
+    with pytest.raises(TooFewSurvivors, match="this site wants 3"):
+        site.join(lower)
+    lowest = replace(
+        plan,
+        run="other",
+        min_survivors=1,
+        phases=tuple(replace(p, honest_sites=1) for p in plan.phases),
+    )
+    (tmp_path / "site.toml").write_text(
+        (tmp_path / "site.toml").read_text().replace("min_survivors = 3", "min_survivors = 1")
+    )
+    with pytest.raises(PlanError, match="More than half"):
+        Site(tmp_path, SeededCoins(0)).join(lowest)
+
+
+def test_a_plan_for_other_sites_than_the_pinned_is_refused(
+    tmp_path: Path, tiny: Path, plan: Plan
+) -> None:
+    site = make_site(tmp_path, tiny)
+    phases = tuple(replace(p, sites=4, honest_sites=4) for p in plan.phases)
+    with pytest.raises(PlanError, match="counts 4 sites, the list of peers 3"):
+        site.join(replace(plan, sites=4, min_survivors=4, phases=phases))
 
 
 def test_plans_survive_the_wire_exactly_or_not_at_all(plan: Plan) -> None:

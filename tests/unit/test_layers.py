@@ -15,10 +15,10 @@ ALLOWED = {
 }
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
-    {"errors", "files"},
+    {"errors", "files", "steps"},
     {"mechanism", "privacy", "records", "securesum"},
     {"score"},
-    {"plan"},
+    {"phase", "plan"},
     {"requests", "round"},
     {"planner"},
     {"run", "config"},

@@ -1,0 +1,128 @@
+"""Channels, materials and shares as flat fields, and back: all that the secure sum ever sends.
+
+Field values are bytes, or lists of bytes or of whole numbers, which Flower's records hold as they
+are. Reading checks types and sizes, so that nothing else has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dppm_model.errors import WrongReport
+from dppm_model.securesum.keys import Channel
+from dppm_model.securesum.member import Material
+
+Fields = dict[str, Any]
+
+
+def write_member(identity: bytes, channel: Channel) -> Fields:
+    """A site that joins."""
+    return {"identity": identity, "channel": channel.public, "signature": channel.signature}
+
+
+def read_member(fields: Mapping[str, Any]) -> tuple[bytes, Channel]:
+    """Undo `write_member`."""
+    channel = Channel(_bytes(fields, "channel", 32), _bytes(fields, "signature", 64))
+    return _bytes(fields, "identity", 32), channel
+
+
+def write_channels(channels: Mapping[int, Channel]) -> Fields:
+    """Channels of all sites that have joined."""
+    return {
+        "sites": list(channels),
+        "channels": [c.public for c in channels.values()],
+        "signatures": [c.signature for c in channels.values()],
+    }
+
+
+def read_channels(fields: Mapping[str, Any]) -> dict[int, Channel]:
+    """Undo `write_channels`."""
+    sites, keys = _numbers(fields, "sites"), _bytes_list(fields, "channels", 32)
+    signatures = _bytes_list(fields, "signatures", 64)
+    _same_length(sites, keys, signatures)
+    return {i: Channel(*pair) for i, *pair in zip(sites, keys, signatures, strict=True)}
+
+
+def write_material(material: Material) -> Fields:
+    """A site's own material, on its way to the server."""
+    return {
+        "mask_key": material.mask_key,
+        "commitment": material.commitment,
+        "sites": list(material.shares),
+        "shares": list(material.shares.values()),
+    }
+
+
+def read_material(fields: Mapping[str, Any]) -> Material:
+    """Undo `write_material`."""
+    sites, shares = _numbers(fields, "sites"), _bytes_list(fields, "shares")
+    _same_length(sites, shares)
+    mask_key, commitment = (_bytes(fields, name, 32) for name in ("mask_key", "commitment"))
+    return Material(mask_key, commitment, dict(zip(sites, shares, strict=True)))
+
+
+def write_materials(materials: Mapping[int, Material], receiver: int) -> Fields:
+    """Materials of all participants, on their way to one site: only the shares for it."""
+    return {
+        "sites": list(materials),
+        "mask_keys": [m.mask_key for m in materials.values()],
+        "commitments": [m.commitment for m in materials.values()],
+        "shares": [m.shares.get(receiver, b"") for m in materials.values()],
+    }
+
+
+def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, Material]:
+    """Undo `write_materials`."""
+    sites = _numbers(fields, "sites")
+    columns = [_bytes_list(fields, name, 32) for name in ("mask_keys", "commitments")]
+    shares = _bytes_list(fields, "shares")
+    _same_length(sites, *columns, shares)
+    rows = zip(sites, *columns, shares, strict=True)
+    return {i: Material(key, bound, {receiver: share}) for i, key, bound, share in rows}
+
+
+def write_shares(shares: Mapping[int, bytes]) -> Fields:
+    """The shares that a site tells to open a sum."""
+    return {"sites": list(shares), "shares": list(shares.values())}
+
+
+def read_shares(fields: Mapping[str, Any]) -> dict[int, bytes]:
+    """Undo `write_shares`."""
+    sites, shares = _numbers(fields, "sites"), _bytes_list(fields, "shares")
+    _same_length(sites, shares)
+    return dict(zip(sites, shares, strict=True))
+
+
+def _wrong(name: str) -> WrongReport:
+    return WrongReport(f"Field {name} is missing or malformed.", "Use the same version everywhere.")
+
+
+def _bytes(fields: Mapping[str, Any], name: str, size: int) -> bytes:
+    value = fields.get(name)
+    if not isinstance(value, bytes) or len(value) != size:
+        raise _wrong(name)
+    return value
+
+
+def _bytes_list(fields: Mapping[str, Any], name: str, size: int | None = None) -> list[bytes]:
+    values = fields.get(name)
+    if not isinstance(values, list) or not all(
+        isinstance(v, bytes) and size in (None, len(v)) for v in values
+    ):
+        raise _wrong(name)
+    return values
+
+
+def _numbers(fields: Mapping[str, Any], name: str) -> list[int]:
+    values = fields.get(name)
+    if not isinstance(values, list) or len(set(values)) < len(values):
+        raise _wrong(name)
+    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**32 for v in values):
+        raise _wrong(name)
+    return values
+
+
+def _same_length(*columns: list[Any]) -> None:
+    if len({len(c) for c in columns}) > 1:
+        raise _wrong("sites")

@@ -1,0 +1,49 @@
+"""The numbered steps of a round at which a process may die; tests kill it at each of them.
+
+After every step the files on disk are such that starting again finishes the same round: nothing is
+spent twice, nothing is answered twice differently, nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+
+class Step(Enum):
+    """Steps in the order of a round; the first word says who takes them."""
+
+    SERVER_DEBITED = 1
+    SITE_PREPARED = 2
+    SERVER_BEGUN = 3
+    SITE_ADMITTED = 4
+    SITE_DEBITED = 5
+    SITE_ANSWERED = 6
+    SITE_STORED = 7
+    SITE_MASKED = 8
+    SERVER_SUMMED = 9
+    SERVER_CLOSED = 10
+    SITE_REVEALED = 11
+    SERVER_OPENED = 12
+    SERVER_LEARNED = 13
+    SERVER_SAVED = 14
+
+
+_watchers: list[Callable[[Step], None]] = []
+
+
+def reached(step: Step) -> None:
+    """Say that a step is done; does nothing unless a test watches."""
+    for watcher in _watchers:
+        watcher(step)
+
+
+@contextmanager
+def watched(watcher: Callable[[Step], None]) -> Iterator[None]:
+    """Call ``watcher`` at every step of this process; what it raises ends the step."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)

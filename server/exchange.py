@@ -1,0 +1,97 @@
+"""Where the secure sum of the present round stands: one atomic file, rewritten twice a round.
+
+It is written when the participants are fixed, before any is asked, and when the survivors are
+fixed, before any is asked to help. Sites refuse a second list of either, so a server that died must
+go on with these.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from dppm_model.errors import RunFolderError
+from dppm_model.files import write_bytes
+from dppm_model.securesum.member import Material
+from dppm_model.securesum.ring import Vector
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A round that has begun.
+
+    Attributes
+    ----------
+    number
+        Of the round, over all phases.
+    materials
+        Of the participants.
+    survivors, total
+        Who is in the masked sum, and the sum; None while reports are still taken.
+    """
+
+    plan: str
+    number: int
+    materials: dict[int, Material]
+    survivors: frozenset[int] | None = None
+    total: Vector | None = None
+
+    def write(self, path: Path) -> None:
+        """Write atomically and durably."""
+        materials = {
+            i: [m.mask_key.hex(), m.commitment.hex(), {k: s.hex() for k, s in m.shares.items()}]
+            for i, m in self.materials.items()
+        }
+        meta = {
+            "plan": self.plan,
+            "number": str(self.number),
+            "materials": json.dumps(materials),
+            "survivors": json.dumps(None if self.survivors is None else sorted(self.survivors)),
+        }
+        total = np.zeros(0, np.uint8) if self.total is None else self.total
+        write_bytes(path, safetensors.numpy.save({"total": total}, meta))
+
+    @classmethod
+    def read(cls, path: Path, plan: str) -> Exchange | None:
+        """Read the exchange of this plan, or None if no round has begun.
+
+        Raises
+        ------
+        RunFolderError
+            If the file is damaged or of another plan.
+        """
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                meta, total = file.metadata(), file.get_tensor("total")
+            materials = {
+                int(i): Material(
+                    bytes.fromhex(key),
+                    bytes.fromhex(bound),
+                    {int(k): bytes.fromhex(s) for k, s in shares.items()},
+                )
+                for i, (key, bound, shares) in json.loads(meta["materials"]).items()
+            }
+            survivors = json.loads(meta["survivors"])
+            found = cls(
+                meta["plan"],
+                int(meta["number"]),
+                materials,
+                None if survivors is None else frozenset(survivors),
+                None if survivors is None else total,
+            )
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise RunFolderError(
+                f"{path} is damaged: {error}.", "Restore it, or start anew."
+            ) from None
+        if found.plan != plan:
+            raise RunFolderError(
+                f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
+            )
+        return found

@@ -1,0 +1,183 @@
+"""Ask many sites at once over Flower's grid, take what comes in time, ask the silent ones again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from dppm_model.errors import DppmError, TooFewSites
+
+_POLL_SECONDS = 0.02
+
+Fields = Mapping[str, Mapping[str, Any]]
+Records = Mapping[str, ConfigRecord]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long and how often sites are asked.
+
+    Attributes
+    ----------
+    seconds
+        Deadline of one try.
+    retries
+        Further tries, for sites that did not answer.
+    pause
+        Seconds between two tries.
+    """
+
+    seconds: float
+    retries: int
+    pause: float
+
+
+@dataclass
+class Traffic:
+    """Bytes of all fields that were sent to sites (down) and came from them (up)."""
+
+    down: int = 0
+    up: int = 0
+
+
+class Asker:
+    """Sends messages of one federation and counts what goes over the wire."""
+
+    def __init__(self, grid: Grid, patience: Patience) -> None:
+        self.grid, self.patience = grid, patience
+        self.traffic = Traffic()
+
+    def ask(
+        self,
+        kind: str,
+        nodes: Mapping[int, int],
+        content: Callable[[int], Fields],
+        read: Callable[[int, Records], None],
+        enough: Callable[[], bool],
+        what: Callable[[], str],
+    ) -> None:
+        """Ask sites until all have answered or the deadline is over, and again while too few have.
+
+        Parameters
+        ----------
+        kind
+            Message type.
+        nodes
+            Flower's node of each site that is asked.
+        content
+            What site i is sent.
+        read
+            Takes the reply of a site; raises `DppmError` if it does not count.
+        enough
+            Whether the replies so far suffice; then silence and refusals are no error.
+        what
+            For the error, what is asked for.
+
+        Raises
+        ------
+        TooFewSites
+            If there are not enough after the last try; says why.
+        """
+        silent, failures = dict(nodes), Counter[str]()
+        for attempt in range(self.patience.retries + 1):
+            if attempt:
+                time.sleep(self.patience.pause)
+            refused, lost = self._ask_once(kind, silent, content, read)
+            failures = Counter({k: n for k, n in failures.items() if k.startswith("refused")})
+            failures += refused + lost
+            if enough() or not silent:
+                break
+        if not enough():
+            reasons = ", ".join(f"{count} × {reason}" for reason, count in failures.items())
+            raise TooFewSites(
+                f"Too few sites for {what()} ({reasons or 'none is connected'}).",
+                "Bring the sites back and run the same command again; nothing is spent twice.",
+            )
+
+    def _ask_once(
+        self,
+        kind: str,
+        silent: dict[int, int],
+        content: Callable[[int], Fields],
+        read: Callable[[int, Records], None],
+    ) -> tuple[Counter[str], Counter[str]]:
+        """One try; takes the sites that answered or refused out of ``silent``.
+
+        Returns
+        -------
+        Why sites refused, and why others have to be asked again.
+        """
+        refused, lost = Counter[str](), Counter[str]()
+        messages = [self._message(kind, node, content(site)) for site, node in silent.items()]
+        pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
+        deadline = time.monotonic() + self.patience.seconds
+        while pending and time.monotonic() < deadline:
+            for reply in self.grid.pull_messages(list(pending)):
+                site = pending.pop(str(reply.metadata.reply_to_message_id))
+                if reply.has_error():
+                    lost[f"Flower error {reply.error.code} ({reply.error.reason!s:.200})"] += 1
+                    continue
+                records = reply.content.config_records
+                self.traffic.up += _size(records)
+                for name in records:
+                    if "error" in records[name]:
+                        refused[f"refused: {records[name]['error']!s}"] += 1
+                if "refusal" in records:
+                    del silent[site]
+                    continue
+                try:
+                    read(site, records)
+                    del silent[site]
+                except DppmError as error:
+                    lost[error.cause] += 1
+            if pending:
+                time.sleep(_POLL_SECONDS)
+        lost += Counter({"no answer in time": len(pending)})
+        return refused, lost
+
+    def _message(self, kind: str, node: int, fields: Fields) -> Message:
+        self.traffic.down += _size(fields)
+        content = RecordDict()
+        for name, values in fields.items():
+            content[name] = ConfigRecord(dict(values))
+        return Message(content, dst_node_id=node, message_type=kind)
+
+
+def connected(grid: Grid, wanted: int, least: int, seconds: float) -> list[int]:
+    """Wait for ``wanted`` nodes, or after ``seconds`` for the ``least`` that will do.
+
+    Raises
+    ------
+    TooFewSites
+        If there are fewer.
+    """
+    deadline = time.monotonic() + seconds
+    while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if len(nodes) < least:
+        raise TooFewSites(
+            f"{len(nodes)} of {wanted} sites are connected after {seconds:.0f} s, {least} must be.",
+            "Start the missing sites, or plan for fewer (sites=…).",
+        )
+    return nodes
+
+
+def _size(fields: Mapping[str, Mapping[str, Any]]) -> int:
+    """Bytes of all values; numbers count eight."""
+    total = 0
+    for values in fields.values():
+        for value in values.values():
+            for item in value if isinstance(value, list) else [value]:
+                total += len(item) if isinstance(item, bytes | str) else 8
+    return total
+
+
+def only(nodes: Mapping[int, int], sites: Collection[int]) -> dict[int, int]:
+    """Return the nodes of some sites."""
+    return {site: node for site, node in nodes.items() if site in sites}
