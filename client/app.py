@@ -76,8 +76,8 @@ def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
     materials = wire.read_materials(content.config_records["participants"], site.index(plan))
     masked = site.report(
         plan,
-        int(str(question["phase"])),
-        int(str(question["round"])),
+        wire.read_number(question, "phase"),
+        wire.read_number(question, "round"),
         read_model(_as_bytes(question["model"])),
         materials,
     )
@@ -89,19 +89,23 @@ def open_(site: Site, plan: Plan, content: RecordDict) -> Answer:
     answer: Answer = {}
     records = content.config_records
     if "survivors" in records:
-        survivors = records["survivors"]
+        number, survivors = wire.read_survivors(records["survivors"])
+        missed = records.get("participants")
         shares, refusal = _or_refusal(
             lambda: wire.write_shares(
-                site.reveal(plan, int(str(survivors["round"])), list(survivors["sites"]))  # type: ignore[arg-type]
+                site.reveal(
+                    plan,
+                    number,
+                    survivors,
+                    wire.read_materials(missed, site.index(plan)) if missed else {},
+                )
             )
         )
         answer["shares" if refusal is None else "no_shares"] = shares or {"error": refusal}
     if "channels" in records:
-        channels = records["channels"]
+        following, channels = wire.read_channels(records["channels"])
         material, refusal = _or_refusal(
-            lambda: wire.write_material(
-                site.prepare(plan, int(str(channels["round"])), wire.read_channels(channels))
-            )
+            lambda: wire.write_material(site.prepare(plan, following, channels))
         )
         answer["material" if refusal is None else "no_material"] = material or {"error": refusal}
     return answer

@@ -119,10 +119,22 @@ class Site:
             reached(Step.SITE_MASKED)
             return masked
 
-    def reveal(self, plan: Plan, number: int, survivors: Collection[int]) -> dict[int, bytes]:
-        """Help to open the sum of one round; see `Member.reveal`."""
+    def reveal(
+        self,
+        plan: Plan,
+        number: int,
+        survivors: Collection[int],
+        materials: Mapping[int, Material],
+    ) -> dict[int, bytes]:
+        """Help to open the sum of one round; see `Member.reveal`.
+
+        ``materials`` are for a site that missed the question: it can help without having answered.
+        """
         with self._alone():
-            shares = self._member(plan).reveal(number, survivors)
+            member = self._member(plan)
+            if materials:
+                member.admit(number, materials)
+            shares = member.reveal(number, survivors)
             reached(Step.SITE_REVEALED)
             return shares
 

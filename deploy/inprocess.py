@@ -30,8 +30,6 @@ class InProcessGrid(Grid):
         Number of virtual nodes; node i has partition-id i.
     run_config
         What `flwr run --run-config` would pass.
-    dropped
-        Partition ids that never answer.
     """
 
     def __init__(
@@ -39,11 +37,8 @@ class InProcessGrid(Grid):
         client_app: ClientApp,
         nodes: int,
         run_config: dict[str, Any],
-        *,
-        dropped: Iterable[int] = (),
     ) -> None:
-        self._app = client_app
-        self._dropped = {i + _FIRST_NODE for i in dropped}
+        self._app, self._run_config = client_app, run_config
         self._contexts = {
             i + _FIRST_NODE: Context(
                 run_id=1,
@@ -72,12 +67,10 @@ class InProcessGrid(Grid):
         """All virtual nodes."""
         return list(self._contexts)
 
-    def _answer(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        if node in self._dropped:
-            return Message(Error(code=5, reason="node unavailable"), reply_to=message)
+    def answer(self, message: Message) -> Message:
+        """Let the addressed node answer."""
         try:
-            return self._app(message, self._contexts[node])
+            return self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # what Flower turns into error 2
             return Message(Error(code=2, reason=repr(error)), reply_to=message)
 
@@ -93,28 +86,20 @@ class InProcessGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Answer one of the messages and return its reply."""
         found = next((i for i in message_ids if i in self._waiting), None)
-        return [] if found is None else [self._answer(self._waiting.pop(found))]
+        return [] if found is None else [self.answer(self._waiting.pop(found))]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
         """Push and pull all."""
         del timeout
-        return [self._answer(self._waiting.pop(i)) for i in self.push_messages(messages)]
+        return [self.answer(self._waiting.pop(i)) for i in self.push_messages(messages)]
 
-
-def run_in_process(
-    server_app: ServerApp,
-    client_app: ClientApp,
-    nodes: int,
-    run_config: dict[str, Any],
-    *,
-    dropped: Iterable[int] = (),
-) -> None:
-    """Run a ServerApp against ``nodes`` virtual nodes; exceptions come through."""
-    # Flower stamps messages with the identity of the process's task; here one process plays all.
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    context = Context(
-        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config
-    )
-    server_app(InProcessGrid(client_app, nodes, run_config, dropped=dropped), context)
+    def play(self, server_app: ServerApp) -> None:
+        """Run a ServerApp against the nodes; exceptions come through."""
+        # Flower stamps messages with the identity of the process's task; one process plays all.
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        context = Context(
+            run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=self._run_config
+        )
+        server_app(self, context)

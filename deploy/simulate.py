@@ -16,7 +16,7 @@ import yaml
 from client.app import app as client_app
 from client.policy import Policy
 from deploy.flower import run_flower, stage_app
-from deploy.inprocess import run_in_process
+from deploy.inprocess import InProcessGrid
 from dppm_model import errors
 from dppm_model.config import Config, check_config, compose_config, read_config
 from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
@@ -166,7 +166,7 @@ def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: Non
         return
     run_config = {"run": str(run.folder.resolve()), "sites": str(run.sites.resolve())}
     if config.backend == "inprocess":
-        run_in_process(server_app, client_app, config.sites, run_config)
+        InProcessGrid(client_app, config.sites, run_config).play(server_app)
         return
     app = stage_app(_fresh(run.folder / "state" / "app"))
     status = run.folder / "status.json"

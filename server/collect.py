@@ -110,6 +110,7 @@ class Federation:
                 self._path
             )
         reached(Step.SERVER_CLOSED)
+        self._join()  # who came meanwhile takes part in the next round
         self._open(opening)
         total = opening.open().astype(np.int64)
         if int(total.max(initial=0)) > len(opening.reported) * self.plan.phases[phase].responses:
@@ -144,7 +145,7 @@ class Federation:
         )
 
     def _channels_for(self, number: int) -> dict[str, Mapping[str, Any]]:
-        return {"channels": {"round": number, **wire.write_channels(self._channels)}}
+        return {"channels": wire.write_channels(number, self._channels)}
 
     def _begin(self, number: int) -> Exchange:
         """Fix who takes part: all sites whose keys and shares for this round are there."""
@@ -215,7 +216,7 @@ class Federation:
     def _open(self, opening: Opening) -> None:
         """Gather shares for the survivors' sum, and materials for the round after it."""
         number = opening.sum.number
-        survivors = {"round": number, "sites": sorted(opening.reported)}
+        survivors = wire.write_survivors(number, opening.reported)
         following: dict[str, Mapping[str, Any]] = {}
         if number + 1 < self.plan.rounds:
             following = self._channels_for(number + 1)
@@ -223,6 +224,8 @@ class Federation:
 
         def content(site: int) -> dict[str, Mapping[str, Any]]:
             helps = {"survivors": survivors} if site in opening.participants else {}
+            if helps and site not in opening.reported:  # it may have missed the question
+                helps["participants"] = wire.write_materials(opening.participants, site)
             return {**self._question(), **helps, **following}
 
         def read(site: int, records: Records) -> None:

@@ -118,7 +118,10 @@ class Asker:
         pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
         deadline = time.monotonic() + self.patience.seconds
         while pending and time.monotonic() < deadline:
-            for reply in self.grid.pull_messages(list(pending)):
+            replies = list(self.grid.pull_messages(list(pending)))
+            if not replies:
+                time.sleep(_POLL_SECONDS)
+            for reply in replies:
                 site = pending.pop(str(reply.metadata.reply_to_message_id))
                 if reply.has_error():
                     lost[f"Flower error {reply.error.code} ({reply.error.reason!s:.200})"] += 1
@@ -136,8 +139,6 @@ class Asker:
                     del silent[site]
                 except DppmError as error:
                     lost[error.cause] += 1
-            if pending:
-                time.sleep(_POLL_SECONDS)
         lost += Counter({"no answer in time": len(pending)})
         return refused, lost
 

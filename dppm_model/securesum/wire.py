@@ -6,7 +6,7 @@ are. Reading checks types and sizes, so that nothing else has to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dppm_model.errors import WrongReport
@@ -27,21 +27,33 @@ def read_member(fields: Mapping[str, Any]) -> tuple[bytes, Channel]:
     return _bytes(fields, "identity", 32), channel
 
 
-def write_channels(channels: Mapping[int, Channel]) -> Fields:
-    """Channels of all sites that have joined."""
+def write_channels(number: int, channels: Mapping[int, Channel]) -> Fields:
+    """Channels of all sites that have joined, for the preparation of a round."""
     return {
+        "round": number,
         "sites": list(channels),
         "channels": [c.public for c in channels.values()],
         "signatures": [c.signature for c in channels.values()],
     }
 
 
-def read_channels(fields: Mapping[str, Any]) -> dict[int, Channel]:
+def read_channels(fields: Mapping[str, Any]) -> tuple[int, dict[int, Channel]]:
     """Undo `write_channels`."""
     sites, keys = _numbers(fields, "sites"), _bytes_list(fields, "channels", 32)
     signatures = _bytes_list(fields, "signatures", 64)
     _same_length(sites, keys, signatures)
-    return {i: Channel(*pair) for i, *pair in zip(sites, keys, signatures, strict=True)}
+    channels = {i: Channel(*pair) for i, *pair in zip(sites, keys, signatures, strict=True)}
+    return read_number(fields, "round"), channels
+
+
+def write_survivors(number: int, sites: Collection[int]) -> Fields:
+    """Whose reports are in the sum of a round."""
+    return {"round": number, "sites": sorted(sites)}
+
+
+def read_survivors(fields: Mapping[str, Any]) -> tuple[int, list[int]]:
+    """Undo `write_survivors`."""
+    return read_number(fields, "round"), _numbers(fields, "sites")
 
 
 def write_material(material: Material) -> Fields:
@@ -112,6 +124,14 @@ def _bytes_list(fields: Mapping[str, Any], name: str, size: int | None = None) -
     ):
         raise _wrong(name)
     return values
+
+
+def read_number(fields: Mapping[str, Any], name: str) -> int:
+    """Read a whole number below 2^32."""
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise _wrong(name)
+    return value
 
 
 def _numbers(fields: Mapping[str, Any], name: str) -> list[int]:

@@ -9,7 +9,6 @@ import pytest
 from client.app import create_app
 from deploy import simulate as simulation
 from deploy.flower import run_flower, stage_app
-from deploy.inprocess import run_in_process
 from dppm_model.errors import FederationError, RunFolderError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
@@ -17,6 +16,7 @@ from server import rounds
 from server.app import app as server_app
 from tests.coins import SeededCoins
 from tests.conftest import TINY
+from tests.grids import FlakyGrid
 
 SCORE = [
     "model=residual",
@@ -33,9 +33,10 @@ def prepare(folder: Path, extra: list[str] | None = None) -> tuple[Run, simulati
 
 
 def train(run: Run, config: simulation.Config, dropped: tuple[int, ...] = ()) -> None:
+    """Train in one process, without the sites that have dropped out."""
     settings = {"run": str(run.folder), "sites": str(run.sites)}
     app = create_app(SeededCoins)
-    run_in_process(server_app, app, config.sites, settings, dropped=dropped)
+    FlakyGrid(app, config.sites, settings, lost=lambda site, *_: site in dropped).play(server_app)
 
 
 def same_model(a: Run, b: Run) -> bool:
@@ -102,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_model(
 
 
 def test_too_few_sites_void_the_round_with_a_reason(tmp_path: Path, tiny: Path) -> None:
-    run, config = prepare(tmp_path / "run")
+    run, config = prepare(tmp_path / "run", ["server.max_retries=0"])
     with pytest.raises(FederationError, match=r"3 must join .1 × Flower error 5"):
         train(run, config, dropped=(1,))
     assert json.loads((run.folder / "status.json").read_text())["state"] == "failed"

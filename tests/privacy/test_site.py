@@ -120,7 +120,7 @@ def test_a_plan_cannot_change_in_mid_run(
         lambda changed: site.join(changed),
         lambda changed: site.prepare(changed, 1, {}),
         lambda changed: site.report(changed, 0, 1, model, {}),
-        lambda changed: site.reveal(changed, 0, {0, 1, 2}),
+        lambda changed: site.reveal(changed, 0, {0, 1, 2}, {}),
     ):
         with pytest.raises(PlanError, match="begun under plan"):
             ask(replace(plan, phases=phases))

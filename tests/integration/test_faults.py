@@ -1,0 +1,241 @@
+"""Killed at every step, cut off at every message, spent to the limit: rounds go on, exactly."""
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from client.app import create_app
+from client.policy import Policy
+from deploy import simulate as simulation
+from dppm_model.errors import TooFewSites
+from dppm_model.planner import epsilons
+from dppm_model.privacy.ledger import Ledger
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from dppm_model.steps import Step, watched
+from server.app import app as server_app
+from tests.coins import SeededCoins
+from tests.conftest import TINY
+from tests.grids import FlakyGrid, LateGrid
+
+SHORT = [*TINY, "model=small_budget", "server.max_retries=1", "server.retry_seconds=0.001"]
+
+
+class Killed(BaseException):
+    """The whole process dies."""
+
+
+def prepare(folder: Path, *extra: str) -> tuple[Run, simulation.Config]:
+    run, config, _ = simulation.prepare(folder, [*SHORT, *extra])
+    return run, config
+
+
+def play(run: Run, config: simulation.Config, grid: type[FlakyGrid] = FlakyGrid, **kw) -> None:  # type: ignore[no-untyped-def]
+    settings = {"run": str(run.folder), "sites": str(run.sites)}
+    grid(create_app(SeededCoins), config.sites, settings, **kw).play(server_app)
+
+
+def spent(run: Run) -> dict[str, int]:
+    """Debits of the server and of each site, read from disk."""
+    paths = [run.ledger, *sorted(run.sites.glob("*/ledger.jsonl"))]
+    return {str(p.relative_to(run.folder)): len(Ledger(p).debits) for p in paths}
+
+
+def arrays(run: Run) -> dict[str, np.ndarray]:
+    return ScoreModel.load(run.model).arrays
+
+
+def assert_same(run: Run, whole: Run) -> None:
+    for name, value in arrays(whole).items():
+        np.testing.assert_array_equal(value, arrays(run)[name])
+    assert spent(run) == spent(whole)
+    assert [line["sites"] for line in run.rounds()] == [line["sites"] for line in whole.rounds()]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tiny_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, simulation.Config, Run]:
+    """A prepared run folder, and the same run without any fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPPM_DATA", str(tiny_store))
+        folder = tmp_path_factory.mktemp("faults")
+        run, config = prepare(folder / "prepared")
+        shutil.copytree(run.folder, folder / "whole")
+        reference = Run(folder / "whole")
+        play(reference, config)
+    return run.folder, config, reference
+
+
+def dies(step: Step, nth: int, death: type[BaseException]) -> Callable[[Step], None]:
+    count = Counter[Step]()
+
+    def watcher(now: Step) -> None:
+        count[now] += 1
+        if now is step and count[now] == nth:
+            raise death
+
+    return watcher
+
+
+def check_release(run: Run) -> Callable[[int, Message], None]:
+    """No report is on the wire whose debit is not on disk, and spent never falls."""
+    before = Counter[str]()
+
+    def seen(site: int, reply: Message) -> None:
+        now = spent(run)
+        assert all(now[name] >= count for name, count in before.items())
+        before.update({name: count - before[name] for name, count in now.items()})
+        if not reply.has_error() and "report" in reply.content.config_records:
+            rounds = len(run.rounds()) + 1
+            assert now[f"sites/{site:04d}/ledger.jsonl"] == rounds
+
+    return seen
+
+
+@pytest.mark.parametrize("nth", [1, 2, 5])
+@pytest.mark.parametrize("step", Step, ids=lambda s: s.name)
+def test_killed_at_any_step_and_started_again(
+    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, step: Step, nth: int
+) -> None:
+    """The nth time: first site or round, in its middle, and later on."""
+    prepared, config, reference = whole
+    run = Run(tmp_path / "run")
+    shutil.copytree(prepared, run.folder)
+    if step.name.startswith("SERVER") and nth > config.sites:
+        nth = 4  # the last round
+    with watched(dies(step, nth, Killed)), pytest.raises(Killed):
+        play(run, config, seen=check_release(run))
+    assert not run.model.exists() or step is Step.SERVER_SAVED
+    play(run, config, seen=check_release(run))
+    assert_same(run, reference)
+
+
+SITE_STEPS = [s for s in Step if s.name.startswith("SITE")]
+
+
+@pytest.mark.parametrize("step", SITE_STEPS, ids=lambda s: s.name)
+def test_a_site_killed_at_any_step_is_asked_again(
+    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, step: Step
+) -> None:
+    """Only the site's process dies; the server asks again and gets the same report."""
+    prepared, config, reference = whole
+    run = Run(tmp_path / "run")
+    shutil.copytree(prepared, run.folder)
+    with watched(dies(step, 2, RuntimeError)):
+        play(run, config, seen=check_release(run))
+    assert_same(run, reference)
+
+
+def test_the_twin_that_releases_before_its_debit_is_caught(
+    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, config, _ = whole
+    run = Run(tmp_path / "run")
+    shutil.copytree(prepared, run.folder)
+    monkeypatch.setattr("client.site.Ledger.debit", lambda *_: True)  # the fault
+    with pytest.raises(AssertionError):
+        play(run, config, seen=check_release(run))
+
+
+@pytest.mark.parametrize("kind", ["query.join", "train", "query.open"])
+@pytest.mark.parametrize("replied", [False, True], ids=["message", "reply"])
+def test_one_lost_message_of_a_kind_changes_nothing(
+    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, kind: str, replied: bool
+) -> None:
+    prepared, config, reference = whole
+    run = Run(tmp_path / "run")
+    shutil.copytree(prepared, run.folder)
+    once = [True]
+
+    def lost(site: int, now: str, after: bool) -> bool:
+        return (site, now, after) == (1, kind, replied) and bool(once and once.pop())
+
+    play(run, config, lost=lost)
+    assert_same(run, reference)
+
+
+def test_after_all_retries_the_run_stops_with_its_own_code(tmp_path: Path, tiny: Path) -> None:
+    run, config = prepare(tmp_path / "run")
+    lost = {"train": True}
+    asked = Counter[int]()
+
+    def flaky(site: int, kind: str, after: bool) -> bool:
+        asked[site] += kind == "train" and not after
+        return kind == "train" and site == 1 and lost["train"]
+
+    with pytest.raises(TooFewSites, match=r"2 of 3 reported, 3 must.*Flower error 5") as error:
+        play(run, config, lost=flaky)
+    assert error.value.exit_code == 20
+    assert asked == {0: 1, 1: 2, 2: 1}  # one retry, of the silent site only
+    assert spent(run)["sites/0000/ledger.jsonl"] == 1  # what was debited stays debited
+    lost["train"] = False
+    play(run, config, lost=flaky)
+    assert spent(run) == dict.fromkeys(spent(run), run.plan().rounds)
+
+
+def test_sites_drop_out_come_back_and_join_late(tmp_path: Path, tiny: Path) -> None:
+    """Site 3 joins late; site 0 does not report in round 1; site 1 does not help to open it."""
+    run, config = prepare(
+        tmp_path / "run", "sites=4", "privacy.min_survivors=3", "server.wait_seconds=0.01"
+    )
+    reported: dict[int, set[int]] = {}
+
+    def lost(site: int, kind: str, after: bool) -> bool:
+        now = len(run.rounds())
+        return now == 1 and (site, kind) in {(0, "train"), (1, "query.open")}
+
+    def seen(site: int, reply: Message) -> None:
+        if "report" in reply.content.config_records:
+            reported.setdefault(len(run.rounds()), set()).add(site)
+
+    play(run, config, LateGrid, lost=lost, seen=seen)
+    # Site 1 had no keys for round 2, for it did not answer when they were gathered.
+    assert list(reported.values()) == [{0, 1, 2}, {1, 2, 3}, {0, 2, 3}, {0, 1, 2, 3}]
+    assert [line["sites"] for line in run.rounds()] == [3, 3, 3, 4]
+
+
+def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
+    tmp_path: Path, tiny: Path
+) -> None:
+    run, config = prepare(tmp_path / "run", "privacy.min_survivors=2")
+    plan = run.plan()
+    toml = run.sites / "0001" / "site.toml"
+    policy = Policy.read(toml)
+    two = epsilons(plan, 2)[0]
+    Policy(policy.records, policy.index, two, policy.max_epsilon_site, policy.delta, 2).write(toml)
+    play(run, config)
+    assert [line["sites"] for line in run.rounds()] == [3, 3, 2, 2]
+    assert spent(run)["sites/0001/ledger.jsonl"] == 2  # the last round that fits was answered
+
+
+@pytest.mark.slow
+def test_a_hundred_sites_with_ten_random_dropouts_a_round(tmp_path: Path, tiny: Path) -> None:
+    """Five rounds; ten sites drop out of each, before or after they have answered."""
+    run, config = prepare(
+        tmp_path / "run",
+        *("sites=100", "privacy.min_survivors=80", "model.phases.means.rounds=2"),
+    )
+    draw = random.Random(0)
+    drops: dict[int, dict[int, bool]] = {}
+    used = set()
+
+    def lost(site: int, kind: str, after: bool) -> bool:
+        if kind != "train":
+            return False
+        now = len(run.rounds())
+        drops.setdefault(now, {i: draw.random() < 0.5 for i in draw.sample(range(100), 10)})
+        gone = drops[now].get(site) is after
+        if gone:
+            used.add((now, site))
+        return gone
+
+    play(run, config, lost=lost)
+    assert [line["sites"] for line in run.rounds()] == [90] * 5
+    assert len(used) == 50

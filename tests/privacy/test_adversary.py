@@ -1,0 +1,254 @@
+"""A server that lies, through the very messages it sends: every lie is refused by name."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message
+
+from client.app import create_app
+from deploy import simulate as simulation
+from dppm_model.errors import TooFewSites
+from dppm_model.plan import Plan
+from dppm_model.run import Run
+from server.app import app as server_app
+from tests.coins import SeededCoins, chi_square
+from tests.conftest import TINY
+from tests.grids import FlakyGrid
+
+VICTIM = 1
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    tiny_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, simulation.Config]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPPM_DATA", str(tiny_store))
+        settings = ["model=small_budget", "server.max_retries=0", "sites=4"]
+        folder = tmp_path_factory.mktemp("lies") / "run"
+        run, config, _ = simulation.prepare(folder, [*TINY, *settings])
+    return run, config
+
+
+def play(run: Run, **kw) -> None:  # type: ignore[no-untyped-def]
+    settings = {"run": str(run.folder), "sites": str(run.sites)}
+    FlakyGrid(create_app(SeededCoins), 4, settings, **kw).play(server_app)
+
+
+def copy(prepared: tuple[Run, simulation.Config], folder: Path) -> Run:
+    shutil.copytree(prepared[0].folder, folder / "run")
+    return Run(folder / "run")
+
+
+def drop(values: list, index: int) -> list:  # type: ignore[type-arg]
+    return values[:index] + values[index + 1 :]
+
+
+def swapped(values: list, a: int = 0, b: int = 2) -> list:  # type: ignore[type-arg]
+    values = list(values)
+    values[a], values[b] = values[b], values[a]
+    return values
+
+
+def fewer_survivors(records: dict[str, ConfigRecord]) -> None:
+    records["survivors"]["sites"] = records["survivors"]["sites"][:3]
+
+
+def a_stranger_survived(records: dict[str, ConfigRecord]) -> None:
+    records["survivors"]["sites"] = [*records["survivors"]["sites"], 9]
+
+
+def fewer_participants(records: dict[str, ConfigRecord]) -> None:
+    for name in ("sites", "mask_keys", "commitments", "shares"):
+        records["participants"][name] = drop(records["participants"][name], 3)
+
+
+def shares_of_two_sites_swapped(records: dict[str, ConfigRecord]) -> None:
+    records["participants"]["shares"] = swapped(records["participants"]["shares"])
+
+
+def mask_keys_of_two_sites_swapped(records: dict[str, ConfigRecord]) -> None:
+    records["participants"]["mask_keys"] = swapped(records["participants"]["mask_keys"])
+
+
+def own_mask_key_for_a_peers(records: dict[str, ConfigRecord]) -> None:
+    keys = list(records["participants"]["mask_keys"])
+    keys[0] = bytes(range(32))
+    records["participants"]["mask_keys"] = keys
+
+
+def a_bit_flipped_in_a_share(records: dict[str, ConfigRecord]) -> None:
+    shares = list(records["participants"]["shares"])
+    shares[0] = bytes([shares[0][0] ^ 1]) + shares[0][1:]
+    records["participants"]["shares"] = shares
+
+
+def own_channel_key_for_a_peers(records: dict[str, ConfigRecord]) -> None:
+    keys = list(records["channels"]["channels"])
+    keys[0] = bytes(range(32))
+    records["channels"]["channels"] = keys
+
+
+def channels_of_two_sites_swapped(records: dict[str, ConfigRecord]) -> None:
+    for name in ("channels", "signatures"):
+        records["channels"][name] = swapped(records["channels"][name])
+
+
+def another_round(records: dict[str, ConfigRecord]) -> None:
+    records["question"]["round"] = 7
+
+
+def the_next_phase_now(records: dict[str, ConfigRecord]) -> None:
+    records["question"]["phase"] = int(str(records["question"]["phase"])) + 1
+
+
+def less_noise(records: dict[str, ConfigRecord]) -> None:
+    change_plan(records, lambda p: replace(p, phases=(stronger(p), *p.phases[1:])))
+
+
+def stronger(plan: Plan):  # type: ignore[no-untyped-def]
+    return replace(plan.phases[0], truth_strength=0.4)
+
+
+def a_lower_threshold(records: dict[str, ConfigRecord]) -> None:
+    change_plan(
+        records,
+        lambda p: replace(
+            p, min_survivors=3, phases=tuple(replace(q, honest_sites=3) for q in p.phases)
+        ),
+    )
+
+
+def a_lower_threshold_in_another_run(records: dict[str, ConfigRecord]) -> None:
+    a_lower_threshold(records)
+    change_plan(records, lambda p: replace(p, run="another"))
+
+
+def change_plan(records: dict[str, ConfigRecord], change: Callable[[Plan], Plan]) -> None:
+    plan = Plan.from_json(str(records["question"]["plan"]))
+    records["question"]["plan"] = change(plan).to_json()
+
+
+def malformed(records: dict[str, ConfigRecord]) -> None:
+    records["participants"]["sites"] = [0, 0, 1, 2]
+
+
+LIES = [
+    ("query.open", fewer_survivors, "TooFewSurvivors"),
+    ("query.open", a_stranger_survived, "UnknownSite"),
+    ("train", fewer_participants, "TooFewSurvivors"),
+    ("train", shares_of_two_sites_swapped, "ForgedShare"),
+    ("train", mask_keys_of_two_sites_swapped, "ForgedShare|StaleRound"),
+    ("train", own_mask_key_for_a_peers, "ForgedShare"),
+    ("train", a_bit_flipped_in_a_share, "ForgedShare"),
+    ("query.open", own_channel_key_for_a_peers, "UnknownSite|ChangedKey"),
+    ("query.open", channels_of_two_sites_swapped, "UnknownSite|ChangedKey"),
+    ("train", another_round, "PlanError"),
+    ("train", the_next_phase_now, "StaleRound"),
+    ("train", less_noise, "PlanError|LedgerError"),
+    ("train", a_lower_threshold, "PlanError|LedgerError|TooFewSurvivors"),
+    ("train", a_lower_threshold_in_another_run, "TooFewSurvivors"),
+    ("train", malformed, "WrongReport"),
+]
+
+
+@pytest.mark.parametrize("round_", [0, 2])
+@pytest.mark.parametrize(("kind", "lie", "error"), LIES, ids=lambda v: getattr(v, "__name__", ""))
+def test_every_lie_is_refused_by_name_and_answers_nothing(
+    prepared: tuple[Run, simulation.Config],
+    tmp_path: Path,
+    kind: str,
+    lie: Callable[[dict[str, ConfigRecord]], None],
+    error: str,
+    round_: int,
+) -> None:
+    run = copy(prepared, tmp_path)
+    lied: list[bool] = []
+    replies = []
+
+    def edit(site: int, message: Message) -> None:
+        records = message.content.config_records
+        lying = (site, message.metadata.message_type, len(run.rounds())) == (VICTIM, kind, round_)
+        if lying and (kind != "query.open" or "survivors" in records):
+            lied.append(True)
+            lie(records)
+
+    def seen(site: int, reply: Message) -> None:
+        if lied and site == VICTIM:
+            replies.append(dict(reply.content.config_records))
+
+    if kind == "query.open":  # three others open the sum, and the keys are asked for again
+        play(run, edit=edit, seen=seen)
+    else:
+        with pytest.raises(TooFewSites, match=error):
+            play(run, edit=edit, seen=seen)
+    refused = [r for r in replies[0].values() if "error" in r]
+    assert refused[0]["error"] in error.split("|")
+    assert "report" not in replies[0]
+    if "survivors" in lie.__name__:
+        assert "shares" not in replies[0]
+
+
+def test_a_second_sum_of_a_round_is_refused(
+    prepared: tuple[Run, simulation.Config], tmp_path: Path
+) -> None:
+    """After the round was opened for all, the server asks for the sum without the victim."""
+    run = copy(prepared, tmp_path)
+    messages: list[Message] = []
+
+    def edit(site: int, message: Message) -> None:
+        if site == 0 and "survivors" in message.content.config_records:
+            messages.append(message)
+
+    play(run, edit=edit)
+    lie = messages[-1]
+    lie.content.config_records["survivors"]["sites"] = [0, 2, 3]
+    grid = FlakyGrid(create_app(SeededCoins), 4, {"run": str(run.folder), "sites": str(run.sites)})
+    reply = grid.answer(lie).content.config_records
+    assert reply["no_shares"]["error"] == "SurvivorsChanged"
+    lie.content.config_records["survivors"] = ConfigRecord({"round": 0, "sites": [0, 1, 2, 3]})
+    reply = grid.answer(lie).content.config_records
+    assert reply["no_shares"]["error"] == "StaleRound"
+
+
+FIELDS = {
+    "query.join": {"member": {"identity", "channel", "signature"}},
+    "train": {"report": {"masked", "digest"}},
+    "query.open": {
+        "shares": {"sites", "shares"},
+        "material": {"mask_key", "commitment", "sites", "shares"},
+    },
+}
+
+
+def test_every_byte_that_leaves_a_site_is_declared(
+    prepared: tuple[Run, simulation.Config], tmp_path: Path
+) -> None:
+    """No array, metric, loss or count leaves; sizes are constant; masked reports are uniform."""
+    run = copy(prepared, tmp_path)
+    plan = run.plan()
+    masked: dict[int, list[bytes]] = {}
+
+    def seen(_: int, reply: Message) -> None:
+        declared = FIELDS[reply.metadata.message_type]
+        assert set(reply.content) <= declared.keys()
+        assert not reply.content.array_records and not reply.content.metric_records
+        for name, record in reply.content.config_records.items():
+            assert set(record) == declared[name]
+        if "report" in reply.content.config_records:
+            report = reply.content.config_records["report"]["masked"]
+            masked.setdefault(len(run.rounds()), []).append(report)
+
+    play(run, seen=seen)
+    for number, reports in masked.items():
+        sum_ = plan.sum(number, 0)
+        assert {len(r) for r in reports} == {sum_.ring.packed_bytes}
+        assert len(set(reports)) == 4
+        values = np.concatenate([sum_.ring.unpack(r) for r in reports]) >> max(0, sum_.bits - 8)
+        cells = 1 << min(8, sum_.bits)
+        expected = np.full(cells, len(values) / cells)
+        assert chi_square(np.bincount(values, minlength=cells), expected) > 1e-6
