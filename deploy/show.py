@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +24,7 @@ from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
+from dppm_model.securesum.masks import Sum
 
 console = Console(stderr=True)
 
@@ -108,5 +108,5 @@ def plan_table(plan: Plan, view: Any) -> Table:
 
 
 def uplink_bytes(p: PhasePlan) -> int:
-    """Bytes of one site's report in one round."""
-    return p.rotation.padded * np.min_scalar_type(p.responses).itemsize
+    """Bytes of one site's masked report in one round."""
+    return Sum(0, p.bits, p.rotation.padded).ring.packed_bytes
