@@ -17,7 +17,7 @@ The rules, each with its own error:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Member:
         mask_key, self_mask = self._own(memory.rounds[number])
         public = public_of(mask_key)
         bound = commitment(self.group, number, self.index, self_mask)
-        shares = self._split(memory.rounds[number])
+        shares = self._split(memory.rounds[number], range(self.group.size))
         return Material(
             public,
             bound,
@@ -236,7 +236,7 @@ class Member:
         if round_.survivors is None:
             round_.survivors = wanted
             self._memory.save(self.path)
-        own = self._split(round_)[self.index]
+        (own,) = self._split(round_, [self.index])
         held = {self.index: own} | {i: bytes.fromhex(s) for i, s in round_.shares.items()}
         half = shamir.SHARE_BYTES
         return {i: held[i][:half] if i in wanted else held[i][half:] for i in round_.mask_keys}
@@ -246,18 +246,18 @@ class Member:
         seed = bytes.fromhex(round_.seed)
         return derive(seed, b"mask key"), derive(seed, b"self-mask")
 
-    def _split(self, round_: RoundMemory) -> list[bytes]:
+    def _split(self, round_: RoundMemory, sites: Sequence[int]) -> list[bytes]:
         """Split both secrets: for each site, its share of the self-mask, then of the mask key."""
         mask_key, self_mask = self._own(round_)
-        seed, sizes = bytes.fromhex(round_.seed), (self.group.size, self.group.threshold)
-        first = shamir.split(self_mask, *sizes, derive(seed, b"shares of self-mask"))
-        second = shamir.split(mask_key, *sizes, derive(seed, b"shares of mask key"))
+        seed, t = bytes.fromhex(round_.seed), self.group.threshold
+        holders = [site + 1 for site in sites]
+        first = shamir.split(self_mask, holders, t, derive(seed, b"shares of self-mask"))
+        second = shamir.split(mask_key, holders, t, derive(seed, b"shares of mask key"))
         return [a + b for a, b in zip(first, second, strict=True)]
 
     def _share_key(self, number: int, sender: int, receiver: int) -> bytes:
-        peer = receiver if sender == self.index else sender
-        shared = agree(bytes.fromhex(self._memory.channel), bytes.fromhex(self._memory.peers[peer]))
-        return derive(shared, self.group.label("share", number, sender, receiver))
+        shared = self._memory.agreed[receiver if sender == self.index else sender]
+        return derive(bytes.fromhex(shared), self.group.label("share", number, sender, receiver))
 
     def _accept(self, index: int, channel: Channel) -> None:
         known = self._memory.peers.get(index)
@@ -271,7 +271,8 @@ class Member:
         if not 0 <= index < self.group.size:
             raise UnknownSite(f"There is no site {index}.", "Use the roster of the run.")
         channel.verify(self.group, index)
-        self._memory.peers[index] = channel.public.hex()
+        agreed = agree(bytes.fromhex(self._memory.channel), channel.public)
+        self._memory.peers[index], self._memory.agreed[index] = channel.public.hex(), agreed.hex()
 
     def _round(self, number: int, *, begun: bool = False) -> RoundMemory:
         round_ = self._memory.rounds.get(number)

@@ -40,6 +40,8 @@ class Memory:
         The private channel key.
     peers
         Channel keys that the peers have shown.
+    agreed
+        The secrets that follow from them and from the private key.
     latest
         The last round that was prepared.
     rounds
@@ -49,6 +51,7 @@ class Memory:
     group: str
     channel: str
     peers: dict[int, str] = field(default_factory=dict)
+    agreed: dict[int, str] = field(default_factory=dict)
     latest: int = -1
     rounds: dict[int, RoundMemory] = field(default_factory=dict)
 
@@ -78,6 +81,7 @@ class Memory:
                 group=raw["group"],
                 channel=raw["channel"],
                 peers=_numbered(raw["peers"]),
+                agreed=_numbered(raw["agreed"]),
                 latest=raw["latest"],
                 rounds={
                     number: RoundMemory(

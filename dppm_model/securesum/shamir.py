@@ -6,7 +6,7 @@ is its value at x = 1, 2, … Any t shares give the secret, t - 1 give nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
@@ -15,18 +15,20 @@ SHARE_BYTES = 66
 SECRET_BYTES = 32
 
 
-def split(secret: bytes, holders: int, threshold: int, key: bytes) -> list[bytes]:
-    """Split a secret of 32 bytes into ``holders`` shares, any ``threshold`` of which give it back.
+def split(secret: bytes, holders: Iterable[int], threshold: int, key: bytes) -> list[bytes]:
+    """Split a secret of 32 bytes into shares, any ``threshold`` of which give it back.
 
     Parameters
     ----------
+    holders
+        Numbers x from 1 of those whose shares are wanted.
     key
         32 secret bytes, used for this alone, from which the polynomial is drawn: the same key gives
         the same shares again.
 
     Returns
     -------
-    Shares of 66 bytes, of the holders 1, 2, …
+    Their shares, of 66 bytes each.
     """
     cipher = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     stream = cipher.update(bytes(SHARE_BYTES * (threshold - 1)))
@@ -35,7 +37,7 @@ def split(secret: bytes, holders: int, threshold: int, key: bytes) -> list[bytes
         for i in range(0, len(stream), SHARE_BYTES)
     ]
     shares = []
-    for x in range(1, holders + 1):
+    for x in holders:
         value = 0
         for coefficient in coefficients:
             value = (value + coefficient) * x % PRIME

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import ray.cluster_utils
 
 from dppm_model.errors import ModelError, SamplerError
+from dppm_model.score.gradient import GradientLearner
+from dppm_model.score.model import ScoreModel
+from sampler.images import load_images
 from sampler.pool import GenerateResult, generate
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import ExactMixture, pictures
@@ -81,6 +85,22 @@ def test_ray_equals_local_bit_for_bit(tmp_path: Path) -> None:
     begun = time.monotonic()
     assert sample(path, model, tmp_path / "ray", workers=2).made == 0
     assert time.monotonic() - begun < 1  # nothing to do: Ray is not even started
+
+
+def test_a_score_model_with_a_network_is_drawn_alike_on_ray_and_here(tmp_path: Path) -> None:
+    """The product's own model file: a mixture, and a residual network that is not zero."""
+    config = {
+        "mixture": {"band": 8, "components": 2},
+        "residual": {"band": 8, "fold": 4, "channels": 4, "blocks": 1},
+    }
+    learner = GradientLearner(ScoreModel.initial((1, 8, 8), 2, config), seed=0)
+    learner.step(np.random.default_rng(0).normal(size=learner.query().dimension), 0.0)
+    learner.result().save(tmp_path / "model")
+    arguments = {"per_class": 6, "seed": 1, "settings": FAST, "privacy": {}, "shard_size": 3}
+    for workers in (0, 2):
+        generate(tmp_path / "model", tmp_path / f"{workers}", workers=workers, **arguments)  # type: ignore[arg-type]
+    assert files(tmp_path / "0") == files(tmp_path / "2")
+    assert np.ptp(load_images(tmp_path / "0")[0]) > 0
 
 
 @pytest.mark.slow
