@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError
 from dppm_model.files import write_bytes
 
@@ -62,6 +63,11 @@ class Policy:
                 f"{path}: min_survivors is {policy.min_survivors!r}.", "Give a whole number from 1."
             )
         return policy
+
+    @property
+    def budget(self) -> Budget:
+        """The limits."""
+        return Budget(self.max_epsilon_secure_sum, self.max_epsilon_site, self.delta)
 
     def write(self, path: Path) -> None:
         """Write the file that `read` reads."""

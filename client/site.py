@@ -17,14 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.budget import affordable_rounds
 from client.policy import Policy
-from dppm_model.errors import BudgetExhausted, PlanError, TooFewSurvivors
+from dppm_model.errors import PlanError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
-from dppm_model.phase import View
 from dppm_model.plan import Plan
-from dppm_model.privacy.ledger import Ledger, costs_of
+from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import Records, open_records
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
@@ -213,22 +211,12 @@ class Site:
                 )
 
     def _check_budget(self, plan: Plan, number: int) -> None:
-        """Refuse round ``number`` if it, and all before it, would pass one of the limits."""
-        others = tuple(d for d in self.ledger.debits if d.run != plan.run)
-        limits: list[tuple[View, float]] = [
-            ("secure_sum", self.policy.max_epsilon_secure_sum),
-            ("site", self.policy.max_epsilon_site),
-        ]
-        for view, limit in limits:
-            affordable = affordable_rounds(
-                plan, view, costs_of(others, view), limit, self.policy.delta
-            )
-            if number >= affordable:
-                raise BudgetExhausted(
-                    f"round {number + 1} of run {plan.run} would pass the site's {view} limit of "
-                    f"epsilon = {limit}.",
-                    "The site's operator may raise the limit in site.toml; the server cannot.",
-                )
+        self.policy.budget.check(
+            plan,
+            number,
+            self.ledger.debits,
+            "The site's operator may raise the limit in site.toml; the server cannot.",
+        )
 
     def _store(self, path: Path, tallies: Tallies) -> None:
         """Keep the report until the run's next one: it may have to be sent again."""

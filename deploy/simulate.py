@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,6 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
         **config.partition,
     )
     shards = data_root() / config.data / "train"
-    privacy = config.privacy_request()
     for number, part in enumerate(parts):
         if part.size == 0:
             raise DataError(
@@ -147,9 +145,7 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
         Policy(
             records=str(shards.resolve()),
             index="index.npy",
-            max_epsilon_secure_sum=privacy.epsilon if privacy.view == "secure_sum" else math.inf,
-            max_epsilon_site=privacy.epsilon if privacy.view == "site" else math.inf,
-            delta=plan.delta,
+            **asdict(config.budget()),
             min_survivors=plan.min_survivors,
         ).write(folder / "site.toml")
 

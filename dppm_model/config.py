@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.phase import View
 from dppm_model.requests import PhaseRequest, PrivacyRequest
@@ -65,6 +66,15 @@ class Config:
     partition: dict[str, Any]
     server: ServerConfig
     tree: dict[str, Any]
+
+    def budget(self) -> Budget:
+        """Return the server's own limit: the target of the plan."""
+        privacy = self.privacy_request()
+        return Budget(
+            privacy.epsilon if privacy.view == "secure_sum" else math.inf,
+            privacy.epsilon if privacy.view == "site" else math.inf,
+            privacy.delta,
+        )
 
     def privacy_request(self) -> PrivacyRequest:
         """Return the target and its assumptions."""

@@ -33,4 +33,4 @@ def main(grid: Grid, context: Context) -> None:
             run.exchange,
             Patience(server.round_seconds, server.max_retries, server.retry_seconds),
         )
-        train(run, initial_model(config), config.seed, federation.ask)
+        train(run, initial_model(config), config.seed, config.budget(), federation.ask)

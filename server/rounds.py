@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 
+from dppm_model.budget import Budget
 from dppm_model.files import append_json_line, write_bytes
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
@@ -25,7 +26,7 @@ from server.state import Snapshot
 Ask = Callable[[int, int, bytes], Collected]
 
 
-def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
+def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) -> ScoreModel:
     """Run the plan of a run folder to its end, from wherever it stands.
 
     Parameters
@@ -36,12 +37,19 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
         The model before any phase.
     seed
         Seed of the learners' public randomness.
+    budget
+        The server's own limit; the round that would pass it is refused before any site is asked.
     ask
         ``ask(phase, round, model) -> Collected``: how the sites are reached.
 
     Returns
     -------
     The trained model, which is also in the run folder.
+
+    Raises
+    ------
+    BudgetExhausted
+        If the plan costs more than ``budget``; the rounds that fit have been run.
     """
     plan = run.plan()
     ledger = Ledger(run.ledger)
@@ -59,6 +67,12 @@ def train(run: Run, initial: ScoreModel, seed: int, ask: Ask) -> ScoreModel:
             first_round = snapshot.round
         for round_ in range(first_round, phase.rounds):
             begun = time.monotonic()
+            budget.check(
+                plan,
+                plan.number(index, round_),
+                ledger.debits,
+                "Plan for what privacy.epsilon allows.",
+            )
             ledger.debit(plan.debit(index, round_))
             reached(Step.SERVER_DEBITED)
             answer = ask(index, round_, learner.result().to_bytes())

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from flwr.app import Message
 
 from client.app import create_app
 from client.policy import Policy
 from deploy import simulate as simulation
-from dppm_model.errors import TooFewSites
+from dppm_model.errors import BudgetExhausted, TooFewSites
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
@@ -213,6 +214,19 @@ def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
     play(run, config)
     assert [line["sites"] for line in run.rounds()] == [3, 3, 2, 2]
     assert spent(run)["sites/0001/ledger.jsonl"] == 2  # the last round that fits was answered
+
+
+def test_the_server_stops_before_its_own_limit(tmp_path: Path, tiny: Path) -> None:
+    """A plan that costs more than privacy.epsilon: the rounds that fit run, equality included."""
+    run, config = prepare(tmp_path / "run")
+    two = epsilons(run.plan(), 2)[0]
+    tree = yaml.safe_load(run.config.read_text())
+    tree["privacy"]["epsilon"] = two
+    run.config.write_text(yaml.safe_dump(tree))
+    with pytest.raises(BudgetExhausted, match="round 3"):
+        play(run, config)
+    assert len(run.rounds()) == 2
+    assert set(spent(run).values()) == {2}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from server.app import app as server_app
 from tests.coins import SeededCoins
 from tests.conftest import TINY
 from tests.grids import FlakyGrid
+from tests.privacy.test_adversary import FIELDS
 
 SCORE = [
     "model=residual",
@@ -134,7 +135,10 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
     train(local, config)
     app = stage_app(tmp_path / "app")
     (app / "client" / "seeded.py").write_text(
-        "import hashlib\n"
+        "import hashlib, json\n"
+        "from pathlib import Path\n"
+        "from uuid import uuid4\n"
+        "from flwr.common.serde import recorddict_to_proto\n"
         "from client.app import create_app\n"
         "from dppm_model.mechanism.coins import Coins\n\n\n"
         "class SeededCoins(Coins):\n"
@@ -143,7 +147,21 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
         "        self._seed = seed\n\n"
         "    def _key(self):\n"
         "        return hashlib.sha256(repr(self._seed).encode()).digest()\n\n\n"
+        "class Recorded(type(create_app())):\n"
+        "    def __call__(self, message, context):\n"
+        "        reply = super().__call__(message, context)\n"
+        "        sent = {name: {key: _size(v) for key, v in r.items()}\n"
+        "                for name, r in reply.content.items()}\n"
+        "        sent['wire'] = recorddict_to_proto(reply.content).ByteSize()\n"
+        "        folder = Path(context.run_config['sites']).parent / 'wire'\n"
+        "        folder.mkdir(exist_ok=True)\n"
+        "        (folder / str(uuid4())).write_text(json.dumps(sent))\n"
+        "        return reply\n\n\n"
+        "def _size(v):\n"
+        "    return sum(map(_size, v)) if isinstance(v, list) else len(v) "
+        "if isinstance(v, bytes) else 8\n\n\n"
         "app = create_app(SeededCoins)\n"
+        "app.__class__ = Recorded\n"
     )
     project = app / "pyproject.toml"
     project.write_text(project.read_text().replace('"client.app:app"', '"client.seeded:app"'))
@@ -154,3 +172,27 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
         log=tmp_path / "flower.log",
     )
     assert same_model(local, remote)
+    assert_all_declared(remote.folder / "wire", remote)
+
+
+def assert_all_declared(folder: Path, run: Run) -> None:
+    """Every byte that left a site is in a declared field, or in the names of these."""
+    sent = [json.loads(p.read_text()) for p in folder.iterdir()]
+    plan = run.plan()
+    assert len(sent) == plan.sites * (2 * plan.rounds + 2)  # two a round, and the set-up
+    for reply in sent:
+        wire = reply.pop("wire")
+        (kind,) = [k for k, names in FIELDS.items() if reply.keys() <= names.keys()]
+        assert all(set(reply[name]) == FIELDS[kind][name] for name in reply)
+        declared = sum(size for record in reply.values() for size in record.values())
+        assert declared <= wire < declared + 300  # names, types, lengths
+
+
+def test_the_twin_that_sends_one_field_more_is_caught(tmp_path: Path, tiny: Path) -> None:
+    run, _ = prepare(tmp_path / "run")
+    (tmp_path / "wire").mkdir()
+    for i in range(run.plan().sites * (2 * run.plan().rounds + 2)):
+        sent = {"report": {"masked": 10, "digest": 32, "loss": 8}, "wire": 60}
+        (tmp_path / "wire" / str(i)).write_text(json.dumps(sent))
+    with pytest.raises(AssertionError):
+        assert_all_declared(tmp_path / "wire", run)

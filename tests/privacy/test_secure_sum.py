@@ -1,5 +1,6 @@
 """The secure sum is exact for any survivors, and every lie to a site is refused by name."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,6 +275,20 @@ def test_a_group_needs_more_than_half(threshold: int) -> None:
         Group("run", "plan", roster, threshold, 4)
     with pytest.raises(PlanError, match="roster"):
         Group("run", "plan", (roster[0], *roster), 3, 3)
+
+
+def test_the_server_holds_one_vector_however_many_report() -> None:
+    """Memory while reports are added: the sum, and one report being unpacked."""
+    group, sum_ = group_of(60), Sum(0, 20, 1 << 16)
+    nobody = Material(bytes(32), bytes(32), {})
+    opening = Opening(group, sum_, dict.fromkeys(range(60), nobody))
+    report = sum_.ring.pack(sum_.ring.zeros())
+    tracemalloc.start()
+    for i in range(60):
+        opening.add(i, report, digest_of(report))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * sum_.ring.zeros().nbytes < 60 * len(report) / 8
 
 
 def test_a_report_that_was_changed_on_the_wire_is_named(

@@ -19,7 +19,7 @@ FLOORS = [
     {"mechanism", "privacy", "records", "securesum"},
     {"score"},
     {"phase", "plan"},
-    {"requests", "round"},
+    {"requests", "round", "budget"},
     {"planner"},
     {"run", "config"},
 ]

@@ -1,0 +1,68 @@
+"""A limit on what may be spent, and the refusal of the first round that would pass it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dppm_model.errors import BudgetExhausted
+from dppm_model.phase import View
+from dppm_model.plan import Plan
+from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.privacy.ledger import Debit, costs_of
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a site, or the server, is willing to spend over all runs, in either view."""
+
+    max_epsilon_secure_sum: float
+    max_epsilon_site: float
+    delta: float
+
+    def check(self, plan: Plan, number: int, debits: tuple[Debit, ...], cure: str) -> None:
+        """Refuse round ``number`` of a plan if it, with all before it, would pass a limit.
+
+        Parameters
+        ----------
+        debits
+            What was spent; those of other runs count in full, the plan's own rounds as planned.
+        cure
+            What to do about it, for the error.
+
+        Raises
+        ------
+        BudgetExhausted
+            A round that meets the limit exactly still fits.
+        """
+        others = tuple(d for d in debits if d.run != plan.run)
+        limits: list[tuple[View, float]] = [
+            ("secure_sum", self.max_epsilon_secure_sum),
+            ("site", self.max_epsilon_site),
+        ]
+        for view, limit in limits:
+            if number >= affordable_rounds(plan, view, costs_of(others, view), limit, self.delta):
+                raise BudgetExhausted(
+                    f"round {number + 1} of run {plan.run} would pass the {view} limit of epsilon "
+                    f"= {limit}.",
+                    cure,
+                )
+
+
+@lru_cache(maxsize=64)
+def affordable_rounds(
+    plan: Plan, view: View, spent: tuple[RoundCost, ...], limit: float, delta: float
+) -> int:
+    """Return how many rounds of ``plan``, in order, fit into ``limit`` after what was spent."""
+    high = plan.rounds
+    if math.isinf(limit) or epsilon((*spent, *plan.costs(view)), delta) <= limit:
+        return high
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        if epsilon((*spent, *plan.costs(view, middle)), delta) <= limit:
+            low = middle
+        else:
+            high = middle
+    return low
