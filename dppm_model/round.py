@@ -30,8 +30,10 @@ def report(
     y = torch.from_numpy(records.labels[sampled].astype(np.int64))
     # Each record's vector, clipped to C and rounded; summed in integers, where no record can move
     # the sum by more than C (a float sum can; Casacuberta et al. 2022).
-    noise = torch.Generator().manual_seed(coins.seed())
-    total = query.clipped_sum(x, y, phase.grid, noise)
+    # Whatever a question draws (noise levels, noise) it draws for each record from that record's
+    # own seed: who else was sampled must not change a record's vector.
+    seeds = torch.from_numpy(coins.seeds(len(records))[sampled])
+    total = query.clipped_sum(x, y, phase.grid, seeds)
     # Spread every record's vector over all coordinates, then answer for each by biased coins.
     z = phase.rotation.rotate(total, signs_seed)
     return phase.response.encode(z, phase.unit, coins)

@@ -59,6 +59,6 @@ class Coins:
         words = np.frombuffer(self._bytes(4 * count), dtype="<u4", count=count)
         return words.astype(np.uint64) < np.uint64(numerator)
 
-    def seed(self) -> int:
-        """Return 63 uniform bits, for generators whose output needs no secrecy (noise draws)."""
-        return int(self.words(1)[0] >> np.uint64(1))
+    def seeds(self, count: int) -> NDArray[np.int64]:
+        """Return ``count`` independent seeds of 63 uniform bits, one for a record's own draws."""
+        return (self.words(count) >> np.uint64(1)).astype(np.int64)

@@ -81,20 +81,20 @@ class GradientQuery:
         return sum(p.numel() for p in self.network.parameters())
 
     def clipped_sum(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, generator: torch.Generator
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
     ) -> NDArray[np.int64]:
-        """Sum the records' clipped gradients; ``generator`` draws noise levels and noise."""
+        """Sum the records' clipped gradients; see `dppm_model.score.query.Query`."""
         total = np.zeros(self.dimension, dtype=np.int64)
-        for images, labels in fixed_chunks((x, y), CHUNK):
-            inputs = self.questions(images, labels, generator)
+        for chunk in fixed_chunks((x, y, seeds), CHUNK):
+            inputs = self.questions(*chunk)
             total += clipped_sum(self.network, denoising_losses, inputs, grid, self.scale)
         return total
 
     def questions(
-        self, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
+        self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """Draw noise for records; see `dppm_model.score.loss.questions`."""
-        return questions(x, y, self.mixture, self.band, self.config, generator)
+        return questions(x, y, self.mixture, self.band, self.config, seeds)
 
 
 class GradientLearner:
@@ -174,7 +174,7 @@ class GradientLearner:
         generator = torch.Generator().manual_seed(self._seed + self._round)
         y = torch.arange(n) % self._model.classes
         x = query.mixture.sample(y, generator).clamp(-1, 1)
-        return query.questions(x, y, generator)
+        return query.questions(x, y, torch.randint(2**63 - 1, (n,), generator=generator))
 
     def result(self) -> ScoreModel:
         """Return the model: weights to ask at, and their moving average to sample with."""

@@ -18,12 +18,22 @@ from dppm_model.score.networks import Band
 from dppm_model.score.residual_config import ResidualConfig
 
 
-def draw_sigma(n: int, config: ResidualConfig, generator: torch.Generator) -> torch.Tensor:
-    """Draw the noise levels (n, K): one from each of K strata, which lowers the variance."""
+def draw_noise(
+    seeds: torch.Tensor, size: tuple[int, ...], config: ResidualConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw noise levels (n, K) and noise (n, K, *size), for each record from its own seed.
+
+    A record's levels are one from each of K strata, which lowers the variance.
+    """
     k = config.draws
-    u = (torch.arange(k) + torch.rand((n, k), generator=generator)) / k
+    u, noise = torch.empty(len(seeds), k), torch.empty(len(seeds), k, *size)
+    for i, seed in enumerate(seeds.tolist()):
+        generator = torch.Generator().manual_seed(seed)
+        u[i] = torch.rand(k, generator=generator)
+        noise[i] = torch.randn((k, *size), generator=generator)
     low, high = math.log(config.sigma_low), math.log(config.sigma_high)
-    return torch.exp(low + (high - low) * u ** (1 / (1 + config.tilt)))
+    share = ((torch.arange(k) + u) / k) ** (1 / (1 + config.tilt))
+    return torch.exp(low + (high - low) * share), noise
 
 
 def questions(
@@ -32,7 +42,7 @@ def questions(
     mixture: Mixture,
     band: Band,
     config: ResidualConfig,
-    generator: torch.Generator,
+    seeds: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
     """Draw noise for records and let the closed form do its part.
 
@@ -40,6 +50,8 @@ def questions(
     ----------
     x, y
         (n, C, H, W) images in [-1, 1] and their (n,) labels.
+    seeds
+        (n,) int64, one seed for each record's draws.
 
     Returns
     -------
@@ -47,8 +59,7 @@ def questions(
     images, sigma (n, K), labels (n, K), and the targets of F, (n, K, C, h, w).
     """
     n, k = len(x), config.draws
-    sigma = draw_sigma(n, config, generator)
-    noise = torch.randn((n, k, *x.shape[1:]), generator=generator)
+    sigma, noise = draw_noise(seeds, tuple(x.shape[1:]), config)
     noisy = (x[:, None] + sigma[:, :, None, None, None] * noise).flatten(0, 1)
     labels = y[:, None].expand(n, k)
     base = mixture.denoise(noisy, sigma.flatten(), labels.flatten())

@@ -28,7 +28,7 @@ class Query(Protocol):
         ...
 
     def clipped_sum(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, generator: torch.Generator
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
     ) -> NDArray[np.int64]:
         """Sum the records' vectors, each clipped to ``grid.clip_norm`` and rounded to integers.
 
@@ -40,8 +40,9 @@ class Query(Protocol):
             (n,) int64 class labels.
         grid
             The clip norm and the integer grid of the plan.
-        generator
-            Local randomness of the question (noise levels and noise of the ``score`` phase).
+        seeds
+            (n,) int64: a secret seed for what is drawn for each record (noise levels and noise of
+            the ``score`` phase), so that a record's vector depends on nobody else.
 
         Returns
         -------

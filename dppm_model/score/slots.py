@@ -49,9 +49,10 @@ class SlotQuery(ABC):
         x: torch.Tensor,
         y: torch.Tensor,
         grid: Grid,
-        generator: torch.Generator,
+        seeds: torch.Tensor,
     ) -> NDArray[np.int64]:
         """Sum the clipped integer vectors; see `Query`. The empty slots add nothing to a norm."""
+        del seeds  # moments draw nothing
         head = torch.zeros(self.head, dtype=torch.float64)
         body = torch.zeros((self.slots, self.body), dtype=torch.float64)
         size = min(_MOST_RECORDS, max(1, _CHUNK_ELEMENTS // (self.head + self.body)))

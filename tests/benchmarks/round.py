@@ -37,8 +37,9 @@ def main() -> None:
         index = coins.bernoulli(phase.sampling_numerator, len(records)).nonzero()[0]
         x, y = to_tensor(records.pixels(index)), torch.from_numpy(records.labels[index])
         marks.append(time.perf_counter())
+        seeds = torch.from_numpy(coins.seeds(len(index)))
         query = build_query(phase.name, model)
-        total = query.clipped_sum(x, y, phase.grid, torch.Generator())
+        total = query.clipped_sum(x, y, phase.grid, seeds)
         marks.append(time.perf_counter())
         z = phase.rotation.rotate(total, b"benchmark")
         marks.append(time.perf_counter())

@@ -34,15 +34,21 @@ def records() -> tuple[torch.Tensor, torch.Tensor]:
 def moments(phase: str) -> Sum:
     query = build_query(phase, model())
     x, y = records()
-    return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, torch.Generator())
+    seeds = torch.arange(N)
+    return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, seeds[rows])
 
 
-def steps(network: str, method: Method) -> Sum:
+def steps(network: str, method: Method | None) -> Sum:
     query = GradientLearner(model(network=network), 0).query()
     generator = torch.Generator().manual_seed(1)
     for p in query.network.parameters():  # the last layer begins at zero
         p.data += 0.1 * torch.randn(p.shape, generator=generator)
-    inputs = query.questions(*records(), generator)
+
+    x, y = records()
+    seeds = torch.arange(N)
+    if method is None:  # from the image on, with all that is drawn for it
+        return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, seeds[rows])
+    inputs = query.questions(x, y, seeds)
 
     def total(rows: slice) -> np.ndarray:
         part = [t[rows] for t in inputs]
@@ -55,6 +61,7 @@ CASES: dict[str, Callable[[], Sum]] = {
     **{name: (lambda name=name: moments(name)) for name in ("means", "covariance", "components")},
     "conv, factors": lambda: steps("conv", "factors"),
     "dct_mlp, factors": lambda: steps("dct_mlp", "factors"),
+    "score": lambda: steps("conv", None),
     "conv, vmap": lambda: steps("conv", "vmap"),
 }
 

@@ -8,7 +8,7 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.gradients import method_for, per_record, require_separate_records
-from dppm_model.score.loss import denoising_losses, draw_sigma
+from dppm_model.score.loss import denoising_losses, draw_noise
 from dppm_model.score.networks import Band, build_network, first_weights, set_weights
 from dppm_model.score.residual_config import ResidualConfig
 
@@ -94,7 +94,7 @@ def test_band_is_orthonormal_and_whole_when_wide_enough() -> None:
 def test_noise_levels_stay_in_range_and_follow_the_tilt() -> None:
     for tilt in (0.0, 1.0, 3.0):
         config = ResidualConfig(sigma_low=0.1, sigma_high=10.0, tilt=tilt, draws=4)
-        sigma = draw_sigma(5000, config, torch.Generator().manual_seed(0))
+        sigma, _ = draw_noise(torch.arange(5000), (1,), config)
         assert sigma.shape == (5000, 4) and sigma.min() >= 0.1 and sigma.max() <= 10.001
         u = (sigma.double().log() - math.log(0.1)) / math.log(100)
         # E u = (1 + tilt)/(2 + tilt); 20,000 stratified draws: five errors are below 0.01.
