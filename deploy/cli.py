@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from deploy import commands
+from deploy.ledger import show_ledger
 from deploy.show import console
 from dppm_model.errors import ConfigError, DppmError
 
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="dppm",
         description="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-19).",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-21).",
     )
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -53,6 +54,16 @@ def parser() -> argparse.ArgumentParser:
         "plan\nplan data=mnist sites=50 privacy.epsilon=1 --json",
     )
     plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
+
+    ledger = verb(
+        "ledger",
+        "show what was spent, or verify that nothing was changed",
+        "ledger show runs/demo\nledger show runs/demo/sites/0003 --delta 1e-6\n"
+        "ledger verify runs/demo",
+    )
+    ledger.add_argument("action", choices=("show", "verify"))
+    ledger.add_argument("path", type=Path, help="run folder, site folder, or ledger.jsonl")
+    ledger.add_argument("--delta", type=float, default=1e-5, help="delta of the epsilon shown")
 
     for name, text, examples in (
         (
@@ -100,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "data":
             commands.data(arguments)
+        elif arguments.command == "ledger":
+            show_ledger(arguments)
         elif arguments.command == "plan":
             commands.plan(arguments.overrides, as_json=arguments.json)
         else:

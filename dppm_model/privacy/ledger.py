@@ -3,7 +3,9 @@
 JSON lines, each carrying the SHA-256 of the line before it (a hash chain), appended under a lock
 and fsynced. A debit names (run, phase, round) and the two costs of that round; debiting the same
 round of the same plan again costs nothing, so a crash between debit and release neither loses nor
-repeats it. Spent never goes down: there is no method that removes a line.
+repeats it. Spent never goes down: there is no method that removes a line, and a high-water mark in
+a second file (how many lines there were, and the digest of the last) tells if lines were cut off,
+or the file was deleted or replaced by an older copy.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dppm_model.errors import LedgerError
+from dppm_model.files import write_bytes
 from dppm_model.privacy.accountant import RoundCost
 
 _GENESIS = "0" * 64
@@ -47,7 +50,7 @@ class Ledger:
     """An append-only file of debits. Reading verifies the whole chain."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._mark = path, path.with_suffix(".mark")
         self._verified = (-1, -1)  # (mtime_ns, size) of the file when it was last read
         self._debits: list[Debit] = []
         self._head = _GENESIS
@@ -85,13 +88,37 @@ class Ledger:
             os.truncate(self.path, state.st_size - len(torn.encode()) if state else 0)
             state = self.path.stat()
             stamp = (state.st_mtime_ns, state.st_size)
+        self._check_mark(lines)
         self._debits, self._head, self._verified = debits, head, stamp
+
+    def _check_mark(self, lines: list[str]) -> None:
+        """The mark is written after its line: it may lag behind by one, never be ahead."""
+        if not self._mark.exists():
+            return
+        try:
+            count, head = self._mark.read_text().split()
+            known = int(count)
+        except ValueError:
+            raise self._edited(0) from None
+        if known and (known > len(lines) or _digest(lines[known - 1]) != head):
+            raise LedgerError(
+                f"{self.path} has {len(lines)} lines, but {known} had been written: lines were cut "
+                "off, or the file was replaced.",
+                "Restore the file from a backup; what was spent stays spent.",
+            )
 
     def _edited(self, number: int) -> LedgerError:
         return LedgerError(
             f"{self.path}, line {number}: the hash chain is broken, so the ledger was edited.",
             "Restore the file from a backup; spending cannot be reckoned from an edited ledger.",
         )
+
+    @property
+    def head(self) -> str:
+        """Digest of the last line: compare it with a noted one to know that nothing was changed."""
+        with self._locked():
+            self._read()
+        return self._head
 
     @property
     def debits(self) -> tuple[Debit, ...]:
@@ -127,6 +154,7 @@ class Ledger:
             state = os.fstat(handle)
             self._debits.append(entry)
             self._head, self._verified = _digest(line), (state.st_mtime_ns, state.st_size)
+            write_bytes(self._mark, f"{len(self._debits)} {self._head}\n".encode())
         return True
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from deploy.cli import main
 from dppm_model import errors
+from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.privacy.ledger import Debit, Ledger
 from tests.conftest import TINY
 
 
@@ -14,7 +16,9 @@ def run(*arguments: str) -> int:
     return main(list(arguments))
 
 
-@pytest.mark.parametrize("verb", ["data", "plan", "simulate", "sample", "evaluate", "demo"])
+@pytest.mark.parametrize(
+    "verb", ["data", "plan", "ledger", "simulate", "sample", "evaluate", "demo"]
+)
 def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(verb, "--help")
@@ -97,3 +101,20 @@ def test_the_whole_path_and_its_refusals(
     assert Path(json.loads(capsys.readouterr().out)["sheet"]).stat().st_size > 500
     assert run("sample", folder, *small, "sampler.step=0.2") == errors.RunFolderError.exit_code
     assert run("sample", folder, *small, "sampler.step=-1") == errors.ConfigError.exit_code
+
+
+def test_the_ledger_is_shown_and_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for r in range(3):
+        ledger.debit(Debit("run", "plan", "means", r, 0.5, 2.0, 1.0, 0.0))
+    assert run("ledger", "show", str(tmp_path), "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["debits"] == 3 and shown["phases"][0]["rounds"] == 3
+    assert shown["epsilon_secure_sum"] == epsilon([RoundCost(0.5, 1.0, 3)], 1e-5)
+    assert run("ledger", "verify", str(ledger.path)) == 0
+    assert "3 debits, unbroken" in capsys.readouterr().err.replace("\n", " ")
+    ledger.path.write_text("")
+    assert run("ledger", "verify", str(tmp_path)) == 13
+    assert run("ledger", "show", str(tmp_path / "nothing")) == 13

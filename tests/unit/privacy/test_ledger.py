@@ -16,7 +16,7 @@ DEBIT = Debit("run", "plan", "score", 0, 0.5, 2.0, 0.1, 1e-20)
 def _fill(path: Path, rounds: int = 4) -> Ledger:
     ledger = Ledger(path)
     for r in range(rounds):
-        assert ledger.debit(replace(DEBIT, round=r))
+        ledger.debit(replace(DEBIT, round=r))
     return ledger
 
 
@@ -49,6 +49,40 @@ def test_a_removed_line_in_the_middle_is_noticed(tmp_path: Path) -> None:
     path.write_text("".join(lines[:1] + lines[2:]))
     with pytest.raises(LedgerError):
         _ = Ledger(path).debits
+
+
+@pytest.mark.parametrize("fault", ["last line", "all lines", "file", "older copy", "rewritten"])
+def test_cut_off_lines_and_a_replaced_file_are_noticed(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path, 2)
+    old = path.read_text()
+    _fill(path, 4)
+    if fault == "last line":
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    elif fault == "all lines":
+        path.write_text("")
+    elif fault == "file":
+        path.unlink()
+    elif fault == "older copy":
+        path.write_text(old)
+    else:  # a valid chain of the same length with cheaper rounds
+        other = Ledger(tmp_path / "other.jsonl")
+        for r in range(4):
+            other.debit(replace(DEBIT, round=r, mu_site=0.1))
+        path.write_text(other.path.read_text())
+    with pytest.raises(LedgerError, match="cut off, or the file was replaced"):
+        _ = Ledger(path).debits
+    with pytest.raises(LedgerError):
+        Ledger(path).debit(replace(DEBIT, round=9))
+
+
+def test_a_crash_between_line_and_mark_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path, 3)
+    mark = path.with_suffix(".mark").read_text()
+    _fill(path, 4)
+    path.with_suffix(".mark").write_text(mark)
+    assert len(Ledger(path).debits) == 4
 
 
 def test_a_torn_tail_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:

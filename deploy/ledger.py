@@ -1,0 +1,80 @@
+"""`dppm ledger show|verify`: what a site or a server has spent, from its own file."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from deploy.show import console, epsilon_text, print_json
+from dppm_model.errors import LedgerError
+from dppm_model.privacy.accountant import check_delta, epsilon
+from dppm_model.privacy.ledger import Ledger, costs_of
+
+
+def show_ledger(arguments: argparse.Namespace) -> None:
+    """Verify a ledger, and show what it holds if asked to.
+
+    Raises
+    ------
+    LedgerError
+        If there is none, or it was edited, cut back or replaced.
+    """
+    found = summary(open_ledger(arguments.path), arguments.delta)
+    if arguments.json:
+        print_json(found)
+    elif arguments.action == "verify":
+        console.print(f"{found['path']}: {found['debits']} debits, unbroken; head {found['head']}")
+    else:
+        console.print(_table(found))
+        console.print(
+            f"spent in all: ε = {epsilon_text(found['epsilon_secure_sum'])} (secure sum), "
+            f"{epsilon_text(found['epsilon_site'])} (site); δ = {found['delta']:g}"
+        )
+
+
+def open_ledger(path: Path) -> Ledger:
+    """Find the ledger of a run folder or a site folder, or take the file itself."""
+    file = path / "ledger.jsonl" if path.is_dir() else path
+    if not file.is_file() and not file.with_suffix(".mark").exists():
+        raise LedgerError(f"{file} does not exist.", "Name a run folder, a site folder or a file.")
+    return Ledger(file)
+
+
+def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
+    """Gather rounds by run and phase, and compose all of them in both views."""
+    check_delta(delta)
+    debits = ledger.debits
+    rounds = Counter((d.run, d.phase, d.mu_secure_sum, d.mu_site, d.sampling_rate) for d in debits)
+    names = ("run", "phase", "mu_secure_sum", "mu_site", "sampling_rate")
+    return {
+        "path": str(ledger.path),
+        "debits": len(debits),
+        "head": ledger.head,
+        "delta": delta,
+        "epsilon_secure_sum": epsilon(costs_of(debits, "secure_sum"), delta),
+        "epsilon_site": epsilon(costs_of(debits, "site"), delta),
+        "phases": [
+            {**dict(zip(names, key, strict=True)), "rounds": n} for key, n in rounds.items()
+        ],
+    }
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(title=found["path"], title_justify="left", box=SIMPLE_HEAD)
+    for column in ("run", "phase", "rounds", "q", "µ secure sum", "µ site"):
+        table.add_column(column, justify="left" if column in ("run", "phase") else "right")
+    for p in found["phases"]:
+        table.add_row(
+            p["run"],
+            p["phase"],
+            str(p["rounds"]),
+            f"{p['sampling_rate']:.3g}",
+            f"{p['mu_secure_sum']:.3f}",
+            f"{p['mu_site']:.3f}",
+        )
+    return table
