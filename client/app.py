@@ -74,14 +74,14 @@ def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
     """Answer one round, masked."""
     question = content.config_records["question"]
     materials = wire.read_materials(content.config_records["participants"], site.index(plan))
-    masked = site.report(
+    masked, signature = site.report(
         plan,
         wire.read_number(question, "phase"),
         wire.read_number(question, "round"),
         read_model(_as_bytes(question["model"])),
         materials,
     )
-    return {"report": {"masked": masked, "digest": digest_of(masked)}}
+    return {"report": {"masked": masked, "digest": digest_of(masked), "signature": signature}}
 
 
 def open_(site: Site, plan: Plan, content: RecordDict) -> Answer:
@@ -145,6 +145,9 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
                 fields = act(site, plan, message.content)
             except DppmError as error:
                 fields = {"refusal": {"error": _log(error)}}
+            except Exception:  # whose text Flower would send to the server
+                log.exception("A message could not be answered.")
+                fields = {"refusal": {"error": "InternalError"}}
             reply = RecordDict({name: ConfigRecord(values) for name, values in fields.items()})
             return Message(reply, reply_to=message)
 

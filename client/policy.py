@@ -24,7 +24,9 @@ class Policy:
     max_epsilon_secure_sum, max_epsilon_site, delta
         What the site is willing to spend over all runs, in either view. Infinity is written `inf`.
     min_survivors
-        The least number of sites in a sum that this site helps to open.
+        The least number of reports in a sum that this site helps to open.
+    colluding_sites
+        The least number of colluding sites that a plan must reckon with.
     """
 
     records: str
@@ -33,6 +35,7 @@ class Policy:
     max_epsilon_site: float
     delta: float
     min_survivors: int
+    colluding_sites: int
 
     @classmethod
     def read(cls, path: Path) -> Policy:
@@ -58,10 +61,12 @@ class Policy:
             value = getattr(policy, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{path}: {name} is {value!r}.", "Give a number above zero.")
-        if type(policy.min_survivors) is not int or policy.min_survivors < 1:
-            raise ConfigError(
-                f"{path}: min_survivors is {policy.min_survivors!r}.", "Give a whole number from 1."
-            )
+        for name, least in (("min_survivors", 1), ("colluding_sites", 0)):
+            value = getattr(policy, name)
+            if type(value) is not int or value < least:
+                raise ConfigError(
+                    f"{path}: {name} is {value!r}.", f"Give a whole number from {least}."
+                )
         return policy
 
     @property

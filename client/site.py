@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.policy import Policy
-from dppm_model.errors import PlanError, TooFewSurvivors
+from dppm_model.errors import LedgerError, ModelError, PlanError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
@@ -29,7 +29,8 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 from dppm_model.securesum.group import read_peers
 from dppm_model.securesum.keys import Channel, Identity
-from dppm_model.securesum.member import Material, Member
+from dppm_model.securesum.material import Material
+from dppm_model.securesum.member import Member
 from dppm_model.steps import Step, reached
 
 Tallies = NDArray[np.unsignedinteger]
@@ -91,12 +92,12 @@ class Site:
         round_: int,
         model: ScoreModel,
         materials: Mapping[int, Material],
-    ) -> bytes:
+    ) -> tuple[bytes, bytes]:
         """Answer one round of a plan under the masks of its participants, or repeat the answer.
 
         Returns
         -------
-        The masked report; see `Member.mask`.
+        The masked report, and the signature of its participants; see `Member`.
 
         Raises
         ------
@@ -115,13 +116,13 @@ class Site:
             tallies = self._answer(plan, phase, round_, model)
             masked = member.mask(sum_, tallies)
             reached(Step.SITE_MASKED)
-            return masked
+            return masked, member.attest(sum_.number)
 
     def reveal(
         self,
         plan: Plan,
         number: int,
-        survivors: Collection[int],
+        survivors: Mapping[int, bytes],
         materials: Mapping[int, Material],
     ) -> dict[int, bytes]:
         """Help to open the sum of one round; see `Member.reveal`.
@@ -138,7 +139,7 @@ class Site:
 
     def index(self, plan: Plan) -> int:
         """Return the site's place in the roster."""
-        return plan.group(self._roster()).roster.index(self.identity.public)
+        return self._member(plan).index
 
     def _roster(self) -> tuple[bytes, ...]:
         return read_peers(self.folder / "peers.toml")
@@ -152,7 +153,17 @@ class Site:
                 f"{self.policy.min_survivors}.",
                 "The site's operator may lower min_survivors in site.toml; the server cannot.",
             )
+        if plan.colluding_sites < self.policy.colluding_sites:
+            raise TooFewSurvivors(
+                f"run {plan.run} reckons with {plan.colluding_sites} colluding sites, this site "
+                f"with {self.policy.colluding_sites}.",
+                "The site's operator may lower colluding_sites in site.toml; the server cannot.",
+            )
         path = self.folder / "sums" / f"{plan.run}.json"
+        if not path.exists() and any(d.run == plan.run for d in self.ledger.debits):
+            raise LedgerError(
+                f"{path} is lost, and with it the keys of the run.", "Sit out until the next run."
+            )
         return Member(plan.group(self._roster()), self.identity, path)
 
     def _answer(self, plan: Plan, phase: int, round_: int, model: ScoreModel) -> Tallies:
@@ -172,17 +183,23 @@ class Site:
                 f"round {round_} of phase {name} was answered before.",
                 "A round is answered once; ask for the next one.",
             )
-        self.ledger.debit(entry)
-        reached(Step.SITE_DEBITED)
-        query = build_query(name, model)
+        records, query = self.records(), build_query(name, model)
         if query.dimension != plan.phases[phase].dimension:
             raise PlanError(
                 f"the model asks {query.dimension} coordinates, phase {name} of the plan "
                 f"{plan.phases[phase].dimension}.",
                 "Plan and model must come from the same configuration.",
             )
+        asked = (model.shape, model.classes)
+        if asked != (held := (records.manifest.shape, len(records.manifest.classes))):
+            raise ModelError(
+                f"the model is for shape and classes {asked}, the site holds {held}.",
+                "The server's configuration is of other data.",
+            )
+        self.ledger.debit(entry)
+        reached(Step.SITE_DEBITED)
         tallies = report(
-            self.records(),
+            records,
             query,
             plan.phases[phase],
             plan.signs_seed(phase, round_),

@@ -91,6 +91,10 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         console.print(
             f"  if {colluding} more sites collude with the server: ε = {epsilon_text(epsilon)}"
         )
+    console.print(
+        f"  if {2 * made.min_survivors - made.sites} or more do: "
+        f"ε = {epsilon_text(privacy['epsilon_site'])}"
+    )
     rounds = made.rounds
     size = sum(uplink_bytes(p) * p.rounds for p in made.phases)
     coordinates = sum(p.rotation.padded * p.rounds for p in made.phases)
@@ -98,7 +102,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     console.print(
         f"{rounds} rounds, {size / 1e6:.1f} MB up per site in all ({size / coordinates:.2f} bytes "
         f"a coordinate), about {minutes:.0f} min on two cores of a laptop. The sum is secure: "
-        f"{made.min_survivors} of {made.sites} sites must report, {made.threshold} help to open it."
+        f"{made.min_survivors} of {made.sites} sites must report, and help to open it."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,14 +19,14 @@ from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
 from dppm_model import errors
 from dppm_model.config import Config, check_config, compose_config, read_config
-from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
+from dppm_model.errors import ConfigError, DataError, DppmError, PlanError, RunFolderError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.run import Run
-from dppm_model.securesum.group import write_peers
+from dppm_model.securesum.group import honest_reports, write_peers
 from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
 
@@ -147,6 +148,7 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
             index="index.npy",
             **asdict(config.budget()),
             min_survivors=plan.min_survivors,
+            colluding_sites=plan.colluding_sites,
         ).write(folder / "site.toml")
 
 
@@ -201,12 +203,16 @@ def _raise_reported(status: dict[str, str]) -> None:
 
 
 def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
-    """Return the secure-sum epsilon if a third of the sites told the server their own reports."""
+    """Return the secure-sum epsilon if one site, or a third, told the server more than planned.
+
+    A number of sites that could open single reports is left out: there the site epsilon holds.
+    """
     result = []
-    for colluding in sorted({1, plan.sites // 3} - {0}):
-        honest = plan.min_survivors - plan.colluding_sites - colluding
-        if honest >= 1:
+    for more in sorted({1, plan.sites // 3} - {0}):
+        colluding = plan.colluding_sites + more
+        with contextlib.suppress(PlanError):
+            honest = honest_reports(plan.sites, plan.min_survivors, colluding)
             phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
-            weaker = replace(plan, colluding_sites=plan.colluding_sites + colluding, phases=phases)
-            result.append((colluding, epsilons(weaker)[0]))
+            weaker = replace(plan, colluding_sites=colluding, phases=phases)
+            result.append((more, epsilons(weaker)[0]))
     return result

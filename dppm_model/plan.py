@@ -17,7 +17,7 @@ from dppm_model.errors import PlanError
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
-from dppm_model.securesum.group import Group
+from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.masks import Sum
 
 UNIT = "record"
@@ -53,7 +53,7 @@ class Plan:
             )
         if not self.phases:
             raise PlanError("phases is empty.", "Add at least one phase.")
-        honest = self.min_survivors - self.colluding_sites
+        honest = honest_reports(self.sites, self.min_survivors, self.colluding_sites)
         for phase in self.phases:
             if phase.sites != self.sites or phase.honest_sites != honest:
                 raise PlanError(
@@ -66,11 +66,6 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of the plan: sites answer one plan, and one only, per run."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-    @property
-    def threshold(self) -> int:
-        """t: how many sites must help to open a sum, so that 2 t > N + c (`Group`)."""
-        return (self.sites + self.colluding_sites) // 2 + 1
 
     def group(self, roster: tuple[bytes, ...]) -> Group:
         """Return the secure sum's group: these sites, this plan.
@@ -85,7 +80,7 @@ class Plan:
                 f"The plan counts {self.sites} sites, the list of peers {len(roster)}.",
                 "Plan for the sites that are listed, or list the others.",
             )
-        return Group(self.run, self.digest, roster, self.threshold, self.min_survivors)
+        return Group(self.run, self.digest, roster, self.min_survivors)
 
     def number(self, phase: int, round_: int) -> int:
         """Number a round over all phases, from zero.
@@ -129,7 +124,7 @@ class Plan:
             raw: dict[str, Any] = json.loads(text)
             phases = tuple(PhasePlan(**phase) for phase in raw.pop("phases"))
             plan = cls(phases=phases, **raw)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise PlanError(
                 f"The plan cannot be read: {error}.", "Make it with `dppm plan`."
             ) from None
@@ -172,7 +167,7 @@ class Plan:
             "unit": UNIT,
             "adjacency": ADJACENCY,
             "delta": self.delta,
-            "honest_sites": self.min_survivors - self.colluding_sites,
+            "honest_sites": self.phases[0].honest_sites,
             "min_survivors": self.min_survivors,
             "colluding_sites": self.colluding_sites,
             "plan": self.digest,

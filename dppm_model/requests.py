@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dppm_model.errors import ConfigError
 from dppm_model.phase import View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
+from dppm_model.securesum.group import honest_reports
 
 CALIBRATIONS = ("noise", "rounds", "rate")
 
@@ -110,4 +111,4 @@ class PrivacyRequest:
     @property
     def honest_sites(self) -> int:
         """n: the honest sites that every opened sum is sure to hold."""
-        return self.min_survivors - self.colluding_sites
+        return honest_reports(self.sites, self.min_survivors, self.colluding_sites)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from dppm_model.errors import TooFewSites, UnknownSite, WrongReport
 from dppm_model.plan import Plan
 from dppm_model.securesum import wire
-from dppm_model.securesum.keys import Channel
-from dppm_model.securesum.member import Material
+from dppm_model.securesum.keys import Channel, attested, verify
+from dppm_model.securesum.material import Material
 from dppm_model.securesum.opening import Opening
 from dppm_model.steps import Step, reached
 from server.exchange import Exchange
@@ -102,16 +102,16 @@ class Federation:
             exchange.total,
             exchange.survivors or (),
         )
-        if exchange.survivors is None:
-            self._collect(opening, phase, round_, model)
+        survivors = exchange.survivors
+        if survivors is None:
+            survivors = self._collect(opening, phase, round_, model)
             reached(Step.SERVER_SUMMED)
-            survivors = frozenset(opening.reported)
             Exchange(self.plan.digest, number, exchange.materials, survivors, opening.total).write(
                 self._path
             )
         reached(Step.SERVER_CLOSED)
         self._join()  # who came meanwhile takes part in the next round
-        self._open(opening)
+        self._open(opening, survivors)
         total = opening.open().astype(np.int64)
         if int(total.max(initial=0)) > len(opening.reported) * self.plan.phases[phase].responses:
             raise WrongReport("The sum is larger than its sites can make it.", "Check the sites.")
@@ -128,7 +128,7 @@ class Federation:
             return
 
         def read(node: int, records: Records) -> None:
-            identity, channel = wire.read_member(records["member"])
+            identity, channel = wire.read_member(records.get("member", {}))
             if identity not in self.group.roster:
                 raise UnknownSite("A node's identity is not in the roster.", "Add it, or stop it.")
             site = self.group.roster.index(identity)
@@ -181,8 +181,14 @@ class Federation:
         if "material" in records:
             self._next[site] = wire.read_material(records["material"])
 
-    def _collect(self, opening: Opening, phase: int, round_: int, model: bytes) -> None:
-        """Add up the masked reports of the participants."""
+    def _collect(self, opening: Opening, phase: int, round_: int, model: bytes) -> dict[int, bytes]:
+        """Add up the masked reports; return the survivors' signatures of the participants."""
+        statement = attested(
+            self.group,
+            opening.sum.number,
+            {i: m.mask_key.hex() for i, m in opening.participants.items()},
+        )
+        signatures: dict[int, bytes] = {}
         question = {
             "plan": self.plan.to_json(),
             "phase": phase,
@@ -194,9 +200,16 @@ class Federation:
         def read(site: int, records: Records) -> None:
             report = records["report"] if "report" in records else ConfigRecord()
             masked, digest = report.get("masked"), report.get("digest")
-            if not isinstance(masked, bytes) or not isinstance(digest, bytes):
+            signature = report.get("signature")
+            if not (
+                isinstance(masked, bytes)
+                and isinstance(digest, bytes)
+                and isinstance(signature, bytes)
+                and verify(self.group.roster[site], statement, signature)
+            ):
                 raise WrongReport(f"Site {site} sent no report.", "Use one version everywhere.")
             opening.add(site, masked, digest)
+            signatures[site] = signature
 
         self._asker.ask(
             "train",
@@ -212,11 +225,12 @@ class Federation:
                 f"{len(opening.reported)} of {len(opening.participants)} reported, {least} must"
             ),
         )
+        return signatures
 
-    def _open(self, opening: Opening) -> None:
+    def _open(self, opening: Opening, signatures: Mapping[int, bytes]) -> None:
         """Gather shares for the survivors' sum, and materials for the round after it."""
         number = opening.sum.number
-        survivors = wire.write_survivors(number, opening.reported)
+        survivors = wire.write_survivors(number, signatures)
         following: dict[str, Mapping[str, Any]] = {}
         if number + 1 < self.plan.rounds:
             following = self._channels_for(number + 1)
@@ -238,6 +252,6 @@ class Federation:
             self._nodes if following else only(self._nodes, opening.participants),
             content,
             read,
-            lambda: opening.helpers >= self.group.threshold,
-            lambda: f"round {number}: {self.group.threshold} must help to open its sum",
+            lambda: opening.helpers >= self.group.min_survivors,
+            lambda: f"round {number}: {self.group.min_survivors} must help to open its sum",
         )

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes
-from dppm_model.securesum.member import Material
+from dppm_model.securesum.material import Material
 from dppm_model.securesum.ring import Vector
 
 
@@ -38,7 +38,7 @@ class Exchange:
     plan: str
     number: int
     materials: dict[int, Material]
-    survivors: frozenset[int] | None = None
+    survivors: dict[int, bytes] | None = None
     total: Vector | None = None
 
     def write(self, path: Path) -> None:
@@ -51,7 +51,9 @@ class Exchange:
             "plan": self.plan,
             "number": str(self.number),
             "materials": json.dumps(materials),
-            "survivors": json.dumps(None if self.survivors is None else sorted(self.survivors)),
+            "survivors": json.dumps(
+                self.survivors and {i: s.hex() for i, s in self.survivors.items()}
+            ),
         }
         total = np.zeros(0, np.uint8) if self.total is None else self.total
         write_bytes(path, safetensors.numpy.save({"total": total}, meta))
@@ -83,7 +85,7 @@ class Exchange:
                 meta["plan"],
                 int(meta["number"]),
                 materials,
-                None if survivors is None else frozenset(survivors),
+                survivors and {int(i): bytes.fromhex(s) for i, s in survivors.items()},
                 None if survivors is None else total,
             )
         except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -12,6 +12,10 @@ from deploy.inprocess import InProcessGrid
 Lost = Callable[[int, str, bool], bool]
 
 
+class SiteDied(BaseException):
+    """The process of one site dies while it answers."""
+
+
 class FlakyGrid(InProcessGrid):
     """Loses messages or replies as ``lost`` says; ``edit`` may change what arrives at a site."""
 
@@ -34,7 +38,10 @@ class FlakyGrid(InProcessGrid):
         if self._lost(site, kind, False):
             return gone
         self._edit(site, message)
-        reply = super().answer(message)
+        try:
+            reply = super().answer(message)
+        except SiteDied:
+            return gone
         self._seen(site, reply)
         return gone if self._lost(site, kind, True) else reply
 

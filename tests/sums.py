@@ -8,7 +8,8 @@ import numpy as np
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.masks import Sum
-from dppm_model.securesum.member import Material, Member
+from dppm_model.securesum.material import Material
+from dppm_model.securesum.member import Member
 from dppm_model.securesum.opening import Opening, digest_of
 
 
@@ -19,9 +20,8 @@ def identities(n: int) -> list[Identity]:
 
 
 def group_of(n: int, *, run: str = "run", min_survivors: int | None = None) -> Group:
-    t = n // 2 + 1
     roster = tuple(i.public for i in identities(n))
-    return Group(run, "plan", roster, t, min_survivors or t)
+    return Group(run, "plan", roster, min_survivors or n // 2 + 1)
 
 
 class Federation:
@@ -45,6 +45,11 @@ class Federation:
     def admit(self, number: int, materials: dict[int, Material], site: int) -> None:
         self.members[site].admit(number, addressed(materials, site))
 
+    def reveal(self, site: int, number: int, survivors: Collection[int]) -> dict[int, bytes]:
+        """Ask a site to help, with each survivor's signature of the participants."""
+        signed = {i: self.members[i].attest(number) for i in survivors}
+        return self.members[site].reveal(number, signed)
+
     def round(
         self,
         sum_: Sum,
@@ -63,7 +68,7 @@ class Federation:
             report = self.members[i].mask(sum_, vectors[i])
             opening.add(i, report, digest_of(report))
         for i in helpers:
-            opening.add_shares(i, self.members[i].reveal(sum_.number, opening.reported))
+            opening.add_shares(i, self.reveal(i, sum_.number, opening.reported))
         return opening.open()
 
 

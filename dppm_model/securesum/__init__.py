@@ -8,5 +8,6 @@ a run, need signatures.
 
     shamir    secrets in shares        ring      masks and packing modulo 2^bits
     group     what all agree on        keys      identities, channels, derived keys
+    material  what travels           wire      the same as flat fields
     member    a site's side            opening   the server's side
 """

@@ -14,6 +14,31 @@ from dppm_model.errors import ConfigError, PlanError
 from dppm_model.files import write_bytes
 
 
+def honest_reports(sites: int, min_survivors: int, colluding: int) -> int:
+    """Return n, the least number of honest reports in any sum that can be opened.
+
+    With s = min_survivors = t and c colluding sites, a sum that everybody agrees on has s - c of
+    them. A lying server may tell every helper another list of survivors: then each calls at most
+    N - s sites dropped, and a site's mask key is opened only if s - c honest helpers call it so.
+    That is possible for at most (N - c)(N - s)/(s - c) sites, which leaves
+    (s - c) - (N - s)^2/(s - c). (Bonawitz et al. let sites sign the list of survivors first, which
+    costs a third message a round.)
+
+    Raises
+    ------
+    PlanError
+        If 2 s > N + c does not hold. Then honest sites that reveal one kind of share for a peer,
+        and others that were told a lie and reveal the other kind, can both be s - c.
+    """
+    sure, lost = min_survivors - colluding, sites - min_survivors
+    if not 0 <= lost < sure or colluding < 0:
+        raise PlanError(
+            f"min_survivors is {min_survivors} of {sites} sites, {colluding} of them colluding.",
+            "More than half of all sites and colluding ones together must survive.",
+        )
+    return sure - lost * lost // sure
+
+
 @dataclass(frozen=True)
 class Group:
     """The sites of one run.
@@ -24,18 +49,14 @@ class Group:
         Name of the run, and digest of its plan.
     roster
         Identity keys (32 bytes) of all sites, sorted; a site's place in it is its index.
-    threshold
-        t, how many sites must help to open a sum. More than half of all sites and the colluding
-        ones: 2 t > N + c. Then honest sites who reveal one kind of share for a peer, and others who
-        were told a lie and reveal the other kind, are never both t, with the c that do both.
     min_survivors
-        The least number of reports in a sum that is opened.
+        s: the least number of reports in a sum that is opened, and t: how many sites must help to
+        open it. More than half, see `honest_reports`.
     """
 
     run: str
     plan: str
     roster: tuple[bytes, ...]
-    threshold: int
     min_survivors: int
 
     def __post_init__(self) -> None:
@@ -45,10 +66,10 @@ class Group:
                 "The roster is not a sorted list of different keys of 32 bytes.",
                 "Collect the sites' identity keys anew.",
             )
-        if not n < 2 * self.threshold <= 2 * self.min_survivors <= 2 * n:
+        if not n < 2 * self.min_survivors <= 2 * n:
             raise PlanError(
-                f"threshold is {self.threshold}, min_survivors {self.min_survivors}, of {n} sites.",
-                "More than half of the sites must help to open a sum, and no more than survive.",
+                f"min_survivors is {self.min_survivors} of {n} sites.",
+                "More than half of the sites must survive, and help to open their sum.",
             )
 
     @property
@@ -61,7 +82,7 @@ class Group:
         """SHA-256 of all of the above."""
         fields = [
             *(self.run, self.plan, [key.hex() for key in self.roster]),
-            *(self.threshold, self.min_survivors),
+            self.min_survivors,
         ]
         return hashlib.sha256(json.dumps(fields).encode()).digest()
 

@@ -7,6 +7,7 @@ ChaCha20-Poly1305. Every derived key serves one purpose, named by `Group.label`,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,21 @@ class Channel:
             ) from None
 
 
+def attested(group: Group, number: int, mask_keys: Mapping[int, str]) -> bytes:
+    """Return what a site signs of a round: its participants and their mask keys (hexadecimal)."""
+    listed = "".join(f"{i}:{key};" for i, key in sorted(mask_keys.items()))
+    return group.label("participants", number) + listed.encode()
+
+
+def verify(identity: bytes, statement: bytes, signature: bytes) -> bool:
+    """Say whether ``identity`` has signed ``statement``."""
+    try:
+        Ed25519PublicKey.from_public_bytes(identity).verify(signature, statement)
+    except InvalidSignature:
+        return False
+    return True
+
+
 class Identity:
     """A site's lasting Ed25519 key. The public half is what operators exchange and pin."""
 
@@ -135,6 +151,10 @@ class Identity:
     def public(self) -> bytes:
         """The public key, 32 bytes."""
         return self._key.public_key().public_bytes_raw()
+
+    def sign(self, statement: bytes) -> bytes:
+        """Sign a statement that begins with a label of its group."""
+        return self._key.sign(statement)
 
     def sign_channel(self, group: Group, channel: bytes) -> Channel:
         """Sign the public key of a channel for one run."""

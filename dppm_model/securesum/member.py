@@ -17,8 +17,7 @@ The rules, each with its own error:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,38 +38,17 @@ from dppm_model.securesum.keys import (
     Channel,
     Identity,
     agree,
+    attested,
     commitment,
     derive,
     public_of,
     seal,
     unseal,
+    verify,
 )
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask
+from dppm_model.securesum.material import Material
 from dppm_model.securesum.memory import Memory, RoundMemory
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a site publishes for one round.
-
-    Attributes
-    ----------
-    mask_key
-        Public X25519 key of its pairwise masks.
-    commitment
-        Binds it to its self-mask.
-    shares
-        For each other site, sealed: that site's shares of self-mask and mask key.
-    """
-
-    mask_key: bytes
-    commitment: bytes
-    shares: Mapping[int, bytes]
-
-    @property
-    def bound(self) -> bytes:
-        """What is authenticated together with every share."""
-        return self.mask_key + self.commitment
 
 
 class Member:
@@ -127,7 +105,7 @@ class Member:
             memory.latest = number
             memory.rounds[number] = RoundMemory(secrets.token_hex(32))
             for old in [n for n in memory.rounds if n < number - 1]:
-                del memory.rounds[old]  # with its seed, its masks are gone for good
+                del memory.rounds[old]
         self._memory.save(self.path)
         mask_key, self_mask = self._own(memory.rounds[number])
         public = public_of(mask_key)
@@ -187,6 +165,8 @@ class Member:
             sealed = material.shares.get(self.index, b"")
             received[peer] = unseal(key, sealed, material.bound, peer).hex()
         round_.mask_keys, round_.shares = participants, received
+        for old in [n for n in self._memory.rounds if n < number]:
+            del self._memory.rounds[old]  # with its seed, its masks are gone for good
         self._memory.save(self.path)
 
     def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> bytes:
@@ -207,8 +187,17 @@ class Member:
                 add_pair_mask(self.group, sum_, vector, (self.index, peer), shared)
         return sum_.ring.pack(vector)
 
-    def reveal(self, number: int, survivors: Collection[int]) -> dict[int, bytes]:
+    def attest(self, number: int) -> bytes:
+        """Sign the round's list of participants; travels beside the report."""
+        return self._identity.sign(
+            attested(self.group, number, self._round(number, begun=True).mask_keys)
+        )
+
+    def reveal(self, number: int, survivors: Mapping[int, bytes]) -> dict[int, bytes]:
         """Tell, for each participant, the one share that opens the sum of ``survivors``.
+
+        Each has attested the very list that this site was told: else one that was told a shorter
+        list would be masked against drop-outs only, and be opened alone.
 
         Raises
         ------
@@ -233,6 +222,13 @@ class Member:
                 "are needed.",
                 "Wait for the missing reports.",
             )
+        statement = attested(self.group, number, round_.mask_keys)
+        for i in wanted:
+            if not verify(self.group.roster[i], statement, survivors[i]):
+                raise ParticipantsChanged(
+                    f"Site {i} did not attest the participants of round {number}.",
+                    "The server told it others, or sent no signature.",
+                )
         if round_.survivors is None:
             round_.survivors = wanted
             self._memory.save(self.path)
@@ -249,7 +245,7 @@ class Member:
     def _split(self, round_: RoundMemory, sites: Sequence[int]) -> list[bytes]:
         """Split both secrets: for each site, its share of the self-mask, then of the mask key."""
         mask_key, self_mask = self._own(round_)
-        seed, t = bytes.fromhex(round_.seed), self.group.threshold
+        seed, t = bytes.fromhex(round_.seed), self.group.min_survivors
         holders = [site + 1 for site in sites]
         first = shamir.split(self_mask, holders, t, derive(seed, b"shares of self-mask"))
         second = shamir.split(mask_key, holders, t, derive(seed, b"shares of mask key"))

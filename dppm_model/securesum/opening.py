@@ -10,7 +10,7 @@ from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import agree, commitment, public_of
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask
-from dppm_model.securesum.member import Material
+from dppm_model.securesum.material import Material
 from dppm_model.securesum.ring import Vector
 
 
@@ -122,8 +122,8 @@ class Opening:
         """Reconstruct a secret of site ``index`` and verify it; leave out a holder who lies."""
         holders = sorted(self._shares.keys() - self.suspects)
         for left_out in (None, *holders):
-            chosen = [h for h in holders if h != left_out][: self.group.threshold]
-            if len(chosen) < self.group.threshold:
+            chosen = [h for h in holders if h != left_out][: self.group.min_survivors]
+            if len(chosen) < self.group.min_survivors:
                 break
             shares = {h + 1: self._shares[h][index] for h in chosen}
             secret = shamir.combine(shares, self._weights(tuple(shares)))

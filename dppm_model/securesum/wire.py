@@ -6,12 +6,12 @@ are. Reading checks types and sizes, so that nothing else has to.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dppm_model.errors import WrongReport
 from dppm_model.securesum.keys import Channel
-from dppm_model.securesum.member import Material
+from dppm_model.securesum.material import Material
 
 Fields = dict[str, Any]
 
@@ -46,14 +46,17 @@ def read_channels(fields: Mapping[str, Any]) -> tuple[int, dict[int, Channel]]:
     return read_number(fields, "round"), channels
 
 
-def write_survivors(number: int, sites: Collection[int]) -> Fields:
-    """Whose reports are in the sum of a round."""
-    return {"round": number, "sites": sorted(sites)}
+def write_survivors(number: int, survivors: Mapping[int, bytes]) -> Fields:
+    """Whose reports are in the sum of a round, with their signatures of its participants."""
+    sites = sorted(survivors)
+    return {"round": number, "sites": sites, "signatures": [survivors[i] for i in sites]}
 
 
-def read_survivors(fields: Mapping[str, Any]) -> tuple[int, list[int]]:
+def read_survivors(fields: Mapping[str, Any]) -> tuple[int, dict[int, bytes]]:
     """Undo `write_survivors`."""
-    return read_number(fields, "round"), _numbers(fields, "sites")
+    sites, signatures = _numbers(fields, "sites"), _bytes_list(fields, "signatures", 64)
+    _same_length(sites, signatures)
+    return read_number(fields, "round"), dict(zip(sites, signatures, strict=True))
 
 
 def write_material(material: Material) -> Fields:

@@ -42,7 +42,7 @@ from client.site import Site
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
-from dppm_model.securesum.group import read_peers, write_peers
+from dppm_model.securesum.group import honest_reports, read_peers, write_peers
 from dppm_model.securesum.keys import Identity
 from server.collect import Federation
 from server.messages import Patience
@@ -78,8 +78,21 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def plan_of(sites: int, dimension: int) -> Plan:
     """Two rounds of one phase."""
     least = sites - sites // 5
+    honest = honest_reports(sites, least, 0)
     phase = PhasePlan(
-        "means", "binomial", 1.0, 1.0, 0.05, RESPONSES, 1.0, 2, dimension, sites, least, 1000, 1e-26
+        "means",
+        "binomial",
+        1.0,
+        1.0,
+        0.05,
+        RESPONSES,
+        1.0,
+        2,
+        dimension,
+        sites,
+        honest,
+        1000,
+        1e-26,
     )
     return Plan("benchmark", secrets.token_hex(16), 1e-5, sites, least, 0, (phase,))
 
@@ -96,7 +109,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
             home.mkdir()
             identity.write(home / "identity.key")
             write_peers(home / "peers.toml", peers)
-            Policy("none", "", float("inf"), float("inf"), 1e-5, 1).write(home / "site.toml")
+            Policy("none", "", float("inf"), float("inf"), 1e-5, 1, 0).write(home / "site.toml")
 
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)

@@ -23,7 +23,7 @@ from dppm_model.steps import Step, watched
 from server.app import app as server_app
 from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.grids import FlakyGrid, LateGrid
+from tests.grids import FlakyGrid, LateGrid, SiteDied
 
 SHORT = [*TINY, "model=small_budget", "server.max_retries=1", "server.retry_seconds=0.001"]
 
@@ -129,7 +129,7 @@ def test_a_site_killed_at_any_step_is_asked_again(
     prepared, config, reference = whole
     run = Run(tmp_path / "run")
     shutil.copytree(prepared, run.folder)
-    with watched(dies(step, 2, RuntimeError)):
+    with watched(dies(step, 2, SiteDied)):
         play(run, config, seen=check_release(run))
     assert_same(run, reference)
 
@@ -210,7 +210,9 @@ def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
     toml = run.sites / "0001" / "site.toml"
     policy = Policy.read(toml)
     two = epsilons(plan, 2)[0]
-    Policy(policy.records, policy.index, two, policy.max_epsilon_site, policy.delta, 2).write(toml)
+    Policy(policy.records, policy.index, two, policy.max_epsilon_site, policy.delta, 2, 0).write(
+        toml
+    )
     play(run, config)
     assert [line["sites"] for line in run.rounds()] == [3, 3, 2, 2]
     assert spent(run)["sites/0001/ledger.jsonl"] == 2  # the last round that fits was answered

@@ -192,7 +192,7 @@ def test_the_twin_that_sends_one_field_more_is_caught(tmp_path: Path, tiny: Path
     run, _ = prepare(tmp_path / "run")
     (tmp_path / "wire").mkdir()
     for i in range(run.plan().sites * (2 * run.plan().rounds + 2)):
-        sent = {"report": {"masked": 10, "digest": 32, "loss": 8}, "wire": 60}
+        sent = {"report": {"masked": 10, "digest": 32, "signature": 64, "loss": 8}, "wire": 200}
         (tmp_path / "wire" / str(i)).write_text(json.dumps(sent))
     with pytest.raises(AssertionError):
         assert_all_declared(tmp_path / "wire", run)

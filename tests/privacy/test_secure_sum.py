@@ -22,11 +22,13 @@ from dppm_model.errors import (
     WrongReport,
     WrongSum,
 )
-from dppm_model.securesum import masks, member
-from dppm_model.securesum.group import Group
-from dppm_model.securesum.keys import Channel, Identity
-from dppm_model.securesum.masks import Sum
-from dppm_model.securesum.member import Material, Member
+from dppm_model.phase import PhasePlan
+from dppm_model.securesum import masks, member, shamir
+from dppm_model.securesum.group import Group, honest_reports
+from dppm_model.securesum.keys import Channel, Identity, agree
+from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask
+from dppm_model.securesum.material import Material
+from dppm_model.securesum.member import Member
 from dppm_model.securesum.opening import Opening, digest_of
 from tests.coins import chi_square
 from tests.sums import Federation, addressed, group_of, identities
@@ -50,7 +52,7 @@ def test_any_survivors_at_every_stage_give_exactly_their_sum(
 ) -> None:
     n = data.draw(st.integers(3, 50) | st.sampled_from([1, 2, 3, 4]), label="sites")
     federation = Federation(tmp_path_factory.mktemp("sum"), n)
-    t = federation.group.threshold
+    t = federation.group.min_survivors
     bits = data.draw(st.integers(n.bit_length(), 40), label="bits")
 
     def some(of: list[int]) -> list[int]:
@@ -84,8 +86,10 @@ def test_everything_survives_a_restart_of_every_site_at_every_step(tmp_path: Pat
         assert report == federation.member(i).mask(SUM, given_[i])
         opening.add(i, report, digest_of(report))
     for i in (0, 1, 3):
-        shares = federation.member(i).reveal(0, {0, 1, 2})
-        assert shares == federation.member(i).reveal(0, {0, 1, 2})
+        federation.members = {j: federation.member(j) for j in range(4)}
+        shares = federation.reveal(i, 0, {0, 1, 2})
+        federation.members[i] = federation.member(i)
+        assert shares == federation.reveal(i, 0, {0, 1, 2})
         opening.add_shares(i, shares)
     np.testing.assert_array_equal(opening.open(), given_[0] + given_[1] + given_[2])
 
@@ -118,18 +122,19 @@ def test_a_masked_report_is_uniform_without_the_keys(tmp_path: Path) -> None:
 def test_lies_about_survivors_are_refused(
     begun: tuple[Federation, dict[int, Material]],
 ) -> None:
-    site = begun[0].members[0]
+    federation = begun[0]
     with pytest.raises(TooFewSurvivors):
-        site.reveal(0, {0, 1})
+        federation.reveal(0, 0, {0, 1})
     with pytest.raises(UnknownSite):
-        site.reveal(0, {0, 1, 2, 9})
-    first = site.reveal(0, {0, 1, 2, 3})
+        federation.members[0].reveal(0, dict.fromkeys({0, 1, 2, 9}, bytes(64)))
+    first = federation.reveal(0, 0, {0, 1, 2, 3})
     for lie in ({0, 1, 2}, {0, 1, 2, 3, 4}, {1, 2, 3, 4}):
         with pytest.raises(SurvivorsChanged):
-            site.reveal(0, lie)
+            federation.reveal(0, 0, lie)
+        federation.members[0] = federation.member(0)
         with pytest.raises(SurvivorsChanged):  # also after a restart
-            begun[0].member(0).reveal(0, lie)
-    assert first == site.reveal(0, {3, 2, 1, 0})
+            federation.reveal(0, 0, lie)
+    assert first == federation.reveal(0, 0, {3, 2, 1, 0})
 
 
 def test_for_one_peer_either_share_and_never_both(
@@ -137,29 +142,69 @@ def test_for_one_peer_either_share_and_never_both(
 ) -> None:
     site = begun[0].members[0]
     both = {i: bytes.fromhex(s) for i, s in site._memory.rounds[0].shares.items()}
-    told = site.reveal(0, {0, 1, 2})
+    told = begun[0].reveal(0, 0, {0, 1, 2})
     for peer in (1, 2):
         assert told[peer] == both[peer][:66]
     for peer in (3, 4):
         assert told[peer] == both[peer][66:]
 
 
-def test_honest_sites_that_are_told_different_lies_open_nothing(tmp_path: Path) -> None:
-    """Half the sites hear that site 4 survived, half that it dropped, one colludes: 2 t > N + c."""
+def secret_of(told: dict[int, dict[int, bytes]], peer: int, least: int) -> bytes:
+    """What a server reconstructs from helper -> peer -> share."""
+    shares = {h + 1: shares[peer] for h, shares in told.items()}
+    chosen = dict(list(shares.items())[:least])
+    found = shamir.combine(chosen, shamir.weights(tuple(chosen)))
+    assert found is not None and len(chosen) == least
+    return found
+
+
+def test_different_lists_of_survivors_open_no_smaller_sum_than_is_accounted(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    """The best attack on 5 sites of which 3 must survive opens two reports, and n is two."""
+    federation, materials = begun
+    group = federation.group
+    assert honest_reports(5, 3, 0) == 2
+    given_ = {i: np.full(SUM.dimension, 10 + i) for i in (0, 1)}
+    lies = {0: {2, 3}, 1: {3, 4}, 2: {2, 4}, 3: {2, 3}, 4: {4}}  # who dropped out, to whom
+    told = {h: federation.reveal(h, 0, set(range(5)) - gone) for h, gone in lies.items()}
+    vector = SUM.ring.zeros()
+    for i in (0, 1):
+        vector += SUM.ring.unpack(federation.members[i].mask(SUM, given_[i]))
+        add_self_mask(group, SUM, vector, i, secret_of(told, i, 3), subtract=True)
+        for j in (2, 3, 4):
+            key = secret_of({h: told[h] for h in told if j in lies[h]}, j, 3)
+            shared = agree(key, materials[i].mask_key)
+            add_pair_mask(group, SUM, vector, (i, j), shared, subtract=True)
+    np.testing.assert_array_equal(SUM.without_checks(group, vector), given_[0] + given_[1])
+
+
+@pytest.mark.parametrize("n", range(1, 25))
+def test_the_honest_reports_that_are_sure(n: int) -> None:
+    """Never more than the reports that everybody agrees on; at least one; all if all must come."""
+    for c in range(n):
+        for s in range((n + c) // 2 + 1, n + 1):
+            least = honest_reports(n, s, c)
+            assert 1 <= least <= s - c
+            # counting: each honest helper calls n - s sites dropped, each needs s - c of them
+            dropped = (n - c) * (n - s) // (s - c)
+            assert least == n - c - dropped
+        assert honest_reports(n, n, c) == n - c
+        with pytest.raises(PlanError):
+            honest_reports(n, (n + c) // 2, c)
+
+
+def test_a_site_that_was_told_other_participants_is_not_opened(tmp_path: Path) -> None:
+    """One list of survivors for all, but site 0 masks against two sites that then drop out."""
     federation = Federation(tmp_path, 5)
-    group = replace(federation.group, threshold=4, min_survivors=4)  # c = 1: (5 + 1) // 2 + 1
-    federation.group = group
-    for i in range(5):
-        (tmp_path / f"{i}.json").unlink()
-        federation.members[i] = federation.member(i)
     materials = federation.prepare(0, range(5))
-    for i in range(5):
+    federation.members[0].admit(0, addressed({i: materials[i] for i in (0, 2, 3)}, 0))
+    for i in range(1, 5):
         federation.admit(0, materials, i)
-    with_4 = [federation.members[i].reveal(0, {0, 1, 2, 4}) for i in (0, 1)]
-    without_4 = [federation.members[i].reveal(0, {0, 1, 2, 3}) for i in (2, 4)]
-    colluding = 1
-    assert len(with_4) + colluding < group.threshold
-    assert len(without_4) + colluding < group.threshold
+    federation.members[0].mask(SUM, np.arange(SUM.dimension))
+    for helper in range(1, 5):
+        with pytest.raises(ParticipantsChanged, match="Site 0 did not attest"):
+            federation.reveal(helper, 0, {0, 1, 4})
 
 
 def test_participants_are_fixed_once(begun: tuple[Federation, dict[int, Material]]) -> None:
@@ -235,16 +280,16 @@ def test_rounds_cannot_be_mixed_or_reopened(
     site = federation.members[0]
     with pytest.raises(StaleRound):  # prepared, but the participants are not known
         federation.prepare(1, range(5))
-        site.reveal(1, {0, 1, 2})
+        site.reveal(1, dict.fromkeys({0, 1, 2}, bytes(64)))
     with pytest.raises(StaleRound):
         site.mask(replace(SUM, number=1), np.zeros(40, int))
-    site.reveal(0, {0, 1, 2})  # round 0 is still open
+    federation.reveal(0, 0, {0, 1, 2})  # round 0 is still open
     federation.admit(1, federation.prepare(1, range(5)), 0)
     for again in (
-        lambda: site.reveal(0, {0, 1, 2}),
+        lambda: site.reveal(0, dict.fromkeys({0, 1, 2}, bytes(64))),
         lambda: site.mask(SUM, np.zeros(40, int)),
         lambda: site.admit(0, addressed(materials, 0)),
-        lambda: federation.member(0).reveal(0, {0, 1, 2}),
+        lambda: federation.member(0).reveal(0, dict.fromkeys({0, 1, 2}, bytes(64))),
     ):
         with pytest.raises(StaleRound):
             again()
@@ -259,7 +304,6 @@ def test_a_run_keeps_its_group(tmp_path: Path) -> None:
     for lie in (
         replace(federation.group, min_survivors=4),
         replace(federation.group, plan="another"),
-        replace(federation.group, threshold=4, min_survivors=4),
     ):
         with pytest.raises(LedgerError, match="cannot change"):
             Member(lie, identities(5)[0], tmp_path / "0.json")
@@ -268,13 +312,13 @@ def test_a_run_keeps_its_group(tmp_path: Path) -> None:
         federation.member(0)
 
 
-@pytest.mark.parametrize("threshold", [2, 1, 0, 5])
-def test_a_group_needs_more_than_half(threshold: int) -> None:
+@pytest.mark.parametrize("least", [2, 1, 0, 5])
+def test_a_group_needs_more_than_half(least: int) -> None:
     roster = tuple(i.public for i in identities(4))
-    with pytest.raises(PlanError, match="threshold"):
-        Group("run", "plan", roster, threshold, 4)
+    with pytest.raises(PlanError, match="min_survivors"):
+        Group("run", "plan", roster, least)
     with pytest.raises(PlanError, match="roster"):
-        Group("run", "plan", (roster[0], *roster), 3, 3)
+        Group("run", "plan", (roster[0], *roster), 3)
 
 
 def test_the_server_holds_one_vector_however_many_report() -> None:
@@ -318,7 +362,7 @@ def opened(
         report = federation.members[i].mask(SUM, given_[i])
         opening.add(i, report, digest_of(report))
     for i in range(helpers):
-        shares = federation.members[i].reveal(0, range(4))
+        shares = federation.reveal(i, 0, range(4))
         if i == liar:
             shares[1] = shares[2]
         opening.add_shares(i, shares)
@@ -361,3 +405,29 @@ def test_the_twin_without_check_numbers_opens_garbage(
     monkeypatch.setattr(member, "add_self_mask", lambda *_: None)  # the fault
     expected = sum(list(vectors(SUM, 5).values())[:4])
     assert not np.array_equal(opened(begun).open(), expected)
+
+
+def test_the_ring_holds_every_sum_of_the_plan() -> None:
+    """All sites answer yes to everything: the largest sum must not wrap."""
+    for sites, m in ((3, 5), (10, 6553), (7, 1), (100, 655)):
+        phase = PhasePlan("means", "binomial", 1, 1, 0.1, m, 1.0, 1, 1024, sites, 1, 10, 1e-20)
+        assert sites * m < 1 << phase.bits <= 2 * sites * m
+        ring = Sum(0, phase.bits, 4).ring
+        assert int(ring.reduce(np.full(8, sites * m, ring.dtype))[0]) == sites * m
+
+
+def test_a_drop_outs_late_report_stays_masked(
+    begun: tuple[Federation, dict[int, Material]],
+) -> None:
+    """Site 4 dropped out, its mask key was opened; its report arrives late and is still uniform."""
+    federation, materials = begun
+    given_ = np.full(SUM.dimension, 7)
+    late = SUM.ring.unpack(federation.members[4].mask(SUM, given_)).copy()
+    told = {h: federation.reveal(h, 0, range(4)) for h in range(3)}
+    key = secret_of(told, 4, 3)
+    for j in range(4):
+        shared = agree(key, materials[j].mask_key)
+        add_pair_mask(federation.group, SUM, late, (4, j), shared, subtract=True)
+    with pytest.raises(WrongSum):
+        SUM.without_checks(federation.group, late)
+    assert not np.array_equal(SUM.ring.reduce(late)[: SUM.dimension], given_)

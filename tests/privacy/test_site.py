@@ -5,17 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from client import site as module
 from client.policy import Policy
 from client.site import Site
 from deploy.simulate import plan_of, resolve
 from dppm_model.config import Config, initial_model
-from dppm_model.errors import BudgetExhausted, ConfigError, PlanError, TooFewSurvivors
+from dppm_model.errors import (
+    BudgetExhausted,
+    ConfigError,
+    LedgerError,
+    ModelError,
+    PlanError,
+    TooFewSurvivors,
+)
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
+from dppm_model.round import _clipped_sum as round_sum
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_query
 from dppm_model.securesum.group import write_peers
 from tests.coins import SeededCoins
 from tests.conftest import TINY
@@ -39,7 +49,7 @@ def model(config: Config) -> ScoreModel:
 
 def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     folder.mkdir(parents=True, exist_ok=True)
-    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5, 3).write(
+    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5, 3, 0).write(
         folder / "site.toml"
     )
     made = identities(3)
@@ -78,7 +88,7 @@ def test_a_debit_is_on_disk_before_data_are_read(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "open_records", crash)
+    monkeypatch.setattr(module, "report", crash)
     with pytest.raises(KeyboardInterrupt):
         site._answer(plan, 0, 0, model)
     assert len(Ledger(tmp_path / "ledger.jsonl").debits) == 1
@@ -120,7 +130,7 @@ def test_a_plan_cannot_change_in_mid_run(
         lambda changed: site.join(changed),
         lambda changed: site.prepare(changed, 1, {}),
         lambda changed: site.report(changed, 0, 1, model, {}),
-        lambda changed: site.reveal(changed, 0, {0, 1, 2}, {}),
+        lambda changed: site.reveal(changed, 0, {}, {}),
     ):
         with pytest.raises(PlanError, match="begun under plan"):
             ask(replace(plan, phases=phases))
@@ -144,6 +154,7 @@ def test_the_limit_stops_the_run_before_data_are_read(
 ) -> None:
     one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
+    site.join(plan)
     site._answer(plan, 0, 0, model)
     with pytest.raises(BudgetExhausted):
         site._answer(plan, 0, 1, model)
@@ -172,7 +183,7 @@ def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
 
 def test_policy_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
-    Policy("records", "", 1.0, float("inf"), 1e-5, 3).write(path)
+    Policy("records", "", 1.0, float("inf"), 1e-5, 3, 0).write(path)
     assert Policy.read(path).max_epsilon_site == float("inf")
     good = path.read_text()
     for text in (good + "surprise = 1\n", good.replace("delta", "# delta"), "nonsense"):
@@ -198,17 +209,66 @@ def test_the_site_has_its_own_least_number_of_survivors(
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
     with pytest.raises(TooFewSurvivors, match="this site wants 3"):
         site.join(lower)
-    lowest = replace(
-        plan,
-        run="other",
-        min_survivors=1,
-        phases=tuple(replace(p, honest_sites=1) for p in plan.phases),
-    )
-    (tmp_path / "site.toml").write_text(
-        (tmp_path / "site.toml").read_text().replace("min_survivors = 3", "min_survivors = 1")
-    )
-    with pytest.raises(PlanError, match="More than half"):
-        Site(tmp_path, SeededCoins(0)).join(lowest)
+    with pytest.raises(PlanError, match="More than half"):  # no plan says less than that
+        replace(lower, min_survivors=1)
+
+
+def test_the_site_has_its_own_least_number_of_colluding_sites(
+    tmp_path: Path, tiny: Path, plan: Plan
+) -> None:
+    site = make_site(tmp_path, tiny)
+    toml = tmp_path / "site.toml"
+    toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
+    with pytest.raises(TooFewSurvivors, match="reckons with 0 colluding sites"):
+        Site(tmp_path, SeededCoins(0)).join(plan)
+    site.join(plan)
+    with pytest.raises(PlanError):  # and no plan counts fewer than none
+        replace(plan, colluding_sites=-1)
+
+
+def test_a_site_that_lost_its_keys_sits_out(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    site.join(plan)
+    site._answer(plan, 0, 0, model)
+    (tmp_path / "sums" / "run-a.json").unlink()
+    with pytest.raises(LedgerError, match="is lost"):
+        site.join(plan)
+
+
+def test_a_model_for_other_data_is_refused_before_anything_is_spent(
+    tmp_path: Path, tiny: Path, plan: Plan
+) -> None:
+    other = ScoreModel.initial((1, 8, 8), 1, {"mixture": {"band": 16, "texture": 9}})
+    phase = replace(plan.phases[0], dimension=build_query(plan.phases[0].name, other).dimension)
+    site = make_site(tmp_path, tiny)
+    with pytest.raises(ModelError, match="the site holds"):
+        site._answer(replace(plan, phases=(phase, *plan.phases[1:])), 0, 0, other)
+    assert site.ledger.debits == ()
+
+
+def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model made to fail on certain records: they count as zero, the others as ever."""
+    query = build_query("means", model)
+    x, y = torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64)
+    x[3] = 0.5
+    right = type(query).answers
+
+    def fails(self: object, x: torch.Tensor, y: torch.Tensor) -> object:
+        if bool((x == 0.5).flatten(1).all(1).any()):
+            raise IndexError("a record of this kind was sampled")
+        return right(self, x, y)
+
+    rest = [0, 1, 2, 4]
+    grid, seeds = plan.phases[0].grid, torch.arange(5)
+    expected = query.clipped_sum(x[rest], y[rest], grid, seeds[rest])
+    monkeypatch.setattr(type(query), "answers", fails)
+    np.testing.assert_array_equal(round_sum(query, x, y, grid, seeds), expected)
+    with pytest.raises(IndexError):  # the twin
+        query.clipped_sum(x, y, grid, seeds)
 
 
 def test_a_plan_for_other_sites_than_the_pinned_is_refused(
