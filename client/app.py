@@ -4,7 +4,7 @@ Three messages, and no other field leaves a site than those written here: no los
 timing. A refusal holds the name of the error; its text stays in the site's own log.
 
     query.join   -> identity, signed channel key                     once a run
-    train        -> masked report and its digest                     each round
+    train        -> masked report, its digest, signed participants   each round
     query.open   -> shares that open the round; keys and shares for the next
 """
 
@@ -86,36 +86,32 @@ def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
 
 def open_(site: Site, plan: Plan, content: RecordDict) -> Answer:
     """Help to open a round and prepare the next; one may be refused without the other."""
-    answer: Answer = {}
     records = content.config_records
-    if "survivors" in records:
+
+    def shares() -> wire.Fields:
         number, survivors = wire.read_survivors(records["survivors"])
         missed = records.get("participants")
-        shares, refusal = _or_refusal(
-            lambda: wire.write_shares(
-                site.reveal(
-                    plan,
-                    number,
-                    survivors,
-                    wire.read_materials(missed, site.index(plan)) if missed else {},
-                )
-            )
-        )
-        answer["shares" if refusal is None else "no_shares"] = shares or {"error": refusal}
-    if "channels" in records:
+        materials = wire.read_materials(missed, site.index(plan)) if missed else {}
+        return wire.write_shares(site.reveal(plan, number, survivors, materials))
+
+    def material() -> wire.Fields:
         following, channels = wire.read_channels(records["channels"])
-        material, refusal = _or_refusal(
-            lambda: wire.write_material(site.prepare(plan, following, channels))
-        )
-        answer["material" if refusal is None else "no_material"] = material or {"error": refusal}
+        return wire.write_material(site.prepare(plan, following, channels))
+
+    answer: Answer = {}
+    if "survivors" in records:
+        answer |= _part("shares", shares)
+    if "channels" in records:
+        answer |= _part("material", material)
     return answer
 
 
-def _or_refusal(act: Callable[[], wire.Fields]) -> tuple[wire.Fields | None, str | None]:
+def _part(name: str, act: Callable[[], wire.Fields]) -> Answer:
+    """One part of an answer, or the name of the error that refused it."""
     try:
-        return act(), None
+        return {name: act()}
     except DppmError as error:
-        return None, _log(error)
+        return {f"no_{name}": {"error": _log(error)}}
 
 
 def _log(error: DppmError) -> str:

@@ -139,7 +139,7 @@ class Site:
 
     def index(self, plan: Plan) -> int:
         """Return the site's place in the roster."""
-        return self._member(plan).index
+        return plan.group(self._roster()).index_of(self.identity.public)
 
     def _roster(self) -> tuple[bytes, ...]:
         return read_peers(self.folder / "peers.toml")

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from dppm_model.errors import TooFewSites, UnknownSite, WrongReport
+from dppm_model.errors import TooFewSites, WrongReport
 from dppm_model.plan import Plan
 from dppm_model.securesum import wire
 from dppm_model.securesum.keys import Channel, attested, verify
@@ -74,6 +73,7 @@ class Federation:
         self.plan, self.group = plan, plan.group(roster)
         self._grid, self._path = grid, path
         self._asker = Asker(grid, patience)
+        self._question = {"plan": plan.to_json()}
         self._nodes: dict[int, int] = {}  # site -> node
         self._channels: dict[int, Channel] = {}
         self._next: dict[int, Material] = {}  # materials of round `_next_number`
@@ -85,7 +85,7 @@ class Federation:
         Raises
         ------
         TooFewSites
-            If fewer than `min_survivors` take part or report, or fewer than the threshold help.
+            If fewer than `min_survivors` take part, report, or help.
         WrongSum
             If what came does not fit together; nothing is learned from it.
         """
@@ -129,23 +129,21 @@ class Federation:
 
         def read(node: int, records: Records) -> None:
             identity, channel = wire.read_member(records.get("member", {}))
-            if identity not in self.group.roster:
-                raise UnknownSite("A node's identity is not in the roster.", "Add it, or stop it.")
-            site = self.group.roster.index(identity)
+            site = self.group.index_of(identity, "A node's")
             channel.verify(self.group, site)
             self._nodes[site], self._channels[site] = node, channel
 
         self._asker.ask(
             "query.join",
             new,
-            lambda _: {"question": {"plan": self.plan.to_json()}},
+            lambda _: {"question": self._question},
             read,
             lambda: len(self._nodes) >= self.group.min_survivors,
             lambda: f"the run: {self.group.min_survivors} must join",
         )
 
-    def _channels_for(self, number: int) -> dict[str, Mapping[str, Any]]:
-        return {"channels": wire.write_channels(number, self._channels)}
+    def _channels_for(self, number: int) -> wire.Fields:
+        return wire.write_channels(number, self._channels)
 
     def _begin(self, number: int) -> Exchange:
         """Fix who takes part: all sites whose keys and shares for this round are there."""
@@ -154,10 +152,11 @@ class Federation:
             self._next, self._next_number = {}, number
         if len(self._next) < least:
             self._next = {}  # all anew, so that all materials are for the same channels
+            message = {"question": self._question, "channels": self._channels_for(number)}
             self._asker.ask(
                 "query.open",
                 self._nodes,
-                lambda _: {**self._question(), **self._channels_for(number)},
+                lambda _: message,
                 self._keep_material,
                 lambda: len(self._next) >= least,
                 lambda: f"round {number}: {least} must take part",
@@ -174,9 +173,6 @@ class Federation:
         reached(Step.SERVER_BEGUN)
         return exchange
 
-    def _question(self) -> dict[str, Mapping[str, Any]]:
-        return {"question": {"plan": self.plan.to_json()}}
-
     def _keep_material(self, site: int, records: Records) -> None:
         if "material" in records:
             self._next[site] = wire.read_material(records["material"])
@@ -189,12 +185,7 @@ class Federation:
             {i: m.mask_key.hex() for i, m in opening.participants.items()},
         )
         signatures: dict[int, bytes] = {}
-        question = {
-            "plan": self.plan.to_json(),
-            "phase": phase,
-            "round": round_,
-            "model": model,
-        }
+        question = {**self._question, "phase": phase, "round": round_, "model": model}
         least = self.group.min_survivors
 
         def read(site: int, records: Records) -> None:
@@ -231,16 +222,19 @@ class Federation:
         """Gather shares for the survivors' sum, and materials for the round after it."""
         number = opening.sum.number
         survivors = wire.write_survivors(number, signatures)
-        following: dict[str, Mapping[str, Any]] = {}
-        if number + 1 < self.plan.rounds:
-            following = self._channels_for(number + 1)
+        everybody: dict[str, wire.Fields] = {"question": self._question}
+        last = number + 1 == self.plan.rounds
+        if not last:
+            everybody["channels"] = self._channels_for(number + 1)
         self._next, self._next_number = {}, number + 1
 
-        def content(site: int) -> dict[str, Mapping[str, Any]]:
-            helps = {"survivors": survivors} if site in opening.participants else {}
-            if helps and site not in opening.reported:  # it may have missed the question
-                helps["participants"] = wire.write_materials(opening.participants, site)
-            return {**self._question(), **helps, **following}
+        def content(site: int) -> dict[str, wire.Fields]:
+            if site not in opening.participants:
+                return everybody
+            helper = {**everybody, "survivors": survivors}
+            if site not in opening.reported:  # it may have missed the question
+                helper["participants"] = wire.write_materials(opening.participants, site)
+            return helper
 
         def read(site: int, records: Records) -> None:
             if "shares" in records:
@@ -249,7 +243,7 @@ class Federation:
 
         self._asker.ask(
             "query.open",
-            self._nodes if following else only(self._nodes, opening.participants),
+            only(self._nodes, opening.participants) if last else self._nodes,
             content,
             read,
             lambda: opening.helpers >= self.group.min_survivors,

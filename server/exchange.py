@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 
-from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes
 from dppm_model.securesum.material import Material
 from dppm_model.securesum.ring import Vector
+from server.state import Arrays, read_state
 
 
 @dataclass(frozen=True)
@@ -67,33 +66,23 @@ class Exchange:
         RunFolderError
             If the file is damaged or of another plan.
         """
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="numpy") as file:
-                meta, total = file.metadata(), file.get_tensor("total")
-            materials = {
-                int(i): Material(
-                    bytes.fromhex(key),
-                    bytes.fromhex(bound),
-                    {int(k): bytes.fromhex(s) for k, s in shares.items()},
-                )
-                for i, (key, bound, shares) in json.loads(meta["materials"]).items()
-            }
-            survivors = json.loads(meta["survivors"])
-            found = cls(
-                meta["plan"],
-                int(meta["number"]),
-                materials,
-                survivors and {int(i): bytes.fromhex(s) for i, s in survivors.items()},
-                None if survivors is None else total,
+        return read_state(path, plan, cls._build)
+
+    @classmethod
+    def _build(cls, meta: dict[str, str], tensors: Arrays) -> Exchange:
+        materials = {
+            int(i): Material(
+                bytes.fromhex(key),
+                bytes.fromhex(bound),
+                {int(k): bytes.fromhex(s) for k, s in shares.items()},
             )
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise RunFolderError(
-                f"{path} is damaged: {error}.", "Restore it, or start anew."
-            ) from None
-        if found.plan != plan:
-            raise RunFolderError(
-                f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
-            )
-        return found
+            for i, (key, bound, shares) in json.loads(meta["materials"]).items()
+        }
+        survivors = json.loads(meta["survivors"])
+        return cls(
+            meta["plan"],
+            int(meta["number"]),
+            materials,
+            survivors and {int(i): bytes.fromhex(s) for i, s in survivors.items()},
+            None if survivors is None else tensors["total"],
+        )

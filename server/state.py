@@ -1,10 +1,14 @@
-"""The server's snapshot: one atomic file a round, from which a killed run goes on."""
+"""The server's state files: read back whole and of this plan, or refused; and the snapshot.
+
+The snapshot is one atomic file a round, from which a killed run goes on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -15,6 +19,36 @@ from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+
+def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], T]) -> T | None:
+    """Read a state file that names its plan, or None if there is none yet.
+
+    Parameters
+    ----------
+    build
+        Makes the state from the file's metadata and tensors.
+
+    Raises
+    ------
+    RunFolderError
+        If the file is damaged or of another plan.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            meta = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        other, state = meta["plan"] != plan, build(meta, tensors)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}.", "Restore it, or start anew.") from None
+    if other:
+        raise RunFolderError(
+            f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
+        )
+    return state
 
 
 @dataclass(frozen=True)
@@ -53,25 +87,14 @@ class Snapshot:
         RunFolderError
             If the file is damaged or of another plan.
         """
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="numpy") as file:
-                meta = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            snapshot = cls(
-                plan=meta["plan"],
-                phase=int(meta["phase"]),
-                round=int(meta["round"]),
-                model=tensors.pop("model").tobytes(),
-                learner={name.removeprefix("learner."): value for name, value in tensors.items()},
-            )
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise RunFolderError(
-                f"{path} is damaged: {error}.", "Restore it, or start anew."
-            ) from None
-        if snapshot.plan != plan:
-            raise RunFolderError(
-                f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
-            )
-        return snapshot
+        return read_state(path, plan, cls._build)
+
+    @classmethod
+    def _build(cls, meta: dict[str, str], tensors: Arrays) -> Snapshot:
+        return cls(
+            plan=meta["plan"],
+            phase=int(meta["phase"]),
+            round=int(meta["round"]),
+            model=tensors.pop("model").tobytes(),
+            learner={name.removeprefix("learner."): value for name, value in tensors.items()},
+        )

@@ -1,12 +1,18 @@
 """In-process grids that lose, change or record messages."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
+from client.app import create_app
 from deploy.inprocess import InProcessGrid
+from dppm_model.run import Run
+from server.app import app as server_app
+from tests.coins import SeededCoins
 
 # lost(site, message type, replied): whether the message is lost, or (replied) the reply to it
 Lost = Callable[[int, str, bool], bool]
@@ -44,6 +50,18 @@ class FlakyGrid(InProcessGrid):
             return gone
         self._seen(site, reply)
         return gone if self._lost(site, kind, True) else reply
+
+
+def play(run: Run, grid: type[FlakyGrid] = FlakyGrid, **faults: Any) -> None:
+    """Train a run folder in one process, with replayable answers, from wherever it stands."""
+    settings = {"run": str(run.folder), "sites": str(run.sites)}
+    grid(create_app(SeededCoins), run.plan().sites, settings, **faults).play(server_app)
+
+
+def twin_of(run: Run, folder: Path) -> Run:
+    """Copy a run folder: the same plan and the same split, in another folder."""
+    shutil.copytree(run.folder, folder)
+    return Run(folder)
 
 
 class LateGrid(FlakyGrid):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dppm_model.errors import ConfigError, PlanError
+from dppm_model.errors import ConfigError, PlanError, UnknownSite
 from dppm_model.files import write_bytes
 
 
@@ -76,6 +76,21 @@ class Group:
     def size(self) -> int:
         """N, the number of sites in the roster."""
         return len(self.roster)
+
+    def index_of(self, identity: bytes, whose: str = "This site's own") -> int:
+        """Return a site's place in the roster; ``whose`` identity it is goes into the error.
+
+        Raises
+        ------
+        UnknownSite
+            If it has none.
+        """
+        if identity not in self.roster:
+            raise UnknownSite(
+                f"{whose} identity key is not in the list of peers.",
+                "Add it to every site's list, or leave that site out.",
+            )
+        return self.roster.index(identity)
 
     @cached_property
     def digest(self) -> bytes:

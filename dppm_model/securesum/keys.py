@@ -93,14 +93,12 @@ class Channel:
         UnknownSite
             If it is not that of the pinned identity.
         """
-        key = Ed25519PublicKey.from_public_bytes(group.roster[index])
-        try:
-            key.verify(self.signature, group.label("channel") + self.public)
-        except InvalidSignature:
+        statement = group.label("channel") + self.public
+        if not verify(group.roster[index], statement, self.signature):
             raise UnknownSite(
                 f"The channel key of site {index} is not signed by the identity that is pinned.",
                 "Compare the identity keys over the telephone; somebody may sit in the middle.",
-            ) from None
+            )
 
 
 def attested(group: Group, number: int, mask_keys: Mapping[int, str]) -> bytes:
@@ -158,4 +156,4 @@ class Identity:
 
     def sign_channel(self, group: Group, channel: bytes) -> Channel:
         """Sign the public key of a channel for one run."""
-        return Channel(channel, self._key.sign(group.label("channel") + channel))
+        return Channel(channel, self.sign(group.label("channel") + channel))

@@ -72,12 +72,8 @@ class Member:
     """
 
     def __init__(self, group: Group, identity: Identity, path: Path) -> None:
-        if identity.public not in group.roster:
-            raise UnknownSite(
-                "This site's own identity key is not in its list of peers.", "Add it to the list."
-            )
         self.group, self.path = group, path
-        self.index = group.roster.index(identity.public)
+        self.index = group.index_of(identity.public)
         self._identity = identity
         self._memory = Memory.open(path, group)
 
@@ -272,11 +268,7 @@ class Member:
 
     def _round(self, number: int, *, begun: bool = False) -> RoundMemory:
         round_ = self._memory.rounds.get(number)
-        if (
-            round_ is None
-            or number < self._memory.begun
-            or (begun and number != self._memory.begun)
-        ):
+        if round_ is None or (begun and not round_.mask_keys):  # what is over was deleted
             raise _stale(number)
         return round_
 

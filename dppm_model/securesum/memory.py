@@ -55,11 +55,6 @@ class Memory:
     latest: int = -1
     rounds: dict[int, RoundMemory] = field(default_factory=dict)
 
-    @property
-    def begun(self) -> int:
-        """The last round whose participants are known."""
-        return max((n for n, r in self.rounds.items() if r.mask_keys), default=-1)
-
     def save(self, path: Path) -> None:
         """Write durably: whatever follows may rely on it."""
         write_bytes(path, json.dumps(asdict(self)).encode())

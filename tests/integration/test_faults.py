@@ -1,7 +1,6 @@
 """Killed at every step, cut off at every message, spent to the limit: rounds go on, exactly."""
 
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import yaml
 from flwr.app import Message
 
-from client.app import create_app
 from client.policy import Policy
 from deploy import simulate as simulation
 from dppm_model.errors import BudgetExhausted, TooFewSites
@@ -20,10 +18,8 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.steps import Step, watched
-from server.app import app as server_app
-from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.grids import FlakyGrid, LateGrid, SiteDied
+from tests.grids import LateGrid, SiteDied, play, twin_of
 
 SHORT = [*TINY, "model=small_budget", "server.max_retries=1", "server.retry_seconds=0.001"]
 
@@ -32,14 +28,8 @@ class Killed(BaseException):
     """The whole process dies."""
 
 
-def prepare(folder: Path, *extra: str) -> tuple[Run, simulation.Config]:
-    run, config, _ = simulation.prepare(folder, [*SHORT, *extra])
-    return run, config
-
-
-def play(run: Run, config: simulation.Config, grid: type[FlakyGrid] = FlakyGrid, **kw) -> None:  # type: ignore[no-untyped-def]
-    settings = {"run": str(run.folder), "sites": str(run.sites)}
-    grid(create_app(SeededCoins), config.sites, settings, **kw).play(server_app)
+def prepare(folder: Path, *extra: str) -> Run:
+    return simulation.prepare(folder, [*SHORT, *extra])[0]
 
 
 def spent(run: Run) -> dict[str, int]:
@@ -60,18 +50,15 @@ def assert_same(run: Run, whole: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tiny_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, simulation.Config, Run]:
+def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """A prepared run folder, and the same run without any fault."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
         folder = tmp_path_factory.mktemp("faults")
-        run, config = prepare(folder / "prepared")
-        shutil.copytree(run.folder, folder / "whole")
-        reference = Run(folder / "whole")
-        play(reference, config)
-    return run.folder, config, reference
+        run = prepare(folder / "prepared")
+        reference = twin_of(run, folder / "whole")
+        play(reference)
+    return run, reference
 
 
 def dies(step: Step, nth: int, death: type[BaseException]) -> Callable[[Step], None]:
@@ -103,18 +90,17 @@ def check_release(run: Run) -> Callable[[int, Message], None]:
 @pytest.mark.parametrize("nth", [1, 2, 5])
 @pytest.mark.parametrize("step", Step, ids=lambda s: s.name)
 def test_killed_at_any_step_and_started_again(
-    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, step: Step, nth: int
+    whole: tuple[Run, Run], tmp_path: Path, step: Step, nth: int
 ) -> None:
     """The nth time: first site or round, in its middle, and later on."""
-    prepared, config, reference = whole
-    run = Run(tmp_path / "run")
-    shutil.copytree(prepared, run.folder)
-    if step.name.startswith("SERVER") and nth > config.sites:
+    prepared, reference = whole
+    run = twin_of(prepared, tmp_path / "run")
+    if step.name.startswith("SERVER") and nth > prepared.plan().sites:
         nth = 4  # the last round
     with watched(dies(step, nth, Killed)), pytest.raises(Killed):
-        play(run, config, seen=check_release(run))
+        play(run, seen=check_release(run))
     assert not run.model.exists() or step is Step.SERVER_SAVED
-    play(run, config, seen=check_release(run))
+    play(run, seen=check_release(run))
     assert_same(run, reference)
 
 
@@ -123,47 +109,44 @@ SITE_STEPS = [s for s in Step if s.name.startswith("SITE")]
 
 @pytest.mark.parametrize("step", SITE_STEPS, ids=lambda s: s.name)
 def test_a_site_killed_at_any_step_is_asked_again(
-    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, step: Step
+    whole: tuple[Run, Run], tmp_path: Path, step: Step
 ) -> None:
     """Only the site's process dies; the server asks again and gets the same report."""
-    prepared, config, reference = whole
-    run = Run(tmp_path / "run")
-    shutil.copytree(prepared, run.folder)
+    prepared, reference = whole
+    run = twin_of(prepared, tmp_path / "run")
     with watched(dies(step, 2, SiteDied)):
-        play(run, config, seen=check_release(run))
+        play(run, seen=check_release(run))
     assert_same(run, reference)
 
 
 def test_the_twin_that_releases_before_its_debit_is_caught(
-    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared, config, _ = whole
-    run = Run(tmp_path / "run")
-    shutil.copytree(prepared, run.folder)
+    prepared, _ = whole
+    run = twin_of(prepared, tmp_path / "run")
     monkeypatch.setattr("client.site.Ledger.debit", lambda *_: True)  # the fault
     with pytest.raises(AssertionError):
-        play(run, config, seen=check_release(run))
+        play(run, seen=check_release(run))
 
 
 @pytest.mark.parametrize("kind", ["query.join", "train", "query.open"])
 @pytest.mark.parametrize("replied", [False, True], ids=["message", "reply"])
 def test_one_lost_message_of_a_kind_changes_nothing(
-    whole: tuple[Path, simulation.Config, Run], tmp_path: Path, kind: str, replied: bool
+    whole: tuple[Run, Run], tmp_path: Path, kind: str, replied: bool
 ) -> None:
-    prepared, config, reference = whole
-    run = Run(tmp_path / "run")
-    shutil.copytree(prepared, run.folder)
+    prepared, reference = whole
+    run = twin_of(prepared, tmp_path / "run")
     once = [True]
 
     def lost(site: int, now: str, after: bool) -> bool:
         return (site, now, after) == (1, kind, replied) and bool(once and once.pop())
 
-    play(run, config, lost=lost)
+    play(run, lost=lost)
     assert_same(run, reference)
 
 
 def test_after_all_retries_the_run_stops_with_its_own_code(tmp_path: Path, tiny: Path) -> None:
-    run, config = prepare(tmp_path / "run")
+    run = prepare(tmp_path / "run")
     lost = {"train": True}
     asked = Counter[int]()
 
@@ -172,18 +155,18 @@ def test_after_all_retries_the_run_stops_with_its_own_code(tmp_path: Path, tiny:
         return kind == "train" and site == 1 and lost["train"]
 
     with pytest.raises(TooFewSites, match=r"2 of 3 reported, 3 must.*Flower error 5") as error:
-        play(run, config, lost=flaky)
+        play(run, lost=flaky)
     assert error.value.exit_code == 20
     assert asked == {0: 1, 1: 2, 2: 1}  # one retry, of the silent site only
     assert spent(run)["sites/0000/ledger.jsonl"] == 1  # what was debited stays debited
     lost["train"] = False
-    play(run, config, lost=flaky)
+    play(run, lost=flaky)
     assert spent(run) == dict.fromkeys(spent(run), run.plan().rounds)
 
 
 def test_sites_drop_out_come_back_and_join_late(tmp_path: Path, tiny: Path) -> None:
     """Site 3 joins late; site 0 does not report in round 1; site 1 does not help to open it."""
-    run, config = prepare(
+    run = prepare(
         tmp_path / "run", "sites=4", "privacy.min_survivors=3", "server.wait_seconds=0.01"
     )
     reported: dict[int, set[int]] = {}
@@ -196,7 +179,7 @@ def test_sites_drop_out_come_back_and_join_late(tmp_path: Path, tiny: Path) -> N
         if "report" in reply.content.config_records:
             reported.setdefault(len(run.rounds()), set()).add(site)
 
-    play(run, config, LateGrid, lost=lost, seen=seen)
+    play(run, LateGrid, lost=lost, seen=seen)
     # Site 1 had no keys for round 2, for it did not answer when they were gathered.
     assert list(reported.values()) == [{0, 1, 2}, {1, 2, 3}, {0, 2, 3}, {0, 1, 2, 3}]
     assert [line["sites"] for line in run.rounds()] == [3, 3, 3, 4]
@@ -205,7 +188,7 @@ def test_sites_drop_out_come_back_and_join_late(tmp_path: Path, tiny: Path) -> N
 def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
     tmp_path: Path, tiny: Path
 ) -> None:
-    run, config = prepare(tmp_path / "run", "privacy.min_survivors=2")
+    run = prepare(tmp_path / "run", "privacy.min_survivors=2")
     plan = run.plan()
     toml = run.sites / "0001" / "site.toml"
     policy = Policy.read(toml)
@@ -213,20 +196,20 @@ def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
     Policy(policy.records, policy.index, two, policy.max_epsilon_site, policy.delta, 2, 0).write(
         toml
     )
-    play(run, config)
+    play(run)
     assert [line["sites"] for line in run.rounds()] == [3, 3, 2, 2]
     assert spent(run)["sites/0001/ledger.jsonl"] == 2  # the last round that fits was answered
 
 
 def test_the_server_stops_before_its_own_limit(tmp_path: Path, tiny: Path) -> None:
     """A plan that costs more than privacy.epsilon: the rounds that fit run, equality included."""
-    run, config = prepare(tmp_path / "run")
+    run = prepare(tmp_path / "run")
     two = epsilons(run.plan(), 2)[0]
     tree = yaml.safe_load(run.config.read_text())
     tree["privacy"]["epsilon"] = two
     run.config.write_text(yaml.safe_dump(tree))
     with pytest.raises(BudgetExhausted, match="round 3"):
-        play(run, config)
+        play(run)
     assert len(run.rounds()) == 2
     assert set(spent(run).values()) == {2}
 
@@ -234,7 +217,7 @@ def test_the_server_stops_before_its_own_limit(tmp_path: Path, tiny: Path) -> No
 @pytest.mark.slow
 def test_a_hundred_sites_with_ten_random_dropouts_a_round(tmp_path: Path, tiny: Path) -> None:
     """Five rounds; ten sites drop out of each, before or after they have answered."""
-    run, config = prepare(
+    run = prepare(
         tmp_path / "run",
         *("sites=100", "privacy.min_survivors=80", "model.phases.means.rounds=2"),
     )
@@ -252,6 +235,6 @@ def test_a_hundred_sites_with_ten_random_dropouts_a_round(tmp_path: Path, tiny: 
             used.add((now, site))
         return gone
 
-    play(run, config, lost=lost)
+    play(run, lost=lost)
     assert [line["sites"] for line in run.rounds()] == [90] * 5
     assert len(used) == 50

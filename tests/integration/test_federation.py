@@ -6,17 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.app import create_app
 from deploy import simulate as simulation
 from deploy.flower import run_flower, stage_app
 from dppm_model.errors import FederationError, RunFolderError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from server import rounds
-from server.app import app as server_app
-from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.grids import FlakyGrid
+from tests.grids import play, twin_of
 from tests.privacy.test_adversary import FIELDS
 
 SCORE = [
@@ -28,16 +25,13 @@ SCORE = [
 ]
 
 
-def prepare(folder: Path, extra: list[str] | None = None) -> tuple[Run, simulation.Config]:
-    run, config, _ = simulation.prepare(folder, [*(extra or []), *TINY])
-    return run, config
+def prepare(folder: Path, extra: list[str] | None = None) -> Run:
+    return simulation.prepare(folder, [*(extra or []), *TINY])[0]
 
 
-def train(run: Run, config: simulation.Config, dropped: tuple[int, ...] = ()) -> None:
+def train(run: Run, dropped: tuple[int, ...] = ()) -> None:
     """Train in one process, without the sites that have dropped out."""
-    settings = {"run": str(run.folder), "sites": str(run.sites)}
-    app = create_app(SeededCoins)
-    FlakyGrid(app, config.sites, settings, lost=lambda site, *_: site in dropped).play(server_app)
+    play(run, lost=lambda site, *_: site in dropped)
 
 
 def same_model(a: Run, b: Run) -> bool:
@@ -45,17 +39,9 @@ def same_model(a: Run, b: Run) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
 
 
-def twin_of(run: Run, folder: Path) -> Run:
-    """Copy a prepared run: the same plan and the same split, in another folder."""
-    import shutil
-
-    shutil.copytree(run.folder, folder)
-    return Run(folder)
-
-
 def test_training_learns_and_accounts_for_every_round(tmp_path: Path, tiny: Path) -> None:
-    run, config = prepare(tmp_path / "run", SCORE)
-    train(run, config)
+    run = prepare(tmp_path / "run", SCORE)
+    train(run)
     plan, lines = run.plan(), run.rounds()
     assert [line["phase"] for line in lines] == [
         p.name for p in plan.phases for _ in range(p.rounds)
@@ -79,9 +65,9 @@ def test_a_killed_run_goes_on_to_the_same_model(
     tmp_path: Path, tiny: Path, round_: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the sites have answered and before the snapshot: nothing is spent twice."""
-    whole, config = prepare(tmp_path / "whole", SCORE)
+    whole = prepare(tmp_path / "whole", SCORE)
     broken = twin_of(whole, tmp_path / "broken")
-    train(whole, config)
+    train(whole)
     count, write = 0, rounds.Snapshot.write
 
     def crash(self: rounds.Snapshot, path: Path) -> None:
@@ -93,10 +79,10 @@ def test_a_killed_run_goes_on_to_the_same_model(
 
     monkeypatch.setattr(rounds.Snapshot, "write", crash)
     with pytest.raises(KeyboardInterrupt):
-        train(broken, config)
+        train(broken)
     monkeypatch.undo()
     assert not broken.model.exists()
-    train(broken, config)
+    train(broken)
     assert same_model(whole, broken)
     assert len(broken.rounds()) == len(whole.rounds())
     for site in broken.sites.iterdir():
@@ -104,15 +90,15 @@ def test_a_killed_run_goes_on_to_the_same_model(
 
 
 def test_too_few_sites_void_the_round_with_a_reason(tmp_path: Path, tiny: Path) -> None:
-    run, config = prepare(tmp_path / "run", ["server.max_retries=0"])
+    run = prepare(tmp_path / "run", ["server.max_retries=0"])
     with pytest.raises(FederationError, match=r"3 must join .1 × Flower error 5"):
-        train(run, config, dropped=(1,))
+        train(run, dropped=(1,))
     assert json.loads((run.folder / "status.json").read_text())["state"] == "failed"
 
 
 def test_enough_sites_go_on_without_the_dropped_one(tmp_path: Path, tiny: Path) -> None:
-    run, config = prepare(tmp_path / "run", ["privacy.min_survivors=2"])
-    train(run, config, dropped=(1,))
+    run = prepare(tmp_path / "run", ["privacy.min_survivors=2"])
+    train(run, dropped=(1,))
     assert {line["sites"] for line in run.rounds()} == {2}
     assert json.loads(run.privacy.read_text())["honest_sites"] == 2
 
@@ -130,9 +116,9 @@ def test_a_run_folder_of_other_settings_is_refused_and_named(tmp_path: Path, tin
 @pytest.mark.flower
 def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: Path) -> None:
     """SuperLink, ServerApp and ClientApps in Ray actors; only the coins are replayable."""
-    local, config = prepare(tmp_path / "local")
+    local = prepare(tmp_path / "local")
     remote = twin_of(local, tmp_path / "remote")
-    train(local, config)
+    train(local)
     app = stage_app(tmp_path / "app")
     (app / "client" / "seeded.py").write_text(
         "import hashlib, json\n"
@@ -167,7 +153,7 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
     project.write_text(project.read_text().replace('"client.app:app"', '"client.seeded:app"'))
     run_flower(
         app,
-        nodes=config.sites,
+        nodes=local.plan().sites,
         run_config={"run": str(remote.folder), "sites": str(remote.sites)},
         log=tmp_path / "flower.log",
     )
@@ -189,7 +175,7 @@ def assert_all_declared(folder: Path, run: Run) -> None:
 
 
 def test_the_twin_that_sends_one_field_more_is_caught(tmp_path: Path, tiny: Path) -> None:
-    run, _ = prepare(tmp_path / "run")
+    run = prepare(tmp_path / "run")
     (tmp_path / "wire").mkdir()
     for i in range(run.plan().sites * (2 * run.plan().rounds + 2)):
         sent = {"report": {"masked": 10, "digest": 32, "signature": 64, "loss": 8}, "wire": 200}

@@ -1,6 +1,5 @@
 """A server that lies, through the very messages it sends: every lie is refused by name."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,34 +13,20 @@ from deploy import simulate as simulation
 from dppm_model.errors import TooFewSites
 from dppm_model.plan import Plan
 from dppm_model.run import Run
-from server.app import app as server_app
 from tests.coins import SeededCoins, chi_square
 from tests.conftest import TINY
-from tests.grids import FlakyGrid
+from tests.grids import FlakyGrid, play, twin_of
 
 VICTIM = 1
 
 
 @pytest.fixture(scope="module")
-def prepared(
-    tiny_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Run, simulation.Config]:
+def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
         settings = ["model=small_budget", "server.max_retries=0", "sites=4"]
         folder = tmp_path_factory.mktemp("lies") / "run"
-        run, config, _ = simulation.prepare(folder, [*TINY, *settings])
-    return run, config
-
-
-def play(run: Run, **kw) -> None:  # type: ignore[no-untyped-def]
-    settings = {"run": str(run.folder), "sites": str(run.sites)}
-    FlakyGrid(create_app(SeededCoins), 4, settings, **kw).play(server_app)
-
-
-def copy(prepared: tuple[Run, simulation.Config], folder: Path) -> Run:
-    shutil.copytree(prepared[0].folder, folder / "run")
-    return Run(folder / "run")
+        return simulation.prepare(folder, [*TINY, *settings])[0]
 
 
 def drop(values: list, index: int) -> list:  # type: ignore[type-arg]
@@ -161,14 +146,14 @@ LIES = [
 @pytest.mark.parametrize("round_", [0, 2])
 @pytest.mark.parametrize(("kind", "lie", "error"), LIES, ids=lambda v: getattr(v, "__name__", ""))
 def test_every_lie_is_refused_by_name_and_answers_nothing(
-    prepared: tuple[Run, simulation.Config],
+    prepared: Run,
     tmp_path: Path,
     kind: str,
     lie: Callable[[dict[str, ConfigRecord]], None],
     error: str,
     round_: int,
 ) -> None:
-    run = copy(prepared, tmp_path)
+    run = twin_of(prepared, tmp_path / "run")
     lied: list[bool] = []
     replies = []
 
@@ -195,11 +180,9 @@ def test_every_lie_is_refused_by_name_and_answers_nothing(
         assert "shares" not in replies[0]
 
 
-def test_a_second_sum_of_a_round_is_refused(
-    prepared: tuple[Run, simulation.Config], tmp_path: Path
-) -> None:
+def test_a_second_sum_of_a_round_is_refused(prepared: Run, tmp_path: Path) -> None:
     """After the round was opened for all, the server asks for the sum without the victim."""
-    run = copy(prepared, tmp_path)
+    run = twin_of(prepared, tmp_path / "run")
     messages: list[Message] = []
 
     def edit(site: int, message: Message) -> None:
@@ -231,11 +214,9 @@ FIELDS = {
 }
 
 
-def test_every_byte_that_leaves_a_site_is_declared(
-    prepared: tuple[Run, simulation.Config], tmp_path: Path
-) -> None:
+def test_every_byte_that_leaves_a_site_is_declared(prepared: Run, tmp_path: Path) -> None:
     """No array, metric, loss or count leaves; sizes are constant; masked reports are uniform."""
-    run = copy(prepared, tmp_path)
+    run = twin_of(prepared, tmp_path / "run")
     plan = run.plan()
     masked: dict[int, list[bytes]] = {}
 
