@@ -49,7 +49,7 @@ from server.messages import Patience
 from tests.benchmarks.record import record
 from tests.grids import FlakyGrid
 
-CASES = [(10, 1 << 16), (50, 1 << 16), (100, 1 << 16), (10, 1 << 20), (50, 1 << 20)]
+CASES = [(sites, 1 << bits) for bits in (16, 20) for sites in (10, 50, 100)]
 RESPONSES = 64
 MODEL = ScoreModel.initial((1, 8, 8), 2, {}).to_bytes()  # only has to be one
 logging.getLogger("flwr").setLevel(logging.ERROR)
