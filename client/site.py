@@ -196,6 +196,7 @@ class Site:
                 f"the model is for shape and classes {asked}, the site holds {held}.",
                 "The server's configuration is of other data.",
             )
+        plan.phases[phase].check_records(len(records))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)
         tallies = report(
@@ -204,7 +205,7 @@ class Site:
             plan.phases[phase],
             plan.signs_seed(phase, round_),
             self.coins,
-        ).astype(np.min_scalar_type(plan.phases[phase].responses))
+        ).astype(np.min_scalar_type(plan.phases[phase].response.most))
         reached(Step.SITE_ANSWERED)
         self._store(stored, tallies)
         reached(Step.SITE_STORED)

@@ -97,7 +97,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     )
     rounds = made.rounds
     size = sum(uplink_bytes(p) * p.rounds for p in made.phases)
-    coordinates = sum(p.rotation.padded * p.rounds for p in made.phases)
+    coordinates = sum(p.cells * p.rounds for p in made.phases)
     minutes = sum(round_seconds(p) * p.rounds for p in made.phases) / 60
     console.print(
         f"{rounds} rounds, {size / 1e6:.1f} MB up per site in all ({size / coordinates:.2f} bytes "

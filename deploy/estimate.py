@@ -15,5 +15,5 @@ _CORES = 2
 def round_seconds(p: PhasePlan) -> float:
     """Estimate one round of a phase, all sites played by two cores."""
     records = p.divisor * _RECORD[kind_of(p.name)]
-    coins = p.sites * p.rotation.padded * _COORDINATE * max(1.0, p.responses / 4000)
+    coins = p.sites * p.rotation.padded * _COORDINATE * max(1.0, p.response.most / 4000)
     return (records + coins + p.sites * _MESSAGE) / _CORES

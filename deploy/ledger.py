@@ -49,7 +49,9 @@ def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
     """Gather rounds by run and phase, and compose all of them in both views."""
     check_delta(delta)
     debits = ledger.debits
-    rounds = Counter((d.run, d.phase, d.mu_secure_sum, d.mu_site, d.sampling_rate) for d in debits)
+    rounds = Counter(
+        (d.run, d.phase, d.secure_sum.mu, d.site.mu, d.site.sampling_rate) for d in debits
+    )
     names = ("run", "phase", "mu_secure_sum", "mu_site", "sampling_rate")
     return {
         "path": str(ledger.path),

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
@@ -77,10 +78,12 @@ def epsilon_text(value: float) -> str:
 def plan_table(plan: Plan, view: Any) -> Table:
     """Draw the phases of a plan.
 
-    T rounds at Poisson rate q; D answers per site and round, each m questions; range R over clip C
-    and truth strength theta; loss in mu against an ideal Gaussian; bits of a coordinate of the sum;
-    kB of a site's report; mu of a round in the secure-sum view.
+    T rounds at Poisson rate q; D numbers in a report, each the tally of m questions with range R
+    over clip C (or K counts of m slots that named directions); truth strength theta; loss in mu
+    against an ideal Gaussian; bits of a number of the sum; kB of a site's report; mu of a round in
+    the secure-sum view.
     """
+    directions = plan.phases[0].mechanism == "directions"
     table = Table(
         title=f"Plan of {plan.sites} sites",
         title_justify="left",
@@ -88,25 +91,35 @@ def plan_table(plan: Plan, view: Any) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("phase", no_wrap=True)
-    for column in ("T", "q", "D", "R/C", "θ", "m", "loss", "bits", "kB up", "µ"):
+    for column in (
+        *("T", "q", "K" if directions else "D", "R/C", "θ"),
+        *("slots" if directions else "m", "loss", "bits", "kB up", "µ"),
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for p in plan.phases:
+        loss = loss_of(p, view)
         table.add_row(
             p.name,
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
-            str(p.rotation.padded),
-            f"{p.range_ / p.clip_norm:.3g}",
-            f"{p.truth_strength:.3f}",
-            str(p.responses),
-            f"{100 * (loss_of(p, view) - 1):.1f}%",
+            str(p.cells),
+            _range_over_clip(p),
+            f"{p.response.truth_strength:.3f}",
+            str(p.response.most),
+            f"{100 * (loss - 1):.1f}%" if loss < 2 else f"{loss:.0f}×",
             str(p.bits),
             f"{uplink_bytes(p) / 1000:.0f}",
-            f"{p.mu_secure_sum:.3f}",
+            f"{p.cost('secure_sum', 1).mu:.3f}",
         )
     return table
 
 
+def _range_over_clip(p: PhasePlan) -> str:
+    if isinstance(p.response, DirectionsResponse):
+        return "–"
+    return f"{p.response.range_ / p.clip_norm:.3g}"
+
+
 def uplink_bytes(p: PhasePlan) -> int:
     """Bytes of one site's masked report in one round."""
-    return Sum(0, p.bits, p.rotation.padded).ring.packed_bytes
+    return Sum(0, p.bits, p.cells).ring.packed_bytes

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.phase import View
-from dppm_model.requests import PhaseRequest, PrivacyRequest
+from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
@@ -92,6 +92,7 @@ class Config:
             noise_multiplier=None
             if p["noise_multiplier"] is None
             else _number("privacy.noise_multiplier", p["noise_multiplier"]),
+            mechanism=_mechanism(self.tree["mechanism"]),
         )
 
     def phase_requests(self) -> list[PhaseRequest]:
@@ -218,6 +219,15 @@ def read_config(path: Path) -> Config:
 def initial_model(config: Config) -> ScoreModel:
     """Build the model before any phase: public constants only."""
     return ScoreModel.initial(config.shape, config.classes, config.tree["model"])
+
+
+def _mechanism(tree: dict[str, Any]) -> MechanismRequest:
+    rest = {
+        key: None if value is None else _whole(f"mechanism.{key}", value)
+        for key, value in tree.items()
+        if key != "name"
+    }
+    return MechanismRequest(tree["name"], **rest)
 
 
 def _view(value: Any) -> View:

@@ -6,6 +6,7 @@ project calls ``sys.exit``. Codes below 10 are left to the shell and to argument
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -42,6 +43,18 @@ class PlanError(DppmError):
     """A plan that cannot be executed or accounted."""
 
     exit_code = 11
+
+
+def require_positive(name: str, value: float) -> None:
+    """Refuse a plan's field that is no finite number above zero."""
+    if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+        raise PlanError(f"phases[].{name} is {value}.", "Give a finite number above zero.")
+
+
+def require_whole(name: str, value: int) -> None:
+    """Refuse a plan's field that is no whole number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PlanError(f"phases[].{name} is {value}.", "Give a whole number above zero.")
 
 
 class BudgetExhausted(DppmError):

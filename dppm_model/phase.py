@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from dppm_model.errors import PlanError
+from dppm_model.errors import DataError, PlanError, require_positive, require_whole
 from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.mechanism.grid import Grid
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.privacy.accountant import RoundCost
+from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
 
 View = Literal["secure_sum", "site"]
@@ -29,9 +31,11 @@ def named(field: str, value: str) -> None:
         raise PlanError(f"{field} is {value!r}.", "Use 1 to 64 letters, digits, '-' or '_'.")
 
 
-def _positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-        raise PlanError(f"phases[].{name} is {value}.", "Give a finite number above zero.")
+Response = BinomialResponse | DirectionsResponse
+RESPONSES: dict[str, type[BinomialResponse] | type[DirectionsResponse]] = {
+    "binomial": BinomialResponse,
+    "directions": DirectionsResponse,
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,10 @@ class PhasePlan:
     ----------
     name
         The question: ``means``, ``components``, ``covariance`` or ``score``.
-    mechanism
-        ``binomial``.
-    clip_norm, range_, truth_strength, responses
-        C, R, theta, m of DESIGN's mechanism (module ``binomial``).
+    mechanism, response
+        ``binomial`` or ``directions``, and its own parameters (the modules of these names).
+    clip_norm
+        C, the largest norm of a record's vector.
     sampling_rate, rounds
         q (Poisson, each record of each round) and T.
     dimension
@@ -60,10 +64,8 @@ class PhasePlan:
 
     name: str
     mechanism: str
+    response: Response
     clip_norm: float
-    range_: float
-    truth_strength: float
-    responses: int
     sampling_rate: float
     rounds: int
     dimension: int
@@ -74,16 +76,19 @@ class PhasePlan:
 
     def __post_init__(self) -> None:
         named("phases[].name", self.name)
-        for name in ("clip_norm", "range_", "truth_strength", "sampling_rate", "tail"):
-            _positive(name, getattr(self, name))
-        for name in ("responses", "rounds", "dimension", "sites", "honest_sites", "records"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise PlanError(f"phases[].{name} is {value}.", "Give a whole number above zero.")
-        if self.mechanism != "binomial":
-            raise PlanError(f"phases[].mechanism is {self.mechanism!r}.", "Use 'binomial'.")
-        if self.truth_strength >= 0.5:
-            raise PlanError(f"phases[].truth_strength is {self.truth_strength}.", "Stay below 1/2.")
+        for name in ("clip_norm", "sampling_rate", "tail"):
+            require_positive(name, getattr(self, name))
+        for name in ("rounds", "dimension", "sites", "honest_sites", "records"):
+            require_whole(name, getattr(self, name))
+        if type(self.response) is not RESPONSES.get(self.mechanism):
+            raise PlanError(
+                f"phases[].mechanism is {self.mechanism!r}.", f"Use {' or '.join(RESPONSES)}."
+            )
+        if self.cells > 2 * self.rotation.padded:
+            raise PlanError(
+                f"phases[].directions is {self.cells} in {self.rotation.padded} dimensions.",
+                "Give at most two a dimension.",
+            )
         if self.sampling_rate > 1:
             raise PlanError(f"phases[].sampling_rate is {self.sampling_rate}.", "Use at most 1.")
         if self.honest_sites > self.sites:
@@ -102,10 +107,10 @@ class PhasePlan:
         """The public rotation of the summed vector."""
         return Rotation.of(self.dimension)
 
-    @cached_property
-    def response(self) -> BinomialResponse:
-        """The randomized response of each coordinate."""
-        return BinomialResponse(self.range_, self.truth_strength, self.responses)
+    @property
+    def cells(self) -> int:
+        """How many numbers a report has."""
+        return self.response.cells(self.rotation)
 
     @property
     def unit(self) -> float:
@@ -122,53 +127,97 @@ class PhasePlan:
         """The public expected number of sampled records in a round, q · records."""
         return self.sampling_rate * self.records
 
+    def cost(self, view: View, rounds: int) -> RoundCost:
+        """What the accountant composes for the first ``rounds`` rounds of this phase."""
+        cost = self._round_costs[view]
+        return replace(cost, rounds=rounds, total_variation=cost.total_variation * rounds)
+
     @cached_property
-    def sensitivity(self) -> float:
-        """L2 sensitivity of all answer probabilities of a round to one sampled record."""
-        return probability_sensitivity(
+    def _round_costs(self) -> dict[View, RoundCost]:
+        """The cost of one round for who sees a site's own report, and for who sees the sum."""
+        if isinstance(self.response, DirectionsResponse):
+            return self._directions_costs(self.response)
+        return self._binomial_costs(self.response)
+
+    def _binomial_costs(self, response: BinomialResponse) -> dict[View, RoundCost]:
+        """Theorems 1 and 2 on each coordinate's answers; Theorem 3's eta is 2 D tau a round."""
+        m, theta = response.responses, response.truth_strength
+        sensitivity = probability_sensitivity(
             clip_norm=self.clip_norm,
-            range_=self.range_,
-            truth_strength=self.truth_strength,
+            range_=response.range_,
+            truth_strength=theta,
             dimension=self.rotation.padded,
         )
-
-    @cached_property
-    def mu_site(self) -> float:
-        """Gaussian-DP parameter of one unsampled round for whoever sees a site's own report."""
-        return mu_site(
-            responses=self.responses,
-            truth_strength=self.truth_strength,
-            sensitivity=self.sensitivity,
-        )
-
-    @cached_property
-    def mu_secure_sum(self) -> float:
-        """The same for whoever sees only the sum over at least ``honest_sites`` honest sites."""
-        return mu_secure_sum(
-            responses=self.responses,
-            truth_strength=self.truth_strength,
-            sensitivity=self.sensitivity,
+        alone = mu_site(responses=m, truth_strength=theta, sensitivity=sensitivity)
+        summed = mu_secure_sum(
+            responses=m,
+            truth_strength=theta,
+            sensitivity=sensitivity,
             honest_sites=self.honest_sites,
             tau=self.tail,
         )
+        eta = 2 * self.rotation.padded * self.tail
+        return {
+            "site": RoundCost(alone, self.sampling_rate, 1),
+            "secure_sum": RoundCost(summed, self.sampling_rate, 1, eta),
+        }
 
-    def total_variation(self, rounds: int) -> float:
-        """Theorem 3's eta of ``rounds`` rounds in the secure-sum view, 2 D T tau."""
-        return 2 * self.rotation.padded * rounds * self.tail
+    def _directions_costs(self, response: DirectionsResponse) -> dict[View, RoundCost]:
+        """The blanket of all slots seen; who is sampled is part of the randomized response."""
+        truth = self.sampling_rate * response.truth_strength
+        pure = pure_epsilon(truth, response.directions)
 
-    def cost(self, view: View, rounds: int) -> RoundCost:
-        """What the accountant composes for the first ``rounds`` rounds of this phase."""
-        if view == "site":
-            return RoundCost(self.mu_site, self.sampling_rate, rounds)
-        return RoundCost(
-            self.mu_secure_sum, self.sampling_rate, rounds, self.total_variation(rounds)
-        )
+        def seen(slots: int) -> RoundCost:
+            mu = mu_directions(truth, response.directions, slots, self.tail)
+            return RoundCost(mu, 1.0, 1, self.tail, pure)
+
+        return {
+            "site": seen(response.slots),
+            "secure_sum": seen(response.slots * self.honest_sites),
+        }
+
+    def check_records(self, records: int) -> None:
+        """Refuse a site with more records than slots, before anything is spent.
+
+        Raises
+        ------
+        DataError
+            Then a new record would push another out of its slot, and move two answers.
+        """
+        if isinstance(self.response, DirectionsResponse) and records > self.response.slots:
+            raise DataError(
+                f"This site holds more records than the plan has slots ({self.response.slots}).",
+                "Plan with a larger mechanism.slots.",
+            )
 
     def noise_std(self, sites: int) -> float:
         """Standard deviation of the noise in each coordinate of a round's mean-vector estimate."""
-        return math.sqrt(self.response.variance(sites)) / self.divisor
+        if isinstance(self.response, DirectionsResponse):
+            variance = self.response.variance(sites, self.clip_norm, self.rotation)
+        else:
+            variance = self.response.variance(sites)
+        return math.sqrt(variance) / self.divisor
 
     @property
     def bits(self) -> int:
-        """Bits of one coordinate of the sum, ceil(log2(N m + 1))."""
-        return (self.sites * self.responses).bit_length()
+        """Bits of one number of the sum, for up to N times a report's largest."""
+        return (self.sites * self.response.most).bit_length()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, with the response's own beside the others."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "response"}
+        return own | {key.rstrip("_"): value for key, value in asdict(self.response).items()}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> PhasePlan:
+        """Rebuild a phase, validating every field.
+
+        Raises
+        ------
+        PlanError
+            If a field is out of its range; TypeError or KeyError if one is missing or unknown.
+        """
+        kind = RESPONSES.get(raw["mechanism"], BinomialResponse)
+        names = {f.name.rstrip("_"): f.name for f in fields(kind)}
+        response = kind(**{own: raw[name] for name, own in names.items()})
+        return cls(response=response, **{k: v for k, v in raw.items() if k not in names})

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from dppm_model.errors import PlanError
 from dppm_model.phase import PhasePlan, View, named
@@ -105,11 +105,13 @@ class Plan:
         """Return what the secure sum of one round adds up."""
         number = self.number(phase, round_)
         p = self.phases[phase]
-        return Sum(number, p.bits, p.rotation.padded)
+        return Sum(number, p.bits, p.cells)
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, exact floats)."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        own["phases"] = [p.to_dict() for p in self.phases]
+        return json.dumps(own, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -122,7 +124,7 @@ class Plan:
         """
         try:
             raw: dict[str, Any] = json.loads(text)
-            phases = tuple(PhasePlan(**phase) for phase in raw.pop("phases"))
+            phases = tuple(PhasePlan.from_dict(phase) for phase in raw.pop("phases"))
             plan = cls(phases=phases, **raw)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise PlanError(
@@ -155,10 +157,8 @@ class Plan:
             plan=self.digest,
             phase=p.name,
             round=round_,
-            mu_secure_sum=p.mu_secure_sum,
-            mu_site=p.mu_site,
-            sampling_rate=p.sampling_rate,
-            total_variation_secure_sum=p.total_variation(1),
+            secure_sum=p.cost("secure_sum", 1),
+            site=p.cost("site", 1),
         )
 
     def summary(self) -> dict[str, Any]:
@@ -172,8 +172,7 @@ class Plan:
             "colluding_sites": self.colluding_sites,
             "plan": self.digest,
             "phases": [
-                {f.name.rstrip("_"): getattr(p, f.name) for f in fields(p)}
-                | {"mu_secure_sum": p.mu_secure_sum, "mu_site": p.mu_site}
+                p.to_dict() | {f"mu_{view}": p.cost(view, 1).mu for view in get_args(View)}
                 for p in self.phases
             ],
         }

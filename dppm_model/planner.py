@@ -16,9 +16,11 @@ from typing import Any
 from scipy.special import ndtri
 
 from dppm_model.errors import PlanError
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.phase import PhasePlan, View
 from dppm_model.plan import Plan
+from dppm_model.planner_directions import choose_directions
 from dppm_model.privacy.accountant import (
     RoundCost,
     calibrate,
@@ -109,10 +111,8 @@ def choose_response(
         phase = PhasePlan(
             name=request.name,
             mechanism="binomial",
+            response=BinomialResponse(range_, theta, m),
             clip_norm=request.clip_norm,
-            range_=range_,
-            truth_strength=theta,
-            responses=m,
             sampling_rate=request.sampling_rate,
             rounds=request.rounds,
             dimension=request.dimension,
@@ -134,23 +134,19 @@ def choose_response(
 def _certify(phase: PhasePlan, view: View, mu: float) -> PhasePlan:
     """Adjust theta until the certified mu meets the target from below."""
     for _ in range(20):
-        now = mu_of(phase, view)
+        now = phase.cost(view, 1).mu
         if mu * 0.9995 <= now <= mu:
             break
-        phase = replace(phase, truth_strength=phase.truth_strength * (mu / now) * (1 - 1e-4))
+        theta = phase.response.truth_strength * (mu / now) * (1 - 1e-4)
+        phase = replace(phase, response=replace(phase.response, truth_strength=theta))
     return phase
 
 
-def mu_of(phase: PhasePlan, view: View) -> float:
-    """Mu of one unsampled round in the given view."""
-    return phase.mu_site if view == "site" else phase.mu_secure_sum
-
-
 def loss_of(phase: PhasePlan, view: View) -> float:
-    """Return certified mu over that of an ideal Gaussian with the same noise (1 is perfect)."""
-    n = phase.honest_sites if view == "secure_sum" else 1
-    ideal = 2 * math.sqrt(phase.responses / n) * phase.truth_strength
-    return mu_of(phase, view) / (ideal * phase.clip_norm / phase.range_)
+    """Return mu over that of an ideal Gaussian with the same noise at the server (1 is perfect)."""
+    sites = phase.honest_sites if view == "secure_sum" else 1
+    noise = phase.noise_std(sites) * phase.divisor
+    return phase.cost(view, 1).mu * noise / phase.clip_norm
 
 
 def make_plan(
@@ -173,8 +169,14 @@ def make_plan(
     )
     tau = choose_tau(epsilon=privacy.epsilon, delta=privacy.delta, coordinates_times_rounds=answers)
     # Ideal phases pay for the tails too, so that the certified plan cannot pass the target.
-    phases, mus = _calibrate(privacy, phases, longest, 2 * answers * tau)
-    chosen = tuple(choose_response(p, privacy, mu, tau) for p, mu in zip(phases, mus, strict=True))
+    if privacy.mechanism.name == "directions":
+        ideal = [replace(p, sampling_rate=1.0) for p in phases]  # sampling is in the names' cost
+        mus = _calibrate(privacy, ideal, longest, 2 * answers * tau)[1]
+        choose = choose_directions
+    else:
+        phases, mus = _calibrate(privacy, phases, longest, 2 * answers * tau)
+        choose = choose_response
+    chosen = tuple(choose(p, privacy, mu, tau) for p, mu in zip(phases, mus, strict=True))
     return Plan(
         run=run,
         seed=seed or secrets.token_hex(16),

@@ -5,11 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dppm_model.errors import ConfigError
-from dppm_model.phase import View
+from dppm_model.phase import RESPONSES, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.securesum.group import honest_reports
 
 CALIBRATIONS = ("noise", "rounds", "rate")
+
+
+@dataclass(frozen=True)
+class MechanismRequest:
+    """Which randomized response to plan for.
+
+    Attributes
+    ----------
+    name
+        ``binomial`` or ``directions``.
+    directions
+        K of ``directions``, or None: the one with the least error expected.
+    slots
+        S of ``directions``, or None: the records of a site if all have equally many.
+    """
+
+    name: str = "binomial"
+    directions: int | None = None
+    slots: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in RESPONSES:
+            raise ConfigError(f"mechanism.name is {self.name!r}.", f"Use {' or '.join(RESPONSES)}.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +92,7 @@ class PrivacyRequest:
     colluding_sites: int
     calibrate: str = "noise"
     noise_multiplier: float | None = None
+    mechanism: MechanismRequest = MechanismRequest()
 
     def __post_init__(self) -> None:
         if self.calibrate not in CALIBRATIONS:
@@ -84,6 +108,10 @@ class PrivacyRequest:
         if self.noise_multiplier is not None and not self.noise_multiplier > 0:
             raise ConfigError(
                 f"privacy.noise_multiplier is {self.noise_multiplier}.", "Give a number above zero."
+            )
+        if self.mechanism.name == "directions" and self.calibrate != "noise":
+            raise ConfigError(
+                f"privacy.calibrate is {self.calibrate!r} with mechanism=directions.", "Use noise."
             )
         check_epsilon(self.epsilon)
         check_delta(self.delta)

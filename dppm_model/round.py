@@ -4,39 +4,55 @@
           -> secure sum over the sites -> decode -> rotation back -> estimate of the mean vector
 
 The first row (`report`) happens at a site and is all that ever leaves it. The second row
-(`estimate`) happens at the server, on the sum of the reports alone.
+(`estimate`) happens at the server, on the sum of the reports alone. With `mechanism=directions` the
+records answer one by one: each names a direction instead of adding to a sum.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dppm_model.mechanism.coins import Coins
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import Records
 from dppm_model.score.query import Query
 
+Answer = TypeVar("Answer")
+
 
 def report(
     records: Records, query: Query, phase: PhasePlan, signs_seed: bytes, coins: Coins
 ) -> NDArray[np.int64]:
-    """Answer one round at a site: tallies (D,) in 0..m, of constant shape whatever was sampled."""
+    """Answer one round at a site: small integers of constant shape, whatever was sampled.
+
+    Returns
+    -------
+    Tallies (D,) in 0..m, or how often each direction was named, (K,).
+    """
     # Poisson sampling. Who was sampled, and how many, is the one thing that must stay secret.
     sampled = np.flatnonzero(coins.bernoulli(phase.sampling_numerator, len(records)))
     x = to_tensor(records.pixels(sampled))
     y = torch.from_numpy(records.labels[sampled].astype(np.int64))
-    # Each record's vector, clipped to C and rounded; summed in integers, where no record can move
-    # the sum by more than C (a float sum can; Casacuberta et al. 2022).
     # Whatever a question draws (noise levels, noise) it draws for each record from that record's
     # own seed: who else was sampled must not change a record's vector.
     seeds = torch.from_numpy(coins.seeds(len(records))[sampled])
-    total = _clipped_sum(query, x, y, phase.grid, seeds)
+    if isinstance(phase.response, DirectionsResponse):
+        return phase.response.encode(*_named(query, x, y, seeds, phase, signs_seed), coins)
+
+    def clipped_sum(part: slice) -> NDArray[np.int64]:
+        return query.clipped_sum(x[part], y[part], phase.grid, seeds[part])
+
+    # Each record's vector, clipped to C and rounded; summed in integers, where no record can move
+    # the sum by more than C (a float sum can; Casacuberta et al. 2022).
+    total = sum(answers(clipped_sum, len(x)), np.zeros(query.dimension, dtype=np.int64))
     # Spread every record's vector over all coordinates, then answer for each by biased coins.
     z = phase.rotation.rotate(total, signs_seed)
     return phase.response.encode(z, phase.unit, coins)
@@ -49,25 +65,50 @@ def estimate(
 
     The divisor is public: dividing by the number that was really sampled would reveal it.
     """
-    z = phase.response.decode(total, sites)
+    if isinstance(phase.response, DirectionsResponse):
+        z = phase.response.decode(total, phase.clip_norm, phase.rotation, signs_seed)
+    else:
+        z = phase.response.decode(total, sites)
     return phase.rotation.unrotate(z, signs_seed) / (phase.divisor * sites / phase.sites)
 
 
-def _clipped_sum(
-    query: Query, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
-) -> NDArray[np.int64]:
-    """Sum the records' vectors; one that cannot be computed counts as zero.
+def _named(
+    query: Query,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    seeds: torch.Tensor,
+    phase: PhasePlan,
+    signs_seed: bytes,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return each record's nearest direction and the length of its clipped vector over C, (n,)."""
+    assert isinstance(phase.response, DirectionsResponse)
+    response, rows = phase.response, phase.response.rows(phase.rotation, signs_seed)
 
-    A server that chooses the model could else make the question fail on certain records, and learn
-    from the failure whether one was sampled. In any company a record's vector is the same
-    (`dppm_model.mechanism.chunks`), so leaving one out moves the sum by no more than C.
+    def name(part: slice) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        found = []
+        for vectors in query.clipped_rows(x[part], y[part], phase.grid, seeds[part]):
+            names = response.names(phase.rotation.rotate(vectors, signs_seed), rows)
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) / phase.grid.steps
+            found.append((names, lengths))
+        return found
+
+    pairs = [pair for part in answers(name, len(x)) for pair in part]
+    names = [np.zeros(0, dtype=np.int64), *(names for names, _ in pairs)]
+    return np.concatenate(names), np.concatenate([np.zeros(0), *(length for _, length in pairs)])
+
+
+def answers(ask: Callable[[slice], Answer], records: int) -> list[Answer]:
+    """Ask all records at once, or, should that fail, each by itself and leave out who fails.
+
+    A server that chooses the model could make a question fail on certain records, and learn from
+    the failure whether one was sampled. In any company a record's vector is the same
+    (`dppm_model.mechanism.chunks`), so leaving one out moves nobody else's.
     """
     try:
-        return query.clipped_sum(x, y, grid, seeds)
+        return [ask(slice(0, records))]
     except Exception:
-        total = np.zeros(query.dimension, dtype=np.int64)
-        for i in range(len(x)):
-            one = slice(i, i + 1)
+        found = []
+        for i in range(records):
             with contextlib.suppress(Exception):
-                total += query.clipped_sum(x[one], y[one], grid, seeds[one])
-        return total
+                found.append(ask(slice(i, i + 1)))
+        return found

@@ -113,7 +113,10 @@ class Federation:
         self._join()  # who came meanwhile takes part in the next round
         self._open(opening, survivors)
         total = opening.open().astype(np.int64)
-        if int(total.max(initial=0)) > len(opening.reported) * self.plan.phases[phase].responses:
+        if (
+            int(total.max(initial=0))
+            > len(opening.reported) * self.plan.phases[phase].response.most
+        ):
             raise WrongReport("The sum is larger than its sites can make it.", "Check the sites.")
         reached(Step.SERVER_OPENED)
         traffic = self._asker.traffic

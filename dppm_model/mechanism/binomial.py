@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dppm_model.errors import PlanError, require_positive, require_whole
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.half import half
+from dppm_model.mechanism.rotation import Rotation
 
 PROBABILITY_BITS = 32
 
@@ -62,6 +64,22 @@ class BinomialResponse:
     range_: float
     truth_strength: float
     responses: int
+
+    def __post_init__(self) -> None:
+        require_positive("range", self.range_)
+        require_positive("truth_strength", self.truth_strength)
+        require_whole("responses", self.responses)
+        if self.truth_strength >= 0.5:
+            raise PlanError(f"phases[].truth_strength is {self.truth_strength}.", "Stay below 1/2.")
+
+    def cells(self, rotation: Rotation) -> int:
+        """Return D, the length of a report."""
+        return rotation.padded
+
+    @property
+    def most(self) -> int:
+        """The largest tally that a report can hold, m."""
+        return self.responses
 
     def numerators(self, z: NDArray[np.int64], unit: float) -> NDArray[np.uint64]:
         """Map integer coordinates (z · unit is the real value) to P = 2^32 p, rounded.

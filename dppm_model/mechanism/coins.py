@@ -51,13 +51,19 @@ class Coins:
         """Return ``count`` independent uniform 64-bit words."""
         return np.frombuffer(self._bytes(8 * count), dtype="<u8", count=count)
 
-    def bernoulli(self, numerator: int, count: int) -> NDArray[np.bool_]:
+    def bernoulli(self, numerator: int | NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
         """Return ``count`` independent flips, each true with probability numerator / 2^32.
 
-        ``numerator`` may be 2^32, which is always true (a Poisson rate of one).
+        ``numerator`` (one for all, or one each) may be 2^32, which is always true.
         """
         words = np.frombuffer(self._bytes(4 * count), dtype="<u4", count=count)
-        return words.astype(np.uint64) < np.uint64(numerator)
+        return words.astype(np.uint64) < np.asarray(numerator, dtype=np.uint64)
+
+    def below(self, limit: int, count: int) -> NDArray[np.int64]:
+        """Return ``count`` independent uniform numbers in 0..limit - 1; a power of two from 2."""
+        if limit < 2 or limit & (limit - 1):
+            raise ValueError(f"{limit} is not a power of two, so its multiples do not fill a word")
+        return (self.words(count) >> np.uint64(65 - limit.bit_length())).astype(np.int64)
 
     def seeds(self, count: int) -> NDArray[np.int64]:
         """Return ``count`` independent seeds of 63 uniform bits, one for a record's own draws."""

@@ -24,6 +24,13 @@ _LEAST_BLOCK = 1 << 10
 _MOST_PADDING = 1 / 16
 
 
+def public_words(purpose: bytes, seed: bytes, count: int) -> NDArray[np.uint64]:
+    """Expand a public seed (any bytes: run, phase, round) to 64-bit words, the same everywhere."""
+    key = hashlib.sha256(purpose + seed).digest()
+    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+    return np.frombuffer(stream.update(bytes(8 * count)), dtype="<u8")
+
+
 def hadamard(x: NDArray[_T]) -> NDArray[_T]:
     """Return the unnormalised Walsh-Hadamard transform of each row (a power of two long).
 
@@ -74,18 +81,17 @@ class Rotation:
         return self.block * self.blocks
 
     def signs(self, seed: bytes) -> NDArray[np.int64]:
-        """Expand a public seed (any bytes: run, phase, round) to D signs in {-1, +1}."""
-        key = hashlib.sha256(b"dppm rotation signs" + seed).digest()
-        stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
-        bits = np.frombuffer(stream.update(bytes(-(-self.padded // 8))), dtype=np.uint8)
+        """Expand a public seed to D signs in {-1, +1}."""
+        bits = public_words(b"dppm rotation signs", seed, -(-self.padded // 64)).view(np.uint8)
         return 1 - 2 * np.unpackbits(bits, count=self.padded).astype(np.int64)
 
     def rotate(self, total: NDArray[np.int64], seed: bytes) -> NDArray[np.int64]:
-        """Map an integer sum (dimension,) to (D,), larger than orthonormal by sqrt(block)."""
-        z = np.zeros(self.padded, dtype=np.int64)
-        z[: self.dimension] = total
+        """Map integer vectors (..., dimension) to (..., D), longer by sqrt(block), exactly."""
+        z = np.zeros((*total.shape[:-1], self.padded), dtype=np.int64)
+        z[..., : self.dimension] = total
         z *= self.signs(seed)
-        return hadamard(z.reshape(self.block, self.blocks).T).ravel()
+        blocks = z.reshape(*z.shape[:-1], self.block, self.blocks).swapaxes(-1, -2)
+        return hadamard(blocks).reshape(z.shape)
 
     def unrotate(self, z: NDArray[np.float64], seed: bytes) -> NDArray[np.float64]:
         """Apply the inverse (transpose) to an orthonormal estimate, (D,) -> (dimension,)."""

@@ -37,12 +37,15 @@ class RoundCost:
         T.
     total_variation
         eta of Theorem 3 for all these rounds together; it adds (1 + e^epsilon) eta to delta.
+    pure_epsilon
+        What one round costs at delta = 0, or None if it has no pure epsilon.
     """
 
     mu: float
     sampling_rate: float
     rounds: int
     total_variation: float = 0.0
+    pure_epsilon: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.mu, bool) or not (math.isfinite(self.mu) and self.mu > 0):
@@ -56,6 +59,8 @@ class RoundCost:
             raise PlanError(
                 f"total_variation is {self.total_variation}.", "Give a number in [0, 1)."
             )
+        if self.pure_epsilon is not None and not self.pure_epsilon > 0:
+            raise PlanError(f"pure_epsilon is {self.pure_epsilon}.", "Give a number above zero.")
 
 
 def check_delta(delta: float) -> None:
@@ -99,7 +104,14 @@ def epsilon(costs: Sequence[RoundCost], delta: float) -> float:
     """
     check_delta(delta)
     costs = sorted((c for c in costs if c.rounds), key=lambda c: (c.mu, c.sampling_rate, c.rounds))
-    return _epsilon(tuple(costs), delta) if costs else 0.0
+    return min(_epsilon(tuple(costs), delta), pure(costs)) if costs else 0.0
+
+
+def pure(costs: Sequence[RoundCost]) -> float:
+    """Return the epsilon of all rounds together at delta = 0, the sum of theirs, or infinity."""
+    return math.fsum(
+        c.rounds * (math.inf if c.pure_epsilon is None else c.pure_epsilon) for c in costs
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -138,7 +150,7 @@ def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
     if epsilon != 0:
         check_epsilon(epsilon)
     costs = [c for c in costs if c.rounds]
-    if not costs:
+    if pure(costs) <= epsilon:
         return 0.0
     tails = _tails(math.fsum(c.total_variation for c in costs), epsilon)
     return min(1.0, compose(_gathered(costs)).delta(epsilon) + tails)

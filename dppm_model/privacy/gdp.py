@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtri, ndtri_exp
 
-from dppm_model.errors import PlanError
+from dppm_model.errors import PlanError, require_positive, require_whole
 from dppm_model.privacy.tails import Law, binomial, convolve
 
 Array = NDArray[np.float64]
@@ -35,7 +35,7 @@ def site_slope(m: int, theta: float) -> float:
     PlanError
         If m is not a whole number above zero, or theta is not in (0, 1/2).
     """
-    _check_whole("responses", m)
+    require_whole("responses", m)
     _check_theta(theta)
     k = np.arange(0, m + 1, dtype=np.float64)
     log_hi, log_lo = math.log(0.5 + theta), math.log(0.5 - theta)
@@ -84,7 +84,7 @@ def corner(a: int, b: int, theta: float, tau: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def sum_slope(answers: int, theta: float, tau: float, tol: float = 2e-3) -> float:
+def sum_slope(answers: int, theta: float, tau: float, tol: float = 1e-4) -> float:
     """Return s*_tau(M, theta) of Theorems 2 and 3, from above, by branch and bound over corners.
 
     A piece [a, b] of corners j (how many of the other answers are at hi) is bounded by one
@@ -96,7 +96,7 @@ def sum_slope(answers: int, theta: float, tau: float, tol: float = 2e-3) -> floa
     PlanError
         If M is not a whole number above zero, theta or tau not in (0, 1/2), or tau below 1e-290.
     """
-    _check_whole("responses", answers)
+    require_whole("responses", answers)
     _check_theta(theta)
     if not 1e-290 <= tau < 0.5:  # below, the cuts of `corner` would underflow
         raise PlanError(f"phases[].tail is {tau}.", "Give a number from 1e-290 to below 1/2.")
@@ -128,10 +128,10 @@ def probability_sensitivity(
     PlanError
         If an argument is out of its range.
     """
-    _check_positive("clip_norm", clip_norm)
-    _check_positive("range", range_)
+    require_positive("clip_norm", clip_norm)
+    require_positive("range", range_)
     _check_theta(truth_strength)
-    _check_whole("dimension", dimension)
+    require_whole("dimension", dimension)
     moved = min(truth_strength * clip_norm / range_, 2 * truth_strength * math.sqrt(dimension))
     return moved * (1 + 1e-12) + math.sqrt(dimension) * _PROBABILITY_STEP * 1.001
 
@@ -144,7 +144,7 @@ def mu_site(*, responses: int, truth_strength: float, sensitivity: float) -> flo
     PlanError
         If an argument is out of its range.
     """
-    _check_positive("sensitivity", sensitivity)
+    require_positive("sensitivity", sensitivity)
     return site_slope(responses, _widened(truth_strength)) * sensitivity
 
 
@@ -160,9 +160,9 @@ def mu_secure_sum(
     PlanError
         If an argument is out of its range.
     """
-    _check_positive("sensitivity", sensitivity)
-    _check_whole("responses", responses)
-    _check_whole("honest_sites", honest_sites)
+    require_positive("sensitivity", sensitivity)
+    require_whole("responses", responses)
+    require_whole("honest_sites", honest_sites)
     theta = _widened(truth_strength)
     total = responses * sum_slope(responses * honest_sites, theta, tau)
     return min(total, site_slope(responses, theta)) * sensitivity
@@ -177,13 +177,3 @@ def _widened(theta: float) -> float:
 def _check_theta(theta: float) -> None:
     if isinstance(theta, bool) or not 0 < theta < 0.5:
         raise PlanError(f"phases[].truth_strength is {theta}.", "Give a number in (0, 1/2).")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-        raise PlanError(f"phases[].{name} is {value}.", "Give a finite number above zero.")
-
-
-def _check_whole(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PlanError(f"phases[].{name} is {value}.", "Give a whole number above zero.")

@@ -17,11 +17,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dppm_model.errors import LedgerError
+from dppm_model.errors import LedgerError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.privacy.accountant import RoundCost
 
@@ -36,10 +36,14 @@ class Debit:
     plan: str
     phase: str
     round: int
-    mu_secure_sum: float
-    mu_site: float
-    sampling_rate: float
-    total_variation_secure_sum: float
+    secure_sum: RoundCost
+    site: RoundCost
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Debit:
+        """Rebuild an entry from its JSON object."""
+        secure_sum, site = (RoundCost(**raw.pop(view)) for view in ("secure_sum", "site"))
+        return cls(**raw, secure_sum=secure_sum, site=site)
 
 
 def _digest(line: str) -> str:
@@ -78,8 +82,8 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 previous = entry.pop("previous")
-                debits.append(Debit(**entry))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                debits.append(Debit.from_dict(entry))
+            except (ValueError, KeyError, TypeError, AttributeError, PlanError) as error:
                 raise self._edited(number) from error
             if previous != head:
                 raise self._edited(number)
@@ -160,10 +164,7 @@ class Ledger:
 
 def costs_of(debits: tuple[Debit, ...], view: str) -> tuple[RoundCost, ...]:
     """Gather equal rounds, since the accountant composes T equal rounds faster than T rounds."""
-    counts = Counter(
-        (d.mu_site, d.sampling_rate, 0.0)
-        if view == "site"
-        else (d.mu_secure_sum, d.sampling_rate, d.total_variation_secure_sum)
-        for d in debits
+    counts = Counter(d.site if view == "site" else d.secure_sum for d in debits)
+    return tuple(
+        replace(one, rounds=n, total_variation=n * one.total_variation) for one, n in counts.items()
     )
-    return tuple(RoundCost(mu, q, rounds, rounds * tv) for (mu, q, tv), rounds in counts.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -89,6 +90,16 @@ class GradientQuery:
             inputs = self.questions(*chunk)
             total += clipped_sum(self.network, denoising_losses, inputs, grid, self.scale)
         return total
+
+    def clipped_rows(
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield the records' clipped gradients; see `dppm_model.score.query.Query`."""
+        left = len(x)
+        for chunk in fixed_chunks((x, y, seeds), CHUNK):
+            rows = per_record(self.network, denoising_losses, self.questions(*chunk)) * self.scale
+            yield grid.quantise(rows[:left]).to(torch.int64).numpy()
+            left -= len(rows)
 
     def questions(
         self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor

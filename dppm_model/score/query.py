@@ -7,6 +7,7 @@ response, and the ``Learner`` (at the server) turns the noisy estimate into a be
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -48,6 +49,12 @@ class Query(Protocol):
         -------
         (d,) int64.
         """
+        ...
+
+    def clipped_rows(
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield what `clipped_sum` sums, record by record in order: (n_i, d) int64."""
         ...
 
 

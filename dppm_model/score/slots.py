@@ -7,6 +7,7 @@ to the slot of the record's class (or component). Only head and block are ever f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,13 +56,33 @@ class SlotQuery(ABC):
         del seeds  # moments draw nothing
         head = torch.zeros(self.head, dtype=torch.float64)
         body = torch.zeros((self.slots, self.body), dtype=torch.float64)
+        for slot, vectors in self._quantised(x, y, grid):
+            head += vectors[:, : self.head].sum(0)
+            body.index_add_(0, slot, vectors[:, self.head :])
+        return torch.cat([head, body.flatten()]).to(torch.int64).numpy()
+
+    def clipped_rows(
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield the clipped integer vectors with their empty slots; see `Query`."""
+        del seeds
+        left = len(x)
+        for slot, vectors in self._quantised(x, y, grid):
+            n = min(left, len(slot))
+            left -= n
+            rows = torch.zeros((n, self.slots, self.body), dtype=torch.float64)
+            rows[torch.arange(n), slot[:n]] = vectors[:n, self.head :]
+            whole = torch.cat([vectors[:n, : self.head], rows.flatten(1)], dim=1)
+            yield whole.to(torch.int64).numpy()
+
+    def _quantised(
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield slots and integer head and body, chunk by chunk, the last filled up with zeros."""
         size = min(_MOST_RECORDS, max(1, _CHUNK_ELEMENTS // (self.head + self.body)))
         for images, labels in fixed_chunks((x, y), size):
             answers = self.answers(images, labels)
-            vectors = grid.quantise(torch.cat([answers.head, answers.body], dim=1))
-            head += vectors[:, : self.head].sum(0)
-            body.index_add_(0, answers.slot, vectors[:, self.head :])
-        return torch.cat([head, body.flatten()]).to(torch.int64).numpy()
+            yield answers.slot, grid.quantise(torch.cat([answers.head, answers.body], dim=1))
 
     def split(self, estimate: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the head (h,) and the bodies (slots, b) of a decoded sum, float64."""

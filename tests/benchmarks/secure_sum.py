@@ -39,6 +39,7 @@ from flwr.serverapp import ServerApp
 from client.app import create_app
 from client.policy import Policy
 from client.site import Site
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
@@ -82,10 +83,8 @@ def plan_of(sites: int, dimension: int) -> Plan:
     phase = PhasePlan(
         "means",
         "binomial",
+        BinomialResponse(1.0, 0.05, RESPONSES),
         1.0,
-        1.0,
-        0.05,
-        RESPONSES,
         1.0,
         2,
         dimension,

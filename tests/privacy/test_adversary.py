@@ -17,6 +17,7 @@ from dppm_model.run import Run
 from tests.coins import SeededCoins, chi_square
 from tests.conftest import TINY
 from tests.grids import FlakyGrid, play, twin_of
+from tests.plans import with_response
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def less_noise(records: dict[str, ConfigRecord]) -> None:
 
 
 def stronger(plan: Plan):  # type: ignore[no-untyped-def]
-    return replace(plan.phases[0], truth_strength=0.4)
+    return with_response(plan.phases[0], truth_strength=0.4)
 
 
 def a_lower_threshold(records: dict[str, ConfigRecord]) -> None:

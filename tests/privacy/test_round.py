@@ -13,18 +13,17 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom, norm
+from scipy.stats import binom
 
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
+from tests.plans import claimed, convolve, hockey_stick, with_response
 
-EPSILONS = np.linspace(0, 6, 40)
 PHASE = PhasePlan(
     name="toy",
     mechanism="binomial",
+    response=BinomialResponse(range_=0.6, truth_strength=0.2, responses=2),
     clip_norm=1.0,
-    range_=0.6,
-    truth_strength=0.2,
-    responses=2,
     sampling_rate=0.5,
     rounds=1,
     dimension=2,
@@ -37,7 +36,7 @@ PHASE = PhasePlan(
 
 def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
     """Law of one site's report, as an array over (t_1, ..., t_D), sample set averaged out."""
-    m, d = phase.responses, phase.rotation.padded
+    m, d = phase.response.responses, phase.rotation.padded
     law = np.zeros((m + 1,) * d)
     for mask in product([0, 1], repeat=len(vectors)):
         weight = q ** sum(mask) * (1 - q) ** (len(mask) - sum(mask))
@@ -54,33 +53,6 @@ def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
     return law
 
 
-def convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Law of the sum of two independent reports."""
-    out = np.zeros(tuple(x + y - 1 for x, y in zip(a.shape, b.shape, strict=True)))
-    for index in np.ndindex(a.shape):
-        out[tuple(slice(i, i + s) for i, s in zip(index, b.shape, strict=True))] += a[index] * b
-    return out
-
-
-def hockey_stick(p: np.ndarray, r: np.ndarray) -> np.ndarray:
-    return np.array([np.maximum(p - np.exp(e) * r, 0).sum() for e in EPSILONS])
-
-
-def claimed(mu: float, q: float) -> np.ndarray:
-    """Both directions of N(0,1) against (1-q) N(0,1) + q N(mu,1), in closed form."""
-    out = []
-    for e in EPSILONS:
-        t = (np.log((np.exp(e) - 1 + q) / q) + mu**2 / 2) / mu
-        mixture = lambda x: (1 - q) * norm.cdf(x) + q * norm.cdf(x - mu)  # noqa: E731
-        remove = (1 - mixture(t)) - np.exp(e) * norm.sf(t)
-        add = 0.0
-        if np.exp(-e) > 1 - q:
-            t = (np.log((np.exp(-e) - 1 + q) / q) + mu**2 / 2) / mu
-            add = norm.cdf(t) - np.exp(e) * mixture(t)
-        out.append((remove, add))
-    return np.array(out).max(1)
-
-
 def worst_excess(phase: PhasePlan, executed: PhasePlan, view: str, seed: int) -> float:
     """Largest amount by which the executed mechanism passes the curve claimed for ``phase``."""
     rng = np.random.default_rng(seed)
@@ -90,11 +62,11 @@ def worst_excess(phase: PhasePlan, executed: PhasePlan, view: str, seed: int) ->
         own[-1] = [1.0, 1.0]  # after rotation on one coordinate: the extreme direction
     q = phase.sampling_rate
     with_record, without = report_law(own, executed, q), report_law(own[:-1], executed, q)
-    mu = phase.mu_site
+    mu = phase.cost("site", 1).mu
     if view == "secure_sum":
         other = report_law(others, executed, q)
         with_record, without = convolve(with_record, other), convolve(without, other)
-        mu = phase.mu_secure_sum
+        mu = phase.cost("secure_sum", 1).mu
     curve = claimed(mu, q)
     return float(
         max(
@@ -113,9 +85,11 @@ def test_no_tiny_federation_passes_the_claim(view: str, q: float) -> None:
 
 def edge_excess(phase: PhasePlan, executed: PhasePlan) -> float:
     """Excess where the claim is tightest: one coordinate, the record moves p up to 1/2 + theta."""
-    own = np.full((3 if executed.range_ < 1 else 4, 1), 0.25)  # up to the edge of the range
+    own = np.full(
+        (3 if executed.response.range_ < 1 else 4, 1), 0.25
+    )  # up to the edge of the range
     with_record, without = report_law(own, executed, 1.0), report_law(own[:-1], executed, 1.0)
-    curve = claimed(phase.mu_site, 1.0)
+    curve = claimed(phase.cost("site", 1).mu, 1.0)
     return float((hockey_stick(with_record, without) - curve).max())
 
 
@@ -131,12 +105,15 @@ def edge_excess(phase: PhasePlan, executed: PhasePlan) -> float:
     ids=["none", "truth told more often", "range too small", "one answer more", "clipped too late"],
 )
 def test_broken_twins_pass_the_claim(fault: dict) -> None:
-    phase = replace(PHASE, clip_norm=0.25, range_=1.0, dimension=1, sampling_rate=1.0)
-    executed = replace(phase, **fault)
+    phase = replace(PHASE, clip_norm=0.25, dimension=1, sampling_rate=1.0)
+    phase = with_response(phase, range_=1.0)
+    executed = replace(phase, **fault) if "clip_norm" in fault else with_response(phase, **fault)
     if "clip_norm" in fault:  # a record longer than C, clipped at the wrong place
         own = np.array([[0.25], [0.25], [0.2], [0.9]])
         with_record, without = report_law(own, executed, 1.0), report_law(own[:-1], executed, 1.0)
-        assert (hockey_stick(with_record, without) - claimed(phase.mu_site, 1.0)).max() > 1e-4
+        assert (
+            hockey_stick(with_record, without) - claimed(phase.cost("site", 1).mu, 1.0)
+        ).max() > 1e-4
     elif fault:
         assert edge_excess(phase, executed) > 1e-4
     else:

@@ -22,6 +22,7 @@ from dppm_model.errors import (
     WrongReport,
     WrongSum,
 )
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.securesum import masks, member, shamir
 from dppm_model.securesum.group import Group, honest_reports
@@ -410,7 +411,19 @@ def test_the_twin_without_check_numbers_opens_garbage(
 def test_the_ring_holds_every_sum_of_the_plan() -> None:
     """All sites answer yes to everything: the largest sum must not wrap."""
     for sites, m in ((3, 5), (10, 6553), (7, 1), (100, 655)):
-        phase = PhasePlan("means", "binomial", 1, 1, 0.1, m, 1.0, 1, 1024, sites, 1, 10, 1e-20)
+        phase = PhasePlan(
+            "means",
+            "binomial",
+            BinomialResponse(1.0, 0.1, m),
+            1.0,
+            1.0,
+            1,
+            1024,
+            sites,
+            1,
+            10,
+            1e-20,
+        )
         assert sites * m < 1 << phase.bits <= 2 * sites * m
         ring = Sum(0, phase.bits, 4).ring
         assert int(ring.reduce(np.full(8, sites * m, ring.dtype))[0]) == sites * m

@@ -23,12 +23,13 @@ from dppm_model.errors import (
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
-from dppm_model.round import _clipped_sum as round_sum
+from dppm_model.round import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 from dppm_model.securesum.group import write_peers
 from tests.coins import SeededCoins
 from tests.conftest import TINY
+from tests.plans import with_response
 from tests.sums import identities
 
 
@@ -77,7 +78,7 @@ def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
     tallies = make_site(tmp_path, tiny)._answer(replace(plan, phases=phases), 0, 0, model)
     assert tallies.shape == (plan.phases[0].rotation.padded,)
-    assert tallies.max() <= plan.phases[0].responses
+    assert tallies.max() <= plan.phases[0].response.most
 
 
 def test_a_debit_is_on_disk_before_data_are_read(
@@ -125,7 +126,7 @@ def test_a_plan_cannot_change_in_mid_run(
 ) -> None:
     site = make_site(tmp_path, tiny)
     site._answer(plan, 0, 0, model)
-    phases = (replace(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
+    phases = (with_response(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
     for ask in (
         lambda changed: site.join(changed),
         lambda changed: site.prepare(changed, 1, {}),
@@ -266,9 +267,13 @@ def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
     grid, seeds = plan.phases[0].grid, torch.arange(5)
     expected = query.clipped_sum(x[rest], y[rest], grid, seeds[rest])
     monkeypatch.setattr(type(query), "answers", fails)
-    np.testing.assert_array_equal(round_sum(query, x, y, grid, seeds), expected)
+
+    def ask(part: slice) -> np.ndarray:
+        return query.clipped_sum(x[part], y[part], grid, seeds[part])
+
+    np.testing.assert_array_equal(sum(answers(ask, 5)), expected)
     with pytest.raises(IndexError):  # the twin
-        query.clipped_sum(x, y, grid, seeds)
+        ask(slice(0, 5))
 
 
 def test_a_plan_for_other_sites_than_the_pinned_is_refused(

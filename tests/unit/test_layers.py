@@ -20,7 +20,7 @@ FLOORS = [
     {"score"},
     {"phase", "plan"},
     {"requests", "round", "budget"},
-    {"planner"},
+    {"planner", "planner_directions"},
     {"run", "config"},
 ]
 

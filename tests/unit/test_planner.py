@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dppm_model.errors import ConfigError, PlanError
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.planner import (
     MOST_LOSS,
     clamp_deviation,
@@ -40,7 +41,7 @@ def test_the_target_is_met_from_below_at_little_loss(target: float, view: str) -
     assert found["secure_sum"] <= found["site"]
     for phase in plan.phases:
         assert loss_of(phase, view) <= MOST_LOSS  # type: ignore[arg-type]
-        assert phase.range_ > 4 * clamp_deviation(
+        assert phase.response.range_ > 4 * clamp_deviation(
             next(p for p in (SUMS, STEPS) if p.name == phase.name), privacy
         )
 
@@ -49,8 +50,8 @@ def test_one_bit_less_would_lose_more() -> None:
     plan = make_plan(PRIVACY, [STEPS], run="x")
     phase = plan.phases[0]
     fewer = ((1 << (phase.bits - 1)) - 1) // 5
-    theta = phase.truth_strength * (phase.responses / fewer) ** 0.5
-    weaker = replace(phase, responses=fewer, truth_strength=theta)
+    theta = phase.response.truth_strength * (phase.response.responses / fewer) ** 0.5
+    weaker = replace(phase, response=BinomialResponse(phase.response.range_, theta, fewer))
     assert loss_of(weaker, "secure_sum") > MOST_LOSS
 
 
@@ -58,7 +59,7 @@ def test_fewer_honest_sites_cost_noise() -> None:
     all_honest = make_plan(PRIVACY, [SUMS], run="x").phases[0]
     half = make_plan(replace(PRIVACY, min_survivors=3), [SUMS], run="x").phases[0]
     assert half.noise_std(5) > 1.2 * all_honest.noise_std(5)
-    assert half.mu_secure_sum <= all_honest.mu_secure_sum * 1.001
+    assert half.cost("secure_sum", 1).mu <= all_honest.cost("secure_sum", 1).mu * 1.001
 
 
 @pytest.mark.parametrize(("rate", "rounds"), [(1.0, 4), (0.5, 10), (0.03, 450), (0.01, 1000)])

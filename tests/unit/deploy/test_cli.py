@@ -108,7 +108,9 @@ def test_the_ledger_is_shown_and_verified(
 ) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for r in range(3):
-        ledger.debit(Debit("run", "plan", "means", r, 0.5, 2.0, 1.0, 0.0))
+        ledger.debit(
+            Debit("run", "plan", "means", r, RoundCost(0.5, 1.0, 1), RoundCost(2.0, 1.0, 1))
+        )
     assert run("ledger", "show", str(tmp_path), "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["debits"] == 3 and shown["phases"][0]["rounds"] == 3

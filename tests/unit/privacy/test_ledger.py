@@ -10,7 +10,8 @@ from dppm_model.errors import LedgerError
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
 
-DEBIT = Debit("run", "plan", "score", 0, 0.5, 2.0, 0.1, 1e-20)
+SITE = RoundCost(2.0, 0.1, 1)
+DEBIT = Debit("run", "plan", "score", 0, RoundCost(0.5, 0.1, 1, 1e-20), SITE)
 
 
 def _fill(path: Path, rounds: int = 4) -> Ledger:
@@ -37,7 +38,7 @@ def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -
 def test_an_edited_line_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     _fill(path)
-    path.write_text(path.read_text().replace('"mu_site": 2.0', '"mu_site": 0.1', 1))
+    path.write_text(path.read_text().replace('"mu": 2.0', '"mu": 0.1', 1))
     with pytest.raises(LedgerError, match="line 2"):
         _ = Ledger(path).debits
 
@@ -68,7 +69,7 @@ def test_cut_off_lines_and_a_replaced_file_are_noticed(tmp_path: Path, fault: st
     else:  # a valid chain of the same length with cheaper rounds
         other = Ledger(tmp_path / "other.jsonl")
         for r in range(4):
-            other.debit(replace(DEBIT, round=r, mu_site=0.1))
+            other.debit(replace(DEBIT, round=r, site=replace(SITE, mu=0.1)))
         path.write_text(other.path.read_text())
     with pytest.raises(LedgerError, match="cut off, or the file was replaced"):
         _ = Ledger(path).debits

@@ -1,0 +1,137 @@
+"""Randomized response over directions: the mechanism of the paper, made sound.
+
+DPPM (Liu, Ge et al., arXiv 2305.10662) lets randomized response pick a projection direction; its
+ancestor picks among neighbours that are private themselves. Here the alphabet is public: K signed
+rows of the round's random rotation. Each sampled record names the direction nearest to its clipped
+vector, tells that name with probability theta, and else one of the K uniformly: k-ary randomized
+response (Warner 1965; Kairouz et al. 2014) with e^eps0 = 1 + K theta/(1 - theta). A site has a
+public number of slots; those without a sampled record name uniformly too. The report counts names.
+
+So a record moves nothing but the law of its own slot, from uniform to at most a share theta of one
+name: privacy rests neither on clipping nor on arithmetic, and whether anybody was sampled does not
+show. `dppm_model.privacy.directions` says what it costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, log_ndtr
+
+from dppm_model.errors import PlanError, require_positive, require_whole
+from dppm_model.mechanism.binomial import PROBABILITY_BITS
+from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.rotation import Rotation, public_words
+
+
+def alignment(rows: int, dimension: int) -> float:
+    """Return kappa, the mean of max_r |u_r| over ``rows`` coordinates of a unit vector u.
+
+    u is uniform on the sphere of R^dimension: max of normals over their independent norm.
+    """
+    x = np.linspace(1e-9, 12.0, 4801)
+    below = np.exp(rows * np.log1p(-2 * np.exp(log_ndtr(-x))))  # P[|normal| < x]^rows
+    norm = np.sqrt(2) * np.exp(gammaln((dimension + 1) / 2) - gammaln(dimension / 2))
+    return float(np.trapezoid(1 - below, x) / norm)
+
+
+@dataclass(frozen=True)
+class DirectionsResponse:
+    """The public parameters of one round's names; see the module for the symbols.
+
+    Attributes
+    ----------
+    directions
+        K, a power of two from 2 to 2 D: K/2 rows of the rotation, with both signs.
+    truth_strength
+        theta in (0, 1), the probability that a record of norm C tells its direction.
+    slots
+        S, answers of a site in a round, whatever it holds; at least its number of records.
+    """
+
+    directions: int
+    truth_strength: float
+    slots: int
+
+    def __post_init__(self) -> None:
+        require_whole("directions", self.directions)
+        require_positive("truth_strength", self.truth_strength)
+        require_whole("slots", self.slots)
+        if self.directions < 2 or self.directions & (self.directions - 1):
+            raise PlanError(
+                f"phases[].directions is {self.directions}.", "Give a power of two, at least 2."
+            )
+        if self.truth_strength >= 1:
+            raise PlanError(f"phases[].truth_strength is {self.truth_strength}.", "Stay below 1.")
+
+    def cells(self, rotation: Rotation) -> int:
+        """Return K, the length of a report."""
+        del rotation
+        return self.directions
+
+    @property
+    def most(self) -> int:
+        """The largest count that a report can hold, S."""
+        return self.slots
+
+    def rows(self, rotation: Rotation, seed: bytes) -> NDArray[np.intp]:
+        """Return the round's K/2 coordinates of the rotated space, a public random choice."""
+        keys = public_words(b"dppm directions", seed, rotation.padded)
+        return np.argsort(keys, kind="stable")[: self.directions // 2]
+
+    def names(self, z: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Name the direction nearest to each rotated vector (n, D): 2 row, or 2 row + 1 for minus.
+
+        Any function of the record and the public seed would do: privacy does not depend on it.
+        """
+        inner = z[:, rows]
+        best = np.abs(inner).argmax(axis=1)
+        negative = np.take_along_axis(inner, best[:, None], axis=1)[:, 0] < 0
+        found: NDArray[np.int64] = 2 * best + negative
+        return found
+
+    def encode(
+        self,
+        names: NDArray[np.int64],
+        lengths: NDArray[np.float64],
+        coins: Coins,
+    ) -> NDArray[np.int64]:
+        """Return how often each direction was named, (K,), S in all.
+
+        Parameters
+        ----------
+        names
+            (n,) of the sampled records, n <= S.
+        lengths
+            (n,) norms over C, at most 1: a short vector is told less often, so that the expected
+            report is linear in it. That mixes its law with the uniform one, which reveals less.
+        """
+        answers = coins.below(self.directions, self.slots)
+        limit = self.truth_strength * 2.0**PROBABILITY_BITS
+        numerators = np.floor(np.clip(lengths, 0.0, 1.0) * limit).astype(np.uint64)
+        truthful = np.flatnonzero(coins.bernoulli(numerators, len(names)))
+        answers[truthful] = names[truthful]
+        return np.bincount(answers, minlength=self.directions)
+
+    def decode(
+        self, total: NDArray[np.int64], clip_norm: float, rotation: Rotation, seed: bytes
+    ) -> NDArray[np.float64]:
+        """Estimate the rotated sum of the sampled records' clipped vectors, (D,).
+
+        C/(kappa theta) (T_plus - T_minus) on the named rows, nothing on the others. Over the random
+        rotation it is unbiased for vectors that spread evenly.
+        """
+        difference = (total[0::2] - total[1::2]).astype(np.float64)
+        z = np.zeros(rotation.padded)
+        z[self.rows(rotation, seed)] = difference * self._scale(clip_norm, rotation)
+        return z
+
+    def variance(self, sites: int, clip_norm: float, rotation: Rotation) -> float:
+        """Return the noise variance of a decoded coordinate, mean over all D: M scale^2/D."""
+        return float(sites * self.slots * self._scale(clip_norm, rotation) ** 2 / rotation.padded)
+
+    def _scale(self, clip_norm: float, rotation: Rotation) -> float:
+        kappa = alignment(self.directions // 2, rotation.padded)
+        return clip_norm / (kappa * self.truth_strength)

@@ -1,0 +1,79 @@
+"""The plan of a phase whose records name directions: how many directions, and how much truth."""
+
+from __future__ import annotations
+
+import math
+
+from dppm_model.errors import ConfigError
+from dppm_model.mechanism.directions import DirectionsResponse, alignment
+from dppm_model.mechanism.rotation import Rotation
+from dppm_model.phase import PhasePlan
+from dppm_model.privacy.directions import mu_directions
+from dppm_model.requests import PhaseRequest, PrivacyRequest
+
+_MOST_TRUTH = 0.999
+_LEAST_TRUTH = 1e-7  # below, a record's answer is lost in the rounding of its probability
+
+
+def choose_directions(
+    request: PhaseRequest, privacy: PrivacyRequest, mu: float, tau: float
+) -> PhasePlan:
+    """Choose K and theta so that a round costs at most ``mu``, sampling included.
+
+    Raises
+    ------
+    ConfigError
+        If ``mechanism.directions`` is more than two a dimension, or mu so small that nothing could
+        be told.
+    """
+    rotation = Rotation.of(request.dimension)
+    slots = privacy.mechanism.slots or -(-privacy.records // privacy.sites)
+    seen = slots * (privacy.honest_sites if privacy.view == "secure_sum" else 1)
+    most = (2 * rotation.padded).bit_length() - 1
+
+    def truth(directions: int) -> float:
+        """Find theta, by the central limit first: mu is about q theta sqrt((K - 1)/M)."""
+        rate = request.sampling_rate
+        theta = min(mu * math.sqrt(seen / (directions - 1)) / rate, _MOST_TRUTH)
+        for _ in range(30):
+            now = mu_directions(rate * theta, directions, seen, tau)
+            if now <= mu and (now >= 0.999 * mu or theta == _MOST_TRUTH):
+                break
+            theta = min(theta * (mu / now) * (1 - 1e-4), _MOST_TRUTH)
+        if theta < _LEAST_TRUTH or mu_directions(rate * theta, directions, seen, tau) > mu:
+            raise ConfigError(
+                f"phase {request.name} could tell the truth with probability {theta:.1g} only.",
+                "Raise privacy.epsilon or the phase's share, or lower its rounds.",
+            )
+        return theta
+
+    def error(directions: int) -> float:
+        """Expected energy of noise and of naming one direction only, over C^2."""
+        theta = min(mu * math.sqrt(seen / (directions - 1)) / request.sampling_rate, _MOST_TRUTH)
+        batch = request.sampling_rate * privacy.records
+        noise = slots * privacy.sites / theta**2
+        naming = batch / theta + (request.coherence * batch) ** 2
+        return (noise + naming) / alignment(directions // 2, rotation.padded) ** 2
+
+    directions = privacy.mechanism.directions
+    if directions is None:
+        directions = min((1 << b for b in range(1, most + 1)), key=error)
+    elif directions > 2 * rotation.padded:
+        raise ConfigError(
+            f"mechanism.directions is {directions}, phase {request.name} has "
+            f"{rotation.padded} dimensions.",
+            "Give at most two a dimension, or null.",
+        )
+    return PhasePlan(
+        name=request.name,
+        mechanism="directions",
+        response=DirectionsResponse(directions, truth(directions), slots),
+        clip_norm=request.clip_norm,
+        sampling_rate=request.sampling_rate,
+        rounds=request.rounds,
+        dimension=request.dimension,
+        sites=privacy.sites,
+        honest_sites=privacy.honest_sites,
+        records=privacy.records,
+        tail=tau,
+    )

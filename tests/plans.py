@@ -1,0 +1,92 @@
+"""Changes to plans, and the laws of whole rounds by exact enumeration."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom, norm
+
+from dppm_model.mechanism.coins import Coins
+from dppm_model.phase import PhasePlan
+
+EPSILONS = np.linspace(0, 6, 40)
+
+
+def with_response(phase: PhasePlan, **changes: Any) -> PhasePlan:
+    """Change a phase's randomized response."""
+    return replace(phase, response=replace(phase.response, **changes))
+
+
+def convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Law of the sum of two independent reports."""
+    out = np.zeros(tuple(x + y - 1 for x, y in zip(a.shape, b.shape, strict=True)))
+    for index in np.ndindex(a.shape):
+        out[tuple(slice(i, i + s) for i, s in zip(index, b.shape, strict=True))] += a[index] * b
+    return out
+
+
+def hockey_stick(p: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Exact delta at each of `EPSILONS` between two laws, in one direction."""
+    return np.array([np.maximum(p - np.exp(e) * r, 0).sum() for e in EPSILONS])
+
+
+def claimed(mu: float, q: float) -> np.ndarray:
+    """Both directions of N(0,1) against (1-q) N(0,1) + q N(mu,1), in closed form."""
+    out = []
+    for e in EPSILONS:
+        t = (np.log((np.exp(e) - 1 + q) / q) + mu**2 / 2) / mu
+        mixture = lambda x: (1 - q) * norm.cdf(x) + q * norm.cdf(x - mu)  # noqa: E731
+        remove = (1 - mixture(t)) - np.exp(e) * norm.sf(t)
+        add = 0.0
+        if np.exp(-e) > 1 - q:
+            t = (np.log((np.exp(-e) - 1 + q) / q) + mu**2 / 2) / mu
+            add = norm.cdf(t) - np.exp(e) * mixture(t)
+        out.append((remove, add))
+    return np.array(out).max(1)
+
+
+class EveryCoin(Coins):
+    """Walks through all outcomes of all draws of a run, one run after the other, with weights.
+
+    Draws are those of `Coins`; that their bits have these probabilities is what
+    `tests/unit/mechanism/test_coins.py` and `test_binomial.py` show.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tape: list[list[Any]] = []  # chosen option, probabilities
+        self._at = 0
+
+    def runs(self, play: Callable[[], np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield (probability, outcome) of every run."""
+        while True:
+            self._at = 0
+            outcome = play()
+            yield float(np.prod([p[i] for i, p in self._tape])), outcome
+            while self._tape and self._tape[-1][0] + 1 == len(self._tape[-1][1]):
+                self._tape.pop()
+            if not self._tape:
+                return
+            self._tape[-1][0] += 1
+
+    def _pick(self, probabilities: Any) -> int:
+        if self._at == len(self._tape):
+            self._tape.append([0, probabilities])
+        self._at += 1
+        return int(self._tape[self._at - 1][0])
+
+    def bernoulli(self, numerator: Any, count: int) -> np.ndarray:
+        each = np.broadcast_to(np.asarray(numerator, dtype=np.float64), count) / 2.0**32
+        return np.array([p == 1 or (p > 0 and self._pick([1 - p, p]) == 1) for p in each], bool)
+
+    def below(self, limit: int, count: int) -> np.ndarray:
+        return np.array([self._pick([1 / limit] * limit) for _ in range(count)], dtype=np.int64)
+
+    def seeds(self, count: int) -> np.ndarray:
+        return np.zeros(count, dtype=np.int64)
+
+    def half(self, n: np.ndarray, _: Coins) -> np.ndarray:
+        """Stands for `dppm_model.mechanism.half.half`."""
+        laws = [binom.pmf(range(k + 1), k, 0.5) for k in n]
+        return np.array([self._pick(law) if len(law) > 1 else 0 for law in laws], dtype=np.int64)
