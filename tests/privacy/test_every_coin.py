@@ -124,17 +124,17 @@ def test_no_report_passes_the_claim(
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [{"truth_strength": 0.45}, {"responses": 4}, {"directions": 0.9}, {"slots": 2}],
-    ids=["binomial truth", "binomial answers", "directions truth", "fewer slots"],
+    ("phase", "executed"),
+    [
+        (PHASE, with_response(PHASE, truth_strength=0.45)),
+        (DIRECTIONS, with_response(DIRECTIONS, truth_strength=0.9)),
+        (with_response(DIRECTIONS, slots=60), DIRECTIONS),
+    ],
+    ids=["truth of a yes or no", "truth of a name", "blankets that are not there"],
 )
-def test_twins_are_caught(fault: dict, few_bits: EveryCoin, tmp_path: Path) -> None:
-    if "directions" in fault:
-        phase, executed = DIRECTIONS, with_response(DIRECTIONS, truth_strength=0.9)
-    elif "slots" in fault:  # accounted with blankets that are not there
-        phase, executed = with_response(DIRECTIONS, slots=60), DIRECTIONS
-    else:
-        phase, executed = PHASE, with_response(PHASE, **fault)
+def test_twins_are_caught(
+    phase: PhasePlan, executed: PhasePlan, few_bits: EveryCoin, tmp_path: Path
+) -> None:
     phase, executed = (replace(p, sampling_rate=1.0) for p in (phase, executed))
     found = [excess(phase, executed, few_bits, tmp_path, seed)["site"] for seed in range(6)]
     assert max(found) > 1e-4
@@ -162,13 +162,7 @@ def test_the_cost_of_directions_covers_any_other_slots(
         rest = (1 - shares) * uniform + shares * np.eye(directions)[names]
         for own in (told, uniform):
             law: dict[tuple[int, ...], float] = {(0,) * directions: 1.0}
-            for slot in (
-                own,
-                *(
-                    (1 - s) * uniform + s * np.eye(directions)[k]
-                    for s, k in zip(shares, names, strict=True)
-                ),
-            ):
+            for slot in (own, *rest):
                 grown: dict[tuple[int, ...], float] = {}
                 for counts, weight in law.items():
                     for k in range(directions):
