@@ -22,6 +22,7 @@ from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivi
 
 View = Literal["secure_sum", "site"]
 GRID_STEPS = 1 << 24
+_SITE_TAIL = 1e-60  # the site view's epsilon may be large, and a tail costs e^epsilon of it
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -163,17 +164,17 @@ class PhasePlan:
         }
 
     def _directions_costs(self, response: DirectionsResponse) -> dict[View, RoundCost]:
-        """The blanket of all slots seen; who is sampled is part of the randomized response."""
+        """The blanket of all slots seen; who is sampled is part of what is randomized."""
         truth = self.sampling_rate * response.truth_strength
         pure = pure_epsilon(truth, response.directions)
 
-        def seen(slots: int) -> RoundCost:
-            mu = mu_directions(truth, response.directions, slots, self.tail)
-            return RoundCost(mu, 1.0, 1, self.tail, pure)
+        def seen(slots: int, tau: float) -> RoundCost:
+            mu = mu_directions(truth, response.directions, slots, tau)
+            return RoundCost(mu, 1.0, 1, 3 * tau, pure)
 
         return {
-            "site": seen(response.slots),
-            "secure_sum": seen(response.slots * self.honest_sites),
+            "site": seen(response.slots, min(self.tail, _SITE_TAIL)),
+            "secure_sum": seen(response.slots * self.honest_sites, self.tail),
         }
 
     def check_records(self, records: int) -> None:

@@ -163,13 +163,14 @@ def make_plan(
     most_rounds = [p.rounds for p in phases]
     if privacy.calibrate == "rounds":
         most_rounds[longest] = _MOST_ROUNDS
-    answers = sum(
-        Rotation.of(p.dimension).padded * rounds
+    names_directions = privacy.mechanism.name == "directions"
+    answers = sum(  # 2 tau a coordinate and round; 3 tau a round where directions are named
+        1.5 * rounds if names_directions else Rotation.of(p.dimension).padded * rounds
         for p, rounds in zip(phases, most_rounds, strict=True)
     )
     tau = choose_tau(epsilon=privacy.epsilon, delta=privacy.delta, coordinates_times_rounds=answers)
     # Ideal phases pay for the tails too, so that the certified plan cannot pass the target.
-    if privacy.mechanism.name == "directions":
+    if names_directions:
         ideal = [replace(p, sampling_rate=1.0) for p in phases]  # sampling is in the names' cost
         mus = _calibrate(privacy, ideal, longest, 2 * answers * tau)[1]
         choose = choose_directions

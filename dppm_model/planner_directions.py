@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.directions import DirectionsResponse, alignment
 from dppm_model.mechanism.rotation import Rotation
-from dppm_model.phase import PhasePlan
-from dppm_model.privacy.directions import mu_directions
+from dppm_model.phase import PhasePlan, View
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 
 _MOST_TRUTH = 0.999
@@ -31,21 +31,20 @@ def choose_directions(
     seen = slots * (privacy.honest_sites if privacy.view == "secure_sum" else 1)
     most = (2 * rotation.padded).bit_length() - 1
 
-    def truth(directions: int) -> float:
-        """Find theta, by the central limit first: mu is about q theta sqrt((K - 1)/M)."""
-        rate = request.sampling_rate
-        theta = min(mu * math.sqrt(seen / (directions - 1)) / rate, _MOST_TRUTH)
-        for _ in range(30):
-            now = mu_directions(rate * theta, directions, seen, tau)
-            if now <= mu and (now >= 0.999 * mu or theta == _MOST_TRUTH):
-                break
-            theta = min(theta * (mu / now) * (1 - 1e-4), _MOST_TRUTH)
-        if theta < _LEAST_TRUTH or mu_directions(rate * theta, directions, seen, tau) > mu:
-            raise ConfigError(
-                f"phase {request.name} could tell the truth with probability {theta:.1g} only.",
-                "Raise privacy.epsilon or the phase's share, or lower its rounds.",
-            )
-        return theta
+    def phase(directions: int, theta: float) -> PhasePlan:
+        return PhasePlan(
+            name=request.name,
+            mechanism="directions",
+            response=DirectionsResponse(directions, theta, slots),
+            clip_norm=request.clip_norm,
+            sampling_rate=request.sampling_rate,
+            rounds=request.rounds,
+            dimension=request.dimension,
+            sites=privacy.sites,
+            honest_sites=privacy.honest_sites,
+            records=privacy.records,
+            tail=tau,
+        )
 
     def error(directions: int) -> float:
         """Expected energy of noise and of naming one direction only, over C^2."""
@@ -64,16 +63,20 @@ def choose_directions(
             f"{rotation.padded} dimensions.",
             "Give at most two a dimension, or null.",
         )
-    return PhasePlan(
-        name=request.name,
-        mechanism="directions",
-        response=DirectionsResponse(directions, truth(directions), slots),
-        clip_norm=request.clip_norm,
-        sampling_rate=request.sampling_rate,
-        rounds=request.rounds,
-        dimension=request.dimension,
-        sites=privacy.sites,
-        honest_sites=privacy.honest_sites,
-        records=privacy.records,
-        tail=tau,
-    )
+    return _most_truthful(lambda theta: phase(directions, theta), privacy.view, mu)
+
+
+def _most_truthful(phase: Callable[[float], PhasePlan], view: View, mu: float) -> PhasePlan:
+    """Find the largest theta that costs at most ``mu``, to a thousandth, by bisection."""
+    low, high = _LEAST_TRUTH, _MOST_TRUTH
+    if phase(low).cost(view, 1).mu > mu:
+        raise ConfigError(
+            f"phase {phase(low).name} could tell the truth with probability {low:g} at most.",
+            "Raise privacy.epsilon or the phase's share, or lower its rounds.",
+        )
+    if phase(high).cost(view, 1).mu <= mu:
+        return phase(high)
+    while high > low * 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if phase(middle).cost(view, 1).mu <= mu else (low, middle)
+    return phase(low)

@@ -168,7 +168,7 @@ def rdp_epsilon(costs: Sequence[RoundCost], delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def choose_tau(*, epsilon: float, delta: float, coordinates_times_rounds: int) -> float:
+def choose_tau(*, epsilon: float, delta: float, coordinates_times_rounds: float) -> float:
     """Return the largest power of ten with (1 + e^epsilon) 2 D T tau <= delta/1000.
 
     At most 1e-10, since larger ones gain nothing.

@@ -6,7 +6,7 @@ whatever it holds: at least b of the M - 1 others in the sum are, but for a prob
 all that is not uniform away. What is left is a histogram of b + 1 uniform names, one of which is
 replaced with probability t (the blanket of Balle et al. 2019). Only the count h of the record's
 name tells anything, with likelihood ratio 1 - t + t K h/(b + 1), which grows with h. So the best
-tests are thresholds, and mu is their largest slope (step 2 of the proof in PRIVACY.md).
+tests are thresholds, and mu is the largest shift of their quantiles (PRIVACY.md, directions).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import gammaln, log1p, ndtri_exp
+from scipy.special import ndtri
 from scipy.stats import binom
 
 from dppm_model.errors import PlanError
+from dppm_model.privacy.gdp import Array, concave
+from dppm_model.privacy.tails import binomial
 
-Array = NDArray[np.float64]
+_NO_TAIL = 1e-270  # as good as none, and its products are above the least float
 
 
 def pure_epsilon(truth: float, directions: int) -> float:
@@ -32,12 +33,11 @@ def pure_epsilon(truth: float, directions: int) -> float:
 
 @lru_cache(maxsize=4096)
 def mu_directions(truth: float, directions: int, answers: int, tau: float) -> float:
-    """Return mu of one round, from above, at a cost of tau in total variation.
+    """Return mu of one round, from above, at a cost of 3 tau in total variation.
 
-    For k = 1..b + 1 the threshold {h >= k} has size g = P[Bin(b+1, 1/K) >= k] and power g + d,
-    d = t (1 - 1/K) P[Bin(b, 1/K) = k - 1] exactly. Since I = phi(Phi^-1) is concave,
-    Phi^-1(g + d) - Phi^-1(g), the integral of 1/I from g to g + d, is at most d over the smaller of
-    I at both ends. Where d is not small against g, the difference itself is used.
+    The threshold {h >= k}, k = 1..b + 1, has size g = P[Bin(b+1, 1/K) >= k] and power g + d,
+    d = t (1 - 1/K) P[Bin(b, 1/K) = k - 1] exactly. Its quantile shifts by the integral of
+    1/I_tau from g to g + d, at most d over the smaller I_tau of both ends, since I_tau is concave.
 
     Parameters
     ----------
@@ -54,31 +54,39 @@ def mu_directions(truth: float, directions: int, answers: int, tau: float) -> fl
         If an argument is out of its range.
     """
     _check(truth, directions, answers)
-    blanket = 0
+    b = 0
     if answers > 1:  # one less than the quantile, for its float error
-        blanket = max(0, int(binom.ppf(tau * (1 - 1e-6), answers - 1, 1 - truth)) - 1)
-    b, share = blanket, 1 / directions
-    h = np.arange(b + 2, dtype=np.float64)
-    choose = gammaln(b + 2.0) - gammaln(h + 1) - gammaln(b + 2.0 - h)
-    log_pmf = choose + h * math.log(share) + (b + 1 - h) * log1p(-share)
-    at_least = np.logaddexp.accumulate(log_pmf[::-1])[::-1][1:]  # log P[h >= k], k = 1..b + 1
-    below = np.logaddexp.accumulate(log_pmf)[:-1]
-    # P[Bin(b) = k - 1] = k/(b + 1) K P[Bin(b + 1) = k]
-    log_d = log_pmf[1:] + np.log(h[1:] * (directions - 1) / (b + 1) * truth)
-    upper = np.logaddexp(at_least, log_d)  # power
-    missed = below + log1p(-np.exp(np.minimum(log_d - below, -1e-15)))  # 1 - power
-    z, z_power = _quantile(at_least, below), _quantile(upper, missed)
-    smaller = np.minimum(-(z**2), -(z_power**2)) / 2 - math.log(2 * math.pi) / 2
-    slope = np.exp(log_d - smaller)
-    gap = (z_power - z) * (1 + 1e-7) + 1e-10
-    found = np.where(np.isfinite(gap), np.minimum(slope, gap), slope).max()
-    return float(found) * (1 + 1e-7 + 1e-12 * b)
+        b = max(0, int(binom.ppf(tau * (1 - 1e-6), answers - 1, 1 - truth)) - 1)
+    # With more names than answers the outermost thresholds matter, where lines are far above I.
+    return min(_shift(truth, directions, b, tail) for tail in (tau, _NO_TAIL))
 
 
-def _quantile(log_p: Array, log_rest: Array) -> Array:
-    """Phi^-1(p) from the smaller of log p and log(1 - p)."""
-    lower = ndtri_exp(np.minimum(log_p, -1e-300))
-    found: Array = np.where(log_p < log_rest, lower, -ndtri_exp(np.minimum(log_rest, -1e-300)))
+def _shift(truth: float, directions: int, b: int, tau: float) -> float:
+    """Return the largest shift of a threshold's quantile."""
+    law = binomial(b + 1, 1 / directions, 1e-8 * tau / directions)
+    k = np.arange(law.first, law.first + len(law.pmf))
+    # P[Bin(b) = k - 1] = k/(b + 1) K P[Bin(b + 1) = k]; what was cut off is added everywhere
+    d = (law.pmf * k / (b + 1) + 4 * law.cut) * (directions - 1) * truth
+    at_least, below = np.cumsum(law.pmf[::-1])[::-1], np.cumsum(law.pmf) - law.pmf
+    power, missed = at_least + d, np.maximum(below - d, 0.0)
+    # The difference counts; the slope bounds it where floats cannot tell the quantiles apart.
+    shift = _psi(power, missed, tau) - _psi(at_least, below, tau)
+    ends = [concave(np.minimum(*pair), tau) for pair in ((at_least, below), (power, missed))]
+    found = np.minimum(d / np.minimum(*ends), shift * (1 + 1e-7) + 1e-10).max()
+    # The float error of the probabilities, as in `gdp.corner`.
+    return float(found) * (1 + 1e-7 + 1e-13 * b)
+
+
+def _psi(p: Array, rest: Array, tau: float) -> Array:
+    """Psi, the integral of 1/I_tau from 1/2 to p: Phi^-1 inside [tau, 1 - tau] (Theorem 3).
+
+    ``rest`` is 1 - p, which floats could not tell from 1 where p is small.
+    """
+    tail, z = np.minimum(p, rest), -float(ndtri(tau))
+    height = math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    inside = ndtri(np.maximum(tail, tau))
+    beyond = np.log1p(-z * (tau - np.minimum(tail, tau)) / height) / z
+    found: Array = np.where(p <= rest, 1.0, -1.0) * (inside + beyond)
     return found
 
 

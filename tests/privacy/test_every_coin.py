@@ -128,7 +128,7 @@ def test_no_report_passes_the_claim(
     [
         (PHASE, with_response(PHASE, truth_strength=0.45)),
         (DIRECTIONS, with_response(DIRECTIONS, truth_strength=0.9)),
-        (with_response(DIRECTIONS, slots=60), DIRECTIONS),
+        (with_response(DIRECTIONS, slots=5000), DIRECTIONS),
     ],
     ids=["truth of a yes or no", "truth of a name", "blankets that are not there"],
 )
