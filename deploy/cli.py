@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from deploy import commands
+from deploy.audit import audit_run
 from deploy.ledger import show_ledger
 from deploy.show import console
 from dppm_model.errors import ConfigError, DppmError
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="dppm",
         description="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-21).",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-22).",
     )
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -64,6 +65,23 @@ def parser() -> argparse.ArgumentParser:
     ledger.add_argument("action", choices=("show", "verify"))
     ledger.add_argument("path", type=Path, help="run folder, site folder, or ledger.jsonl")
     ledger.add_argument("--delta", type=float, default=1e-5, help="delta of the epsilon shown")
+
+    audit = verb(
+        "audit",
+        "attack what a run released, and set the epsilon found beside the claim",
+        "audit runs/demo\naudit runs/demo --canaries 20000 --trials 200000\n"
+        "audit runs/demo --without-randomization    (the auditor's own test: it must find much)",
+    )
+    audit.add_argument("run", type=Path, help="run folder with a trained model")
+    audit.add_argument("--canaries", type=int, default=5000, help="worst-case vectors (one run)")
+    audit.add_argument("--images", type=int, default=400, help="images of noise (one run)")
+    audit.add_argument("--trials", type=int, default=100_000, help="rounds in each of two worlds")
+    audit.add_argument("--members", type=int, default=2000, help="records of the image attacks")
+    audit.add_argument(
+        "--without-randomization",
+        action="store_true",
+        help="attack expected answers instead of random ones; nothing private is read",
+    )
 
     for name, text, examples in (
         (
@@ -113,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             commands.data(arguments)
         elif arguments.command == "ledger":
             show_ledger(arguments)
+        elif arguments.command == "audit":
+            audit_run(arguments)
         elif arguments.command == "plan":
             commands.plan(arguments.overrides, as_json=arguments.json)
         else:

@@ -117,6 +117,12 @@ class SecureSumError(DppmError):
     exit_code = 21
 
 
+class ClaimRefuted(DppmError):
+    """An audit found more than a claim allows: claim or code is wrong, so do not use the run."""
+
+    exit_code = 22
+
+
 class UnknownSite(SecureSumError):
     """A key that is not pinned in the site's own file, or not signed by the one that is."""
 

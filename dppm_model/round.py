@@ -26,6 +26,7 @@ from dppm_model.records.shards import Records
 from dppm_model.score.query import Query
 
 Answer = TypeVar("Answer")
+_CACHED_ELEMENTS = 1 << 18  # of rows that are rotated together: all passes stay in the cache
 
 
 def report(
@@ -83,13 +84,16 @@ def _named(
     """Return each record's nearest direction and the length of its clipped vector over C, (n,)."""
     assert isinstance(phase.response, DirectionsResponse)
     response, rows = phase.response, phase.response.rows(phase.rotation, signs_seed)
+    step = max(1, _CACHED_ELEMENTS // phase.rotation.padded)
 
     def name(part: slice) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         found = []
         for vectors in query.clipped_rows(x[part], y[part], phase.grid, seeds[part]):
-            names = response.names(phase.rotation.rotate(vectors, signs_seed), rows)
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) / phase.grid.steps
-            found.append((names, lengths))
+            for start in range(0, len(vectors), step):
+                few = slice(start, start + step)
+                z = phase.rotation.rotate(vectors[few].astype(np.float32), signs_seed)
+                found.append((response.names(z, rows), lengths[few]))
         return found
 
     pairs = [pair for part in answers(name, len(x)) for pair in part]

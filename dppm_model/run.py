@@ -1,7 +1,7 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
 config.yaml  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl  status.json
-model.safetensors  samples.png  evaluation.json  samples/  sites/ (simulation)  state/
+model.safetensors  samples.png  evaluation.json  audit.json  samples/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations
@@ -78,6 +78,11 @@ class Run:
     def evaluation(self) -> Path:
         """Figures of `dppm evaluate`."""
         return self.folder / "evaluation.json"
+
+    @property
+    def audit(self) -> Path:
+        """Figures of `dppm audit`."""
+        return self.folder / "audit.json"
 
     def write_plan(self, plan: Plan) -> None:
         """Store the plan in its canonical form."""

@@ -96,7 +96,9 @@ class BinomialResponse:
         """Return the tallies t (D,), each in 0..m. The only function through which data leave."""
         return binomial(self.responses, self.numerators(z, unit), coins)
 
-    def decode(self, total: NDArray[np.int64], sites: int) -> NDArray[np.float64]:
+    def decode(
+        self, total: NDArray[np.int64] | NDArray[np.float64], sites: int
+    ) -> NDArray[np.float64]:
         """Estimate the sum of the clamped z over ``sites`` from the sum of their tallies.
 
         (T - N m/2) R / (m theta), unbiased for any surviving set of N sites.

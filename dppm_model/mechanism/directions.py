@@ -81,7 +81,7 @@ class DirectionsResponse:
         keys = public_words(b"dppm directions", seed, rotation.padded)
         return np.argsort(keys, kind="stable")[: self.directions // 2]
 
-    def names(self, z: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    def names(self, z: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Name the direction nearest to each rotated vector (n, D): 2 row, or 2 row + 1 for minus.
 
         Any function of the record and the public seed would do: privacy does not depend on it.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import PlanError
 
-_T = TypeVar("_T", np.int64, np.float64)
+_T = TypeVar("_T", np.int64, np.float32, np.float64)
 _LEAST_BLOCK = 1 << 10
 _MOST_PADDING = 1 / 16
 
@@ -85,11 +85,11 @@ class Rotation:
         bits = public_words(b"dppm rotation signs", seed, -(-self.padded // 64)).view(np.uint8)
         return 1 - 2 * np.unpackbits(bits, count=self.padded).astype(np.int64)
 
-    def rotate(self, total: NDArray[np.int64], seed: bytes) -> NDArray[np.int64]:
-        """Map integer vectors (..., dimension) to (..., D), longer by sqrt(block), exactly."""
-        z = np.zeros((*total.shape[:-1], self.padded), dtype=np.int64)
+    def rotate(self, total: NDArray[_T], seed: bytes) -> NDArray[_T]:
+        """Map vectors (..., dimension) to (..., D), longer by sqrt(block); integers exactly."""
+        z = np.zeros((*total.shape[:-1], self.padded), dtype=total.dtype)
         z[..., : self.dimension] = total
-        z *= self.signs(seed)
+        z *= self.signs(seed).astype(total.dtype)
         blocks = z.reshape(*z.shape[:-1], self.block, self.blocks).swapaxes(-1, -2)
         return hadamard(blocks).reshape(z.shape)
 

@@ -134,7 +134,7 @@ def test_published_plans(R: float, theta: float, m: int, n: int, published: floa
         tau = choose_tau(
             epsilon=found, delta=DELTA, coordinates_times_rounds=coordinates_times_rounds
         )
-    assert found == pytest.approx(published, rel=3e-3)
+    assert 0.99 * published < found <= 1.0002 * published  # s* to 0.2 % there, to 0.01 % here
 
 
 # Contracts of composition.

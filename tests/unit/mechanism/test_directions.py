@@ -78,7 +78,7 @@ def test_decode_is_unbiased_over_the_rotation_and_has_its_variance(directions: i
     for r in range(rounds):
         seed, total = str(r).encode(), np.zeros(directions, dtype=np.int64)
         rows = response.rows(rotation, seed)
-        names = response.names(rotation.rotate(vectors, seed), rows)
+        names = response.names(rotation.rotate(vectors.astype(np.float32), seed), rows)
         for part in (slice(0, 30), slice(30, 60)):  # two sites
             total += response.encode(names[part], lengths[part] / largest, coins)
         z = response.decode(total, phase.clip_norm, rotation, seed)

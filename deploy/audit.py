@@ -1,0 +1,160 @@
+"""`dppm audit RUN`: attacks on what a run released, beside what was claimed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any, get_args
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from deploy.show import console, print_json, progress
+from dppm_model.audit.bounds import CONFIDENCE, Guesses
+from dppm_model.audit.games import canary_images, canary_vectors, two_worlds
+from dppm_model.config import read_config
+from dppm_model.errors import ClaimRefuted, ConfigError, RunFolderError
+from dppm_model.files import write_json
+from dppm_model.mechanism.coins import Coins
+from dppm_model.phase import View
+from dppm_model.plan import Plan
+from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.records import sources
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from sampler.evaluation.membership import membership
+from sampler.images import load_images
+
+# At 1e-5 the term in delta of the one-run bound would leave little to find; a claim holds at every
+# delta, so it is computed anew at this one.
+_DELTA = 1e-8
+Game = tuple[str, View, float, Callable[[], Guesses]]  # name, view, claim, play
+
+
+def audit_run(arguments: argparse.Namespace) -> None:
+    """Play all games, write ``audit.json``, and print the table.
+
+    Raises
+    ------
+    ClaimRefuted
+        If a game found more than was claimed (and answers were random).
+    """
+    for name, least in (("canaries", 10), ("images", 10), ("trials", 1000), ("members", 100)):
+        if getattr(arguments, name) < least:
+            raise ConfigError(f"--{name} is {getattr(arguments, name)}.", f"Give at least {least}.")
+    run = Run(arguments.run)
+    plan = run.plan()
+    if not run.model.exists():
+        raise RunFolderError(
+            f"{run.folder} has no trained model yet.", f"Run `dppm simulate {run.folder}` first."
+        )
+    randomized = not arguments.without_randomization
+    found: dict[str, Any] = {"confidence": CONFIDENCE, "delta": _DELTA, "randomized": randomized}
+    games = list(_games(plan, ScoreModel.load(run.model), arguments, randomized))
+    found["games"] = []
+    with progress("auditing") as bar:
+        for done, (name, view, claim, play) in enumerate(games):
+            bar.count(done, len(games))
+            guesses = play()
+            found["games"].append({"game": name, "view": view, **asdict(guesses), "claim": claim})
+        bar.count(len(games), len(games))
+    if randomized:
+        found["membership"] = _membership(run, arguments.members)
+        write_json(run.audit, found)
+    if arguments.json:
+        print_json(found)
+    else:
+        _show(found)
+    refuted = [g for g in found["games"] if g["epsilon"] > g["claim"]]
+    if refuted and randomized:
+        worst = max(refuted, key=lambda g: float(g["epsilon"]) / float(g["claim"]))
+        raise ClaimRefuted(
+            f"{worst['game']} ({worst['view']}) shows epsilon of at least {worst['epsilon']:.2f}, "
+            f"claimed were {worst['claim']:.2f}.",
+            "Claim or code is wrong, or you are the one in twenty: audit again, then report it.",
+        )
+
+
+def _games(
+    plan: Plan, model: ScoreModel, arguments: argparse.Namespace, randomized: bool
+) -> Iterator[Game]:
+    coins = Coins()
+    options: dict[str, Any] = {"randomized": randomized}
+    for view in get_args(View):
+        whole = epsilon(plan.costs(view), _DELTA)
+
+        def vectors(view: View = view) -> Guesses:
+            return canary_vectors(plan, view, arguments.canaries, _DELTA, coins, **options)
+
+        def images(view: View = view) -> Guesses:
+            return canary_images(plan, model, view, arguments.images, _DELTA, coins, **options)
+
+        yield f"whole run, {arguments.canaries} canary vectors", view, whole, vectors
+        if all(p.mechanism == "binomial" for p in plan.phases):
+            yield f"whole run, {arguments.images} canary images", view, whole, images
+        phase = max(plan.phases, key=lambda p: p.cost(view, 1).mu)
+        cost = phase.cost(view, 1)
+        one = epsilon([RoundCost(cost.mu, 1.0, 1, cost.total_variation)], _DELTA)
+
+        def worlds(view: View = view, phase: Any = phase) -> Guesses:
+            return two_worlds(phase, view, arguments.trials, _DELTA, coins, **options)
+
+        yield f"one round of {phase.name}, record in or out", view, one, worlds
+
+
+def _membership(run: Run, members: int) -> dict[str, Any]:
+    """Attack the model and its images with records that were trained on, and others."""
+    config = read_config(run.config)
+    if not run.samples.exists():
+        console.print(f"{run.folder} has no images yet: the attacks on them are left out.")
+        return {}
+    train, test = (sources.load(config.data, split) for split in ("train", "test"))
+    n = min(members, len(train.images), len(test.images))
+    with progress("guessing members", counts=False):
+        return membership(
+            ScoreModel.load(run.model),
+            load_images(run.samples)[0],
+            (train.images[:n], train.labels[:n]),
+            (test.images[:n], test.labels[:n]),
+        )
+
+
+def _show(found: dict[str, Any]) -> None:
+    title = "Lower bounds on ε"
+    if not found["randomized"]:
+        title += " WITHOUT randomization (what a useless mechanism would show)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ("game", "view", "guesses", "right", "ε at least", "claimed"):
+        table.add_column(column, justify="left" if column in ("game", "view") else "right")
+    for g in found["games"]:
+        bold = "[bold red]" if g["epsilon"] > g["claim"] else ""
+        table.add_row(
+            g["game"],
+            g["view"],
+            str(g["made"]),
+            f"{100 * g['right'] / g['made']:.1f}%" if g["made"] else "–",
+            f"{bold}{g['epsilon']:.2f}",
+            f"{g['claim']:.2f}",
+        )
+    console.print(table)
+    console.print(f"at {found['confidence']:.0%} confidence each; δ = {found['delta']:g}")
+    attacks = found.get("membership", {}).get("attacks", {})
+    if not attacks:
+        return
+    table = Table(
+        title=f"Who was trained on? {found['membership']['records']} members, as many others",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("attack")
+    for column in ("area (½ is chance)", "error", "found at 1 % false alarms"):
+        table.add_column(column, justify="right")
+    for name, a in attacks.items():
+        table.add_row(
+            name,
+            f"{a['area']:.4f}",
+            f"{a['standard_error']:.4f}",
+            f"{100 * a['true_positives_at_1_percent']:.1f}%",
+        )
+    console.print(table)

@@ -1,0 +1,213 @@
+"""Games against the mechanism, through the code that really answers.
+
+- `canary_vectors`: one run of the whole plan, with thousands of worst-case vectors in or out.
+- `canary_images`: the same with images, through the phases' own questions.
+- `two_worlds`: one round many times over, with and without one record.
+
+``randomized=False`` puts expected answers in the place of random ones: an auditor that does not
+find a large epsilon then is no auditor.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.audit.bounds import Guesses, guessed_epsilon, told_apart
+from dppm_model.mechanism.binomial import PROBABILITY_BITS, BinomialResponse
+from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.phase import GRID_STEPS, PhasePlan, View
+from dppm_model.plan import Plan
+from dppm_model.records.pixels import to_tensor
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_query
+
+_COORDINATES = 8  # that the one record of `two_worlds` moves, all alike
+_NAMES = 2_000_000  # random names drawn at once
+
+
+def sites_seen(phase: PhasePlan, view: View) -> int:
+    """How many reports are in what the auditor sees."""
+    return 1 if view == "site" else phase.honest_sites
+
+
+def released(
+    phase: PhasePlan,
+    view: View,
+    total: NDArray[np.int64],
+    seed: bytes,
+    coins: Coins,
+    *,
+    randomized: bool,
+) -> NDArray[np.float64]:
+    """What the auditor makes of one round: the decoded sum, (dimension,).
+
+    ``total`` is the clipped sum at the site in question; the other sites' records are known to the
+    auditor, so theirs are zero here.
+    """
+    response = phase.response
+    assert isinstance(response, BinomialResponse)
+    z = phase.rotation.rotate(total, seed)
+    sites = sites_seen(phase, view)
+    if randomized:
+        tallies = response.encode(z, phase.unit, coins)
+        for _ in range(sites - 1):
+            tallies = tallies + response.encode(np.zeros_like(z), phase.unit, coins)
+        decoded = response.decode(tallies, sites)
+    else:
+        yes = response.numerators(z, phase.unit) / 2.0**PROBABILITY_BITS
+        decoded = response.decode(yes * response.responses, 1)
+    return phase.rotation.unrotate(decoded, seed)
+
+
+def named(
+    phase: PhasePlan, view: View, names: NDArray[np.int64], coins: Coins, *, randomized: bool
+) -> NDArray[np.float64]:
+    """What the auditor sees of one round of directions: how often each was named, (K,)."""
+    response = phase.response
+    assert isinstance(response, DirectionsResponse)
+    if not randomized:
+        return np.bincount(names, minlength=response.directions).astype(np.float64)
+    total = response.encode(names, np.ones(len(names)), coins)
+    nobody = np.zeros(0, dtype=np.int64)
+    for _ in range(sites_seen(phase, view) - 1):
+        total = total + response.encode(nobody, np.zeros(0), coins)
+    return total.astype(np.float64)
+
+
+def canary_vectors(
+    plan: Plan,
+    view: View,
+    canaries: int,
+    delta: float,
+    coins: Coins,
+    *,
+    randomized: bool = True,
+    seed: int = 0,
+) -> Guesses:
+    """Play the one-run game through every round of a plan, with vectors of norm C.
+
+    In each round a canary that is in, and sampled, moves one coordinate by C (several share one
+    where there are fewer coordinates), or names one direction.
+
+    Parameters
+    ----------
+    delta
+        At which epsilon is bounded; best far below 1/canaries.
+    seed
+        Of the auditor's choices: who is in, and where. The answers are drawn from ``coins``.
+    """
+    rng = np.random.default_rng(seed)
+    slots = [p.response.slots for p in plan.phases if isinstance(p.response, DirectionsResponse)]
+    canaries = min([canaries, *slots])
+    included = rng.random(canaries) < 0.5
+    scores = np.zeros(canaries)
+    for index, phase in enumerate(plan.phases):
+        directions = isinstance(phase.response, DirectionsResponse)
+        cells = phase.cells if directions else phase.dimension
+        place = rng.permutation(canaries) % cells
+        sign = np.ones(canaries, np.int64) if directions else rng.choice([-1, 1], canaries)
+        crowd = (np.bincount(place, minlength=cells)[place] - 1) / 4
+        for round_ in range(phase.rounds):
+            answering = included & coins.bernoulli(phase.sampling_numerator, canaries)
+            if directions:
+                seen = named(phase, view, place[answering], coins, randomized=randomized)
+                scores += seen[place]
+                continue
+            total = np.zeros(cells, dtype=np.int64)
+            np.add.at(total, place[answering], sign[answering] * GRID_STEPS)
+            seen = released(
+                phase, view, total, plan.signs_seed(index, round_), coins, randomized=randomized
+            )
+            noise = (phase.noise_std(sites_seen(phase, view)) * phase.divisor) ** 2
+            variance = noise * randomized + phase.clip_norm**2 * (crowd + 1e-3)
+            scores += phase.clip_norm * phase.sampling_rate / variance * seen[place] * sign
+    return guessed_epsilon(included, scores, delta)
+
+
+def canary_images(
+    plan: Plan,
+    model: ScoreModel,
+    view: View,
+    canaries: int,
+    delta: float,
+    coins: Coins,
+    *,
+    randomized: bool = True,
+    seed: int = 0,
+) -> Guesses:
+    """Play the one-run game with images of random pixels, each in or out of one site's shard.
+
+    Noise is as far from real records, and from one another, as images can be: clipped to norm C,
+    and nearly orthogonal. The questions are those of the plan's phases, asked with the final
+    (public) model. A canary's score is what is released of each round, less what was to be
+    expected, along the canary's own clipped vector. For phases of yes/no answers only.
+    """
+    rng = np.random.default_rng(seed)
+    included = rng.random(canaries) < 0.5
+    scores = np.zeros(canaries)
+    x = to_tensor(rng.integers(0, 256, (canaries, *model.shape), dtype=np.uint8))
+    y = torch.from_numpy(rng.integers(0, model.classes, canaries))
+    for index, phase in enumerate(plan.phases):
+        query = build_query(phase.name, model)
+        noise = phase.noise_std(sites_seen(phase, view)) * phase.divisor
+        for round_ in range(phase.rounds):
+            seeds = torch.from_numpy(coins.seeds(canaries))
+            answering = included & coins.bernoulli(phase.sampling_numerator, canaries)
+            who = torch.from_numpy(np.flatnonzero(answering))
+            total, everybody = (
+                query.clipped_sum(x[rows], y[rows], phase.grid, seeds[rows])
+                for rows in (who, torch.arange(canaries))
+            )
+            signs = plan.signs_seed(index, round_)
+            seen = released(phase, view, total, signs, coins, randomized=randomized)
+            seen -= phase.sampling_rate / 2 * phase.grid.to_float(everybody)
+            at = 0
+            for rows in query.clipped_rows(x, y, phase.grid, seeds):
+                scores[at : at + len(rows)] += phase.grid.to_float(rows) @ seen / noise**2
+                at += len(rows)
+    return guessed_epsilon(included, scores, delta)
+
+
+def two_worlds(
+    phase: PhasePlan,
+    view: View,
+    trials: int,
+    delta: float,
+    coins: Coins,
+    *,
+    randomized: bool = True,
+) -> Guesses:
+    """Play one unsampled round ``trials`` times in each world: with one record, and without.
+
+    The record has norm C and moves eight coordinates by the same amount, or names one direction.
+    """
+    if isinstance(phase.response, DirectionsResponse):
+        who = np.zeros(1, dtype=np.int64)
+        worlds = [
+            np.array(
+                [
+                    named(phase, view, names, coins, randomized=randomized)[0]
+                    for _ in range(max(200, min(trials, _NAMES // phase.response.slots)))
+                ]
+            )
+            for names in (who[:0], who)
+        ]
+        return told_apart(worlds[0], worlds[1], delta)
+    shift = round(GRID_STEPS / math.sqrt(_COORDINATES) * math.sqrt(phase.rotation.block))
+    worlds = []
+    for z in (0, shift):
+        moved = np.full(trials * _COORDINATES, z, dtype=np.int64)
+        tallies = np.zeros(trials * _COORDINATES)
+        if randomized:
+            for site in range(sites_seen(phase, view)):
+                own = moved if site == 0 else np.zeros_like(moved)
+                tallies += phase.response.encode(own, phase.unit, coins)
+        else:
+            tallies += phase.response.numerators(moved, phase.unit)
+        worlds.append(tallies.reshape(trials, _COORDINATES).sum(axis=1))
+    return told_apart(worlds[0], worlds[1], delta)

@@ -1,0 +1,102 @@
+"""Two randomized responses at equal epsilon: yes/no on coordinates, or one of K directions.
+
+    python -m tests.benchmarks.directions
+
+A federation of 10 sites and 60,000 records estimates the mean of known vectors (norm 1, a common
+part of length 0.03 and noise) in D dimensions. The figure is the relative error of the estimate,
+|estimate - mean|/|mean|, of each mechanism at the same epsilon, with an ideal Gaussian beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.phase import PhasePlan
+from dppm_model.planner import epsilons, make_plan
+from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
+from dppm_model.round import estimate
+from tests.benchmarks.record import record
+
+SITES, RECORDS, COMMON = 10, 20_000, 0.03
+
+
+def vectors(dimension: int, seed: int) -> np.ndarray:
+    """Records' vectors, (RECORDS, dimension), norm 1."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=dimension)
+    rows = rng.normal(size=(RECORDS, dimension)) / math.sqrt(dimension)
+    rows = COMMON * common / np.linalg.norm(common) + math.sqrt(1 - COMMON**2) * rows
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: Coins) -> np.ndarray:
+    """One round of all sites through the production mechanism."""
+    total = np.zeros(phase.cells, dtype=np.int64)
+    integers = np.trunc(rows * phase.grid.steps * (1 - 1e-6)).astype(np.int64)
+    for part in np.array_split(integers, SITES):
+        sampled = part[coins.bernoulli(phase.sampling_numerator, len(part))]
+        if isinstance(phase.response, DirectionsResponse):
+            z = phase.rotation.rotate(sampled.astype(np.float32), seed)
+            names = phase.response.names(z, phase.response.rows(phase.rotation, seed))
+            lengths = np.linalg.norm(sampled / phase.grid.steps, axis=1)
+            total += phase.response.encode(names, lengths, coins)
+        else:
+            z = phase.rotation.rotate(sampled.sum(0), seed)
+            total += phase.response.encode(z, phase.unit, coins)
+    return estimate(total, SITES, phase, seed)
+
+
+def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> dict[str, float]:
+    """Relative error of every mechanism, and of an ideal Gaussian of the same cost."""
+    privacy = PrivacyRequest(epsilon, 1e-5, "secure_sum", SITES, RECORDS, SITES, 0)
+    request = PhaseRequest("means", dimension, 1.0, 1.0, rounds, 1.0, COMMON)
+    rows, coins = vectors(dimension, 0), Coins()
+    mean = rows.mean(0)
+
+    def error(phase: PhasePlan) -> float:
+        seeds = [f"{dimension}/{r}".encode() for r in range(rounds)]
+        found = np.mean([answer(phase, rows, seed, coins) for seed in seeds], axis=0)
+        return float(np.linalg.norm(found - mean) / np.linalg.norm(mean))
+
+    plan = make_plan(privacy, [request], run="benchmark")
+    mu = plan.phases[0].cost("secure_sum", 1).mu
+    noise = math.sqrt(dimension / rounds) / mu / RECORDS / float(np.linalg.norm(mean))
+    figures = {"ideal Gaussian": noise, "binomial": error(plan.phases[0])}
+    sizes = [k for k in counts if k <= 2 * plan.phases[0].rotation.padded]
+    for k in (*sizes, None):
+        mechanism = MechanismRequest("directions", directions=k)
+        plan = make_plan(replace(privacy, mechanism=mechanism), [request], run="benchmark")
+        assert epsilons(plan)[0] <= epsilon
+        name = f"directions, K = {plan.phases[0].cells}" + (" (chosen)" if k is None else "")
+        figures[name] = error(plan.phases[0])
+    return figures
+
+
+def main() -> None:
+    """Compare over dimensions and epsilons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 10.0])
+    arguments = parser.parse_args()
+    results = {}
+    for dimension in arguments.dimensions:
+        for epsilon in arguments.epsilons:
+            for rounds in (1, 16):
+                name = f"D = {dimension}, epsilon = {epsilon:g}, {rounds} rounds"
+                figures = compare(dimension, epsilon, rounds, [2, 16, 256])
+                results[name] = figures
+                print(name)
+                for mechanism, error in figures.items():
+                    ratio = error / figures["binomial"]
+                    print(f"  {mechanism:32s} {error:9.4f}   {ratio:8.2f} x binomial")
+    record("directions", {"relative_error": results, "sites": SITES, "records": RECORDS})
+
+
+if __name__ == "__main__":
+    main()
