@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,6 +127,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = parser().parse_args(argv)
+    # A batch system's SIGTERM ends like Ctrl-C: Flower's and Ray's processes are stopped first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments.command == "data":
             commands.data(arguments)

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dppm_model.errors import PlanError
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.phase import PhasePlan
@@ -89,9 +90,13 @@ def main() -> None:
         for epsilon in arguments.epsilons:
             for rounds in (1, 16):
                 name = f"D = {dimension}, epsilon = {epsilon:g}, {rounds} rounds"
-                figures = compare(dimension, epsilon, rounds, [2, 16, 256])
+                print(name, flush=True)
+                try:
+                    figures = compare(dimension, epsilon, rounds, [2, 16, 256])
+                except PlanError as error:
+                    print(f"  {error}")
+                    continue
                 results[name] = figures
-                print(name)
                 for mechanism, error in figures.items():
                     ratio = error / figures["binomial"]
                     print(f"  {mechanism:32s} {error:9.4f}   {ratio:8.2f} x binomial")

@@ -121,7 +121,7 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
     train(local)
     app = stage_app(tmp_path / "app")
     (app / "client" / "seeded.py").write_text(
-        "import hashlib, json\n"
+        "import contextlib, hashlib, io, json, logging\n"
         "from pathlib import Path\n"
         "from uuid import uuid4\n"
         "from flwr.common.serde import recorddict_to_proto\n"
@@ -135,9 +135,16 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
         "        return hashlib.sha256(repr(self._seed).encode()).digest()\n\n\n"
         "class Recorded(type(create_app())):\n"
         "    def __call__(self, message, context):\n"
-        "        reply = super().__call__(message, context)\n"
+        "        said, handler = io.StringIO(), logging.StreamHandler()\n"
+        "        handler.setStream(said)\n"
+        "        logging.getLogger().addHandler(handler)\n"
+        "        logging.getLogger().setLevel(logging.DEBUG)\n"
+        "        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):\n"
+        "            reply = super().__call__(message, context)\n"
+        "        logging.getLogger().removeHandler(handler)\n"
         "        sent = {name: {key: _size(v) for key, v in r.items()}\n"
         "                for name, r in reply.content.items()}\n"
+        "        sent['said'] = said.getvalue()\n"
         "        sent['wire'] = recorddict_to_proto(reply.content).ByteSize()\n"
         "        folder = Path(context.run_config['sites']).parent / 'wire'\n"
         "        folder.mkdir(exist_ok=True)\n"
@@ -162,23 +169,30 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
 
 
 def assert_all_declared(folder: Path, run: Run) -> None:
-    """Every byte that left a site is in a declared field, or in the names of these."""
+    """Every byte that left a site is in a declared field, or in the names of these; no log line."""
     sent = [json.loads(p.read_text()) for p in folder.iterdir()]
     plan = run.plan()
     assert len(sent) == plan.sites * (2 * plan.rounds + 2)  # two a round, and the set-up
     for reply in sent:
         wire = reply.pop("wire")
+        assert reply.pop("said") == ""  # a log line of a client is a message to whoever reads it
         (kind,) = [k for k, names in FIELDS.items() if reply.keys() <= names.keys()]
         assert all(set(reply[name]) == FIELDS[kind][name] for name in reply)
         declared = sum(size for record in reply.values() for size in record.values())
         assert declared <= wire < declared + 300  # names, types, lengths
 
 
-def test_the_twin_that_sends_one_field_more_is_caught(tmp_path: Path, tiny: Path) -> None:
+@pytest.mark.parametrize("fault", ["one field more", "a log line"])
+def test_twins_that_say_more_are_caught(tmp_path: Path, tiny: Path, fault: str) -> None:
     run = prepare(tmp_path / "run")
     (tmp_path / "wire").mkdir()
     for i in range(run.plan().sites * (2 * run.plan().rounds + 2)):
-        sent = {"report": {"masked": 10, "digest": 32, "signature": 64, "loss": 8}, "wire": 200}
+        report = {"masked": 10, "digest": 32, "signature": 64}
+        sent = {"report": report, "wire": 200, "said": ""}
+        if fault == "a log line":
+            sent["said"] = "37 records were sampled"
+        else:
+            report["loss"] = 8
         (tmp_path / "wire" / str(i)).write_text(json.dumps(sent))
     with pytest.raises(AssertionError):
         assert_all_declared(tmp_path / "wire", run)

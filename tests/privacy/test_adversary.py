@@ -1,5 +1,6 @@
 """A server that lies, through the very messages it sends: every lie is refused by name."""
 
+import logging
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -227,8 +228,17 @@ FIELDS = {
 }
 
 
-def test_every_byte_that_leaves_a_site_is_declared(prepared: Run, tmp_path: Path) -> None:
-    """No array, metric, loss or count leaves; sizes are constant; masked reports are uniform."""
+def test_every_byte_that_leaves_a_site_is_declared(
+    prepared: Run,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """No array, metric, loss or count leaves; sizes are constant; masked reports are uniform.
+
+    And a client that answers says nothing: no log line at any level, no print.
+    """
+    caplog.set_level(logging.DEBUG)
     run = twin_of(prepared, tmp_path / "run")
     plan = run.plan()
     masked: dict[int, list[bytes]] = {}
@@ -244,6 +254,7 @@ def test_every_byte_that_leaves_a_site_is_declared(prepared: Run, tmp_path: Path
             masked.setdefault(len(run.rounds()), []).append(report)
 
     play(run, seen=seen)
+    assert caplog.text == "" and capfd.readouterr() == ("", "")
     for number, reports in masked.items():
         sum_ = plan.sum(number, 0)
         assert {len(r) for r in reports} == {sum_.ring.packed_bytes}
