@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, get_args
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -26,9 +27,6 @@ from dppm_model.score.model import ScoreModel
 from sampler.evaluation.membership import membership
 from sampler.images import load_images
 
-# At 1e-5 the term in delta of the one-run bound would leave little to find; a claim holds at every
-# delta, so it is computed anew at this one.
-_DELTA = 1e-8
 Game = tuple[str, View, float, Callable[[], Guesses]]  # name, view, claim, play
 
 
@@ -50,7 +48,11 @@ def audit_run(arguments: argparse.Namespace) -> None:
             f"{run.folder} has no trained model yet.", f"Run `dppm simulate {run.folder}` first."
         )
     randomized = not arguments.without_randomization
-    found: dict[str, Any] = {"confidence": CONFIDENCE, "delta": _DELTA, "randomized": randomized}
+    found: dict[str, Any] = {
+        "confidence": CONFIDENCE,
+        "delta": plan.delta,
+        "randomized": randomized,
+    }
     games = list(_games(plan, ScoreModel.load(run.model), arguments, randomized))
     found["games"] = []
     with progress("auditing") as bar:
@@ -82,23 +84,23 @@ def _games(
     coins = Coins()
     options: dict[str, Any] = {"randomized": randomized}
     for view in get_args(View):
-        whole = epsilon(plan.costs(view), _DELTA)
+        whole = epsilon(plan.costs(view), plan.delta)
 
         def vectors(view: View = view) -> Guesses:
-            return canary_vectors(plan, view, arguments.canaries, _DELTA, coins, **options)
+            return canary_vectors(plan, view, arguments.canaries, plan.delta, coins, **options)
 
         def images(view: View = view) -> Guesses:
-            return canary_images(plan, model, view, arguments.images, _DELTA, coins, **options)
+            return canary_images(plan, model, view, arguments.images, plan.delta, coins, **options)
 
         yield f"whole run, {arguments.canaries} canary vectors", view, whole, vectors
         if all(p.mechanism == "binomial" for p in plan.phases):
             yield f"whole run, {arguments.images} canary images", view, whole, images
         phase = max(plan.phases, key=lambda p: p.cost(view, 1).mu)
         cost = phase.cost(view, 1)
-        one = epsilon([RoundCost(cost.mu, 1.0, 1, cost.total_variation)], _DELTA)
+        one = epsilon([RoundCost(cost.mu, 1.0, 1, cost.total_variation)], plan.delta)
 
         def worlds(view: View = view, phase: Any = phase) -> Guesses:
-            return two_worlds(phase, view, arguments.trials, _DELTA, coins, **options)
+            return two_worlds(phase, view, arguments.trials, plan.delta, coins, **options)
 
         yield f"one round of {phase.name}, record in or out", view, one, worlds
 
@@ -111,12 +113,14 @@ def _membership(run: Run, members: int) -> dict[str, Any]:
         return {}
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     n = min(members, len(train.images), len(test.images))
+    rng = np.random.default_rng(0)
+    some, others = (np.sort(rng.permutation(len(r.images))[:n]) for r in (train, test))
     with progress("guessing members", counts=False):
         return membership(
             ScoreModel.load(run.model),
             load_images(run.samples)[0],
-            (train.images[:n], train.labels[:n]),
-            (test.images[:n], test.labels[:n]),
+            (train.images[some], train.labels[some]),
+            (test.images[others], test.labels[others]),
         )
 
 

@@ -28,6 +28,7 @@ from dppm_model.score.phases import build_query
 
 _COORDINATES = 8  # that the one record of `two_worlds` moves, all alike
 _NAMES = 2_000_000  # random names drawn at once
+_ALMOST_NO_NOISE = 1e-2  # rounding is left, and clamped coordinates
 
 
 def sites_seen(phase: PhasePlan, view: View) -> int:
@@ -97,7 +98,7 @@ def canary_vectors(
     Parameters
     ----------
     delta
-        At which epsilon is bounded; best far below 1/canaries.
+        At which epsilon is bounded; some tens of canaries times delta are the least p-value.
     seed
         Of the auditor's choices: who is in, and where. The answers are drawn from ``coins``.
     """
@@ -142,35 +143,33 @@ def canary_images(
 ) -> Guesses:
     """Play the one-run game with images of random pixels, each in or out of one site's shard.
 
-    Noise is as far from real records, and from one another, as images can be: clipped to norm C,
-    and nearly orthogonal. The questions are those of the plan's phases, asked with the final
-    (public) model. A canary's score is what is released of each round, less what was to be
-    expected, along the canary's own clipped vector. For phases of yes/no answers only.
+    Noise is as far from real records, and from one another, as images can be. The questions are
+    those of the plan's phases, asked with the final (public) model. The auditor knows every
+    canary's clipped vector and takes the best linear guess of who is in: with the vectors V (n, d),
+    noise variance s^2 and prior variance 1/4, (q^2 V V'/s^2 + 4)^-1 q V (sum - expected)/s^2, over
+    all rounds. For phases of yes/no answers only.
     """
     rng = np.random.default_rng(seed)
     included = rng.random(canaries) < 0.5
-    scores = np.zeros(canaries)
+    precision, evidence = 4 * np.eye(canaries), np.zeros(canaries)
     x = to_tensor(rng.integers(0, 256, (canaries, *model.shape), dtype=np.uint8))
     y = torch.from_numpy(rng.integers(0, model.classes, canaries))
     for index, phase in enumerate(plan.phases):
-        query = build_query(phase.name, model)
+        query, q = build_query(phase.name, model), phase.sampling_rate
         noise = phase.noise_std(sites_seen(phase, view)) * phase.divisor
+        noise *= 1.0 if randomized else _ALMOST_NO_NOISE
         for round_ in range(phase.rounds):
             seeds = torch.from_numpy(coins.seeds(canaries))
+            rows = np.concatenate(list(query.clipped_rows(x, y, phase.grid, seeds)))
             answering = included & coins.bernoulli(phase.sampling_numerator, canaries)
-            who = torch.from_numpy(np.flatnonzero(answering))
-            total, everybody = (
-                query.clipped_sum(x[rows], y[rows], phase.grid, seeds[rows])
-                for rows in (who, torch.arange(canaries))
-            )
+            total = rows[answering].sum(axis=0)
+            vectors = phase.grid.to_float(rows)
             signs = plan.signs_seed(index, round_)
             seen = released(phase, view, total, signs, coins, randomized=randomized)
-            seen -= phase.sampling_rate / 2 * phase.grid.to_float(everybody)
-            at = 0
-            for rows in query.clipped_rows(x, y, phase.grid, seeds):
-                scores[at : at + len(rows)] += phase.grid.to_float(rows) @ seen / noise**2
-                at += len(rows)
-    return guessed_epsilon(included, scores, delta)
+            precision += q**2 * (vectors @ vectors.T) / noise**2
+            evidence += q * (vectors @ (seen - q / 2 * vectors.sum(axis=0))) / noise**2
+    guesses: NDArray[np.float64] = np.linalg.solve(precision, evidence).astype(np.float64)
+    return guessed_epsilon(included, guesses, delta)
 
 
 def two_worlds(

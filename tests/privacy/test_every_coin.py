@@ -4,7 +4,7 @@
 integer sum, the rotation, randomized response. So the law of a report is exact, and the
 hockey-stick curve between neighbouring data sets must lie below the claimed one, in both directions
 and views.
-Probabilities have 3 bits here instead of 32: the rounding that the accountant pays for is large.
+Probabilities have 6 bits here instead of 32: the rounding that the accountant pays for counts.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from dppm_model.records.shards import open_records, write_records
 from dppm_model.round import report
 from tests.plans import EPSILONS, EveryCoin, claimed, convolve, hockey_stick, with_response
 
-BITS = 3
+BITS = 6
 PHASE = PhasePlan(
     name="toy",
     mechanism="binomial",

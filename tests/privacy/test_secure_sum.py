@@ -105,8 +105,13 @@ def begun(tmp_path: Path) -> tuple[Federation, dict[int, Material]]:
     return federation, materials
 
 
-def test_a_masked_report_is_uniform_without_the_keys(tmp_path: Path) -> None:
-    """Chi-square of all values of a constant report, also to a site that knows its own mask."""
+@pytest.mark.parametrize("opened", [None, "add_self_mask", "add_pair_mask"])
+def test_a_masked_report_is_uniform_without_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str | None
+) -> None:
+    """Chi-square of all values of a constant report, also when one kind of mask was taken off."""
+    if opened:
+        monkeypatch.setattr(member, opened, lambda *_, **__: None)
     federation = Federation(tmp_path, 3)
     sum_ = Sum(0, 8, 1 << 16)
     materials = federation.prepare(0, range(3))
@@ -285,12 +290,13 @@ def test_rounds_cannot_be_mixed_or_reopened(
     with pytest.raises(StaleRound):
         site.mask(replace(SUM, number=1), np.zeros(40, int))
     federation.reveal(0, 0, {0, 1, 2})  # round 0 is still open
+    signed = {i: federation.members[i].attest(0) for i in (0, 1, 2)}
     federation.admit(1, federation.prepare(1, range(5)), 0)
     for again in (
-        lambda: site.reveal(0, dict.fromkeys({0, 1, 2}, bytes(64))),
+        lambda: site.reveal(0, signed),
         lambda: site.mask(SUM, np.zeros(40, int)),
         lambda: site.admit(0, addressed(materials, 0)),
-        lambda: federation.member(0).reveal(0, dict.fromkeys({0, 1, 2}, bytes(64))),
+        lambda: federation.member(0).reveal(0, signed),
     ):
         with pytest.raises(StaleRound):
             again()

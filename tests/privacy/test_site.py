@@ -1,6 +1,7 @@
 """A site: debit before data, one answer a round, limits that the server cannot raise."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,7 @@ def test_a_plan_cannot_change_in_mid_run(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
+    site.join(plan)  # the run has its keys: nothing but the plan is wrong below
     site._answer(plan, 0, 0, model)
     phases = (with_response(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
     for ask in (
@@ -135,6 +137,34 @@ def test_a_plan_cannot_change_in_mid_run(
     ):
         with pytest.raises(PlanError, match="begun under plan"):
             ask(replace(plan, phases=phases))
+
+
+def test_the_digest_of_a_plan_covers_every_field(plan: Plan) -> None:
+    first = plan.phases[0]
+    rest = plan.phases[1:]
+    changed = [
+        *(replace(plan, **{name: value}) for name, value in (("run", "b"), ("seed", "ff"))),
+        replace(plan, delta=plan.delta / 2),
+        *(
+            replace(plan, phases=(replace(first, **{name: getattr(first, name) / 2}), *rest))
+            for name in ("clip_norm", "sampling_rate", "tail")
+        ),
+        *(
+            replace(plan, phases=(replace(first, **{name: getattr(first, name) + 1}), *rest))
+            for name in ("rounds", "dimension", "records")
+        ),
+        *(
+            replace(plan, phases=(with_response(first, **{name: value}), *rest))
+            for name, value in (("range_", 9.0), ("truth_strength", 0.3), ("responses", 1))
+        ),
+        replace(plan, phases=(replace(first, name="means-second"), *rest)),
+    ]
+    digests = {p.digest for p in (plan, *changed)}
+    assert len(digests) == len(changed) + 1
+    written = json.loads(plan.to_json())
+    assert set(written) == {f.name for f in fields(plan)}
+    response = {f.name.rstrip("_") for f in fields(first.response)}
+    assert set(written["phases"][0]) == {f.name for f in fields(first)} - {"response"} | response
 
 
 def test_rounds_outside_the_plan_are_refused(

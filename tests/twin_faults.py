@@ -1,0 +1,672 @@
+"""The deliberate faults of `tests/twins.py`, each with the test that must catch it.
+
+A fault is as small as a slip of the pen would make it: it wraps or replaces one function and leaves
+everything else as it is, so that only a test of the very property can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+Make = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A fault.
+
+    Attributes
+    ----------
+    what
+        The fault, in a few words.
+    target
+        ``module:attribute`` or ``module:Class.attribute``.
+    make
+        Maps what is there to what takes its place.
+    caught_by
+        Test file and test, below ``tests/``.
+    """
+
+    what: str
+    target: str
+    make: Make
+    caught_by: str
+
+
+def _nothing(_: Any) -> Callable[..., None]:
+    return lambda *_args, **_kw: None
+
+
+def _times(factor: float) -> Make:
+    return lambda old: cache(lambda *args: old(*args) * factor)
+
+
+def _property(change: Callable[[Any], Any]) -> Make:
+    return lambda old: property(lambda self: change(old.fget(self)))
+
+
+# Vectors and their sum.
+
+
+def _norm(rows: torch.Tensor, dim: int) -> torch.Tensor:
+    return torch.linalg.vector_norm(rows, dim=dim, keepdim=True)
+
+
+def _grid(rule: Callable[[torch.Tensor, Any], torch.Tensor]) -> Make:
+    """A grid that rounds by ``rule``; what is not finite still counts as zero."""
+
+    def quantise(self: Any, vectors: torch.Tensor) -> torch.Tensor:
+        rows = rule(vectors.double(), self)
+        return rows.masked_fill(~rows.isfinite().all(dim=1, keepdim=True), 0.0)
+
+    return lambda _: quantise
+
+
+def _nan_passes(old: Any) -> Any:
+    def quantise(self: Any, vectors: torch.Tensor) -> torch.Tensor:
+        wrong = vectors.isnan().any(dim=1, keepdim=True)
+        return torch.where(wrong, vectors.double(), old(self, vectors))
+
+    return quantise
+
+
+def _float_sum(_: Any) -> Any:
+    def total(self: Any, chunks: Any) -> Any:
+        rows = (c * (self.steps / _norm(c, 1).clamp(min=self.clip_norm)) for c in chunks)
+        return sum(r.sum(dim=0) for r in rows).long().numpy()
+
+    return total
+
+
+def _chunks_as_they_come(_: Any) -> Any:
+    return lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True)
+
+
+def _first_twice(old: Any) -> Any:
+    return lambda x: old(x) * np.where(np.arange(x.shape[-1]) == 0, 2, 1)
+
+
+def _numbers_for_signs(_: Any) -> Any:
+    return lambda self, seed: np.resize(np.frombuffer(seed, np.int8), self.padded).astype(np.int64)
+
+
+class _Asked:
+    """A question that notes how many records were sampled, which nobody may know."""
+
+    def __init__(self, query: Any) -> None:
+        self.query, self.count = query, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.query, name)
+
+    def clipped_sum(self, x: torch.Tensor, *rest: Any) -> Any:
+        self.count += len(x)
+        return self.query.clipped_sum(x, *rest)
+
+
+def _wrong_divisor(old: Any) -> Any:
+    return lambda self, x, *rest: old(self, x, *rest) // max(1, len(x))
+
+
+def _count_leaks(old: Any) -> Any:
+    def report(records: Any, query: Any, *rest: Any) -> Any:
+        asked = _Asked(query)
+        tallies = old(records, asked, *rest)
+        return tallies if asked.count else tallies[:-1]
+
+    return report
+
+
+# Randomized response.
+
+
+def _truth(factor: float) -> Make:
+    def make(old: Any) -> Any:
+        def wrong(self: Any, *args: Any) -> Any:
+            return old(replace(self, truth_strength=factor * self.truth_strength), *args)
+
+        return wrong
+
+    return make
+
+
+def _no_clamp(_: Any) -> Any:
+    def numerators(self: Any, z: Any, unit: float) -> Any:
+        p = 0.5 + z * (unit * self.truth_strength / self.range_)
+        return (np.clip(p, 0, 1 - 2.0**-32) * 2.0**32).astype(np.uint64)
+
+    return numerators
+
+
+def _silent_slots(old: Any) -> Any:
+    def encode(self: Any, names: Any, lengths: Any, coins: Any) -> Any:
+        if len(names) == 0:
+            return np.zeros(self.directions, dtype=np.int64)
+        return old(replace(self, slots=len(names)), names, lengths, coins)
+
+    return encode
+
+
+def _two_slots_each(old: Any) -> Any:
+    def encode(self: Any, names: Any, lengths: Any, coins: Any) -> Any:
+        both = (np.repeat(of[::-1], 2)[: self.slots] for of in (names, lengths))
+        return old(self, *both, coins)
+
+    return encode
+
+
+def _restarts(old: Any) -> Any:
+    def read(self: Any, count: int) -> bytearray:
+        key = self.__dict__.setdefault("first_key", self._key())
+        self._key, self._pid = lambda: key, -1
+        return old(self, count)
+
+    return read
+
+
+def _parents_coins(old: Any) -> Any:
+    def read(self: Any, count: int) -> bytearray:
+        if self._pid != -1:
+            self._start = lambda: None
+        return old(self, count)
+
+    return read
+
+
+# Accounting.
+
+
+def _no_rounding(_: Any) -> Any:
+    def sensitivity(
+        *, clip_norm: float, range_: float, truth_strength: float, dimension: int
+    ) -> Any:
+        return truth_strength * min(clip_norm / range_, 2 * dimension**0.5)
+
+    return sensitivity
+
+
+def _all_honest(old: Any) -> Any:
+    return lambda self, *args: old(replace(self, honest_sites=self.sites), *args)
+
+
+def _sampled_twice(old: Any) -> Any:
+    def cost(self: Any, *args: Any) -> Any:
+        return replace(old(self, *args), sampling_rate=self.sampling_rate)
+
+    return cost
+
+
+def _others_count_as_uniform(old: Any) -> Any:
+    return cache(lambda truth, k, answers, tau: old(truth, k, 20 * answers, tau))
+
+
+# Site and ledger.
+
+
+def _debit_after(old: Any) -> Any:
+    def answer(self: Any, *args: Any) -> Any:
+        entries: list[Any] = []
+        debit, self.ledger.debit = self.ledger.debit, entries.append
+        try:
+            found = old(self, *args)
+        finally:
+            self.ledger.debit = debit
+        for entry in entries:
+            debit(entry)
+        return found
+
+    return answer
+
+
+def _fresh_on_resend(old: Any) -> Any:
+    def answer(self: Any, *args: Any) -> Any:
+        for path in self.folder.glob("reports/*/*.npy"):
+            path.unlink()
+        return old(self, *args)
+
+    return answer
+
+
+def _no_others(old: Any) -> Any:
+    return lambda self, plan, number, _debits, cure: old(self, plan, number, (), cure)
+
+
+def _no_policy(old: Any) -> Any:
+    def member(self: Any, plan: Any) -> Any:
+        self.policy = replace(self.policy, min_survivors=1, colluding_sites=0)
+        return old(self, plan)
+
+    return member
+
+
+# Secure sum.
+
+
+def _group_of_any_plan(_: Any) -> Any:
+    def digest(self: Any) -> bytes:
+        fields = [self.run, [key.hex() for key in self.roster], self.min_survivors]
+        return hashlib.sha256(json.dumps(fields).encode()).digest()
+
+    return cached_property(digest)
+
+
+def _both_shares(old: Any) -> Any:
+    def reveal(self: Any, number: int, survivors: Any) -> Any:
+        told = old(self, number, survivors)
+        return told | {i: bytes.fromhex(s) for i, s in self._round(number).shares.items()}
+
+    return reveal
+
+
+def _before(do: Callable[..., None]) -> Make:
+    """First do something to a member that it must not forget or allow."""
+
+    def make(old: Any) -> Any:
+        def act(self: Any, *args: Any) -> Any:
+            do(self, *args)
+            return old(self, *args)
+
+        return act
+
+    return make
+
+
+def _old_rounds_stay(old: Any) -> Any:
+    def admit(self: Any, *args: Any) -> None:
+        rounds = dict(self._memory.rounds)
+        old(self, *args)
+        self._memory.rounds |= rounds
+        self._memory.save(self.path)
+
+    return admit
+
+
+def _forget_survivors(self: Any, number: int, _: Any) -> None:
+    self._round(number, begun=True).survivors = None
+
+
+def _forget_participants(self: Any, number: int, _: Any) -> None:
+    self._round(number).mask_keys = {}
+
+
+def _forget_channel(self: Any, index: int, _: Any) -> None:
+    self._memory.peers.pop(index, None)
+
+
+GRID = "dppm_model.mechanism.grid:Grid."
+RESPONSE = "dppm_model.mechanism.binomial:BinomialResponse."
+DIRECTIONS = "dppm_model.mechanism.directions:DirectionsResponse."
+PHASE = "dppm_model.phase:PhasePlan."
+MEMBER = "dppm_model.securesum.member:Member."
+UNIT, GRIDS = "unit/mechanism/test_", "unit/mechanism/test_grid.py::test_"
+COINS, EVERY_COIN = "unit/mechanism/test_coins.py::test_", "privacy/test_every_coin.py::test_"
+SITE, SUM = "privacy/test_site.py::test_", "privacy/test_secure_sum.py::test_"
+LEDGER = "unit/privacy/test_ledger.py::test_"
+GDP, ACCOUNT = "privacy/test_gdp.py::test_", "privacy/test_accountant.py::test_"
+COMPANY = "privacy/test_chunks.py::test_a_record_adds_the_same_integers_in_any_company"
+LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
+
+TWINS: dict[str, Twin] = {
+    "no clipping": Twin(
+        "records are not clipped",
+        GRID + "quantise",
+        _grid(lambda rows, g: (rows * (g.steps / g.clip_norm)).trunc()),
+        GRIDS + "integer_norm_never_passes_g",
+    ),
+    "wrong axis": Twin(
+        "the norm is taken over records, not over coordinates",
+        GRID + "quantise",
+        _grid(lambda rows, g: (rows * (g.steps / _norm(rows, 0).clamp(min=g.clip_norm))).trunc()),
+        GRIDS + "integer_norm_never_passes_g",
+    ),
+    "rounds to nearest": Twin(
+        "clipped vectors are rounded to the nearest integers, and may grow",
+        GRID + "quantise",
+        _grid(lambda rows, g: (rows * (g.steps / _norm(rows, 1).clamp(min=g.clip_norm))).round()),
+        GRIDS + "integer_norm_never_passes_g",
+    ),
+    "nan": Twin(
+        "a vector that is not a number is passed on",
+        GRID + "quantise",
+        _nan_passes,
+        GRIDS + "short_vectors_are_kept_and_long_ones_shortened_along_their_direction",
+    ),
+    "float sum": Twin(
+        "records are summed as float32 and rounded thereafter",
+        GRID + "sum",
+        _float_sum,
+        GRIDS + "sum_is_exact_in_any_order_and_of_no_records_is_zero",
+    ),
+    "short norms": Twin(
+        "the norm of a gradient that is never formed is reckoned three per cent too short",
+        "dppm_model.mechanism.gram:_norms",
+        lambda old: lambda pairs: tuple(0.97 * n for n in old(pairs)),
+        UNIT + "gram.py::test_integer_norm_never_passes_g",
+    ),
+    "company": Twin(
+        "batches of any size: a record's vector depends on who else was sampled",
+        "dppm_model.mechanism.chunks:fixed_chunks",
+        _chunks_as_they_come,
+        COMPANY + "[conv, factors]",
+    ),
+    "wrong divisor": Twin(
+        "the sum is divided by how many records were sampled",
+        "dppm_model.score.slots:SlotQuery.clipped_sum",
+        _wrong_divisor,
+        COMPANY + "[means]",
+    ),
+    "sampled count leaks": Twin(
+        "the shape of a report tells whether anybody was sampled",
+        "dppm_model.round:report",
+        _count_leaks,
+        SITE + "the_report_has_constant_shape_also_when_nobody_is_sampled",
+    ),
+    "failure tells": Twin(
+        "a question that fails on a record fails for the server to see",
+        "dppm_model.round:answers",
+        lambda _: lambda ask, records: [ask(slice(0, records))],
+        SITE + "a_question_that_fails_on_a_record_does_not_tell_who_was_sampled",
+    ),
+    "rotation grows": Twin(
+        "the rotation is not orthonormal",
+        "dppm_model.mechanism.rotation:hadamard",
+        _first_twice,
+        UNIT + "rotation.py::test_norm_is_kept_exactly",
+    ),
+    "signs as numbers": Twin(
+        "the server's bytes are taken for signs, be they -1 and +1 or not",
+        "dppm_model.mechanism.rotation:Rotation.signs",
+        _numbers_for_signs,
+        UNIT + "rotation.py::test_signs_depend_on_the_seed_and_are_signs",
+    ),
+    "truth too strong": Twin(
+        "θ is off by five per cent",
+        RESPONSE + "numerators",
+        _truth(1.05),
+        UNIT + "binomial.py::test_numerators_are_symmetric_clamped_and_inside_the_word",
+    ),
+    "no clamp": Twin(
+        "coordinates are not clamped to the range",
+        RESPONSE + "numerators",
+        _no_clamp,
+        UNIT + "binomial.py::test_numerators_are_symmetric_clamped_and_inside_the_word",
+    ),
+    "ties": Twin(
+        "an answer whose coins tie with its probability is a yes",
+        "dppm_model.mechanism.binomial:binomial",
+        lambda old: lambda m, p, coins: old(m, p + np.uint64(1), coins),
+        UNIT + "binomial.py::test_every_coin_string_of_a_small_mechanism[3]",
+    ),
+    "names too true": Twin(
+        "names are true half as often again as planned",
+        DIRECTIONS + "encode",
+        _truth(1.5),
+        EVERY_COIN + "no_report_passes_the_claim[1.0-directions]",
+    ),
+    "silent slots": Twin(
+        "slots without a sampled record name nothing, so the total is the sampled count",
+        DIRECTIONS + "encode",
+        _silent_slots,
+        EVERY_COIN + "no_report_passes_the_claim[0.5-directions]",
+    ),
+    "two slots each": Twin(
+        "a record answers in two slots",
+        DIRECTIONS + "encode",
+        _two_slots_each,
+        EVERY_COIN + "no_report_passes_the_claim[1.0-directions]",
+    ),
+    "slots too few": Twin(
+        "a site may hold more records than slots, so that one pushes another out",
+        PHASE + "check_records",
+        _nothing,
+        UNIT + "directions.py::test_what_cannot_be_planned_is_refused",
+    ),
+    "known key": Twin(
+        "every source of coins has the same key",
+        "dppm_model.mechanism.coins:Coins._key",
+        lambda _: lambda self: bytes(32),
+        COINS + "two_sources_differ",
+    ),
+    "coins reused": Twin(
+        "coins are used again: every read begins the stream anew",
+        "dppm_model.mechanism.coins:Coins._bytes",
+        _restarts,
+        COINS + "stream_goes_on_and_is_replayable_only_under_the_same_key",
+    ),
+    "forks share": Twin(
+        "a forked process goes on with its parent's coins",
+        "dppm_model.mechanism.coins:Coins._bytes",
+        _parents_coins,
+        COINS + "a_fork_gets_its_own_stream",
+    ),
+    "twice the rate": Twin(
+        "twice as many records are sampled as accounted",
+        PHASE + "sampling_numerator",
+        _property(lambda value: min(2**32, 2 * value)),
+        EVERY_COIN + "no_report_passes_the_claim[0.5-directions]",
+    ),
+    "slope too small": Twin(
+        "s is one per cent too small",
+        "dppm_model.privacy.gdp:site_slope",
+        _times(0.99),
+        GDP + "site_slope_against_many_digits",
+    ),
+    "sum slope too small": Twin(
+        "s* is one per cent too small",
+        "dppm_model.privacy.gdp:sum_slope",
+        _times(0.99),
+        GDP + "sum_slope_against_every_corner",
+    ),
+    "rounding is free": Twin(
+        "probabilities are rounded, which is not paid for",
+        "dppm_model.privacy.gdp:probability_sensitivity",
+        _no_rounding,
+        GDP + "sensitivity_is_a_formula_of_the_plan",
+    ),
+    "blanket too thick": Twin(
+        "twenty times as many slots hide a name as there are",
+        "dppm_model.privacy.directions:mu_directions",
+        _others_count_as_uniform,
+        EVERY_COIN + "the_cost_of_directions_covers_any_other_slots[5-0.3-2]",
+    ),
+    "sampled twice": Twin(
+        "names: sampling is counted in the randomized response, and once more in composition",
+        PHASE + "cost",
+        _sampled_twice,
+        EVERY_COIN + "no_report_passes_the_claim[0.5-directions]",
+    ),
+    "pure epsilon too small": Twin(
+        "the ε of a name at δ = 0 is a tenth too small",
+        "dppm_model.privacy.directions:pure_epsilon",
+        _times(0.9),
+        EVERY_COIN + "the_cost_of_directions_covers_any_other_slots[0-0.8-4]",
+    ),
+    "all honest": Twin(
+        "the noise of colluding and missing sites is counted on",
+        PHASE + "cost",
+        _all_honest,
+        "unit/test_planner.py::test_fewer_honest_sites_cost_noise",
+    ),
+    "count ignored": Twin(
+        "T rounds are charged as one",
+        "dppm_model.privacy.accountant:_gathered",
+        lambda old: lambda costs: [(mu, q, 1) for mu, q, _ in old(costs)],
+        ACCOUNT + "published_compositions[1.0-11.759]",
+    ),
+    "tails are free": Twin(
+        "the tails of Theorem 3 are not paid for",
+        "dppm_model.privacy.accountant:_tails",
+        lambda _: lambda eta, epsilon: 0.0,
+        ACCOUNT + "tails_are_paid_for",
+    ),
+    "printed too low": Twin(
+        "printed digits are rounded to the nearest",
+        "dppm_model.privacy.accountant:round_up",
+        lambda _: round,
+        ACCOUNT + "printed_digits_are_never_below_the_value",
+    ),
+    "debit after release": Twin(
+        "the debit is written after the data were read",
+        "client.site:Site._answer",
+        _debit_after,
+        SITE + "a_debit_is_on_disk_before_data_are_read",
+    ),
+    "no debit": Twin(
+        "reports leave without a debit",
+        "dppm_model.privacy.ledger:Ledger.debit",
+        lambda _: lambda self, entry: True,
+        "integration/test_faults.py::test_a_site_killed_at_any_step_is_asked_again[SITE_STORED]",
+    ),
+    "fresh coins on resend": Twin(
+        "a report that is asked for again is drawn again",
+        "client.site:Site._answer",
+        _fresh_on_resend,
+        SITE + "the_same_round_gives_the_same_bits_and_costs_once",
+    ),
+    "plan may change": Twin(
+        "a site does not look whether the plan has changed in mid run",
+        "client.site:Site._check_plan",
+        _nothing,
+        SITE + "a_plan_cannot_change_in_mid_run",
+    ),
+    "round under two plans": Twin(
+        "the ledger takes a round under another plan for the same",
+        "dppm_model.privacy.ledger:Debit.__eq__",
+        lambda old: lambda self, other: old(self, replace(other, plan=self.plan)),
+        LEDGER + "the_same_round_costs_once_and_another_plan_is_refused",
+    ),
+    "group of any plan": Twin(
+        "the keys of a secure sum are not bound to the plan",
+        "dppm_model.securesum.group:Group.digest",
+        _group_of_any_plan,
+        SUM + "a_run_keeps_its_group",
+    ),
+    "names are paths": Twin(
+        "the server's names may be paths",
+        "dppm_model.phase:named",
+        _nothing,
+        SITE + "server_names_cannot_leave_the_folder",
+    ),
+    "other runs are free": Twin(
+        "a site forgets what other runs have spent",
+        "dppm_model.budget:Budget.check",
+        _no_others,
+        SITE + "what_other_runs_spent_counts",
+    ),
+    "one round too many": Twin(
+        "the round that passes the limit is answered",
+        "dppm_model.budget:affordable_rounds",
+        lambda old: cache(lambda *args: old(*args) + 1),
+        SITE + "the_limit_stops_the_run_before_data_are_read",
+    ),
+    "ledger cut": Twin(
+        "lines may be cut off the ledger",
+        "dppm_model.privacy.ledger:Ledger._check_mark",
+        _nothing,
+        LEDGER + "cut_off_lines_and_a_replaced_file_are_noticed",
+    ),
+    "ledger edited": Twin(
+        "lines of the ledger may be edited",
+        "dppm_model.privacy.ledger:_digest",
+        lambda _: lambda line: 64 * "0",
+        LEDGER + "an_edited_line_is_noticed",
+    ),
+    "modulus too small": Twin(
+        "the ring is one bit too narrow for the sum",
+        PHASE + "bits",
+        _property(lambda value: value - 1),
+        SUM + "the_ring_holds_every_sum_of_the_plan",
+    ),
+    "no self-mask": Twin(
+        "reports travel under pair masks only: a late report of a drop-out is bare",
+        "dppm_model.securesum.masks:add_self_mask",
+        _nothing,
+        SUM + "a_drop_outs_late_report_stays_masked",
+    ),
+    "no pair masks": Twin(
+        "reports travel under self-masks only: each survivor's is opened alone",
+        "dppm_model.securesum.masks:add_pair_mask",
+        _nothing,
+        SUM + "a_masked_report_is_uniform_without_the_keys[add_self_mask]",
+    ),
+    "both shares": Twin(
+        "a site tells both shares of a peer",
+        MEMBER + "reveal",
+        _both_shares,
+        SUM + "for_one_peer_either_share_and_never_both",
+    ),
+    "two sums": Twin(
+        "a site helps to open two sums of one round",
+        MEMBER + "reveal",
+        _before(_forget_survivors),
+        SUM + "lies_about_survivors_are_refused",
+    ),
+    "participants change": Twin(
+        "a round may be begun again with other participants",
+        MEMBER + "admit",
+        _before(_forget_participants),
+        SUM + "participants_are_fixed_once",
+    ),
+    "old rounds answer": Twin(
+        "a round that is over is answered again",
+        MEMBER + "admit",
+        _old_rounds_stay,
+        SUM + "rounds_cannot_be_mixed_or_reopened",
+    ),
+    "any key": Twin(
+        "channel keys need no signature of a pinned identity",
+        "dppm_model.securesum.keys:Channel.verify",
+        _nothing,
+        SUM + "keys_that_are_not_pinned_or_have_changed_are_refused",
+    ),
+    "key may change": Twin(
+        "the channel key of a peer may change in mid run",
+        MEMBER + "_accept",
+        _before(_forget_channel),
+        SUM + "keys_that_are_not_pinned_or_have_changed_are_refused",
+    ),
+    "participants unsigned": Twin(
+        "a site that was told other participants is opened alone",
+        "dppm_model.securesum.keys:verify",
+        lambda _: lambda *_args: True,
+        SUM + "a_site_that_was_told_other_participants_is_not_opened",
+    ),
+    "liars forgotten": Twin(
+        "accounted as if the server told every site the same survivors",
+        "dppm_model.securesum.group:honest_reports",
+        lambda _: lambda sites, min_survivors, colluding: min_survivors - colluding,
+        SUM + "different_lists_of_survivors_open_no_smaller_sum_than_is_accounted",
+    ),
+    "half is enough": Twin(
+        "half of the sites can open a sum",
+        "dppm_model.securesum.group:Group.__post_init__",
+        _nothing,
+        SUM + "a_group_needs_more_than_half[2]",
+    ),
+    "policy ignored": Twin(
+        "a site helps to open sums smaller than its own policy says",
+        "client.site:Site._member",
+        _no_policy,
+        SITE + "the_site_has_its_own_least_number_of_survivors",
+    ),
+    "one field more": Twin(
+        "a reply carries a field more",
+        "dppm_model.securesum.wire:write_shares",
+        lambda old: lambda shares: {**old(shares), "loss": 1.0},
+        "privacy/test_adversary.py::test_every_byte_that_leaves_a_site_is_declared",
+    ),
+    "errors talk": Twin(
+        "the text of a refusal travels to the server",
+        "client.app:_log",
+        lambda old: lambda error: f"{old(error)}: {error.cause}",
+        LIES + "[-another_round--0-0]",
+    ),
+}
