@@ -26,15 +26,15 @@ def convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def hockey_stick(p: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Exact delta at each of `EPSILONS` between two laws, in one direction."""
-    return np.array([np.maximum(p - np.exp(e) * r, 0).sum() for e in EPSILONS])
+def hockey_stick(p: np.ndarray, r: np.ndarray, epsilons: np.ndarray = EPSILONS) -> np.ndarray:
+    """Exact delta at each epsilon between two laws, in one direction."""
+    return np.array([np.maximum(p - np.exp(e) * r, 0).sum() for e in epsilons])
 
 
-def claimed(mu: float, q: float) -> np.ndarray:
+def claimed(mu: float, q: float, epsilons: np.ndarray = EPSILONS) -> np.ndarray:
     """Both directions of N(0,1) against (1-q) N(0,1) + q N(mu,1), in closed form."""
     out = []
-    for e in EPSILONS:
+    for e in epsilons:
         t = (np.log((np.exp(e) - 1 + q) / q) + mu**2 / 2) / mu
         mixture = lambda x: (1 - q) * norm.cdf(x) + q * norm.cdf(x - mu)  # noqa: E731
         remove = (1 - mixture(t)) - np.exp(e) * norm.sf(t)

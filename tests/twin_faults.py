@@ -391,7 +391,7 @@ TWINS: dict[str, Twin] = {
         "θ is off by five per cent",
         RESPONSE + "numerators",
         _truth(1.05),
-        UNIT + "binomial.py::test_numerators_are_symmetric_clamped_and_inside_the_word",
+        EVERY_COIN + "the_claim_is_tight[1.0-14]",
     ),
     "no clamp": Twin(
         "coordinates are not clamped to the range",

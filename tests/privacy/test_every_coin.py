@@ -61,10 +61,10 @@ class Pixels:
 
 
 @pytest.fixture
-def few_bits(monkeypatch: pytest.MonkeyPatch) -> EveryCoin:
-    coins = EveryCoin()
-    monkeypatch.setattr(binomial, "PROBABILITY_BITS", BITS)
-    monkeypatch.setattr(gdp, "_PROBABILITY_STEP", 2.0**-BITS)
+def few_bits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> EveryCoin:
+    coins, bits = EveryCoin(), getattr(request, "param", BITS)
+    monkeypatch.setattr(binomial, "PROBABILITY_BITS", bits)
+    monkeypatch.setattr(gdp, "_PROBABILITY_STEP", 2.0**-bits)
     monkeypatch.setattr(binomial, "half", coins.half)
     for cached in (gdp.site_slope, gdp.sum_slope):
         cached.cache_clear()
@@ -121,6 +121,20 @@ def test_no_report_passes_the_claim(
     phase = replace(phase, sampling_rate=q)
     for seed in range(6):
         assert max(excess(phase, phase, few_bits, tmp_path, seed).values()) < 1e-12
+
+
+@pytest.mark.parametrize("few_bits", [14], indirect=True)
+@pytest.mark.parametrize("fault", [1.0, 1.05])
+def test_the_claim_is_tight(fault: float, few_bits: EveryCoin, tmp_path: Path) -> None:
+    """A short record that moves one answer up to 1/2 + theta: five per cent more truth is seen."""
+    response = BinomialResponse(range_=1.0, truth_strength=0.25, responses=1)
+    phase = replace(PHASE, response=response, clip_norm=0.1, sampling_rate=1.0)
+    executed = with_response(phase, truth_strength=0.25 * fault)
+    white = np.full((10, 2), 255)
+    laws = [report_law(white[:n], executed, few_bits, tmp_path / f"{n}") for n in (9, 10)]
+    near = np.linspace(0, 0.1, 100)  # where "no" becomes a little less likely
+    found = hockey_stick(*laws, near) - claimed(phase.cost("site", 1).mu, 1.0, near)
+    assert found.max() > 1e-4 if fault > 1 else -1e-3 < found.max() < 1e-12
 
 
 @pytest.mark.parametrize(
