@@ -20,6 +20,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.release import on_the_beat
 from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError
 from dppm_model.mechanism.coins import Coins
@@ -82,6 +83,12 @@ def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
         materials,
     )
     return {"report": {"masked": masked, "digest": digest_of(masked), "signature": signature}}
+
+
+def report_on_the_beat(site: Site, plan: Plan, content: RecordDict) -> Answer:
+    """Answer one round when the site's policy says."""
+    with on_the_beat(site.policy.release_seconds):
+        return report(site, plan, content)
 
 
 def open_(site: Site, plan: Plan, content: RecordDict) -> Answer:
@@ -150,7 +157,7 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
         return answer
 
     app.query("join")(handle(join))
-    app.train()(handle(report))
+    app.train()(handle(report_on_the_beat))
     app.query("open")(handle(open_))
     return app
 

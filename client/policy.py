@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +28,8 @@ class Policy:
         The least number of reports in a sum that this site helps to open.
     colluding_sites
         The least number of colluding sites that a plan must reckon with.
+    release_seconds
+        Reports leave this long after their question, or a multiple of it (`client.release`).
     """
 
     records: str
@@ -36,6 +39,7 @@ class Policy:
     delta: float
     min_survivors: int
     colluding_sites: int
+    release_seconds: float
 
     @classmethod
     def read(cls, path: Path) -> Policy:
@@ -61,6 +65,9 @@ class Policy:
             value = getattr(policy, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{path}: {name} is {value!r}.", "Give a number above zero.")
+        seconds = policy.release_seconds
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ConfigError(f"{path}: release_seconds is {seconds!r}.", "Give 0 or more seconds.")
         for name, least in (("min_survivors", 1), ("colluding_sites", 0)):
             value = getattr(policy, name)
             if type(value) is not int or value < least:

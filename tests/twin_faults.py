@@ -6,6 +6,7 @@ everything else as it is, so that only a test of the very property can tell.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -362,6 +363,12 @@ TWINS: dict[str, Twin] = {
         "dppm_model.score.slots:SlotQuery.clipped_sum",
         _wrong_divisor,
         COMPANY + "[means]",
+    ),
+    "no beat": Twin(
+        "a report leaves as soon as it is made",
+        "client.release:on_the_beat",
+        lambda _: lambda _seconds: contextlib.nullcontext(),
+        SITE + "reports_leave_at_a_time_that_does_not_tell_their_work[False]",
     ),
     "sampled count leaks": Twin(
         "the shape of a report tells whether anybody was sampled",

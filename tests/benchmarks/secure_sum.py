@@ -108,7 +108,9 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
             home.mkdir()
             identity.write(home / "identity.key")
             write_peers(home / "peers.toml", peers)
-            Policy("none", "", float("inf"), float("inf"), 1e-5, 1, 0).write(home / "site.toml")
+            Policy("none", "", float("inf"), float("inf"), 1e-5, 1, 0, 0.0).write(
+                home / "site.toml"
+            )
 
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)

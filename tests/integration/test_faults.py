@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +194,7 @@ def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
     toml = run.sites / "0001" / "site.toml"
     policy = Policy.read(toml)
     two = epsilons(plan, 2)[0]
-    Policy(policy.records, policy.index, two, policy.max_epsilon_site, policy.delta, 2, 0).write(
-        toml
-    )
+    replace(policy, max_epsilon_secure_sum=two).write(toml)
     play(run)
     assert [line["sites"] for line in run.rounds()] == [3, 3, 2, 2]
     assert spent(run)["sites/0001/ledger.jsonl"] == 2  # the last round that fits was answered

@@ -1,5 +1,6 @@
 """A site: debit before data, one answer a round, limits that the server cannot raise."""
 
+import contextlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from client import release
 from client import site as module
 from client.policy import Policy
 from client.site import Site
@@ -51,7 +53,7 @@ def model(config: Config) -> ScoreModel:
 
 def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     folder.mkdir(parents=True, exist_ok=True)
-    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5, 3, 0).write(
+    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5, 3, 0, 0.0).write(
         folder / "site.toml"
     )
     made = identities(3)
@@ -120,6 +122,23 @@ def test_one_run_cannot_push_out_the_report_of_another(
     first = site._answer(inner, 0, 0, model)
     site._answer(plan, 0, 0, model)
     np.testing.assert_array_equal(first, site._answer(inner, 0, 0, model))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_reports_leave_at_a_time_that_does_not_tell_their_work(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A report that takes 0.1 s, 4.9 s or, once too long, 7 s; also one that fails."""
+    now, left = [100.0], []
+    monkeypatch.setattr(release.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(release.time, "sleep", lambda s: left.append(now[0] + s - 100.0))
+    for work in (0.1, 4.9, 7.0):
+        now[0] = 100.0
+        with contextlib.suppress(ValueError), release.on_the_beat(5.0):
+            now[0] += work
+            if fails:
+                raise ValueError
+    assert left == pytest.approx([5.0, 5.0, 10.0])
 
 
 def test_a_plan_cannot_change_in_mid_run(
@@ -214,7 +233,7 @@ def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
 
 def test_policy_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
-    Policy("records", "", 1.0, float("inf"), 1e-5, 3, 0).write(path)
+    Policy("records", "", 1.0, float("inf"), 1e-5, 3, 0, 0.0).write(path)
     assert Policy.read(path).max_epsilon_site == float("inf")
     good = path.read_text()
     for text in (good + "surprise = 1\n", good.replace("delta", "# delta"), "nonsense"):
@@ -224,6 +243,7 @@ def test_policy_is_closed(tmp_path: Path) -> None:
     for text, field in (
         (good.replace("1.0", "-1.0"), "max_epsilon_secure_sum"),
         (good.replace("= 3", "= 2.5"), "min_survivors"),
+        (good.replace("= 0.0", "= -1.0"), "release_seconds"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=field):
