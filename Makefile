@@ -36,7 +36,7 @@ test-all: lint ## Also the slow statistical, training and fault tests
 	$(BIN)/pytest -m "" --hypothesis-profile=explore $(ARGS)
 
 bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
-	@for name in encode gradients secure_sum; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+	@for name in accountant directions encode gradients secure_sum; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 clean: ## Remove the environment and the caches, never the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
