@@ -1,15 +1,22 @@
-"""Annealed Hamiltonian Monte Carlo: a few trajectories at every noise level, from high to low."""
+"""Annealing: a few steps of a Markov chain at every noise level, from high to low."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from dppm_model.score.model import Denoiser
-from sampler.dynamics import flow_step, noise_levels
-from sampler.hmc import State, hmc_step
+from sampler.dynamics import Force, flow_step, noise_levels
+from sampler.hmc import Info, State, hmc_step
+from sampler.langevin import langevin_step
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings
 from sampler.solvers import SampleInfo, denoise_at
+
+# One transition at a level: (state, force, noise, step size) -> (state, info).
+Kernel = Callable[[State, Force, NoiseSource, float], tuple[State, Info]]
 
 
 def annealed_hmc(
@@ -17,42 +24,76 @@ def annealed_hmc(
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Draw images by HMC on p(x; sigma) for each sigma of the schedule.
 
+    The momentum has unit mass at every level and is carried over to the next one.
+    """
+
+    def kernel(
+        state: State, force_at: Force, noise: NoiseSource, step: float
+    ) -> tuple[State, Info]:
+        return hmc_step(
+            state,
+            force_at,
+            noise,
+            step=step,
+            steps=settings.steps,
+            keep=settings.keep,
+            metropolis=settings.metropolis,
+        )
+
+    return _annealed(kernel, model, y, noise, settings)
+
+
+def annealed_langevin(
+    model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+) -> tuple[torch.Tensor, SampleInfo]:
+    """Draw images by Langevin dynamics (Song and Ermon 2019), with a Metropolis test if asked."""
+
+    def kernel(
+        state: State, force_at: Force, noise: NoiseSource, step: float
+    ) -> tuple[State, Info]:
+        return langevin_step(state, force_at, noise, step=step, metropolis=settings.metropolis)
+
+    return _annealed(kernel, model, y, noise, settings)
+
+
+def _annealed(
+    kernel: Kernel,
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
+) -> tuple[torch.Tensor, SampleInfo]:
+    """Run ``settings.iterations`` transitions at each level.
+
     Between levels an image moves along the probability flow with the score already in hand; it
     ends as the denoised image of the last level. The step size is ``settings.step``·sigma, because
-    sigma is the width of p(x; sigma) in directions in which the images do not vary. The momentum
-    has unit mass at every level and is carried over to the next one.
+    sigma is the width of p(x; sigma) in directions in which the images do not vary.
     """
     levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
     x = levels[0] * noise.normal(model.shape)
     momentum = noise.normal(model.shape)
     denoised = slope = torch.zeros_like(x)
-    acceptance, divergences = [], 0
-    for level, sigma in enumerate(levels):
+    acceptance, divergences, evaluations = [], 0, 0
 
-        def force_at(at: torch.Tensor, sigma: float = sigma) -> torch.Tensor:
-            return (denoise_at(model, at, sigma, y) - at) / sigma**2
+    def force_at(sigma: float, at: torch.Tensor) -> torch.Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return (denoise_at(model, at, sigma, y) - at) / sigma**2
 
+    for level, (sigma, factor) in enumerate(zip(levels, settings.step_factors, strict=True)):
+        force = partial(force_at, sigma)
         if level > 0:
             above = levels[level - 1]
             x = flow_step(x, denoised, slope, above, sigma)
-        state = State(x, momentum, force_at(x))
+        state = State(x, momentum, force(x))
         if level > 0:  # how D changed along the flow, for the next move
             slope = (x + sigma**2 * state.force - denoised) / (sigma - above)
         accepted = 0.0
         for _ in range(settings.iterations):
-            state, info = hmc_step(
-                state,
-                force_at,
-                noise,
-                step=settings.step * sigma,
-                steps=settings.steps,
-                keep=settings.keep,
-                metropolis=settings.metropolis,
-            )
+            state, info = kernel(state, force, noise, factor * sigma)
             accepted += float(info.acceptance.mean())
             divergences += int(info.divergent.sum())
         acceptance.append(accepted / settings.iterations)
         x, momentum = state.x, state.momentum
         denoised = x + sigma**2 * state.force
-    evaluations = len(levels) * (1 + settings.iterations * settings.steps)
     return denoised, SampleInfo(evaluations, tuple(acceptance), divergences)

@@ -14,13 +14,18 @@ import torch
 from dppm_model.errors import SamplerError
 from dppm_model.records.pixels import to_pixels
 from dppm_model.score.model import Denoiser, ScoreModel
-from sampler.anneal import annealed_hmc
+from sampler.anneal import annealed_hmc, annealed_langevin
 from sampler.images import Shard, encode_shard
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
-from sampler.solvers import Sampler, heun
+from sampler.solvers import Sampler, churned, heun
 
-SAMPLERS: dict[str, Sampler] = {"hmc": annealed_hmc, "heun": heun}
+SAMPLERS: dict[str, Sampler] = {
+    "hmc": annealed_hmc,
+    "langevin": annealed_langevin,
+    "heun": heun,
+    "churn": churned,
+}
 Loader = Callable[[bytes], Denoiser]  # from the content of a model file
 
 

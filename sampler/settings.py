@@ -9,7 +9,7 @@ from typing import Any
 
 from dppm_model.errors import ConfigError
 
-METHODS = ("hmc", "heun")
+METHODS = ("hmc", "langevin", "heun", "churn")
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,21 @@ class SamplerSettings:
     Attributes
     ----------
     method
-        ``hmc`` (annealed Hamiltonian Monte Carlo) or ``heun`` (EDM's deterministic solver).
+        ``hmc`` (annealed Hamiltonian Monte Carlo), ``langevin`` (annealed Langevin dynamics),
+        ``heun`` (EDM's deterministic solver) or ``churn`` (EDM's stochastic one).
     levels, sigma_max, sigma_min, rho
         The noise levels, EDM's schedule. Images lie in [-1, 1].
-    iterations, steps, step, keep
-        HMC only: trajectories a level, leapfrog steps a trajectory (an even number), step size over
-        sigma, and share of the momentum that a refreshment keeps.
+    iterations, step
+        HMC and Langevin: transitions a level, and step size over sigma: one number, or one a level
+        (`sampler.tune`).
+    steps, keep
+        HMC: leapfrog steps a trajectory (an even number), and share of the momentum that a
+        refreshment keeps.
     metropolis
-        HMC only: whether a trajectory must pass the Metropolis test.
+        HMC and Langevin: whether a transition must pass the Metropolis test.
+    churn, churn_low, churn_high, churn_noise
+        Churn: EDM's S_churn, the noise levels between which it is added (S_tmin, S_tmax), and the
+        factor of the new noise (S_noise).
 
     Raises
     ------
@@ -41,9 +48,13 @@ class SamplerSettings:
     rho: float = 7.0
     iterations: int = 1
     steps: int = 2
-    step: float = 0.4
+    step: float | tuple[float, ...] = 0.4
     keep: float = 0.5
     metropolis: bool = True
+    churn: float = 10.0
+    churn_low: float = 0.05
+    churn_high: float = 10.0
+    churn_noise: float = 1.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -59,10 +70,17 @@ class SamplerSettings:
                 f"sampler.steps is {self.steps}.",
                 "Give an even number: energies are integrated over pairs of leapfrog steps.",
             )
-        for name in ("sigma_max", "sigma_min", "rho", "step"):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"sampler.{name} is {value!r}.", "Give a number above zero.")
+        for name in ("sigma_max", "sigma_min", "rho", "churn_low", "churn_high", "churn_noise"):
+            _positive(name, getattr(self, name))
+        if type(self.churn) not in (int, float) or not 0 <= self.churn < math.inf:
+            raise ConfigError(f"sampler.churn is {self.churn!r}.", "Give a number, 0 or more.")
+        if isinstance(self.step, tuple) and len(self.step) != self.levels:
+            raise ConfigError(
+                f"sampler.step has {len(self.step)} numbers for {self.levels} levels.",
+                "Give one number, or one a level.",
+            )
+        for value in self.step_factors:
+            _positive("step", value)
         if self.sigma_min >= self.sigma_max:
             raise ConfigError(
                 f"sampler.sigma_min is {self.sigma_min}, sigma_max {self.sigma_max}.",
@@ -73,11 +91,24 @@ class SamplerSettings:
         if type(self.metropolis) is not bool:
             raise ConfigError(f"sampler.metropolis is {self.metropolis!r}.", "Give true or false.")
 
+    @property
+    def step_factors(self) -> tuple[float, ...]:
+        """Step size over sigma at each level, highest first."""
+        return self.step if isinstance(self.step, tuple) else (self.step,) * self.levels
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamplerSettings:
         """Pick the fields of this class out of a configuration group; the rest have defaults."""
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+        own = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        if isinstance(own.get("step"), list):
+            own["step"] = tuple(own["step"])
+        return cls(**own)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that `from_dict` reads back."""
         return asdict(self)
+
+
+def _positive(name: str, value: Any) -> None:
+    if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"sampler.{name} is {value!r}.", "Give a number above zero.")

@@ -1,4 +1,4 @@
-"""The signature that all samplers share, and Heun's method as the yardstick.
+"""The signature that all samplers share, and EDM's two solvers as yardsticks.
 
     sample(model, y, noise, settings) -> (x, info)
 
@@ -7,6 +7,7 @@ y is (n,) int64; x is (n, C, H, W), in [-1, 1] up to small excursions (it is not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,9 +52,31 @@ def heun(
     model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Solve the probability flow by Heun's method (Karras et al. 2022, Algorithm 1)."""
+    return _solve(model, y, noise, settings, churn=0.0)
+
+
+def churned(
+    model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+) -> tuple[torch.Tensor, SampleInfo]:
+    """Heun's method with fresh noise before each step (Karras et al. 2022, Algorithm 2)."""
+    return _solve(model, y, noise, settings, churn=settings.churn)
+
+
+def _solve(
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
+    churn: float,
+) -> tuple[torch.Tensor, SampleInfo]:
     levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
+    most = min(churn / len(levels), math.sqrt(2) - 1)
     x = levels[0] * noise.normal(model.shape)
     for sigma, lower in zip(levels, [*levels[1:], 0.0], strict=True):
+        if most > 0 and settings.churn_low <= sigma <= settings.churn_high:
+            raised = sigma * (1 + most)
+            added = settings.churn_noise * math.sqrt(raised**2 - sigma**2)
+            x, sigma = x + added * noise.normal(model.shape), raised
         slope = (x - denoise_at(model, x, sigma, y)) / sigma
         moved = x + (lower - sigma) * slope
         if lower > 0:

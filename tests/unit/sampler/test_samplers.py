@@ -112,7 +112,7 @@ def test_moving_by_euler_steps_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"method": "langevin"},
+        {"method": "leapfrog"},
         {"levels": 1},
         {"levels": 18.0},
         {"iterations": 0},
