@@ -23,12 +23,14 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import ADJACENCY, UNIT, Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.evaluate import write_evaluation
 from sampler.images import load_images
 from sampler.pool import generate
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
+from sampler.tune import tuned
 
 _RUNS = Path("runs")
 
@@ -179,6 +181,10 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
 def draw(run: Run, settings: dict[str, Any]) -> float:
     """Sample with a bar that counts images; return the seconds it took."""
     begun = time.monotonic()
+    if settings.get("step") == "auto":
+        with console.status("tuning step sizes"):
+            model = ScoreModel.load(run.model)
+            settings = tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings)
     privacy = run.read_json(run.privacy)
     with progress("sampling") as bar:
         generate(

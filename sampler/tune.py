@@ -1,0 +1,115 @@
+"""Step sizes by a pilot run: one for each noise level, so that the Metropolis test accepts enough.
+
+The result is a list of numbers that is stored with the run and then part of the settings, so the
+real run stays a pure function of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dppm_model.files import write_json
+from dppm_model.score.model import Denoiser
+from sampler.dynamics import flow_step, noise_levels
+from sampler.hmc import State, hmc_step
+from sampler.langevin import langevin_step
+from sampler.noise import ImageNoise
+from sampler.settings import SamplerSettings
+from sampler.solvers import denoise_at
+
+TARGET = 0.7  # acceptance
+_IMAGES = 64
+_TRANSITIONS = 40  # at each level
+_LEAST, _MOST = 0.01, 4.0  # step over sigma
+# Hoffman and Gelman 2014, section 3.2.1, in their letters.
+_GAMMA, _T0, _KAPPA = 0.05, 10.0, 0.75
+
+
+class DualAveraging:
+    """Find the step whose mean acceptance is a target (Nesterov 2009; Hoffman and Gelman 2014)."""
+
+    def __init__(self, step: float, target: float) -> None:
+        self._target, self._mu = target, math.log(2 * step)
+        self._t, self._h, self._average, self.step = 0, 0.0, math.log(step), step
+
+    def update(self, acceptance: float) -> None:
+        """Take in the acceptance at ``step``, and choose the next step."""
+        self._t += 1
+        share = 1 / (self._t + _T0)
+        self._h = (1 - share) * self._h + share * (self._target - acceptance)
+        log = self._mu - math.sqrt(self._t) / _GAMMA * self._h
+        log = min(max(log, math.log(_LEAST)), math.log(_MOST))
+        weight = self._t**-_KAPPA
+        self._average = weight * log + (1 - weight) * self._average
+        self.step = math.exp(log)
+
+    @property
+    def result(self) -> float:
+        """The averaged step."""
+        return math.exp(self._average)
+
+
+def tune(
+    model: Denoiser, settings: SamplerSettings, *, target: float = TARGET, seed: int = 0
+) -> tuple[float, ...]:
+    """Return step over sigma for each level of HMC or Langevin, rounded to three digits.
+
+    A small batch over all classes is annealed, with `_TRANSITIONS` transitions at each level during
+    which the step is adapted.
+    """
+    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
+    y = torch.arange(_IMAGES) % model.classes
+    noise = ImageNoise(seed, [(int(label), i) for i, label in enumerate(y)])
+    x = levels[0] * noise.normal(model.shape)
+    momentum, found, step = noise.normal(model.shape), [], settings.step_factors[0]
+    denoised = torch.zeros_like(x)
+
+    def force_at(sigma: float, at: torch.Tensor) -> torch.Tensor:
+        return (denoise_at(model, at, sigma, y) - at) / sigma**2
+
+    with torch.inference_mode():
+        for level, sigma in enumerate(levels):
+            force = partial(force_at, sigma)
+            if level > 0:
+                x = flow_step(x, denoised, torch.zeros_like(x), levels[level - 1], sigma)
+            state, averaging = State(x, momentum, force(x)), DualAveraging(step, target)
+            for _ in range(_TRANSITIONS):
+                size = averaging.step * sigma
+                if settings.method == "hmc":
+                    how: dict[str, Any] = {"steps": settings.steps, "keep": settings.keep}
+                    state, info = hmc_step(state, force, noise, step=size, metropolis=True, **how)
+                else:
+                    state, info = langevin_step(state, force, noise, step=size, metropolis=True)
+                averaging.update(float(info.acceptance.mean()))
+            step = averaging.result
+            found.append(float(f"{step:.3g}"))
+            x, momentum = state.x, state.momentum
+            denoised = x + sigma**2 * state.force
+    return tuple(found)
+
+
+def tuned(path: Path, content: bytes, model: Denoiser, settings: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``step: auto`` by tuned steps: those stored in ``path``, or of a pilot run now.
+
+    Parameters
+    ----------
+    path
+        JSON file of earlier results, by digest of the model and of all other settings.
+    content
+        The model's file.
+    """
+    start = SamplerSettings.from_dict({**settings, "step": 0.4})
+    same = json.dumps({**start.to_dict(), "step": None}, sort_keys=True)
+    key = hashlib.sha256(content + same.encode()).hexdigest()
+    known: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+    if key not in known:
+        known[key] = list(tune(model, start))
+        write_json(path, known)
+    return {**settings, "step": known[key]}

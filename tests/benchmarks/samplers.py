@@ -1,0 +1,176 @@
+"""All samplers on one checkpoint, at equal evaluations of the network.
+
+    python -m tests.benchmarks.samplers runs/demo runs/eps1
+
+For each budget of evaluations an image every method gets a few settings to choose from, judged by
+the Fréchet distance to real *training* images on another seed; what is reported, of the chosen
+ones, is measured against real *test* images: Fréchet and kernel distance in the features of the
+evaluation network, and the accuracy of a classifier trained on the images. Beside them stand the
+same figures of as many real training images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dppm_model.config import read_config
+from dppm_model.records import sources
+from dppm_model.records.pixels import to_pixels
+from dppm_model.records.shards import Records
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from sampler.draw import SAMPLERS
+from sampler.evaluation import ceiling
+from sampler.evaluation.classifier import CNN, Classifier, accuracy, features, train_classifier
+from sampler.evaluation.distances import frechet_distance, kernel_distance
+from sampler.evaluation.nearest import spaced
+from sampler.noise import ImageNoise
+from sampler.settings import SamplerSettings
+from tests.benchmarks.record import record
+
+BATCH = 100
+PILOT = 0.4  # share of the images with which settings are chosen
+
+
+def candidates(evaluations: int) -> Iterator[tuple[str, SamplerSettings]]:
+    """Yield (name, settings) with at most so many evaluations, several for each name."""
+    solver = (evaluations + 1) // 2
+    yield "heun", SamplerSettings("heun", levels=solver)
+    for churn in (0.2 * solver, 0.5 * solver, solver, 4.0 * solver):
+        for noise in (1.0, 1.007):
+            yield "churn", SamplerSettings("churn", levels=solver, churn=churn, churn_noise=noise)
+    for iterations in (1, 2, 4, 12):
+        for name, metropolis in (("hmc", True), ("unadjusted hmc", False)):
+            levels = evaluations // (1 + 2 * iterations)
+            if levels >= 5:
+                for keep in (0.0, 0.5, 0.9):
+                    yield (
+                        name,
+                        SamplerSettings(
+                            "hmc",
+                            levels=levels,
+                            iterations=iterations,
+                            keep=keep,
+                            metropolis=metropolis,
+                        ),
+                    )
+        for name, cost in (("langevin", 1), ("mala", 2)):
+            levels = evaluations // (1 + cost * iterations)
+            if levels >= 5:
+                for step in (0.2, 0.45):
+                    yield (
+                        name,
+                        SamplerSettings(
+                            "langevin",
+                            levels=levels,
+                            iterations=iterations,
+                            step=step,
+                            metropolis=cost == 2,
+                        ),
+                    )
+
+
+def draw(
+    model: ScoreModel, settings: SamplerSettings, per_class: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels, in batches of one class."""
+    images, labels = [], []
+    for label in range(model.classes):
+        for first in range(0, per_class, BATCH):
+            names = [(label, i) for i in range(first, min(first + BATCH, per_class))]
+            y = torch.full((len(names),), label)
+            with torch.inference_mode():
+                x, _ = SAMPLERS[settings.method](model, y, ImageNoise(seed, names), settings)
+            images.append(to_pixels(x.nan_to_num(0.0)))
+            labels.append(y.numpy())
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def compare(folder: Path, budgets: list[int], per_class: int) -> dict[str, dict[str, object]]:
+    """Figures of every method at every budget, on one run."""
+    run = Run(folder)
+    model, config = ScoreModel.load(run.model), read_config(run.config)
+    train, test = (sources.load(config.data, split) for split in ("train", "test"))
+    real = (train.images, train.labels), (test.images, test.labels)
+    cache = sources.data_root() / config.data / "evaluation"
+    path = ceiling.places(cache, *real, (0,))[0]
+    judge = ceiling.load(path, train.images, model.classes).cnn
+    n = per_class * model.classes
+    seen, unseen = (features(judge, spaced(r.images, 5000)) for r in (train, test))
+    scale = np.sqrt((unseen**2).mean())
+    others = features(judge, spaced(train.images[1::2], n)) / scale
+    results: dict[str, dict[str, object]] = {
+        "real training images": {
+            "frechet": frechet_distance(others, unseen / scale),
+            "kernel": kernel_distance(others, unseen / scale),
+        }
+    }
+    print(f"{folder}: {n} images a figure; real: {results['real training images']}", flush=True)
+    for budget in budgets:
+        best: dict[str, tuple[float, SamplerSettings]] = {}
+        for name, settings in candidates(budget):
+            pilot = draw(model, settings, max(20, int(PILOT * per_class)), seed=1)[0]
+            found = frechet_distance(features(judge, pilot) / scale, seen / scale)
+            if name not in best or found < best[name][0]:
+                best[name] = found, settings
+        for name, (_, settings) in best.items():
+            begun = time.perf_counter()
+            images, labels = draw(model, settings, per_class, seed=0)
+            seconds = time.perf_counter() - begun
+            figures = judged(judge, images, labels, unseen / scale, scale, model.classes, test)
+            results[f"{budget}: {name}"] = {**figures, "seconds": seconds, **changed(settings)}
+            print(f"  {budget:5d} {name:15s}", results[f"{budget}: {name}"], flush=True)
+    return results
+
+
+def judged(
+    judge: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: np.ndarray,
+    scale: float,
+    classes: int,
+    test: Records,
+) -> dict[str, float]:
+    """Distances to real test images, and a classifier's accuracy on them."""
+    found = features(judge, images) / scale
+    trained = train_classifier(
+        images, labels, classes=classes, seed=0, settings=CNN, progress=lambda _: None
+    )
+    return {
+        "frechet": round(frechet_distance(found, reference), 4),
+        "kernel": round(kernel_distance(found, reference), 5),
+        "accuracy": round(accuracy(trained, test.images, test.labels), 4),
+    }
+
+
+def changed(settings: SamplerSettings) -> dict[str, object]:
+    """The settings that are not the defaults."""
+    plain = SamplerSettings().to_dict()
+    return {k: v for k, v in settings.to_dict().items() if v != plain[k]}
+
+
+def main() -> None:
+    """Compare on the runs that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[20, 50, 100, 250])
+    parser.add_argument("--per-class", type=int, default=200)
+    parser.add_argument("--name", default="samplers")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {
+        folder.name: compare(folder, arguments.evaluations, arguments.per_class)
+        for folder in arguments.runs
+    }
+    record(arguments.name, {"images_per_class": arguments.per_class, "results": results})
+
+
+if __name__ == "__main__":
+    main()
