@@ -100,6 +100,18 @@ def test_spread() -> None:
     check_spread("heun", levels=30)
 
 
+def test_churn_of_nothing_is_heun_and_churn_keeps_the_spread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y, noise = torch.tensor([0, 1, 2]), [(0, 0), (1, 0), (2, 0)]
+    none = SamplerSettings(method="churn", churn=0.0)
+    plain = SAMPLERS["heun"](pictures(), y, ImageNoise(1, noise), none)[0]
+    assert torch.equal(SAMPLERS["churn"](pictures(), y, ImageNoise(1, noise), none)[0], plain)
+    check_spread("churn", levels=40, churn=20.0)
+    with pytest.raises(AssertionError):  # the twin: more noise than the level is raised by
+        check_spread("churn", levels=40, churn=20.0, churn_noise=1.2)
+
+
 def test_moving_by_euler_steps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def straight(x, denoised, slope, sigma, lower):
         return flow_step(x, denoised, 0 * slope, sigma, lower)
