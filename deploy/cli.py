@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from deploy import commands
+from deploy import commands, sampling
 from deploy.audit import audit_run
 from deploy.ledger import show_ledger
 from deploy.show import console
@@ -97,6 +97,11 @@ def parser() -> argparse.ArgumentParser:
             "sample runs/demo\nsample runs/demo sampler.per_class=5000 sampler.workers=8",
         ),
         (
+            "diagnose",
+            "look at the sampler: acceptance, energy errors, mixing, a film strip",
+            "diagnose runs/demo\ndiagnose runs/demo sampler.step=auto sampler.steps=4",
+        ),
+        (
             "evaluate",
             "train a classifier on the synthetic images and test it on real ones",
             "evaluate runs/demo\nevaluate runs/demo --json",
@@ -140,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             commands.plan(arguments.overrides, as_json=arguments.json)
         else:
             folder, overrides = split_arguments(arguments.arguments)
-            getattr(commands, arguments.command)(folder, overrides, as_json=arguments.json)
+            home = sampling if arguments.command in ("sample", "diagnose") else commands
+            getattr(home, arguments.command)(folder, overrides, as_json=arguments.json)
     except DppmError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: {escape(error.cause)}")
         console.print(f"[bold]Fix[/]: {escape(error.cure)}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
+from deploy.sampling import draw, group_settings, trained
 from deploy.show import (
     console,
     epsilon_text,
@@ -23,14 +24,9 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import ADJACENCY, UNIT, Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
-from dppm_model.score.model import ScoreModel
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.evaluate import write_evaluation
 from sampler.images import load_images
-from sampler.pool import generate
-from sampler.settings import SamplerSettings
-from sampler.sheet import contact_sheet
-from sampler.tune import tuned
 
 _RUNS = Path("runs")
 
@@ -139,77 +135,10 @@ def train(run: Run, config: Config) -> None:
         bar.count(total, total)
 
 
-def _trained(folder: Path | None, verb: str) -> Run:
-    if folder is None:
-        raise ConfigError(f"{verb} needs a run folder.", f"For example: dppm {verb} runs/demo")
-    run = Run(folder)
-    run.plan()
-    if not run.model.exists():
-        raise RunFolderError(
-            f"{folder} has no trained model yet.", f"Run `dppm simulate {folder}` first."
-        )
-    return run
-
-
-def _settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
-    """Return a group of the run's configuration, with overrides of that group alone."""
-    settings: dict[str, Any] = dict(read_config(run.config).tree[group])
-    if wrong := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
-        raise ConfigError(
-            f"{wrong[0]} cannot be changed after training.", f"Here only {group}.… can be set."
-        )
-    fresh: dict[str, Any] = compose_config(overrides)[group]
-    if any(o.startswith(f"{group}=") for o in overrides):
-        return fresh
-    changed = {o.split("=")[0].removeprefix(f"{group}.").split(".")[0] for o in overrides}
-    return settings | {key: fresh[key] for key in changed}
-
-
-def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
-    """`dppm sample RUN`: images of every class, and a contact sheet."""
-    run = _trained(folder, "sample")
-    settings = _settings(run, overrides, "sampler")
-    seconds = draw(run, settings)
-    console.print(
-        f"{settings['per_class']} images of each class in {run.samples} ({seconds:.0f} s); "
-        f"look at {run.folder / 'samples.png'}"
-    )
-    if as_json:
-        print_json({"samples": str(run.samples), "sheet": str(run.folder / "samples.png")})
-
-
-def draw(run: Run, settings: dict[str, Any]) -> float:
-    """Sample with a bar that counts images; return the seconds it took."""
-    begun = time.monotonic()
-    if settings.get("step") == "auto":
-        with console.status("tuning step sizes"):
-            model = ScoreModel.load(run.model)
-            settings = tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings)
-    privacy = run.read_json(run.privacy)
-    with progress("sampling") as bar:
-        generate(
-            run.model,
-            run.samples,
-            per_class=settings["per_class"],
-            seed=settings["seed"],
-            settings=SamplerSettings.from_dict(settings),
-            workers=settings["workers"],
-            address=settings["address"],
-            png=settings["png"],
-            privacy={
-                k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
-            },
-            progress=bar.count,
-        )
-    images, labels = load_images(run.samples)
-    contact_sheet(images, labels, run.folder / "samples.png")
-    return time.monotonic() - begun
-
-
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm evaluate RUN`: what the synthetic images are worth."""
-    run = _trained(folder, "evaluate")
-    result = measure(run, _settings(run, overrides, "evaluation"))
+    run = trained(folder, "evaluate")
+    result = measure(run, group_settings(run, overrides, "evaluation"))
     if as_json:
         print_json(result)
     else:

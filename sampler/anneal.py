@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -17,6 +18,8 @@ from sampler.solvers import SampleInfo, denoise_at
 
 # One transition at a level: (state, force, noise, step size) -> (state, info).
 Kernel = Callable[[State, Force, NoiseSource, float], tuple[State, Info]]
+# Called after each level with its sigma, the denoised images, and what its transitions said.
+Watch = Callable[[float, torch.Tensor, list[Info]], None]
 
 
 def annealed_hmc(
@@ -26,42 +29,44 @@ def annealed_hmc(
 
     The momentum has unit mass at every level and is carried over to the next one.
     """
-
-    def kernel(
-        state: State, force_at: Force, noise: NoiseSource, step: float
-    ) -> tuple[State, Info]:
-        return hmc_step(
-            state,
-            force_at,
-            noise,
-            step=step,
-            steps=settings.steps,
-            keep=settings.keep,
-            metropolis=settings.metropolis,
-        )
-
-    return _annealed(kernel, model, y, noise, settings)
+    return annealed(kernel_of(settings), model, y, noise, settings)
 
 
 def annealed_langevin(
     model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Draw images by Langevin dynamics (Song and Ermon 2019), with a Metropolis test if asked."""
-
-    def kernel(
-        state: State, force_at: Force, noise: NoiseSource, step: float
-    ) -> tuple[State, Info]:
-        return langevin_step(state, force_at, noise, step=step, metropolis=settings.metropolis)
-
-    return _annealed(kernel, model, y, noise, settings)
+    return annealed(kernel_of(settings), model, y, noise, settings)
 
 
-def _annealed(
+def kernel_of(settings: SamplerSettings) -> Kernel:
+    """Return the transition of ``hmc`` or ``langevin`` with these settings."""
+    if settings.method == "hmc":
+        return partial(
+            _hmc, steps=settings.steps, keep=settings.keep, metropolis=settings.metropolis
+        )
+    return partial(_langevin, metropolis=settings.metropolis)
+
+
+def _hmc(
+    state: State, force_at: Force, noise: NoiseSource, step: float, **how: Any
+) -> tuple[State, Info]:
+    return hmc_step(state, force_at, noise, step=step, **how)
+
+
+def _langevin(
+    state: State, force_at: Force, noise: NoiseSource, step: float, **how: Any
+) -> tuple[State, Info]:
+    return langevin_step(state, force_at, noise, step=step, **how)
+
+
+def annealed(
     kernel: Kernel,
     model: Denoiser,
     y: torch.Tensor,
     noise: NoiseSource,
     settings: SamplerSettings,
+    watch: Watch = lambda _sigma, _denoised, _infos: None,
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Run ``settings.iterations`` transitions at each level.
 
@@ -88,12 +93,13 @@ def _annealed(
         state = State(x, momentum, force(x))
         if level > 0:  # how D changed along the flow, for the next move
             slope = (x + sigma**2 * state.force - denoised) / (sigma - above)
-        accepted = 0.0
+        infos = []
         for _ in range(settings.iterations):
             state, info = kernel(state, force, noise, factor * sigma)
-            accepted += float(info.acceptance.mean())
-            divergences += int(info.divergent.sum())
-        acceptance.append(accepted / settings.iterations)
+            infos.append(info)
+        acceptance.append(sum(float(i.acceptance.mean()) for i in infos) / len(infos))
+        divergences += sum(int(i.divergent.sum()) for i in infos)
         x, momentum = state.x, state.momentum
         denoised = x + sigma**2 * state.force
+        watch(sigma, denoised, infos)
     return denoised, SampleInfo(evaluations, tuple(acceptance), divergences)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ import torch
 
 from dppm_model.files import write_json
 from dppm_model.score.model import Denoiser
+from sampler.anneal import kernel_of
 from sampler.dynamics import flow_step, noise_levels
-from sampler.hmc import State, hmc_step
-from sampler.langevin import langevin_step
+from sampler.hmc import State
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.solvers import denoise_at
@@ -69,7 +70,7 @@ def tune(
     noise = ImageNoise(seed, [(int(label), i) for i, label in enumerate(y)])
     x = levels[0] * noise.normal(model.shape)
     momentum, found, step = noise.normal(model.shape), [], settings.step_factors[0]
-    denoised = torch.zeros_like(x)
+    denoised, kernel = torch.zeros_like(x), kernel_of(replace(settings, metropolis=True))
 
     def force_at(sigma: float, at: torch.Tensor) -> torch.Tensor:
         return (denoise_at(model, at, sigma, y) - at) / sigma**2
@@ -82,11 +83,7 @@ def tune(
             state, averaging = State(x, momentum, force(x)), DualAveraging(step, target)
             for _ in range(_TRANSITIONS):
                 size = averaging.step * sigma
-                if settings.method == "hmc":
-                    how: dict[str, Any] = {"steps": settings.steps, "keep": settings.keep}
-                    state, info = hmc_step(state, force, noise, step=size, metropolis=True, **how)
-                else:
-                    state, info = langevin_step(state, force, noise, step=size, metropolis=True)
+                state, info = kernel(state, force, noise, size)
                 averaging.update(float(info.acceptance.mean()))
             step = averaging.result
             found.append(float(f"{step:.3g}"))

@@ -99,6 +99,9 @@ def test_the_whole_path_and_its_refusals(
     capsys.readouterr()
     assert run("sample", folder, *small, "--json") == 0
     assert Path(json.loads(capsys.readouterr().out)["sheet"]).stat().st_size > 500
+    assert run("diagnose", folder, "sampler.levels=4", "--json") == 0
+    assert Path(json.loads(capsys.readouterr().out)["film"]).stat().st_size > 500
+    assert run("diagnose", folder, "sampler=heun") == errors.ConfigError.exit_code
     assert run("sample", folder, *small, "sampler.step=0.2") == errors.RunFolderError.exit_code
     assert run("sample", folder, *small, "sampler.step=-1") == errors.ConfigError.exit_code
 

@@ -1,0 +1,116 @@
+"""`dppm sample` and `dppm diagnose`: images from a trained run, and how they are drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.show import console, print_json, progress
+from dppm_model.config import compose_config, read_config
+from dppm_model.errors import ConfigError, RunFolderError
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from sampler.diagnostics import diagnose as chain_diagnostics
+from sampler.images import load_images
+from sampler.pool import generate
+from sampler.settings import SamplerSettings
+from sampler.sheet import contact_sheet
+from sampler.tune import tuned
+
+
+def trained(folder: Path | None, verb: str) -> Run:
+    """Return a run that has a model; refuse any other folder."""
+    if folder is None:
+        raise ConfigError(f"{verb} needs a run folder.", f"For example: dppm {verb} runs/demo")
+    run = Run(folder)
+    run.plan()
+    if not run.model.exists():
+        raise RunFolderError(
+            f"{folder} has no trained model yet.", f"Run `dppm simulate {folder}` first."
+        )
+    return run
+
+
+def group_settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
+    """Return a group of the run's configuration, with overrides of that group alone."""
+    settings: dict[str, Any] = dict(read_config(run.config).tree[group])
+    if wrong := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
+        raise ConfigError(
+            f"{wrong[0]} cannot be changed after training.", f"Here only {group}.… can be set."
+        )
+    fresh: dict[str, Any] = compose_config(overrides)[group]
+    if any(o.startswith(f"{group}=") for o in overrides):
+        return fresh
+    changed = {o.split("=")[0].removeprefix(f"{group}.").split(".")[0] for o in overrides}
+    return settings | {key: fresh[key] for key in changed}
+
+
+def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
+    """`dppm sample RUN`: images of every class, and a contact sheet."""
+    run = trained(folder, "sample")
+    settings = group_settings(run, overrides, "sampler")
+    seconds = draw(run, settings)
+    console.print(
+        f"{settings['per_class']} images of each class in {run.samples} ({seconds:.0f} s); "
+        f"look at {run.folder / 'samples.png'}"
+    )
+    if as_json:
+        print_json({"samples": str(run.samples), "sheet": str(run.folder / "samples.png")})
+
+
+def draw(run: Run, settings: dict[str, Any]) -> float:
+    """Sample with a bar that counts images; return the seconds it took."""
+    begun = time.monotonic()
+    settings = _stepped(run, settings)
+    privacy = run.read_json(run.privacy)
+    with progress("sampling") as bar:
+        generate(
+            run.model,
+            run.samples,
+            per_class=settings["per_class"],
+            seed=settings["seed"],
+            settings=SamplerSettings.from_dict(settings),
+            workers=settings["workers"],
+            address=settings["address"],
+            png=settings["png"],
+            privacy={
+                k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
+            },
+            progress=bar.count,
+        )
+    images, labels = load_images(run.samples)
+    contact_sheet(images, labels, run.folder / "samples.png")
+    return time.monotonic() - begun
+
+
+def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
+    """`dppm diagnose RUN`: how the sampler accepts, diverges and mixes."""
+    run = trained(folder, "diagnose")
+    settings = SamplerSettings.from_dict(_stepped(run, group_settings(run, overrides, "sampler")))
+    if settings.method not in ("hmc", "langevin"):
+        raise ConfigError(
+            f"sampler.method is {settings.method!r}.", "Only Markov chains have diagnostics: hmc."
+        )
+    with console.status("running chains"):
+        found = chain_diagnostics(ScoreModel.load(run.model), settings, run.folder)
+    if as_json:
+        print_json(found)
+        return
+    worst = max(found["mixing"], key=lambda m: float(m["r_hat"]))
+    accepted = [level["acceptance"] for level in found["levels"]]
+    console.print(
+        f"acceptance {min(accepted):.2f} to {max(accepted):.2f}, {found['divergences']} "
+        f"divergences; R-hat at most {worst['r_hat']:.3f} (σ = {worst['sigma']:.3g})\n"
+        f"look at {found['plot']} and {found['film']}"
+    )
+
+
+def _stepped(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``step: auto`` by the run's tuned steps."""
+    if settings.get("step") != "auto":
+        return settings
+    with console.status("tuning step sizes"):
+        model = ScoreModel.load(run.model)
+        return tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings)
