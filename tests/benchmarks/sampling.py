@@ -1,0 +1,123 @@
+"""What sampling costs beside the network: overhead, weak scaling over Ray workers, memory.
+
+    python -m tests.benchmarks.sampling runs/demo
+
+Overhead: seconds of a sampler over seconds of as many bare evaluations of the network on the same
+batch, in turn. Weak scaling: images per second and worker of two workers over those of one, Ray's
+start left out. Memory: resident size of the workers while many images are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from sampler.draw import SAMPLERS
+from sampler.noise import ImageNoise
+from sampler.pool import generate
+from sampler.settings import METHODS, SamplerSettings
+from tests.benchmarks.record import record
+
+BATCH, TURNS = 100, 7
+
+
+def overhead(model: ScoreModel) -> dict[str, float]:
+    """Median ratio of sampler to bare evaluations, by method."""
+    torch.set_num_threads(1)
+    y = torch.arange(BATCH) % model.classes
+    names = [(int(label), i) for i, label in enumerate(y)]
+    x, ratios = torch.randn(BATCH, *model.shape), {}
+    for method in METHODS:
+        settings, found = SamplerSettings(method), []
+        for _ in range(TURNS):
+            with torch.inference_mode():
+                begun = time.perf_counter()
+                _, info = SAMPLERS[method](model, y, ImageNoise(0, names), settings)
+                sampled = time.perf_counter() - begun
+                begun = time.perf_counter()
+                for i in range(info.evaluations):
+                    model.denoise(x, torch.full((BATCH,), 20.0 * 0.9**i), y)
+                found.append(sampled / (time.perf_counter() - begun))
+        ratios[method] = statistics.median(found)
+        print(f"{method:10s} {ratios[method]:.3f} x bare evaluations")
+    return ratios
+
+
+def resident(stop: threading.Event, sizes: list[float]) -> None:
+    """Note the largest resident size (MB) of a Ray worker, four times a second."""
+    while not stop.wait(0.25):
+        found = [0.0]
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if b"ray::" in (folder / "cmdline").read_bytes():
+                    pages = int((folder / "statm").read_text().split()[1])
+                    found.append(pages * 4096 / 1e6)
+            except OSError:  # it has ended
+                continue
+        sizes.append(max(found))
+
+
+def scaling(model: Path, per_class: int) -> dict[str, float]:
+    """Images a second of one worker and of two, with the start of Ray measured apart."""
+    import ray
+
+    rates, sizes = {}, []
+    for workers in (1, 2):
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _node_ip_address="127.0.0.1",
+        )
+        stop, own = threading.Event(), []
+        watcher = threading.Thread(target=resident, args=(stop, own))
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"seed": 0, "settings": SamplerSettings(), "privacy": {}, "workers": workers}
+            generate(model, Path(folder) / "warm", per_class=10, **options)
+            watcher.start()
+            result = generate(model, Path(folder) / "out", per_class=per_class * workers, **options)
+        stop.set()
+        watcher.join()
+        ray.shutdown()
+        rates[str(workers)] = result.images / result.seconds
+        sizes = own
+        print(f"{workers} workers: {rates[str(workers)]:.1f} images/s")
+    early, late = statistics.mean(sizes[4:12]), statistics.mean(sizes[-8:])
+    found = {
+        "images_per_second_1": rates["1"],
+        "images_per_second_2": rates["2"],
+        "weak_scaling": rates["2"] / 2 / rates["1"],
+        "resident_mb_early": early,
+        "resident_mb_late": late,
+    }
+    print(
+        f"weak scaling {found['weak_scaling']:.3f}; a worker's memory {early:.0f} -> {late:.0f} MB"
+    )
+    return found
+
+
+def main() -> None:
+    """Measure all three on the run that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--per-class", type=int, default=500, help="images a class and worker")
+    arguments = parser.parse_args()
+    run = Run(arguments.run)
+    figures = {
+        "overhead": overhead(ScoreModel.load(run.model)),
+        "ray": scaling(run.model, arguments.per_class),
+    }
+    record("sampling", figures)
+
+
+if __name__ == "__main__":
+    main()
