@@ -35,45 +35,40 @@ from sampler.settings import SamplerSettings
 from tests.benchmarks.record import record
 
 BATCH = 100
-PILOT = 0.4  # share of the images with which settings are chosen
+PILOT = 0.3  # share of the images with which settings are chosen
 
 
 def candidates(evaluations: int) -> Iterator[tuple[str, SamplerSettings]]:
     """Yield (name, settings) with at most so many evaluations, several for each name."""
-    solver = (evaluations + 1) // 2
-    yield "heun", SamplerSettings("heun", levels=solver)
-    for churn in (0.2 * solver, 0.5 * solver, solver, 4.0 * solver):
+    for sigma_min in (0.02, 0.3):
+        yield from _solvers((evaluations + 1) // 2, sigma_min)
+        yield from _chains(evaluations, sigma_min)
+
+
+def _solvers(levels: int, sigma_min: float) -> Iterator[tuple[str, SamplerSettings]]:
+    yield "heun", SamplerSettings("heun", levels=levels, sigma_min=sigma_min)
+    for churn in (0.2 * levels, 0.5 * levels, levels, 4.0 * levels):
         for noise in (1.0, 1.007):
-            yield "churn", SamplerSettings("churn", levels=solver, churn=churn, churn_noise=noise)
-    for iterations in (1, 2, 4, 12):
+            yield (
+                "churn",
+                SamplerSettings(
+                    "churn", levels=levels, sigma_min=sigma_min, churn=churn, churn_noise=noise
+                ),
+            )
+
+
+def _chains(evaluations: int, sigma_min: float) -> Iterator[tuple[str, SamplerSettings]]:
+    for iterations in (1, 4):
         for name, metropolis in (("hmc", True), ("unadjusted hmc", False)):
             levels = evaluations // (1 + 2 * iterations)
-            if levels >= 5:
-                for keep in (0.0, 0.5, 0.9):
-                    yield (
-                        name,
-                        SamplerSettings(
-                            "hmc",
-                            levels=levels,
-                            iterations=iterations,
-                            keep=keep,
-                            metropolis=metropolis,
-                        ),
-                    )
+            for keep in (0.0, 0.5, 0.9) if levels >= 4 else ():
+                how = {"levels": levels, "iterations": iterations, "sigma_min": sigma_min}
+                yield name, SamplerSettings("hmc", keep=keep, metropolis=metropolis, **how)
         for name, cost in (("langevin", 1), ("mala", 2)):
             levels = evaluations // (1 + cost * iterations)
-            if levels >= 5:
-                for step in (0.2, 0.45):
-                    yield (
-                        name,
-                        SamplerSettings(
-                            "langevin",
-                            levels=levels,
-                            iterations=iterations,
-                            step=step,
-                            metropolis=cost == 2,
-                        ),
-                    )
+            for step in (0.2, 0.45) if levels >= 4 else ():
+                how = {"levels": levels, "iterations": iterations, "sigma_min": sigma_min}
+                yield name, SamplerSettings("langevin", step=step, metropolis=cost == 2, **how)
 
 
 def draw(
