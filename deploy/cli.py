@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="dppm",
         description="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-22).",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-23).",
     )
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
