@@ -33,6 +33,7 @@ from sampler.sheet import contact_sheet
 from sampler.tune import tuned
 
 _RUNS = Path("runs")
+PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # what goes with images
 
 
 def data(arguments: argparse.Namespace) -> None:
@@ -139,7 +140,8 @@ def train(run: Run, config: Config) -> None:
         bar.count(total, total)
 
 
-def _trained(folder: Path | None, verb: str) -> Run:
+def trained(folder: Path | None, verb: str) -> Run:
+    """Return the run that a verb needs, or refuse one that has no model."""
     if folder is None:
         raise ConfigError(f"{verb} needs a run folder.", f"For example: dppm {verb} runs/demo")
     run = Run(folder)
@@ -151,7 +153,7 @@ def _trained(folder: Path | None, verb: str) -> Run:
     return run
 
 
-def _settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
+def group_of(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
     """Return a group of the run's configuration, with overrides of that group alone."""
     settings: dict[str, Any] = dict(read_config(run.config).tree[group])
     if wrong := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
@@ -167,8 +169,8 @@ def _settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
 
 def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm sample RUN`: images of every class, and a contact sheet."""
-    run = _trained(folder, "sample")
-    settings = _settings(run, overrides, "sampler")
+    run = trained(folder, "sample")
+    settings = group_of(run, overrides, "sampler")
     seconds = draw(run, settings)
     console.print(
         f"{settings['per_class']} images of each class in {run.samples} ({seconds:.0f} s); "
@@ -178,13 +180,19 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
         print_json({"samples": str(run.samples), "sheet": str(run.folder / "samples.png")})
 
 
+def with_steps(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """Put the step sizes of a pilot run into the sampler's settings, if they ask for it."""
+    if settings.get("step") != "auto":
+        return settings
+    with console.status("tuning step sizes"):
+        model = ScoreModel.load(run.model)
+        return tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings)
+
+
 def draw(run: Run, settings: dict[str, Any]) -> float:
     """Sample with a bar that counts images; return the seconds it took."""
     begun = time.monotonic()
-    if settings.get("step") == "auto":
-        with console.status("tuning step sizes"):
-            model = ScoreModel.load(run.model)
-            settings = tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings)
+    settings = with_steps(run, settings)
     privacy = run.read_json(run.privacy)
     with progress("sampling") as bar:
         generate(
@@ -196,9 +204,7 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
             workers=settings["workers"],
             address=settings["address"],
             png=settings["png"],
-            privacy={
-                k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
-            },
+            privacy={key: privacy[key] for key in PROMISED},
             progress=bar.count,
         )
     images, labels = load_images(run.samples)
@@ -208,8 +214,8 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
 
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm evaluate RUN`: what the synthetic images are worth."""
-    run = _trained(folder, "evaluate")
-    result = measure(run, _settings(run, overrides, "evaluation"))
+    run = trained(folder, "evaluate")
+    result = measure(run, group_of(run, overrides, "evaluation"))
     if as_json:
         print_json(result)
     else:

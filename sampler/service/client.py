@@ -187,8 +187,6 @@ def _translated() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         kind = _ERRORS.get(error.code(), ServiceError)
-        cause, _, cure = (error.details() or "").partition(FIX)
-        raise kind(
-            cause or f"The call ended with {error.code().name}.",
-            cure or f"Check the address, or ask who runs the server ({error.code().name}).",
-        ) from None
+        name = error.code().name
+        cause, _, cure = (error.details() or name).partition(FIX)
+        raise kind(cause, cure or f"{name}: see sampler/service/sampling.proto.") from None
