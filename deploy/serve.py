@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def serve(folder: Path | None, overrides: Sequence[str], arguments: argparse.Nam
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             if arguments.json:
                 print_json({"address": server.address, "service": NAME})
+                sys.stdout.flush()  # a script waits for it
             example = escape(grpcurl(server.address, settings))
             console.print(f"{run.folder} at {server.address}: {example}", soft_wrap=True)
             server.wait()
