@@ -88,7 +88,7 @@ class SamplingClient:
     Raises
     ------
     ConfigError
-        If a token would travel over the network in the clear.
+        If a token would travel over the network in the clear, or ``ca`` cannot be read.
     ServiceError
         From the methods: `BadToken`, `QuotaExceeded`, `ServerBusy` (also if nobody answers),
         `UnknownJob`, `JobCancelled`, or itself for a deadline; also `ConfigError` for bad requests
@@ -107,11 +107,7 @@ class SamplingClient:
             raise ConfigError(
                 f"The token would travel to {address} in the clear.", "Give the server's CA file."
             )
-        self._channel = (
-            grpc.insecure_channel(address)
-            if ca is None
-            else grpc.secure_channel(address, grpc.ssl_channel_credentials(ca.read_bytes()))
-        )
+        self._channel = _channel(address, ca)
         self._stub = sampling_pb2_grpc.SamplingStub(self._channel)
         self._metadata = () if token is None else (bearer(token),)
         self._timeout = timeout
@@ -153,11 +149,11 @@ class SamplingClient:
         deadline
             Seconds for the whole stream; None: as long as it takes.
         """
-        batches = [pb.Batch(label=k, first=first, count=n) for k, n in counts.items()]
         chosen = dict(sampler or {})
         if isinstance(chosen.get("step"), int | float):
             chosen["step"] = [chosen["step"]]
         try:
+            batches = [pb.Batch(label=k, first=first, count=n) for k, n in counts.items()]
             request = pb.SampleRequest(
                 batches=batches, seed=seed, sampler=pb.Sampler(**chosen), format=pb.RAW
             )
@@ -178,6 +174,16 @@ class SamplingClient:
     def _short(self, method: Any, request: Any) -> Any:
         with _translated():
             return method(request, timeout=self._timeout, metadata=self._metadata)
+
+
+def _channel(address: str, ca: Path | None) -> Any:
+    if ca is None:
+        return grpc.insecure_channel(address)
+    try:
+        credentials = grpc.ssl_channel_credentials(ca.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{ca}: {error.strerror}.", "Name a PEM file.") from None
+    return grpc.secure_channel(address, credentials)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from dppm_model.errors import DppmError, JobCancelled, SamplerError, ServerBusy, UnknownJob
 from sampler.pool import Draw
@@ -38,7 +39,9 @@ class Job:
 
     def __init__(self, client: str, order: Order, hang_up: Callable[[], object]) -> None:
         self.id = secrets.token_hex(8)  # not to be guessed by other clients
-        self.client, self.order, self.hang_up = client, order, hang_up
+        self.client, self.hang_up = client, hang_up
+        self.images, self.cost, self.shards = order.images, order.cost, len(order.pieces)
+        self.order = replace(order, pieces=())  # they are in todo: an ended job shall be small
         self.state = State.RUNNING
         self.error: DppmError | None = None
         self.todo = deque(order.pieces)
@@ -110,8 +113,8 @@ class Desk:
                     else f"{len(running)} jobs are running, as many as the server takes.",
                     "Ask again in a while.",
                 )
-            self._quota.enter(client, order.cost)
             job = Job(client, order, hang_up)
+            self._quota.enter(client, job.cost)
             self._jobs[job.id] = job
             self._turn.append(job)
             self._change.notify_all()
@@ -125,7 +128,7 @@ class Desk:
         DppmError
             What a worker refused with; `JobCancelled` if the job was ended.
         """
-        for _ in job.order.pieces:
+        for _ in range(job.shards):
             with self._change:
                 job.waiting = True
                 self._change.wait_for(lambda: job.ready or job.state is not State.RUNNING)
@@ -165,7 +168,7 @@ class Desk:
         """Its stream is closed, with all images or without; an ended job stays as it is."""
         with self._change:
             job.attached = False
-            whole = job.sent == job.order.images
+            whole = job.sent == job.images
             self._end(job, State.DONE if whole else State.CANCELLED)
 
     def cancel(self, job: Job) -> None:
@@ -206,8 +209,9 @@ class Desk:
         job.state, job.error, job.ended = state, error, time.monotonic()
         if job in self._turn:
             self._turn.remove(job)
+        job.todo.clear()
         job.ready.clear()
-        self._quota.leave(job.client, job.order.cost - job.drawn)
+        self._quota.leave(job.client, job.cost - job.drawn)
         self._jobs[job.id] = self._jobs.pop(job.id)  # behind those that ended before
         ended = [name for name, one in self._jobs.items() if one.state is not State.RUNNING]
         for name in ended[:-_REMEMBERED]:

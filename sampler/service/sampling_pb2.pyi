@@ -57,16 +57,18 @@ class Description(_message.Message):
     def __init__(self, model: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., privacy: _Optional[_Union[Privacy, _Mapping]] = ..., shard_size: _Optional[int] = ..., sampler: _Optional[_Union[Sampler, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., images_left: _Optional[int] = ..., jobs_running: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("images_per_request", "images_per_hour", "jobs_per_client", "evaluations")
+    __slots__ = ("images_per_request", "images_per_hour", "jobs_per_client", "evaluations", "stall_seconds")
     IMAGES_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     IMAGES_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     JOBS_PER_CLIENT_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    STALL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     images_per_request: int
     images_per_hour: int
     jobs_per_client: int
     evaluations: int
-    def __init__(self, images_per_request: _Optional[int] = ..., images_per_hour: _Optional[int] = ..., jobs_per_client: _Optional[int] = ..., evaluations: _Optional[int] = ...) -> None: ...
+    stall_seconds: int
+    def __init__(self, images_per_request: _Optional[int] = ..., images_per_hour: _Optional[int] = ..., jobs_per_client: _Optional[int] = ..., evaluations: _Optional[int] = ..., stall_seconds: _Optional[int] = ...) -> None: ...
 
 class Sampler(_message.Message):
     __slots__ = ("method", "levels", "sigma_max", "sigma_min", "rho", "iterations", "steps", "step", "keep", "metropolis", "churn", "churn_low", "churn_high", "churn_noise")

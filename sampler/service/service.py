@@ -83,6 +83,7 @@ class SamplingService:
                 images_per_hour=limits.images_per_hour,
                 jobs_per_client=limits.jobs_per_client,
                 evaluations=limits.evaluations,
+                stall_seconds=limits.stall_seconds,
             ),
             images_left=left,
             jobs_running=jobs,
@@ -102,7 +103,7 @@ class SamplingService:
                 privacy=privacy_message(self._served.privacy),
                 sampler=sampler_message(order.settings),
                 seed=order.seed,
-                images=order.images,
+                images=job.images,
             )
             yield pb.SampleReply(header=header)
             yield from self._images(job)
@@ -135,7 +136,7 @@ def _status(job: Job) -> pb.JobStatus:
     return pb.JobStatus(
         job=job.id,
         state=pb.JobStatus.State.Value(job.state.name),
-        images=job.order.images,
+        images=job.images,
         images_sent=job.sent,
         images_drawn=job.drawn,
         seconds=end - job.begun,
@@ -166,8 +167,12 @@ class Gate:
 
 
 def _refusal(error: DppmError) -> Any:
-    """Return a handler that refuses: a stream too, because it ends before it begins."""
-    return grpc.unary_unary_rpc_method_handler(lambda _request, context: _abort(context, error))
+    """Return a handler that refuses at once, whatever the method.
+
+    It is one of streams because any other holds a thread until the request's message has come, and
+    who has no token shall hold none.
+    """
+    return grpc.stream_unary_rpc_method_handler(lambda _requests, context: _abort(context, error))
 
 
 def _readable(handler: Any, method: str) -> Any:

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import threading
 from pathlib import Path
 
 import grpc
@@ -170,6 +171,18 @@ def test_every_call_but_health_needs_the_token(tmp_path: Path, tokens: Path) -> 
             assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_who_has_no_token_holds_no_thread(tmp_path: Path, tokens: Path) -> None:
+    """A call whose message never comes is refused all the same, rather than waited for."""
+    never = threading.Event()
+    with server(tmp_path, token_file=tokens) as running:
+        with grpc.insecure_channel(running.address) as channel:
+            call = channel.stream_unary("/dppm.sampling.v1.Sampling/Sample")
+            with pytest.raises(grpc.RpcError) as refusal:
+                call(iter(never.wait, None), timeout=5)
+            assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        never.set()
+
+
 def test_jobs_and_quotas_belong_to_the_token(tmp_path: Path, tokens: Path) -> None:
     with (
         server(tmp_path, token_file=tokens, limits={"images_per_hour": 40}) as running,
@@ -202,3 +215,5 @@ def test_tls(tmp_path: Path, tokens: Path, tls: tuple[Path, Path]) -> None:
 def test_a_token_never_travels_in_the_clear() -> None:
     with pytest.raises(ConfigError, match="in the clear"):
         SamplingClient("example.org:1", token=ALICE)
+    with pytest.raises(ConfigError, match="absent"):
+        SamplingClient("example.org:1", token=ALICE, ca=Path("absent"))

@@ -163,6 +163,7 @@ def test_bytes_that_are_no_message(tmp_path: Path, method: str, content: bytes) 
         ({0: 1}, {"seed": -1}, ConfigError, "seed is -1"),
         ({0: 1}, {"seed": 2**63}, ConfigError, "No such request"),
         ({0: 1}, {"sampler": {"spice": 1}}, ConfigError, "No such request"),
+        ({"cat": 1}, {}, ConfigError, "No such request"),
         ({0: 1}, {"sampler": {"levels": 1}}, ConfigError, "sampler.levels is 1"),
         ({0: 50}, {}, ConfigError, "draws 52 images, in whole shards"),
         ({0: 20}, {}, QuotaExceeded, "draws 20 images"),
