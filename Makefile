@@ -9,7 +9,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo test test-all lint bench proto clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test-all: lint ## Also the slow statistical, training and fault tests
 
 bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
 	@for name in accountant directions encode gradients secure_sum; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+
+proto: setup ## Generate the sampling service's Python from its .proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. sampler/service/sampling.proto
 
 clean: ## Remove the environment and the caches, never the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

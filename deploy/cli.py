@@ -13,6 +13,7 @@ from rich.markup import escape
 from deploy import commands, sampling
 from deploy.audit import audit_run
 from deploy.ledger import show_ledger
+from deploy.serve import serve
 from deploy.show import console
 from dppm_model.errors import ConfigError, DppmError
 
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="dppm",
         description="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-22).",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-23).",
     )
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -84,6 +85,16 @@ def parser() -> argparse.ArgumentParser:
         help="attack expected answers instead of random ones; nothing private is read",
     )
 
+    _serve_options(
+        verb(
+            "serve",
+            "serve images of a trained run over gRPC, until Ctrl-C",
+            "serve runs/demo\nserve runs/demo --address 127.0.0.1:6000 --workers 4\n"
+            "serve runs/demo --address 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem "
+            "--token-file tokens.txt\nserve runs/demo sampler=heun",
+        )
+    )
+
     for name, text, examples in (
         (
             "simulate",
@@ -117,6 +128,19 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _serve_options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("arguments", nargs="*", metavar="[RUN] [OVERRIDE ...]", help=_OVERRIDES)
+    add("--address", default="127.0.0.1:50051", help="host:port; port 0 takes a free one")
+    add("--workers", type=int, default=0, help="Ray actors; 0: this process, without Ray")
+    add("--tls-cert", type=Path, help="PEM file; with --tls-key")
+    add("--tls-key", type=Path, help="PEM file")
+    add("--token-file", type=Path, help="a client a line: NAME TOKEN")
+    add("--images-per-hour", type=int, default=100_000, help="of each client, in whole shards")
+    add("--jobs-per-client", type=int, default=8, help="at a time")
+    add("--insecure", action="store_true", help="to the network also without TLS and tokens")
+
+
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Tell the run folder from the overrides: an override has an equals sign."""
     overrides = [a for a in arguments if "=" in a]
@@ -143,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             audit_run(arguments)
         elif arguments.command == "plan":
             commands.plan(arguments.overrides, as_json=arguments.json)
+        elif arguments.command == "serve":
+            serve(*split_arguments(arguments.arguments), arguments)
         else:
             folder, overrides = split_arguments(arguments.arguments)
             home = sampling if arguments.command in ("sample", "diagnose") else commands

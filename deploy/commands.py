@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
-from deploy.sampling import draw, group_settings, trained
+from deploy.sampling import draw, group_of, trained
 from deploy.show import (
     console,
     epsilon_text,
@@ -138,7 +138,7 @@ def train(run: Run, config: Config) -> None:
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm evaluate RUN`: what the synthetic images are worth."""
     run = trained(folder, "evaluate")
-    result = measure(run, group_settings(run, overrides, "evaluation"))
+    result = measure(run, group_of(run, overrides, "evaluation"))
     if as_json:
         print_json(result)
     else:

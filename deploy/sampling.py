@@ -19,6 +19,8 @@ from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from sampler.tune import tuned
 
+PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # what goes with images
+
 
 def trained(folder: Path | None, verb: str) -> Run:
     """Return a run that has a model; refuse any other folder."""
@@ -33,7 +35,7 @@ def trained(folder: Path | None, verb: str) -> Run:
     return run
 
 
-def group_settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
+def group_of(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
     """Return a group of the run's configuration, with overrides of that group alone."""
     settings: dict[str, Any] = dict(read_config(run.config).tree[group])
     if wrong := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
@@ -50,7 +52,7 @@ def group_settings(run: Run, overrides: Sequence[str], group: str) -> dict[str, 
 def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm sample RUN`: images of every class, and a contact sheet."""
     run = trained(folder, "sample")
-    settings = group_settings(run, overrides, "sampler")
+    settings = group_of(run, overrides, "sampler")
     seconds = draw(run, settings)
     console.print(
         f"{settings['per_class']} images of each class in {run.samples} ({seconds:.0f} s); "
@@ -63,7 +65,7 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
 def draw(run: Run, settings: dict[str, Any]) -> float:
     """Sample with a bar that counts images; return the seconds it took."""
     begun = time.monotonic()
-    settings = _stepped(run, settings)
+    settings = with_steps(run, settings)
     privacy = run.read_json(run.privacy)
     with progress("sampling") as bar:
         generate(
@@ -75,9 +77,7 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
             workers=settings["workers"],
             address=settings["address"],
             png=settings["png"],
-            privacy={
-                k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
-            },
+            privacy={key: privacy[key] for key in PROMISED},
             progress=bar.count,
         )
     images, labels = load_images(run.samples)
@@ -88,7 +88,7 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
 def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm diagnose RUN`: how the sampler accepts, diverges and mixes."""
     run = trained(folder, "diagnose")
-    settings = SamplerSettings.from_dict(_stepped(run, group_settings(run, overrides, "sampler")))
+    settings = SamplerSettings.from_dict(with_steps(run, group_of(run, overrides, "sampler")))
     if settings.method not in ("hmc", "langevin"):
         raise ConfigError(
             f"sampler.method is {settings.method!r}.", "Only Markov chains have diagnostics: hmc."
@@ -107,7 +107,7 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     )
 
 
-def _stepped(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+def with_steps(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     """Replace ``step: auto`` by the run's tuned steps."""
     if settings.get("step") != "auto":
         return settings

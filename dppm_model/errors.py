@@ -123,6 +123,12 @@ class ClaimRefuted(DppmError):
     exit_code = 22
 
 
+class ServiceError(DppmError):
+    """The sampling service failed, refused, or could not be reached."""
+
+    exit_code = 23
+
+
 class UnknownSite(SecureSumError):
     """A key that is not pinned in the site's own file, or not signed by the one that is."""
 
@@ -157,3 +163,23 @@ class WrongReport(SecureSumError):
 
 class WrongSum(SecureSumError):
     """A sum that could not be opened: shares or masks do not fit together."""
+
+
+class BadToken(ServiceError):
+    """A call to the sampling service without a token, or with a wrong one."""
+
+
+class QuotaExceeded(ServiceError):
+    """A client of the sampling service has too many jobs, or drew too many images."""
+
+
+class ServerBusy(ServiceError):
+    """The sampling service has no room for another job, or is about to stop."""
+
+
+class UnknownJob(ServiceError):
+    """A job that the sampling service does not know, or that is another client's."""
+
+
+class JobCancelled(ServiceError):
+    """A job of the sampling service that was ended before all its images had come."""

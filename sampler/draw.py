@@ -6,12 +6,14 @@ pixel may now and then differ by one grey level, and a Metropolis test by its ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
-from dppm_model.errors import SamplerError
+from dppm_model.errors import ModelError, SamplerError
 from dppm_model.records.pixels import to_pixels
 from dppm_model.score.model import Denoiser, ScoreModel
 from sampler.anneal import annealed_hmc, annealed_langevin
@@ -32,6 +34,33 @@ Loader = Callable[[bytes], Denoiser]  # from the content of a model file
 def load_model(content: bytes) -> Denoiser:
     """Read a score model: the loader of everything but tests."""
     return ScoreModel.from_bytes(content)
+
+
+def read_model(path: Path) -> bytes:
+    """Return the content of a model file, for a `Loader`.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{path}: {error.strerror}.", "Name the model.safetensors of a run folder."
+        ) from None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread for a while, as every worker does: the same kernels and bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def draw_shard(model: Denoiser, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,15 @@ def encode_shard(shard: Shard, images: NDArray[np.uint8], info: Mapping[str, Any
     return buffer.getvalue()
 
 
+def decode_shard(
+    content: bytes,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], int, dict[str, Any]]:
+    """Return images (n, C, H, W), labels (n,), first index and info from `encode_shard`'s bytes."""
+    with np.load(io.BytesIO(content)) as file:
+        info = json.loads(str(file["info"]))
+        return file["images"], file["labels"], int(file["first"]), info
+
+
 def shard_path(folder: Path, shard: Shard) -> Path:
     """Return where a shard of an output folder lies."""
     return folder / "shards" / shard.name
@@ -82,9 +91,7 @@ def read_shard(
     """
     try:
         content = shard_path(folder, shard).read_bytes()
-        with np.load(io.BytesIO(content)) as file:
-            images, labels, first = file["images"], file["labels"], int(file["first"])
-            info = json.loads(str(file["info"]))
+        images, labels, first, info = decode_shard(content)
     except Exception:  # a damaged archive raises whatever its first bad byte leads to
         return None
     whole = len(images) == len(labels) == shard.count and images.dtype == np.uint8
@@ -137,6 +144,28 @@ def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         old |= {"per_class": new["per_class"], "shards": digests}
         write_json(path, old)
     return old
+
+
+def figures_of(folder: Path, shards: Sequence[Shard]) -> dict[str, Any]:
+    """Gather what the sampler said of each shard, whoever drew it and when.
+
+    Raises
+    ------
+    RunFolderError
+        If a shard is missing or damaged.
+    """
+    weighted, weight, divergences = 0.0, 0, 0
+    for shard in shards:
+        found = read_shard(folder, shard)
+        if found is None:
+            raise RunFolderError(
+                f"{shard_path(folder, shard)} was changed while sampling.", "Sample again."
+            )
+        levels = found[1]["acceptance"]
+        weighted += sum(levels) * shard.count
+        weight += len(levels) * shard.count
+        divergences += found[1]["divergences"]
+    return {"acceptance": weighted / weight if weight else None, "divergences": divergences}
 
 
 def close_output(folder: Path, manifest: dict[str, Any], figures: dict[str, Any]) -> None:

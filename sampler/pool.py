@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dppm_model.errors import ConfigError, ModelError, SamplerError
+from dppm_model.errors import ConfigError, SamplerError
 from dppm_model.files import write_bytes
 from dppm_model.score.model import Denoiser
 from sampler import images
-from sampler.draw import Loader, draw_shard, load_model
+from sampler.draw import Loader, draw_shard, load_model, one_thread, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
 from sampler.settings import SamplerSettings
 
@@ -111,12 +112,7 @@ def generate(
     begun = time.monotonic()
     _check(per_class=(per_class, 1), seed=(seed, 0), shard_size=(shard_size, 1))
     _check(workers=(0 if workers is None else workers, 0))
-    try:
-        content = model.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{model}: {error.strerror}.", "Name the model.safetensors of a run folder."
-        ) from None
+    content = read_model(model)
     denoiser = loader(content)
     wanted = {
         "model": hashlib.sha256(content).hexdigest(),
@@ -146,7 +142,7 @@ def generate(
                 write_bytes(shard_path(out, shard), drawn)
                 done += shard.count
                 progress(done, total)
-    figures = _figures(out, shards)
+    figures = images.figures_of(out, shards)
     images.close_output(out, manifest, figures)
     if png:
         images.export_png(out)
@@ -162,34 +158,15 @@ def _check(**values: tuple[object, int]) -> None:
             )
 
 
-def _figures(out: Path, shards: list[Shard]) -> dict[str, Any]:
-    """Gather what the sampler said of each shard, whoever drew it and when."""
-    weighted, weight, divergences = 0.0, 0, 0
-    for shard in shards:
-        found = read_shard(out, shard)
-        if found is None:
-            raise SamplerError(
-                f"{shard_path(out, shard)} was changed while sampling.", "Sample again."
-            )
-        levels = found[1]["acceptance"]
-        weighted += sum(levels) * shard.count
-        weight += len(levels) * shard.count
-        divergences += found[1]["divergences"]
-    return {"acceptance": weighted / weight if weight else None, "divergences": divergences}
-
-
 Draws = Generator[tuple[Shard, bytes], None, None]
+Draw = Callable[[Shard, int, SamplerSettings], bytes]
 
 
 def _in_process(model: Denoiser, todo: list[Shard], seed: int, settings: SamplerSettings) -> Draws:
     """Draw one shard after the other, on one thread as a worker does: the same kernels and bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for shard in todo:
             yield shard, draw_shard(model, shard, seed, settings)
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Worker:
@@ -264,10 +241,8 @@ def _on_ray(
     loader, content = model
     with _ray(address, workers) as ray:
         count = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(todo))
-        # Ray starts a dead actor anew and repeats its call; drawing twice does no harm.
-        actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
         stored = ray.put(content)
-        free = [actor_class.remote(loader) for _ in range(count)]
+        free = _actors(ray, loader, count)
         queue = list(reversed(todo))
         running: dict[Any, tuple[Any, Shard]] = {}
         while queue or running:
@@ -276,14 +251,48 @@ def _on_ray(
                 running[actor.draw.remote(stored, shard, seed, settings)] = (actor, shard)
             (finished,), _ = ray.wait(list(running))
             actor, shard = running.pop(finished)
-            try:
-                drawn = ray.get(finished)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            except ray.exceptions.RayActorError:
-                raise SamplerError(
-                    f"The worker died {1 + _RETRIES} times at {shard.name}.",
-                    "It may lack memory: use fewer sampler.workers.",
-                ) from None
+            drawn = _result(ray, finished, shard)
             free.append(actor)
             yield shard, drawn
+
+
+def _actors(ray: Any, loader: Loader, count: int) -> list[Any]:
+    """Start workers. Ray starts a dead one anew and repeats its call: drawing twice is no harm."""
+    actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
+    return [actor_class.remote(loader) for _ in range(count)]
+
+
+def _result(ray: Any, finished: Any, shard: Shard) -> bytes:
+    """Wait for what an actor drew; its refusals come back in their own words."""
+    try:
+        drawn: bytes = ray.get(finished)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayActorError:
+        raise SamplerError(
+            f"The worker died {1 + _RETRIES} times at {shard.name}.",
+            "It may lack memory: use fewer sampler.workers.",
+        ) from None
+    return drawn
+
+
+@contextmanager
+def crew(
+    content: bytes, workers: int, *, address: str | None = None, loader: Loader = load_model
+) -> Iterator[list[Draw]]:
+    """Give one function for each worker, which blocks until its shard is drawn: for a service.
+
+    The same workers as those of `generate` (0: one, in this process), hence the same bits.
+    """
+    _check(workers=(workers, 0))
+    if workers == 0:
+        with one_thread():
+            yield [partial(_Worker(loader).draw, content)]
+        return
+    with _ray(address, workers) as ray:
+        stored = ray.put(content)
+
+        def draw(actor: Any, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+            return _result(ray, actor.draw.remote(stored, shard, seed, settings), shard)
+
+        yield [partial(draw, actor) for actor in _actors(ray, loader, workers)]

@@ -19,6 +19,8 @@ from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
 from sampler.images import load_images
 from sampler.pool import GenerateResult, generate
+from sampler.service.client import SamplingClient
+from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import ExactMixture, pictures
 
@@ -182,3 +184,22 @@ def test_a_cluster_by_its_address(tmp_path: Path) -> None:
     assert result.made == 30
     sample(tmp_path / "model", pictures(), tmp_path / "local", workers=0)
     assert files(tmp_path / "out") == files(tmp_path / "local")
+
+
+def test_a_service_on_ray_gives_the_same_images(tmp_path: Path) -> None:
+    sample(tmp_path / "model", pictures(), tmp_path / "local", workers=0, per_class=12)
+    images, labels = load_images(tmp_path / "local")
+    with (
+        serving(
+            tmp_path / "model",
+            privacy={"epsilon_secure_sum": 1.0, "epsilon_site": 2.0, "delta": 1e-5, "unit": "x"},
+            sampler=FAST,
+            settings=ServerSettings(address="127.0.0.1:0", workers=2, shard_size=4),
+            loader=pickle.loads,
+        ) as running,
+        SamplingClient(running.address) as client,
+    ):
+        drawn = list(client.sample({0: 9, 2: 9}, seed=1, first=3))
+    assert len(drawn) == 18
+    for image in drawn:
+        np.testing.assert_array_equal(image.pixels, images[labels == image.label][image.index])

@@ -17,7 +17,7 @@ def run(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "verb", ["data", "plan", "ledger", "simulate", "sample", "evaluate", "demo"]
+    "verb", ["data", "plan", "ledger", "simulate", "sample", "serve", "evaluate", "demo"]
 )
 def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

@@ -1,0 +1,63 @@
+"""`dppm serve RUN`: the run's images over gRPC, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from deploy.sampling import PROMISED, group_of, trained, with_steps
+from deploy.show import console, print_json
+from sampler.service.orders import Limits
+from sampler.service.server import ServerSettings, serving
+from sampler.service.service import NAME
+from sampler.settings import SamplerSettings
+
+
+def serve(folder: Path | None, overrides: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Serve a trained run; overrides change what holds where a request says nothing."""
+    run = trained(folder, "serve")
+    sampler = with_steps(run, group_of(run, overrides, "sampler"))
+    privacy = run.read_json(run.privacy)
+    settings = ServerSettings(
+        address=arguments.address,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        token_file=arguments.token_file,
+        insecure=arguments.insecure,
+        workers=arguments.workers,
+        cluster=sampler["address"],
+        limits=Limits(
+            images_per_hour=arguments.images_per_hour, jobs_per_client=arguments.jobs_per_client
+        ),
+    )
+    try:
+        with serving(
+            run.model,
+            privacy={key: privacy[key] for key in PROMISED},
+            sampler=SamplerSettings.from_dict(sampler),
+            settings=settings,
+        ) as server:
+            # Ray has put a handler of its own, which would leave without closing anything.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if arguments.json:
+                print_json({"address": server.address, "service": NAME})
+                sys.stdout.flush()  # a script waits for it
+            example = escape(grpcurl(server.address, settings))
+            console.print(f"{run.folder} at {server.address}: {example}", soft_wrap=True)
+            server.wait()
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+
+
+def grpcurl(address: str, settings: ServerSettings) -> str:
+    """Return a command that asks a server for two images."""
+    guard = "-plaintext" if settings.tls_cert is None else f"-cacert {settings.tls_cert}"
+    if settings.token_file is not None:
+        guard += " -H 'authorization: Bearer TOKEN'"
+    request = '{"batches": [{"label": 0, "count": 2}]}'
+    return f"grpcurl {guard} -d '{request}' {address} {NAME}/Sample"

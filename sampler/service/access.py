@@ -1,0 +1,142 @@
+"""Who may call: a token for each client, and no open door to the network."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from dppm_model.errors import BadToken, ConfigError
+
+_SHORTEST = 16  # characters of a token
+_BEARER = "Bearer "
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port``; an IPv6 host stands in brackets.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else.
+    """
+    host, _, port = address.rpartition(":")
+    if not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"The address is {address!r}.", "Give HOST:PORT, as 127.0.0.1:50051.")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach ``host``; other names than localhost are not."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_guard(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None:
+    """Refuse to listen to the network without TLS and tokens.
+
+    Raises
+    ------
+    ConfigError
+        If ``host`` is not loopback and one of them is missing, without ``insecure``.
+    """
+    missing = [name for name, there in (("TLS", tls), ("tokens", tokens)) if not there]
+    if missing and not is_loopback(host) and not insecure:
+        raise ConfigError(
+            f"Other machines can reach {host}, and there is no {' and no '.join(missing)}.",
+            "Give --tls-cert, --tls-key and --token-file, or say --insecure.",
+        )
+
+
+def read_tokens(path: Path) -> dict[str, str]:
+    """Read a token file: on each line a client's name, a space, and its token.
+
+    Returns
+    -------
+    dict
+        Token by client. Empty lines and those that begin with # are passed over.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a line is not such; it never quotes a token.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}.", "Name a text file with a client a line.") from None
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, token = line.strip().partition(" ")
+        token = token.strip()
+        if len(token) < _SHORTEST or " " in token or not token.isascii():
+            raise ConfigError(
+                f"{path}, line {number}: not a name and a token of {_SHORTEST} characters or more.",
+                "Write NAME TOKEN; `openssl rand -hex 32` makes a token.",
+            )
+        if name in tokens or token in tokens.values():
+            raise ConfigError(
+                f"{path}, line {number}: a name or token that was there before.",
+                "Give each client a name and a token of its own.",
+            )
+        tokens[name] = token
+    if not tokens:
+        raise ConfigError(f"{path} has no tokens.", "Write a line NAME TOKEN for each client.")
+    return tokens
+
+
+class Access:
+    """Tells clients apart: by their tokens, or where there are none by the hosts they call from.
+
+    Parameters
+    ----------
+    tokens
+        Token by client; None lets everyone in who can connect.
+    """
+
+    def __init__(self, tokens: Mapping[str, str] | None) -> None:
+        self._digests = (
+            None
+            if tokens is None
+            else {name: hashlib.sha256(token.encode()).digest() for name, token in tokens.items()}
+        )
+
+    def client(self, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:
+        """Return the caller's name.
+
+        Parameters
+        ----------
+        metadata
+            Of the call.
+        peer
+            As gRPC names it, ``ipv4:127.0.0.1:43210``.
+
+        Raises
+        ------
+        BadToken
+            If tokens are required and there is none or a wrong one.
+        """
+        if self._digests is None:
+            return peer.rpartition(":")[0] or peer
+        values = [value for key, value in metadata if key == "authorization"]
+        if len(values) != 1 or not str(values[0]).startswith(_BEARER):
+            raise BadToken(
+                "The call has no token.", 'Send metadata "authorization: Bearer TOKEN" with it.'
+            )
+        given = hashlib.sha256(str(values[0]).removeprefix(_BEARER).encode()).digest()
+        # Every token is compared, each in constant time: how long it takes says nothing of them.
+        found = [name for name, one in self._digests.items() if hmac.compare_digest(one, given)]
+        if not found:
+            raise BadToken("The token is not known here.", "Ask who runs the server for one.")
+        return found[0]
+
+
+def bearer(token: str) -> tuple[str, str]:
+    """Return the metadata entry that carries a token."""
+    return "authorization", _BEARER + token

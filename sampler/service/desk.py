@@ -1,0 +1,260 @@
+"""Jobs under way: which shard is drawn next, how far ahead of its reader, and when to stop.
+
+One thread per worker takes the next shard of the jobs in turn, so a large job cannot hold up small
+ones. A job is passed over while ``ahead`` shards of it are being drawn or wait to be read: that is
+the back-pressure, and it bounds the memory of a job whose client reads slowly or not at all.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from dppm_model.errors import DppmError, JobCancelled, SamplerError, ServerBusy, UnknownJob
+from sampler.pool import Draw
+from sampler.service.orders import Limits, Order, Piece
+from sampler.service.quota import Quota
+
+_REMEMBERED = 1000  # ended jobs whose status can still be asked for
+_log = logging.getLogger(__name__)
+
+
+class State(enum.Enum):
+    """Where a job stands; the names are those of ``JobStatus.State``."""
+
+    RUNNING = enum.auto()
+    DONE = enum.auto()
+    CANCELLED = enum.auto()
+    FAILED = enum.auto()
+
+
+class Job:
+    """One order on its way. Its fields belong to the desk, which changes them under its lock."""
+
+    def __init__(self, client: str, order: Order, hang_up: Callable[[], object]) -> None:
+        self.id = secrets.token_hex(8)  # not to be guessed by other clients
+        self.client, self.hang_up = client, hang_up
+        self.images, self.cost, self.shards = order.images, order.cost, len(order.pieces)
+        self.order = replace(order, pieces=())  # they are in todo: an ended job shall be small
+        self.state = State.RUNNING
+        self.error: DppmError | None = None
+        self.todo = deque(order.pieces)
+        self.ready: deque[tuple[Piece, bytes]] = deque()
+        self.ahead = 0  # shards that are being drawn, wait to be read, or are being read
+        self.drawn = self.sent = 0  # images; drawn: of shards at least begun
+        self.begun = time.monotonic()
+        self.ended: float | None = None
+        self.attached = True  # its stream is open
+        self.waiting = False  # its stream waits for us, not for its client
+        self.read = self.begun  # when its client last took something
+
+    def count_sent(self) -> None:
+        """Note that one more image was handed over; only the job's own stream calls this."""
+        self.sent += 1
+        self.read = time.monotonic()
+
+
+class Desk:
+    """Accepts orders, has them drawn, and hands out what was drawn.
+
+    Parameters
+    ----------
+    crew
+        One function for each worker, as of `sampler.pool.crew`.
+    limits
+        Quotas, and how many jobs may run.
+    ahead
+        Shards of a job that may be drawn and not yet read, or under way; None: one more than there
+        are workers, so that a single job keeps all of them busy.
+    """
+
+    def __init__(self, crew: Sequence[Draw], limits: Limits, ahead: int | None = None) -> None:
+        self._limits = limits
+        self._ahead = len(crew) + 1 if ahead is None else ahead
+        self._quota = Quota(limits.images_per_hour, limits.jobs_per_client)
+        self._change = threading.Condition()
+        self._jobs: dict[str, Job] = {}  # running, and then the last ended ones, oldest first
+        self._turn: deque[Job] = deque()  # running jobs with shards still to be drawn
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(draw,), name=f"draw-{i}")
+            for i, draw in enumerate(crew)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, client: str, order: Order, hang_up: Callable[[], object]) -> Job:
+        """Accept an order, to be read by `drawn`.
+
+        Parameters
+        ----------
+        hang_up
+            Called if the job is ended by anyone but its reader, who may be blocked and not notice.
+
+        Raises
+        ------
+        ServerBusy
+            If too many jobs are running, or the desk is closed.
+        QuotaExceeded, ConfigError
+            See `sampler.service.quota.Quota.enter`.
+        """
+        with self._change:
+            running = [job for job in self._jobs.values() if job.state is State.RUNNING]
+            if self._closed or len(running) >= self._limits.jobs:
+                raise ServerBusy(
+                    "The server is about to stop."
+                    if self._closed
+                    else f"{len(running)} jobs are running, as many as the server takes.",
+                    "Ask again in a while.",
+                )
+            job = Job(client, order, hang_up)
+            self._quota.enter(client, job.cost)
+            self._jobs[job.id] = job
+            self._turn.append(job)
+            self._change.notify_all()
+        return job
+
+    def drawn(self, job: Job) -> Iterator[tuple[Piece, bytes]]:
+        """Yield a job's shards as they are made; asking for the next one makes room for more.
+
+        Raises
+        ------
+        DppmError
+            What a worker refused with; `JobCancelled` if the job was ended.
+        """
+        for _ in range(job.shards):
+            with self._change:
+                job.waiting = True
+                self._change.wait_for(lambda: job.ready or job.state is not State.RUNNING)
+                job.waiting, job.read = False, time.monotonic()
+                if job.error is not None:
+                    raise job.error
+                if job.state is not State.RUNNING:
+                    raise JobCancelled("The job was cancelled.", "Submit it again if need be.")
+                one = job.ready.popleft()
+            yield one
+            with self._change:
+                job.ahead -= 1
+                self._change.notify_all()
+
+    def find(self, client: str, name: str) -> Job:
+        """Return a client's job.
+
+        Raises
+        ------
+        UnknownJob
+            If the client has none of this name: others' jobs are not spoken of.
+        """
+        with self._change:
+            job = self._jobs.get(name)
+        if job is None or job.client != client:
+            raise UnknownJob(
+                f"There is no job {name!r} of this client.", "Take the job of the stream's header."
+            )
+        return job
+
+    def quota_of(self, client: str) -> tuple[int, int]:
+        """Return (images left, jobs running)."""
+        with self._change:
+            return self._quota.of(client)
+
+    def finish(self, job: Job) -> None:
+        """Its stream is closed, with all images or without; an ended job stays as it is."""
+        with self._change:
+            job.attached = False
+            whole = job.sent == job.images
+            self._end(job, State.DONE if whole else State.CANCELLED)
+
+    def cancel(self, job: Job) -> None:
+        """End a job before its time: nothing more is begun, what waits is dropped."""
+        with self._change:
+            cancelled = self._end(job, State.CANCELLED)
+        if cancelled:
+            job.hang_up()
+
+    def cancel_stalled(self) -> None:
+        """Close streams whose clients have not read for too long, though there was something."""
+        oldest = time.monotonic() - self._limits.stall_seconds
+        with self._change:
+            stalled = [
+                job
+                for job in self._jobs.values()
+                if job.attached and not job.waiting and job.read < oldest
+            ]
+            for job in stalled:
+                self._end(job, State.CANCELLED)
+        for job in stalled:
+            job.hang_up()
+
+    def close(self) -> None:
+        """End all jobs, and wait for the shards that are being drawn."""
+        with self._change:
+            self._closed = True
+            running = [job for job in self._jobs.values() if job.state is State.RUNNING]
+            self._change.notify_all()
+        for job in running:
+            self.cancel(job)
+        for thread in self._threads:
+            thread.join()
+
+    def _end(self, job: Job, state: State, error: DppmError | None = None) -> bool:
+        if job.state is not State.RUNNING:
+            return False
+        job.state, job.error, job.ended = state, error, time.monotonic()
+        if job in self._turn:
+            self._turn.remove(job)
+        job.todo.clear()
+        job.ready.clear()
+        self._quota.leave(job.client, job.cost - job.drawn)
+        self._jobs[job.id] = self._jobs.pop(job.id)  # behind those that ended before
+        ended = [name for name, one in self._jobs.items() if one.state is not State.RUNNING]
+        for name in ended[:-_REMEMBERED]:
+            del self._jobs[name]
+        self._change.notify_all()
+        return True
+
+    def _wants(self, job: Job) -> bool:
+        return bool(job.todo) and job.ahead < self._ahead
+
+    def _take(self) -> tuple[Job, Piece]:
+        """Take a shard of the first job in line that wants one; the job goes to the line's end."""
+        while not self._wants(self._turn[0]):
+            self._turn.rotate(-1)
+        job = self._turn.popleft()
+        piece = job.todo.popleft()
+        if job.todo:
+            self._turn.append(job)
+        job.ahead += 1
+        job.drawn += piece.shard.count
+        return job, piece
+
+    def _work(self, draw: Draw) -> None:
+        """Draw shard after shard: the life of one worker's thread."""
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closed or any(map(self._wants, self._turn)))
+                if self._closed:
+                    return
+                job, piece = self._take()
+            try:
+                content = draw(piece.shard, job.order.seed, job.order.settings)
+            except Exception as error:  # whatever it is, it ends the job and not the worker
+                if not isinstance(error, DppmError):
+                    _log.exception("%s of job %s failed", piece.shard.name, job.id)
+                    error = SamplerError(
+                        f"{piece.shard.name} failed ({type(error).__name__}).",
+                        "Ask who runs the server; its log has the reason.",
+                    )
+                with self._change:
+                    self._end(job, State.FAILED, error)
+                continue
+            with self._change:
+                if job.state is State.RUNNING:
+                    job.ready.append((piece, content))
+                    self._change.notify_all()

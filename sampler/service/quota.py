@@ -1,0 +1,102 @@
+"""How much each client may still ask for: jobs at a time, and images an hour."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dppm_model.errors import ConfigError, QuotaExceeded
+
+_HOUR = 3600.0  # seconds
+
+
+@dataclass
+class _Account:
+    left: float  # images
+    at: float  # when that was so, in seconds of the clock
+    jobs: int = 0
+
+
+class Quota:
+    """An allowance of images per client, which fills up again at a steady rate.
+
+    Not safe for threads: `sampler.service.desk` calls it under its own lock.
+
+    Parameters
+    ----------
+    images_per_hour
+        Size of a full allowance; an empty one is full again after an hour.
+    jobs
+        Jobs of one client at a time.
+    clock
+        Seconds, never going back.
+    """
+
+    def __init__(
+        self, images_per_hour: int, jobs: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most, self._jobs, self._clock = images_per_hour, jobs, clock
+        self._accounts: dict[str, _Account] = {}
+
+    def enter(self, client: str, images: int) -> None:
+        """Take ``images`` from the client's allowance, for one more job.
+
+        Raises
+        ------
+        ConfigError
+            If even a full allowance would not do.
+        QuotaExceeded
+            If the client has too many jobs, or too little is left.
+        """
+        self._forget_the_idle()
+        account = self._accounts.get(client) or _Account(self._most, self._clock())
+        self._fill(account)
+        if images > self._most:
+            raise ConfigError(
+                f"The request draws {images} images, in whole shards.",
+                f"Ask for less than {self._most} an hour, in several requests.",
+            )
+        if account.jobs >= self._jobs:
+            raise QuotaExceeded(
+                f"{account.jobs} jobs of this client are running.",
+                f"Let one end, or cancel it: {self._jobs} may run at a time.",
+            )
+        if images > account.left:
+            minutes = math.ceil((images - account.left) * _HOUR / self._most / 60)
+            raise QuotaExceeded(
+                f"The request draws {images} images, in whole shards, and {int(account.left)} of "
+                f"{self._most} an hour are left.",
+                f"Ask for fewer, or again in {minutes} min.",
+            )
+        account.left -= images
+        account.jobs += 1
+        self._accounts[client] = account
+
+    def leave(self, client: str, unused: int) -> None:
+        """End a job that did not draw ``unused`` of the images that were taken for it."""
+        account = self._accounts[client]
+        self._fill(account)
+        account.jobs -= 1
+        account.left = min(account.left + unused, self._most)
+
+    def of(self, client: str) -> tuple[int, int]:
+        """Return (images left, jobs running)."""
+        account = self._accounts.get(client)
+        if account is None:
+            return self._most, 0
+        self._fill(account)
+        return int(account.left), account.jobs
+
+    def _fill(self, account: _Account) -> None:
+        now = self._clock()
+        grown = account.left + (now - account.at) * self._most / _HOUR
+        account.left, account.at = min(grown, self._most), now
+
+    def _forget_the_idle(self) -> None:
+        """Drop accounts that say no more than a new one would, lest they pile up."""
+        for client, account in list(self._accounts.items()):
+            self._fill(account)
+            if account.jobs == 0 and account.left >= self._most:
+                del self._accounts[client]

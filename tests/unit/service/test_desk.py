@@ -1,0 +1,224 @@
+"""The desk: draws no further ahead than it may, takes turns, stops when told, keeps its workers."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from dppm_model.errors import JobCancelled, QuotaExceeded, SamplerError, ServerBusy, UnknownJob
+from sampler.images import Shard
+from sampler.service import sampling_pb2 as pb
+from sampler.service.desk import Desk, Job, State
+from sampler.service.orders import Limits, Order, Piece
+from sampler.settings import SamplerSettings
+from tests.unit.service.toys import eventually, our_threads
+
+SETTINGS = SamplerSettings()
+
+
+def order(shards: int, label: int = 0) -> Order:
+    pieces = (Piece(Shard(label, 10 * i, 10), 0, 10) for i in range(shards))
+    return Order(tuple(pieces), 0, SETTINGS, pb.RAW)
+
+
+class Recorder:
+    """A worker that notes what it drew, and waits for ``go`` before each shard if there is one."""
+
+    def __init__(self, go: threading.Semaphore | None = None) -> None:
+        self.drawn: list[Shard] = []
+        self._go = go
+
+    def __call__(self, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+        if self._go is not None:
+            self._go.acquire()
+        if shard.label == 9:
+            raise RuntimeError("a secret of the implementation")
+        self.drawn.append(shard)
+        return shard.name.encode()
+
+
+@contextmanager
+def desk(*crew: Recorder, ahead: int | None = None, **limits: int) -> Iterator[Desk]:
+    made = Desk(crew, Limits(**limits), ahead)
+    try:
+        yield made
+    finally:
+        for worker in crew:
+            if worker._go is not None:
+                worker._go.release(10_000)
+        made.close()
+        assert not our_threads()
+
+
+def submit(
+    desk: Desk, order: Order, client: str = "a", hang_up: Callable[[], Any] = lambda: None
+) -> Job:
+    return desk.submit(client, order, hang_up)
+
+
+def read(desk: Desk, job: Job) -> list[bytes]:
+    contents = []
+    for piece, content in desk.drawn(job):
+        contents.append(content)
+        for _ in range(piece.start, piece.stop):
+            job.count_sent()
+    desk.finish(job)
+    return contents
+
+
+def drawn_for_a_reader_of_three_shards(ahead: int | None) -> int:
+    """Return how many shards of fifty are drawn when only three are ever read."""
+    worker = Recorder()
+    with desk(worker, ahead=ahead) as one:
+        job = submit(one, order(50))
+        reader = one.drawn(job)
+        for _ in range(3):
+            next(reader)
+        eventually(lambda: len(worker.drawn) >= 50, 0.3)
+        return len(worker.drawn)
+
+
+def test_a_slow_reader_holds_the_work_up() -> None:
+    assert drawn_for_a_reader_of_three_shards(ahead=None) == 4  # two read, one in hand, one ahead
+
+
+def test_broken_twin_without_a_bound_draws_everything() -> None:
+    assert drawn_for_a_reader_of_three_shards(ahead=10**9) == 50
+
+
+def test_a_small_job_does_not_wait_for_a_large_one() -> None:
+    go = threading.Semaphore(0)
+    worker = Recorder(go)
+    with desk(worker, ahead=10**9) as one:
+        submit(one, order(50))
+        small = submit(one, order(2, label=1))
+        go.release(6)
+        assert read(one, small) == [b"class-001-000000.npz", b"class-001-000010.npz"]
+        assert sum(s.label == 0 for s in worker.drawn) <= 4
+
+
+def test_all_workers_draw_for_one_job() -> None:
+    """Each of three workers waits for the other two, so that one alone would never finish."""
+    together = threading.Barrier(3, timeout=5)
+
+    class Meeting(Recorder):
+        def __call__(self, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+            together.wait()
+            return super().__call__(shard, seed, settings)
+
+    with desk(Meeting(), Meeting(), Meeting()) as one:
+        job = submit(one, order(9))
+        assert sorted(read(one, job)) == sorted(p.shard.name.encode() for p in order(9).pieces)
+        assert (job.state, job.sent, job.drawn) == (State.DONE, 90, 90)
+
+
+def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
+    go, hung_up = threading.Semaphore(1), []
+    worker = Recorder(go)
+    with desk(worker) as one:
+        job = submit(one, order(50), hang_up=lambda: hung_up.append(1))
+        reader = one.drawn(job)
+        next(reader)
+        threading.Timer(0.05, one.cancel, (job,)).start()
+        with pytest.raises(JobCancelled):
+            next(reader)
+        one.cancel(job)  # does nothing
+        assert hung_up == [1]
+        go.release(50)
+        assert read(one, submit(one, order(1))) == [b"class-000-000000.npz"]
+        assert len(worker.drawn) <= 3  # the first, the one under way, and the new job's
+        assert one.quota_of("a")[1] == 0
+        one.finish(job)
+        assert job.state is State.CANCELLED
+        assert not (job.todo or job.ready or job.order.pieces)  # what is remembered is small
+
+
+def test_a_failing_shard_ends_its_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    with desk(Recorder()) as one:
+        with pytest.raises(SamplerError, match="class-009-000000") as refusal:
+            read(one, bad := submit(one, order(3, label=9)))
+        assert "secret" not in str(refusal.value)
+        assert "a secret of the implementation" in caplog.text  # for who runs the server
+        assert bad.state is State.FAILED
+        assert len(read(one, submit(one, order(3)))) == 3
+        assert one.quota_of("a")[1] == 0
+
+
+def test_unread_jobs_are_cancelled_after_a_while_and_waiting_ones_are_not() -> None:
+    go, hung_up = threading.Semaphore(2), []
+    with desk(Recorder(go), stall_seconds=1) as one:
+        stalled = submit(one, order(1), hang_up=lambda: hung_up.append("stalled"))
+        next(one.drawn(stalled))  # and then nothing is read
+        waiting = submit(one, order(50), hang_up=lambda: hung_up.append("waiting"))
+
+        def read_to_the_end() -> None:
+            with pytest.raises(JobCancelled):
+                read(one, waiting)
+
+        thread = threading.Thread(target=read_to_the_end)
+        thread.start()
+        assert eventually(lambda: waiting.waiting)
+        one.cancel_stalled()
+        assert not hung_up
+        stalled.read -= 2
+        waiting.read -= 2
+        one.cancel_stalled()
+        assert hung_up == ["stalled"]
+        one.cancel(waiting)
+        thread.join()
+
+
+def test_limits_of_jobs() -> None:
+    with desk(Recorder(), jobs=2, jobs_per_client=1) as one:
+        first = submit(one, order(1))
+        with pytest.raises(QuotaExceeded):
+            submit(one, order(1))
+        submit(one, order(1), client="b")
+        with pytest.raises(ServerBusy, match="2 jobs are running"):
+            submit(one, order(1), client="c")
+        one.cancel(first)
+        submit(one, order(1), client="c")
+
+
+def test_jobs_of_others_are_unknown() -> None:
+    with desk(Recorder()) as one:
+        job = submit(one, order(1))
+        assert one.find("a", job.id) is job
+        for client, name in (("b", job.id), ("a", "nothing")):
+            with pytest.raises(UnknownJob):
+                one.find(client, name)
+
+
+def test_only_the_last_ended_jobs_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sampler.service.desk._REMEMBERED", 3)
+    with desk(Recorder()) as one:
+        jobs = [submit(one, order(1)) for _ in range(6)]
+        for job in jobs:
+            read(one, job)
+        assert list(one._jobs) == [job.id for job in jobs[3:]]
+
+
+def test_closing_ends_jobs_and_takes_no_more() -> None:
+    with desk(Recorder()) as one:
+        job = submit(one, order(50))
+        one.close()
+        assert job.state is State.CANCELLED
+        with pytest.raises(ServerBusy, match="about to stop"):
+            submit(one, order(1))
+
+
+def test_many_jobs_at_once_all_finish() -> None:
+    """A lost wake-up would leave a reader or a worker asleep for ever."""
+    with desk(Recorder(), Recorder(), jobs=100, jobs_per_client=100) as one:
+        jobs = [submit(one, order(1 + i % 7)) for i in range(60)]
+        threads = [threading.Thread(target=read, args=(one, job)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 10
+        for thread in threads:
+            thread.join(max(0, end - time.monotonic()))
+        assert {job.state for job in jobs} == {State.DONE}
+        assert one.quota_of("a")[1] == 0

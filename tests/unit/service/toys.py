@@ -1,0 +1,91 @@
+"""Servers for tests: on loopback, at a free port, with models of a given pace."""
+
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sampler.service.client import SamplingClient
+from sampler.service.orders import Limits
+from sampler.service.server import Running, ServerSettings, serving
+from sampler.settings import SamplerSettings
+from tests.unit.sampler.mixture import pictures
+
+FAST = SamplerSettings(levels=4)
+QUICK = SamplerSettings(method="heun", levels=2)
+PRIVACY = {"epsilon_secure_sum": 1.5, "epsilon_site": 4.0, "delta": 1e-5, "unit": "record"}
+MODEL = pictures()
+SHARD = 4
+
+
+@dataclass
+class Grey:
+    """Large pictures of nothing; each evaluation takes ``pause`` seconds."""
+
+    shape: tuple[int, int, int] = (3, 128, 128)
+    classes: int = 3
+    pause: float = 0.0
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.pause)
+        return x / 2
+
+
+@dataclass
+class Broken(Grey):
+    """Fails at class 1 in a way that nobody foresaw, and at class 2 with infinite values."""
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if int(y[0]) == 1:
+            raise RuntimeError("a secret of the implementation")
+        return x * float("inf") if int(y[0]) == 2 else x / 2
+
+
+@contextmanager
+def server(
+    folder: Path,
+    model: Any = MODEL,
+    *,
+    sampler: SamplerSettings = FAST,
+    limits: dict[str, int] | None = None,
+    **changes: Any,
+) -> Iterator[Running]:
+    path = folder / "model.pickle"
+    if not path.exists():
+        path.write_bytes(pickle.dumps(model))
+    settings = {"address": "127.0.0.1:0", "shard_size": SHARD, "limits": Limits(**(limits or {}))}
+    with serving(
+        path,
+        privacy=PRIVACY,
+        sampler=sampler,
+        settings=ServerSettings(**(settings | changes)),
+        loader=pickle.loads,
+    ) as running:
+        yield running
+
+
+@contextmanager
+def connected(folder: Path, model: Any = MODEL, **changes: Any) -> Iterator[SamplingClient]:
+    with server(folder, model, **changes) as running, SamplingClient(running.address) as client:
+        yield client
+
+
+def eventually(true: Callable[[], object], seconds: float = 5.0) -> bool:
+    """Wait for something that other threads bring about."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def our_threads() -> set[str]:
+    """Threads of servers that are up: those that draw, and those that answer calls."""
+    return {t.name for t in threading.enumerate() if t.name.startswith(("draw-", "call"))}
