@@ -44,8 +44,15 @@ def talk_nonsense(client: SamplingClient, label: int) -> list[Sampled]:
     return []
 
 
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
 def test_eight_clients_of_whom_three_are_a_nuisance(tmp_path: Path) -> None:
     results: dict[int, list[Sampled]] = {}
+    with server(tmp_path, Grey(), sampler=QUICK) as running:  # what gRPC opens once, it keeps
+        SamplingClient(running.address).close()
+    files = open_files()
 
     def run(number: int, act: Callable[[SamplingClient, int], list[Sampled]]) -> None:
         with SamplingClient(running.address) as client:
@@ -63,6 +70,7 @@ def test_eight_clients_of_whom_three_are_a_nuisance(tmp_path: Path) -> None:
         jobs = running._desk._jobs.values()
         assert not any(job.attached or job.ready for job in jobs)  # nothing is kept of the images
     assert not our_threads()
+    assert eventually(lambda: open_files() <= files)
     assert sorted(results) == list(range(8))  # nobody failed, nobody hangs
     assert [len(results[i]) for i in range(8)] == [4 * SHARDS, 5, 0, *[4 * SHARDS] * 5]
     for one, same in ((0, 3), (4, 7)):  # of the same class and seed

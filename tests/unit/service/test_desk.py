@@ -127,6 +127,7 @@ def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
             next(reader)
         one.cancel(job)  # does nothing
         assert hung_up == [1]
+        assert one.quota_of("a")[0] >= 100_000 - 20  # what was not begun is given back
         go.release(50)
         assert read(one, submit(one, order(1))) == [b"class-000-000000.npz"]
         assert len(worker.drawn) <= 3  # the first, the one under way, and the new job's

@@ -229,7 +229,7 @@ def test_stopping_ends_streams_and_threads(tmp_path: Path) -> None:
         client = SamplingClient(running.address)
         stream = client.sample({0: 400})
         begun = time.monotonic()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 1.8  # its jobs end at once, not after the grace of calls
     assert not our_threads()
     with pytest.raises((JobCancelled, ServerBusy)):
         list(stream)
@@ -265,3 +265,12 @@ def test_the_readmes_grpcurl_line_is_a_good_request(tmp_path: Path) -> None:
         assert service in ProtoReflectionDescriptorDatabase(channel).get_services()
         replies = list(getattr(sampling_pb2_grpc.SamplingStub(channel), method)(message))
     assert len(replies) == 1 + sum(b.count for b in message.batches)
+
+
+def test_the_readmes_client_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.search(r"```python\n(.+?)```", README.read_text(), re.DOTALL)
+    assert code is not None
+    with server(tmp_path, pictures(classes=10)) as running:
+        exec(code[1].replace("127.0.0.1:50051", running.address), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == sorted(f"{c} {i} (1, 6, 6)" for c in (3, 7) for i in range(10))
