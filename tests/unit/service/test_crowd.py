@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from dppm_model.errors import JobCancelled
 from sampler.service import desk, sampling_pb2
 from sampler.service.client import Sampled, SamplingClient
 from tests.unit.service.toys import QUICK, Grey, eventually, our_threads, server
@@ -107,3 +108,21 @@ def test_broken_twin_without_back_pressure_draws_it_all(
 ) -> None:
     monkeypatch.setattr(desk.Desk, "_wants", lambda _desk, job: bool(job.todo))
     assert drawn_without_a_reader(tmp_path, 20) == 4 * SHARDS
+
+
+def test_a_client_that_stalls_is_cut_off(tmp_path: Path) -> None:
+    with (
+        server(tmp_path, LARGE, sampler=QUICK, limits={"stall_seconds": 1}) as running,
+        SamplingClient(running.address) as client,
+    ):
+        keeper = threading.Thread(target=running.wait)
+        keeper.start()
+        stream = client.sample({0: 4 * SHARDS})
+        job = stream.header.job
+        cancelled = sampling_pb2.JobStatus.CANCELLED
+        assert eventually(lambda: client.status(job).state == cancelled, 10)
+        assert eventually(lambda: not running._desk._jobs[job].attached)
+        with pytest.raises(JobCancelled):
+            list(stream)
+    keeper.join(5)
+    assert not keeper.is_alive()
