@@ -13,8 +13,8 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
+from sampler.generate import generate
 from sampler.images import load_images
-from sampler.pool import generate
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from sampler.tune import tuned

@@ -112,3 +112,12 @@ class SamplerSettings:
 def _positive(name: str, value: Any) -> None:
     if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
         raise ConfigError(f"sampler.{name} is {value!r}.", "Give a number above zero.")
+
+
+def check_whole(**values: tuple[object, int]) -> None:
+    """Refuse what is not a whole number in [least, 2^63)."""
+    for name, (value, least) in values.items():
+        if type(value) is not int or not least <= value < 2**63:
+            raise ConfigError(
+                f"sampler.{name} is {value!r}.", f"Give a whole number, {least} or more."
+            )

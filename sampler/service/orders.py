@@ -31,7 +31,7 @@ class Served:
     settings
         What holds where a request says nothing else.
     shard_size
-        Images of a shard. With that of `sampler.pool.generate` the bits agree with its images.
+        Images of a shard. With that of `sampler.generate` the bits agree with its images.
     """
 
     model: str

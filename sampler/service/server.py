@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection
 
 from dppm_model.errors import ConfigError
 from sampler.draw import Loader, load_model, read_model
-from sampler.pool import SHARD_SIZE, crew
+from sampler.generate import SHARD_SIZE
+from sampler.pool import crew
 from sampler.service import sampling_pb2_grpc
 from sampler.service.access import Access, read_tokens, require_guard, split_address
 from sampler.service.desk import Desk

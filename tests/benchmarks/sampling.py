@@ -21,8 +21,8 @@ import torch
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.draw import SAMPLERS
+from sampler.generate import generate
 from sampler.noise import ImageNoise
-from sampler.pool import generate
 from sampler.settings import METHODS, SamplerSettings
 from tests.benchmarks.record import record
 

@@ -17,8 +17,10 @@ import ray.cluster_utils
 from dppm_model.errors import ModelError, SamplerError
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
+from sampler import generate as generate_module
+from sampler import pool
+from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
-from sampler.pool import GenerateResult, generate
 from sampler.service.client import SamplingClient
 from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings
@@ -184,6 +186,43 @@ def test_a_cluster_by_its_address(tmp_path: Path) -> None:
     assert result.made == 30
     sample(tmp_path / "model", pictures(), tmp_path / "local", workers=0)
     assert files(tmp_path / "out") == files(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_a_lost_node_loses_no_image_and_makes_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of two goes away in mid job; its actor has nowhere to start again."""
+    monkeypatch.setattr(pool, "_PATIENCE", 1.0)
+    path, pids, written = tmp_path / "model", tmp_path / "pids", []
+    model = slow(pids)
+    cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    right = generate_module.write_bytes
+
+    def write(target: Path, content: bytes) -> None:
+        written.append(target.name)
+        right(target, content)
+
+    monkeypatch.setattr(generate_module, "write_bytes", write)
+
+    def lose_one(done: int, total: int) -> None:
+        if len(nodes) == 2 and 0 < done < total:
+            own = ray.get_runtime_context().get_node_id()  # not the one that this process is on
+            victim = next(node for node in nodes if node.node_id != own)
+            nodes.remove(victim)
+            cluster.remove_node(victim, allow_graceful=False)
+
+    try:
+        result = sample(
+            path, model, tmp_path / "ray", workers=2, address=cluster.address, progress=lose_one
+        )
+    finally:
+        cluster.shutdown()
+    assert len(nodes) == 1 and result.made == 30
+    assert len(written) == len(set(written))
+    sample(path, model, tmp_path / "local", workers=0)
+    assert files(tmp_path / "ray") == files(tmp_path / "local")
 
 
 def test_a_service_on_ray_gives_the_same_images(tmp_path: Path) -> None:

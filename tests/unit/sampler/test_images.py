@@ -13,8 +13,8 @@ from PIL import Image
 from dppm_model.errors import ConfigError, DppmError, ModelError, RunFolderError, SamplerError
 from dppm_model.score.model import ScoreModel
 from sampler.draw import draw_shard
+from sampler.generate import GenerateResult, generate
 from sampler.images import Shard, load_images, read_shard, shard_path, shards_of
-from sampler.pool import GenerateResult, generate
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from tests.unit.sampler.mixture import pictures

@@ -27,8 +27,8 @@ from dppm_model.errors import (
     ServiceError,
     UnknownJob,
 )
+from sampler.generate import generate
 from sampler.images import load_images
-from sampler.pool import generate
 from sampler.service import sampling_pb2 as pb
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient, Stream

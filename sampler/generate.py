@@ -1,0 +1,149 @@
+"""Images of every class into a folder: what is there is kept, what is missing is drawn.
+
+Workers draw, this process writes: a cluster needs no shared disk, and a shard is on disk whole or
+not at all. Who draws is the business of `sampler.pool`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dppm_model.files import write_bytes
+from dppm_model.score.model import Denoiser
+from sampler import images
+from sampler.draw import Loader, draw_shard, load_model, one_thread, read_model
+from sampler.images import Shard, read_shard, shard_path, shards_of
+from sampler.pool import Draws, on_ray
+from sampler.settings import SamplerSettings, check_whole
+
+SHARD_SIZE = 100
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What `generate` did.
+
+    Attributes
+    ----------
+    images, made
+        Images in the folder, and how many of them are new.
+    seconds
+        Wall time.
+    acceptance
+        Mean acceptance probability over all images and levels; None for Heun's method.
+    divergences
+        Trajectories whose energy error was out of all proportion.
+    """
+
+    images: int
+    made: int
+    seconds: float
+    acceptance: float | None
+    divergences: int
+
+
+def generate(
+    model: Path,
+    out: Path,
+    *,
+    per_class: int,
+    seed: int,
+    settings: SamplerSettings,
+    privacy: dict[str, Any],
+    workers: int | None = None,
+    address: str | None = None,
+    png: bool = False,
+    shard_size: int = SHARD_SIZE,
+    loader: Loader = load_model,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> GenerateResult:
+    """Fill ``out`` with ``per_class`` images of every class; what is there and valid is kept.
+
+    Interrupted at any point, the same call goes on where it stopped.
+
+    Parameters
+    ----------
+    model
+        Score model file.
+    seed
+        In [0, 2^63): the same seed gives the same images, whatever the workers.
+    privacy
+        What the manifest shall say of the model's privacy.
+    workers
+        Actors; None takes one per core (of the cluster, if there is one), 0 works in this process
+        without Ray.
+    address
+        A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
+        starts a private one on this machine and ends it again.
+    png
+        Also write PNG files into a folder per class.
+    shard_size
+        Images of a shard, which are one batch: part of what decides the images' last bits.
+    loader
+        Makes the model from the file's content, in each worker.
+    progress
+        Called with (images there, images asked for).
+
+    Raises
+    ------
+    ConfigError
+        If ``per_class``, ``seed``, ``workers`` or ``shard_size`` is out of range.
+    ModelError
+        If the model file cannot be read.
+    RunFolderError
+        If ``out`` holds images of another model or other settings.
+    SamplerError
+        If Ray does not start, a worker dies at the same shard again and again, or values are not
+        finite.
+    """
+    begun = time.monotonic()
+    check_whole(per_class=(per_class, 1), seed=(seed, 0), shard_size=(shard_size, 1))
+    check_whole(workers=(0 if workers is None else workers, 0))
+    content = read_model(model)
+    denoiser = loader(content)
+    wanted = {
+        "model": hashlib.sha256(content).hexdigest(),
+        "settings": settings.to_dict(),
+        "seed": seed,
+        "classes": denoiser.classes,
+        "shape": list(denoiser.shape),
+        "shard_size": shard_size,
+        "privacy": privacy,
+        "per_class": per_class,
+    }
+    manifest = images.open_output(out, wanted)
+    shards = shards_of(denoiser.classes, per_class, shard_size)
+    todo = [s for s in shards if read_shard(out, s, manifest["shards"].get(s.name)) is None]
+    total = denoiser.classes * per_class
+    made = sum(s.count for s in todo)
+    done = total - made
+    progress(done, total)
+    if todo:
+        draws = (
+            _in_process(denoiser, todo, seed, settings)
+            if workers == 0
+            else on_ray((loader, content), todo, seed, settings, workers, address)
+        )
+        with closing(draws):
+            for shard, drawn in draws:
+                write_bytes(shard_path(out, shard), drawn)
+                done += shard.count
+                progress(done, total)
+    figures = images.figures_of(out, shards)
+    images.close_output(out, manifest, figures)
+    if png:
+        images.export_png(out)
+    return GenerateResult(total, made, time.monotonic() - begun, **figures)
+
+
+def _in_process(model: Denoiser, todo: list[Shard], seed: int, settings: SamplerSettings) -> Draws:
+    """Draw one shard after the other, on one thread as a worker does: the same kernels and bits."""
+    with one_thread():
+        for shard in todo:
+            yield shard, draw_shard(model, shard, seed, settings)
