@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -81,28 +82,24 @@ def audit_run(arguments: argparse.Namespace) -> None:
 def _games(
     plan: Plan, model: ScoreModel, arguments: argparse.Namespace, randomized: bool
 ) -> Iterator[Game]:
-    coins = Coins()
-    options: dict[str, Any] = {"randomized": randomized}
+    coins, delta = Coins(), plan.delta
+    vectors, images = arguments.canaries, arguments.images
     for view in get_args(View):
-        whole = epsilon(plan.costs(view), plan.delta)
-
-        def vectors(view: View = view) -> Guesses:
-            return canary_vectors(plan, view, arguments.canaries, plan.delta, coins, **options)
-
-        def images(view: View = view) -> Guesses:
-            return canary_images(plan, model, view, arguments.images, plan.delta, coins, **options)
-
-        yield f"whole run, {arguments.canaries} canary vectors", view, whole, vectors
+        whole = epsilon(plan.costs(view), delta)
+        play = partial(canary_vectors, plan, view, vectors, delta, coins, randomized=randomized)
+        yield f"whole run, {vectors} canary vectors", view, whole, play
         if all(p.mechanism == "binomial" for p in plan.phases):
-            yield f"whole run, {arguments.images} canary images", view, whole, images
+            play = partial(
+                canary_images, plan, model, view, images, delta, coins, randomized=randomized
+            )
+            yield f"whole run, {images} canary images", view, whole, play
         phase = max(plan.phases, key=lambda p: p.cost(view, 1).mu)
         cost = phase.cost(view, 1)
-        one = epsilon([RoundCost(cost.mu, 1.0, 1, cost.total_variation)], plan.delta)
-
-        def worlds(view: View = view, phase: Any = phase) -> Guesses:
-            return two_worlds(phase, view, arguments.trials, plan.delta, coins, **options)
-
-        yield f"one round of {phase.name}, record in or out", view, one, worlds
+        one = epsilon([RoundCost(cost.mu, 1.0, 1, cost.total_variation)], delta)
+        play = partial(
+            two_worlds, phase, view, arguments.trials, delta, coins, randomized=randomized
+        )
+        yield f"one round of {phase.name}, record in or out", view, one, play
 
 
 def _membership(run: Run, members: int) -> dict[str, Any]:

@@ -184,19 +184,16 @@ def two_worlds(
     """Play one unsampled round ``trials`` times in each world: with one record, and without.
 
     The record has norm C and moves eight coordinates by the same amount, or names one direction.
+    A round of directions is played with its sampling, which is part of its mu.
     """
     if isinstance(phase.response, DirectionsResponse):
+        trials = max(200, min(trials, _NAMES // phase.response.slots))
         who = np.zeros(1, dtype=np.int64)
-        worlds = [
-            np.array(
-                [
-                    named(phase, view, names, coins, randomized=randomized)[0]
-                    for _ in range(max(200, min(trials, _NAMES // phase.response.slots)))
-                ]
-            )
-            for names in (who[:0], who)
-        ]
-        return told_apart(worlds[0], worlds[1], delta)
+        counts = np.zeros((2, trials))
+        for t, there in enumerate(coins.bernoulli(phase.sampling_numerator, trials)):
+            for world, names in enumerate((who[:0], who[: int(there)])):
+                counts[world, t] = named(phase, view, names, coins, randomized=randomized)[0]
+        return told_apart(counts[0], counts[1], delta)
     shift = round(GRID_STEPS / math.sqrt(_COORDINATES) * math.sqrt(phase.rotation.block))
     worlds = []
     for z in (0, shift):
