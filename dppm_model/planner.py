@@ -28,7 +28,7 @@ from dppm_model.privacy.accountant import (
     choose_tau,
     epsilon,
 )
-from dppm_model.requests import PhaseRequest, PrivacyRequest
+from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 
 MOST_LOSS = 1.03
 _MOST_ROUNDS = 100_000
@@ -108,19 +108,7 @@ def choose_response(
             loss = expected_loss(n * m, theta, tau)
         if theta > 0.25 or loss > MOST_LOSS + 0.01:
             continue
-        phase = PhasePlan(
-            name=request.name,
-            mechanism="binomial",
-            response=BinomialResponse(range_, theta, m),
-            clip_norm=request.clip_norm,
-            sampling_rate=request.sampling_rate,
-            rounds=request.rounds,
-            dimension=request.dimension,
-            sites=privacy.sites,
-            honest_sites=privacy.honest_sites,
-            records=privacy.records,
-            tail=tau,
-        )
+        phase = phase_plan(request, privacy, BinomialResponse(range_, theta, m), tau)
         phase = _certify(phase, privacy.view, mu)
         if loss_of(phase, privacy.view) <= MOST_LOSS:
             return phase

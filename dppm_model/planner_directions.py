@@ -9,7 +9,7 @@ from dppm_model.errors import ConfigError
 from dppm_model.mechanism.directions import DirectionsResponse, alignment
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.phase import PhasePlan, View
-from dppm_model.requests import PhaseRequest, PrivacyRequest
+from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 
 _MOST_TRUTH = 0.999
 _LEAST_TRUTH = 1e-7  # below, a record's answer is lost in the rounding of its probability
@@ -31,21 +31,6 @@ def choose_directions(
     seen = slots * (privacy.honest_sites if privacy.view == "secure_sum" else 1)
     most = (2 * rotation.padded).bit_length() - 1
 
-    def phase(directions: int, theta: float) -> PhasePlan:
-        return PhasePlan(
-            name=request.name,
-            mechanism="directions",
-            response=DirectionsResponse(directions, theta, slots),
-            clip_norm=request.clip_norm,
-            sampling_rate=request.sampling_rate,
-            rounds=request.rounds,
-            dimension=request.dimension,
-            sites=privacy.sites,
-            honest_sites=privacy.honest_sites,
-            records=privacy.records,
-            tail=tau,
-        )
-
     def error(directions: int) -> float:
         """Expected energy of noise and of naming one direction only, over C^2."""
         theta = min(mu * math.sqrt(seen / (directions - 1)) / request.sampling_rate, _MOST_TRUTH)
@@ -63,7 +48,13 @@ def choose_directions(
             f"{rotation.padded} dimensions.",
             "Give at most two a dimension, or null.",
         )
-    return _most_truthful(lambda theta: phase(directions, theta), privacy.view, mu)
+    return _most_truthful(
+        lambda theta: phase_plan(
+            request, privacy, DirectionsResponse(directions, theta, slots), tau
+        ),
+        privacy.view,
+        mu,
+    )
 
 
 def _most_truthful(phase: Callable[[float], PhasePlan], view: View, mu: float) -> PhasePlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dppm_model.errors import ConfigError
-from dppm_model.phase import RESPONSES, View
+from dppm_model.phase import RESPONSES, PhasePlan, Response, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.securesum.group import honest_reports
 
@@ -140,3 +140,22 @@ class PrivacyRequest:
     def honest_sites(self) -> int:
         """n: the honest sites that every opened sum is sure to hold."""
         return honest_reports(self.sites, self.min_survivors, self.colluding_sites)
+
+
+def phase_plan(
+    request: PhaseRequest, privacy: PrivacyRequest, response: Response, tau: float
+) -> PhasePlan:
+    """Plan a phase as it was asked for, with this randomized response and this tail."""
+    return PhasePlan(
+        name=request.name,
+        mechanism=privacy.mechanism.name,
+        response=response,
+        clip_norm=request.clip_norm,
+        sampling_rate=request.sampling_rate,
+        rounds=request.rounds,
+        dimension=request.dimension,
+        sites=privacy.sites,
+        honest_sites=privacy.honest_sites,
+        records=privacy.records,
+        tail=tau,
+    )

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ import torch
 
 from dppm_model.files import write_json
 from dppm_model.score.model import Denoiser
-from sampler.anneal import kernel_of
-from sampler.dynamics import flow_step, noise_levels
-from sampler.hmc import State
-from sampler.noise import ImageNoise
+from sampler.anneal import annealed, kernel_of
+from sampler.dynamics import Force
+from sampler.hmc import Info, State
+from sampler.noise import ImageNoise, NoiseSource
 from sampler.settings import SamplerSettings
-from sampler.solvers import denoise_at
 
 TARGET = 0.7  # acceptance
 _IMAGES = 64
@@ -65,30 +63,27 @@ def tune(
     A small batch over all classes is annealed, with `_TRANSITIONS` transitions at each level during
     which the step is adapted.
     """
-    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
     y = torch.arange(_IMAGES) % model.classes
     noise = ImageNoise(seed, [(int(label), i) for i, label in enumerate(y)])
-    x = levels[0] * noise.normal(model.shape)
-    momentum, found, step = noise.normal(model.shape), [], settings.step_factors[0]
-    denoised, kernel = torch.zeros_like(x), kernel_of(replace(settings, metropolis=True))
+    kernel = kernel_of(replace(settings, metropolis=True))
+    averaging, found = DualAveraging(settings.step_factors[0], target), []
 
-    def force_at(sigma: float, at: torch.Tensor) -> torch.Tensor:
-        return (denoise_at(model, at, sigma, y) - at) / sigma**2
+    def adapting(
+        state: State, force: Force, noise: NoiseSource, sigma: float
+    ) -> tuple[State, Info]:
+        state, info = kernel(state, force, noise, averaging.step * sigma)
+        averaging.update(float(info.acceptance.mean()))
+        return state, info
 
+    def next_level(_sigma: float, _denoised: torch.Tensor, _infos: list[Info]) -> None:
+        nonlocal averaging
+        found.append(float(f"{averaging.result:.3g}"))
+        averaging = DualAveraging(averaging.result, target)
+
+    # With one as the step over sigma, what the kernel is given as its step is sigma itself.
+    pilot = replace(settings, step=1.0, iterations=_TRANSITIONS)
     with torch.inference_mode():
-        for level, sigma in enumerate(levels):
-            force = partial(force_at, sigma)
-            if level > 0:
-                x = flow_step(x, denoised, torch.zeros_like(x), levels[level - 1], sigma)
-            state, averaging = State(x, momentum, force(x)), DualAveraging(step, target)
-            for _ in range(_TRANSITIONS):
-                size = averaging.step * sigma
-                state, info = kernel(state, force, noise, size)
-                averaging.update(float(info.acceptance.mean()))
-            step = averaging.result
-            found.append(float(f"{step:.3g}"))
-            x, momentum = state.x, state.momentum
-            denoised = x + sigma**2 * state.force
+        annealed(adapting, model, y, noise, pilot, next_level)
     return tuple(found)
 
 
