@@ -7,10 +7,24 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom, norm
 
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.mechanism.coins import Coins
 from dppm_model.phase import PhasePlan
 
 EPSILONS = np.linspace(0, 6, 40)
+TOY = PhasePlan(
+    name="toy",
+    mechanism="binomial",
+    response=BinomialResponse(range_=0.6, truth_strength=0.2, responses=2),
+    clip_norm=1.0,
+    sampling_rate=0.5,
+    rounds=1,
+    dimension=2,
+    sites=2,
+    honest_sites=2,
+    records=4,
+    tail=1e-30,
+)
 
 
 def with_response(phase: PhasePlan, **changes: Any) -> PhasePlan:

@@ -25,22 +25,10 @@ from dppm_model.privacy import gdp
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.records.shards import open_records, write_records
 from dppm_model.round import report
-from tests.plans import EPSILONS, EveryCoin, claimed, convolve, hockey_stick, with_response
+from tests.plans import EPSILONS, TOY, EveryCoin, claimed, convolve, hockey_stick, with_response
 
 BITS = 6
-PHASE = PhasePlan(
-    name="toy",
-    mechanism="binomial",
-    response=BinomialResponse(range_=0.6, truth_strength=0.2, responses=1),
-    clip_norm=1.0,
-    sampling_rate=0.5,
-    rounds=1,
-    dimension=2,
-    sites=2,
-    honest_sites=2,
-    records=4,
-    tail=1e-12,
-)
+PHASE = replace(with_response(TOY, responses=1), tail=1e-12)
 DIRECTIONS = replace(PHASE, mechanism="directions", response=DirectionsResponse(4, 0.4, 3))
 
 

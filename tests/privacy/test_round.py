@@ -15,23 +15,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
-from tests.plans import claimed, convolve, hockey_stick, with_response
-
-PHASE = PhasePlan(
-    name="toy",
-    mechanism="binomial",
-    response=BinomialResponse(range_=0.6, truth_strength=0.2, responses=2),
-    clip_norm=1.0,
-    sampling_rate=0.5,
-    rounds=1,
-    dimension=2,
-    sites=2,
-    honest_sites=2,
-    records=4,
-    tail=1e-30,
-)
+from tests.plans import TOY, claimed, convolve, hockey_stick, with_response
 
 
 def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
@@ -79,7 +64,7 @@ def worst_excess(phase: PhasePlan, executed: PhasePlan, view: str, seed: int) ->
 @pytest.mark.parametrize("view", ["site", "secure_sum"])
 @pytest.mark.parametrize("q", [0.3, 1.0])
 def test_no_tiny_federation_passes_the_claim(view: str, q: float) -> None:
-    phase = replace(PHASE, sampling_rate=q)
+    phase = replace(TOY, sampling_rate=q)
     assert max(worst_excess(phase, phase, view, seed) for seed in range(25)) < 1e-12
 
 
@@ -105,7 +90,7 @@ def edge_excess(phase: PhasePlan, executed: PhasePlan) -> float:
     ids=["none", "truth told more often", "range too small", "one answer more", "clipped too late"],
 )
 def test_broken_twins_pass_the_claim(fault: dict) -> None:
-    phase = replace(PHASE, clip_norm=0.25, dimension=1, sampling_rate=1.0)
+    phase = replace(TOY, clip_norm=0.25, dimension=1, sampling_rate=1.0)
     phase = with_response(phase, range_=1.0)
     executed = replace(phase, **fault) if "clip_norm" in fault else with_response(phase, **fault)
     if "clip_norm" in fault:  # a record longer than C, clipped at the wrong place
