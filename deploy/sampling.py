@@ -75,6 +75,7 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
             seed=settings["seed"],
             settings=SamplerSettings.from_dict(settings),
             workers=settings["workers"],
+            threads=settings["threads"],
             address=settings["address"],
             png=settings["png"],
             privacy={key: privacy[key] for key in PROMISED},

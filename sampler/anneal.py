@@ -83,7 +83,7 @@ def annealed(
     def force_at(sigma: float, at: torch.Tensor) -> torch.Tensor:
         nonlocal evaluations
         evaluations += 1
-        return (denoise_at(model, at, sigma, y) - at) / sigma**2
+        return (denoise_at(model, at, sigma, y, settings.guidance) - at) / sigma**2
 
     for level, (sigma, factor) in enumerate(zip(levels, settings.step_factors, strict=True)):
         force = partial(force_at, sigma)

@@ -114,7 +114,7 @@ def mixing(
     def force_at(at: torch.Tensor) -> torch.Tensor:
         nonlocal evaluations
         evaluations += 1
-        return (denoise_at(model, at, sigma, y) - at) / sigma**2
+        return (denoise_at(model, at, sigma, y, settings.guidance) - at) / sigma**2
 
     kernel, size = kernel_of(settings), settings.step_factors[level] * sigma
     x = 2 * sigma * noise.normal(model.shape)

@@ -53,14 +53,14 @@ def read_model(path: Path) -> bytes:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread for a while, as every worker does: the same kernels and bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def on_threads(count: int) -> Iterator[None]:
+    """Compute on so many threads for a while, as every worker does: the same kernels and bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def draw_shard(model: Denoiser, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from dppm_model.files import write_bytes
 from dppm_model.score.model import Denoiser
 from sampler import images
-from sampler.draw import Loader, draw_shard, load_model, one_thread, read_model
+from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
 from sampler.pool import Draws, on_ray
 from sampler.settings import SamplerSettings, check_whole
@@ -57,6 +57,7 @@ def generate(
     settings: SamplerSettings,
     privacy: dict[str, Any],
     workers: int | None = None,
+    threads: int = 1,
     address: str | None = None,
     png: bool = False,
     shard_size: int = SHARD_SIZE,
@@ -76,8 +77,11 @@ def generate(
     privacy
         What the manifest shall say of the model's privacy.
     workers
-        Actors; None takes one per core (of the cluster, if there is one), 0 works in this process
-        without Ray.
+        Actors; None takes as many as the cores allow (of the cluster, if there is one), 0 works in
+        this process without Ray.
+    threads
+        Cores of each worker. More of them help where one image is much work, and can change its
+        last bits; many workers of one thread draw more images a second.
     address
         A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
         starts a private one on this machine and ends it again.
@@ -93,7 +97,7 @@ def generate(
     Raises
     ------
     ConfigError
-        If ``per_class``, ``seed``, ``workers`` or ``shard_size`` is out of range.
+        If ``per_class``, ``seed``, ``workers``, ``threads`` or ``shard_size`` is out of range.
     ModelError
         If the model file cannot be read.
     RunFolderError
@@ -104,7 +108,7 @@ def generate(
     """
     begun = time.monotonic()
     check_whole(per_class=(per_class, 1), seed=(seed, 0), shard_size=(shard_size, 1))
-    check_whole(workers=(0 if workers is None else workers, 0))
+    check_whole(workers=(0 if workers is None else workers, 0), threads=(threads, 1))
     content = read_model(model)
     denoiser = loader(content)
     wanted = {
@@ -114,6 +118,7 @@ def generate(
         "classes": denoiser.classes,
         "shape": list(denoiser.shape),
         "shard_size": shard_size,
+        "threads": threads,
         "privacy": privacy,
         "per_class": per_class,
     }
@@ -126,9 +131,9 @@ def generate(
     progress(done, total)
     if todo:
         draws = (
-            _in_process(denoiser, todo, seed, settings)
+            _in_process(denoiser, todo, seed, settings, threads)
             if workers == 0
-            else on_ray((loader, content), todo, seed, settings, workers, address)
+            else on_ray((loader, content), todo, seed, settings, workers, address, threads)
         )
         with closing(draws):
             for shard, drawn in draws:
@@ -142,8 +147,10 @@ def generate(
     return GenerateResult(total, made, time.monotonic() - begun, **figures)
 
 
-def _in_process(model: Denoiser, todo: list[Shard], seed: int, settings: SamplerSettings) -> Draws:
-    """Draw one shard after the other, on one thread as a worker does: the same kernels and bits."""
-    with one_thread():
+def _in_process(
+    model: Denoiser, todo: list[Shard], seed: int, settings: SamplerSettings, threads: int
+) -> Draws:
+    """Draw one shard after the other, on as many threads as a worker: the same kernels and bits."""
+    with on_threads(threads):
         for shard in todo:
             yield shard, draw_shard(model, shard, seed, settings)

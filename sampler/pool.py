@@ -19,7 +19,7 @@ import torch
 
 from dppm_model.errors import SamplerError
 from dppm_model.score.model import Denoiser
-from sampler.draw import Loader, draw_shard, load_model, one_thread
+from sampler.draw import Loader, draw_shard, load_model, on_threads
 from sampler.images import Shard
 from sampler.settings import SamplerSettings, check_whole
 
@@ -32,10 +32,10 @@ Draw = Callable[[Shard, int, SamplerSettings], bytes]
 
 
 class _Worker:
-    """What an actor runs: a model in memory, one thread, one shard at a time."""
+    """What an actor runs: a model in memory, its own threads, one shard at a time."""
 
-    def __init__(self, loader: Loader) -> None:
-        torch.set_num_threads(1)
+    def __init__(self, loader: Loader, threads: int = 1) -> None:
+        torch.set_num_threads(threads)
         self._loader = loader
         self._model: Denoiser | None = None
 
@@ -47,7 +47,7 @@ class _Worker:
 
 
 @contextmanager
-def _ray(address: str | None, workers: int | None) -> Iterator[Any]:
+def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
     """Give Ray: the caller's if it is up, else a cluster's, else a private one on loopback."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -58,7 +58,7 @@ def _ray(address: str | None, workers: int | None) -> Iterator[Any]:
         return
     private = {
         "address": "local",
-        "num_cpus": workers or os.cpu_count(),
+        "num_cpus": cores or os.cpu_count(),
         "include_dashboard": False,
         "object_store_memory": 128 * 1024**2,
         "_node_ip_address": "127.0.0.1",
@@ -98,6 +98,7 @@ def on_ray(
     settings: SamplerSettings,
     workers: int | None,
     address: str | None,
+    threads: int,
 ) -> Draws:
     """Hand shards to actors as they become free; yield what they drew, in any order.
 
@@ -106,10 +107,16 @@ def on_ray(
     first to come counts (backup tasks; Dean and Ghemawat 2004, section 3.6).
     """
     loader, content = model
-    with _ray(address, workers) as ray:
-        count = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(todo))
+    with _ray(address, workers and workers * threads) as ray:
+        fit = int(ray.cluster_resources().get("CPU", 1)) // threads
+        if not workers and not fit:
+            raise SamplerError(
+                f"No worker with sampler.threads={threads} fits on these cores.",
+                "Use fewer sampler.threads.",
+            )
+        count = min(workers or fit, len(todo))
         stored = ray.put(content)
-        free = _actors(ray, loader, count, retries=0)
+        free = _actors(ray, loader, count, threads, retries=0)
         queue, left = list(reversed(todo)), {shard.name for shard in todo}
         running: dict[Any, tuple[Any, Shard, float]] = {}  # since when
         slowest, deaths = _PATIENCE, Counter[str]()
@@ -135,7 +142,7 @@ def on_ray(
                     raise error.refusal(1 + _RETRIES) from None
                 ray.kill(actor)
                 # A new one may wait for room: it comes after those that live.
-                free[:0] = _actors(ray, loader, 1, retries=0)
+                free[:0] = _actors(ray, loader, 1, threads, retries=0)
                 queue.append(shard)
                 continue
             slowest = max(slowest, time.monotonic() - since)
@@ -168,11 +175,12 @@ class _WorkerDied(Exception):
         )
 
 
-def _actors(ray: Any, loader: Loader, count: int, *, retries: int) -> list[Any]:
+def _actors(ray: Any, loader: Loader, count: int, threads: int, *, retries: int) -> list[Any]:
     """Start workers; with ``retries`` Ray starts a dead one anew and repeats its call."""
-    options = {"num_cpus": 1, "max_restarts": -1 if retries else 0, "max_task_retries": retries}
+    restarts = -1 if retries else 0
+    options = {"num_cpus": threads, "max_restarts": restarts, "max_task_retries": retries}
     actor_class = ray.remote(**options)(_Worker)
-    return [actor_class.remote(loader) for _ in range(count)]
+    return [actor_class.remote(loader, threads) for _ in range(count)]
 
 
 def _result(ray: Any, finished: Any, shard: Shard) -> bytes:
@@ -196,7 +204,7 @@ def crew(
     """
     check_whole(workers=(workers, 0))
     if workers == 0:
-        with one_thread():
+        with on_threads(1):
             yield [partial(_Worker(loader).draw, content)]
         return
     with _ray(address, workers) as ray:
@@ -208,4 +216,4 @@ def crew(
             except _WorkerDied as error:
                 raise error.refusal(1 + _RETRIES) from None
 
-        yield [partial(draw, a) for a in _actors(ray, loader, workers, retries=_RETRIES)]
+        yield [partial(draw, a) for a in _actors(ray, loader, workers, 1, retries=_RETRIES)]

@@ -43,9 +43,18 @@ Sampler = Callable[
 ]
 
 
-def denoise_at(model: Denoiser, x: torch.Tensor, sigma: float, y: torch.Tensor) -> torch.Tensor:
-    """Return D(x; sigma, y) with one sigma for the whole batch."""
-    return model.denoise(x, torch.full((len(x),), sigma, dtype=x.dtype), y)
+def denoise_at(
+    model: Denoiser, x: torch.Tensor, sigma: float, y: torch.Tensor, guidance: float
+) -> torch.Tensor:
+    """Return D(x; sigma, y), guided, with one sigma for the whole batch.
+
+    (D - x)/sigma² is the gradient of log p(x; sigma | y) + (guidance - 1) log p(y | x; sigma).
+    """
+    sigmas = torch.full((len(x),), sigma, dtype=x.dtype)
+    denoised = model.denoise(x, sigmas, y)
+    if guidance == 1:
+        return denoised
+    return denoised + (guidance - 1) * model.class_shift(x, sigmas, y)
 
 
 def heun(
@@ -77,10 +86,11 @@ def _solve(
             raised = sigma * (1 + most)
             added = settings.churn_noise * math.sqrt(raised**2 - sigma**2)
             x, sigma = x + added * noise.normal(model.shape), raised
-        slope = (x - denoise_at(model, x, sigma, y)) / sigma
+        slope = (x - denoise_at(model, x, sigma, y, settings.guidance)) / sigma
         moved = x + (lower - sigma) * slope
         if lower > 0:
-            slope_there = (moved - denoise_at(model, moved, lower, y)) / lower
+            there = denoise_at(model, moved, lower, y, settings.guidance)
+            slope_there = (moved - there) / lower
             moved = x + (lower - sigma) * (slope + slope_there) / 2
         x = moved
     return x, SampleInfo(evaluations=2 * len(levels) - 1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import sampler.service  # noqa: F401 - before any test imports grpc: it settles how grpc forks
 from dppm_model.records.shards import write_records
 
 # `make test` draws the same examples every time; `make test-all` looks for new ones.

@@ -109,6 +109,23 @@ class Mixture:
             out = out.index_add(0, rows, torch.logsumexp(logits, 1) - norm / 2)
         return out.to(x.dtype)
 
+    def class_shift(
+        self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor, class_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Return D(x; sigma, y) - D(x; sigma) = sigma² grad log p(y | x; sigma), (n, C, H, W).
+
+        The mean without a class is that of all classes, weighed by their posterior probability
+        with ``class_weights`` (classes,) as prior.
+        """
+        means, logits = [], []
+        for k, weight in enumerate(class_weights):
+            label = torch.full_like(y, k)
+            means.append(self.denoise(x, sigma, label))
+            logits.append(weight.log() + self.log_density(x, sigma, label).double())
+        every = torch.stack(means, dim=1)
+        share = torch.stack(logits, dim=1).softmax(1).to(x.dtype)[:, :, None, None, None]
+        return every[torch.arange(len(y)), y] - (share * every).sum(1)
+
     def posterior_variance(self, sigma: torch.Tensor) -> torch.Tensor:
         """Return the mean variance of a pixel given x and its component, (n,): a public scale."""
         variance = self._variance(sigma)

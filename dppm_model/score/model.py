@@ -48,6 +48,10 @@ class Denoiser(Protocol):
         """Return E[clean image | x]; x (n, C, H, W), sigma (n,), y (n,). Score: (D - x)/sigma²."""
         ...
 
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return sigma² grad log p(y | x; sigma): what knowing the class adds to the denoised x."""
+        ...
+
 
 class ScoreModel:
     """What has been released so far; before any phase, one public prior Gaussian per class.
@@ -174,6 +178,11 @@ class ScoreModel:
         if self.residual is None:
             return base
         return base + self.posterior_std(sigma) * self.residual(x, base, sigma, y)
+
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the closed form's D(x; sigma, y) - D(x; sigma); see `Denoiser`."""
+        weights = torch.from_numpy(self.class_weights())
+        return self.mixture.class_shift(x, sigma, y, weights)
 
     def posterior_std(self, sigma: torch.Tensor) -> torch.Tensor:
         """Return the typical error of a pixel of the base denoiser, (n, 1, 1, 1)."""

@@ -3,3 +3,9 @@
 `orders` reads requests, `desk` runs them on the workers of `sampler.pool`, `quota` and `access` say
 who may ask for how much, `service` answers calls, `server` binds them together; `client` calls.
 """
+
+import os
+
+# Ray forks to start its processes. With gRPC's handlers in place, the fork of a process that has
+# used gRPC can hang. Read once, when grpc is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

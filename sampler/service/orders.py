@@ -134,9 +134,12 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
         raise ConfigError(f"format is {request.format}.", "Use PNG (0) or RAW (1).")
     settings = settings_of(request.sampler, served.settings)
     evaluations = settings.levels * (1 + settings.iterations * settings.steps)
+    if settings.guidance != 1:
+        evaluations *= 1 + served.classes
     if evaluations > limits.evaluations:
         raise ConfigError(
-            f"sampler: levels * (1 + iterations * steps) is {evaluations}.",
+            f"sampler: levels * (1 + iterations * steps), guided times 1 + classes, is "
+            f"{evaluations}.",
             f"Choose them so that it is at most {limits.evaluations}.",
         )
     pieces = tuple(piece for batch in request.batches for piece in _pieces(batch, served))

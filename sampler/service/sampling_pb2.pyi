@@ -71,7 +71,7 @@ class Limits(_message.Message):
     def __init__(self, images_per_request: _Optional[int] = ..., images_per_hour: _Optional[int] = ..., jobs_per_client: _Optional[int] = ..., evaluations: _Optional[int] = ..., stall_seconds: _Optional[int] = ...) -> None: ...
 
 class Sampler(_message.Message):
-    __slots__ = ("method", "levels", "sigma_max", "sigma_min", "rho", "iterations", "steps", "step", "keep", "metropolis", "churn", "churn_low", "churn_high", "churn_noise")
+    __slots__ = ("method", "levels", "sigma_max", "sigma_min", "rho", "iterations", "steps", "step", "keep", "metropolis", "churn", "churn_low", "churn_high", "churn_noise", "guidance")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class Sampler(_message.Message):
     CHURN_LOW_FIELD_NUMBER: _ClassVar[int]
     CHURN_HIGH_FIELD_NUMBER: _ClassVar[int]
     CHURN_NOISE_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     method: str
     levels: int
     sigma_max: float
@@ -100,7 +101,8 @@ class Sampler(_message.Message):
     churn_low: float
     churn_high: float
     churn_noise: float
-    def __init__(self, method: _Optional[str] = ..., levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., iterations: _Optional[int] = ..., steps: _Optional[int] = ..., step: _Optional[_Iterable[float]] = ..., keep: _Optional[float] = ..., metropolis: _Optional[bool] = ..., churn: _Optional[float] = ..., churn_low: _Optional[float] = ..., churn_high: _Optional[float] = ..., churn_noise: _Optional[float] = ...) -> None: ...
+    guidance: float
+    def __init__(self, method: _Optional[str] = ..., levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., iterations: _Optional[int] = ..., steps: _Optional[int] = ..., step: _Optional[_Iterable[float]] = ..., keep: _Optional[float] = ..., metropolis: _Optional[bool] = ..., churn: _Optional[float] = ..., churn_low: _Optional[float] = ..., churn_high: _Optional[float] = ..., churn_noise: _Optional[float] = ..., guidance: _Optional[float] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("label", "first", "count")

@@ -1,6 +1,7 @@
 """All samplers on one checkpoint, at equal evaluations of the network.
 
     python -m tests.benchmarks.samplers runs/demo runs/eps1
+    python -m tests.benchmarks.samplers runs/demo --guidance 1 1.5 2    # HMC by guidance instead
 
 For each budget of evaluations an image every method gets a few settings to choose from, judged by
 the Fréchet distance to real *training* images on another seed; what is reported, of the chosen
@@ -87,8 +88,10 @@ def draw(
     return np.concatenate(images), np.concatenate(labels)
 
 
-def compare(folder: Path, budgets: list[int], per_class: int) -> dict[str, dict[str, object]]:
-    """Figures of every method at every budget, on one run."""
+def compare(
+    folder: Path, budgets: list[int], guidance: list[float], per_class: int
+) -> dict[str, dict[str, object]]:
+    """Figures of every method at every budget, or of HMC at every guidance, on one run."""
     run = Run(folder)
     model, config = ScoreModel.load(run.model), read_config(run.config)
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
@@ -107,7 +110,12 @@ def compare(folder: Path, budgets: list[int], per_class: int) -> dict[str, dict[
         }
     }
     print(f"{folder}: {n} images a figure; real: {results['real training images']}", flush=True)
-    for budget in budgets:
+    for w in guidance:
+        images, labels = draw(model, SamplerSettings(guidance=w), per_class, seed=0)
+        figures = judged(judge, images, labels, unseen / scale, scale, model.classes, test)
+        results[f"guidance {w}"] = figures
+        print(f"  guidance {w}", figures, flush=True)
+    for budget in budgets if not guidance else ():
         best: dict[str, tuple[float, SamplerSettings]] = {}
         for name, settings in candidates(budget):
             pilot = draw(model, settings, max(20, int(PILOT * per_class)), seed=1)[0]
@@ -156,12 +164,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[20, 50, 100, 250])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[])
     parser.add_argument("--per-class", type=int, default=200)
     parser.add_argument("--name", default="samplers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {
-        folder.name: compare(folder, arguments.evaluations, arguments.per_class)
+        folder.name: compare(folder, arguments.evaluations, arguments.guidance, arguments.per_class)
         for folder in arguments.runs
     }
     record(arguments.name, {"images_per_class": arguments.per_class, "results": results})

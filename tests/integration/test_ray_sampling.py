@@ -14,7 +14,7 @@ import pytest
 import ray
 import ray.cluster_utils
 
-from dppm_model.errors import ModelError, SamplerError
+from dppm_model.errors import ModelError, RunFolderError, SamplerError
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
 from sampler import generate as generate_module
@@ -89,6 +89,17 @@ def test_ray_equals_local_bit_for_bit(tmp_path: Path) -> None:
     begun = time.monotonic()
     assert sample(path, model, tmp_path / "ray", workers=2).made == 0
     assert time.monotonic() - begun < 1  # nothing to do: Ray is not even started
+    with pytest.raises(RunFolderError, match="threads"):  # they can change the last bits
+        sample(path, model, tmp_path / "ray", workers=1, threads=2)
+
+
+def test_workers_of_several_threads(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", pictures()
+    sample(path, model, tmp_path / "local", workers=0, threads=2)
+    sample(path, model, tmp_path / "ray", workers=1, threads=2)
+    assert files(tmp_path / "ray") == files(tmp_path / "local")
+    with pytest.raises(SamplerError, match="threads=10000"):
+        sample(path, model, tmp_path / "none", threads=10_000)
 
 
 def test_a_score_model_with_a_network_is_drawn_alike_on_ray_and_here(tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ class ExactMixture:
         mean = (logits.softmax(1)[:, :, None] * (self.means[y] + pull)).sum(1)
         return mean.reshape(x.shape).to(x.dtype)
 
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        labels = [torch.full_like(y, k) for k in range(self.classes)]
+        share = torch.stack([-self.potential(x, sigma, k) for k in labels]).softmax(0)
+        means = torch.stack([self.denoise(x, sigma, k) for k in labels])
+        return self.denoise(x, sigma, y) - torch.einsum("kn,kn...->n...", share.to(x.dtype), means)
+
     def potential(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """U = -log p(x; sigma | y) up to a constant, (n,)."""
         return -self._parts(x, sigma, y)[2].logsumexp(1)

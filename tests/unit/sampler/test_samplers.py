@@ -10,13 +10,14 @@ import torch
 
 from dppm_model.errors import ConfigError
 from sampler import anneal
+from sampler.anneal import kernel_of
 from sampler.draw import SAMPLERS
 from sampler.dynamics import flow_step
-from sampler.hmc import hmc_step
+from sampler.hmc import State, hmc_step
 from sampler.noise import ImageNoise
 from sampler.settings import METHODS, SamplerSettings
-from sampler.solvers import SampleInfo
-from tests.unit.sampler.mixture import BatchNoise, gaussian, pictures, two_modes
+from sampler.solvers import SampleInfo, denoise_at
+from tests.unit.sampler.mixture import BatchNoise, ExactMixture, gaussian, pictures, two_modes
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -78,6 +79,40 @@ def test_a_wrong_sign_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anneal, "hmc_step", repelled)
     with pytest.raises(AssertionError):
         check_weights(share_of_first_mode("hmc"))
+
+
+def check_guidance(method: str, guidance: float) -> None:
+    """The mean at one level under p(x | y) p(y | x)^2 of two overlapping classes, by quadrature.
+
+    The standard error is 0.003, so a false alarm is more than 5 z away.
+    """
+    n, apart, spread, sigma = 20_000, 0.6, 0.3, 0.3
+    one = torch.ones(2, 1, dtype=torch.float64)
+    means = torch.tensor([[[-apart / 2]], [[apart / 2]]], dtype=torch.float64)
+    model = ExactMixture((1, 1, 1), one, means, spread**2 * one[..., None, None])
+    y, noise = torch.ones(n, dtype=torch.int64), BatchNoise(8, n)
+
+    def force_at(x: torch.Tensor) -> torch.Tensor:
+        return (denoise_at(model, x, sigma, y, guidance) - x) / sigma**2
+
+    x = noise.normal(model.shape)
+    state = State(x, noise.normal(model.shape), force_at(x))
+    for _ in range(40):
+        state, _ = kernel_of(SamplerSettings(method))(state, force_at, noise, 0.3)
+    grid, variance = np.linspace(-4, 4, 20_001), spread**2 + sigma**2
+    log = -((grid - apart / 2) ** 2) / (2 * variance)
+    log -= 2 * np.log1p(np.exp(-apart * grid / variance))
+    density = np.exp(log - log.max())
+    mean = (grid * density).sum() / density.sum()
+    assert float(state.x.mean()) == pytest.approx(mean, abs=0.015)
+
+
+@pytest.mark.parametrize("method", ["hmc", "langevin"])
+def test_guidance_draws_what_is_typical_of_the_class(method: str) -> None:
+    check_guidance(method, 3.0)
+    for wrong in (1.0, 2.0):  # the twins: no guidance, or w where w - 1 belongs
+        with pytest.raises(AssertionError):
+            check_guidance(method, wrong)
 
 
 def check_spread(method: str, **settings: Any) -> None:

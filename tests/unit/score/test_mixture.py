@@ -96,6 +96,21 @@ def test_broken_denoisers_are_caught(twin: type[Mixture]) -> None:
     assert integration_gap(twin) > 1e-3
 
 
+def test_class_shift_is_the_gradient_of_the_class_posterior() -> None:
+    mixture, weights = build(), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    x, sigma, y = batch()
+    x.requires_grad_()
+    both = [mixture.log_density(x, sigma, torch.full_like(y, k)) for k in range(K)]
+    logits = torch.stack(both, dim=1) + weights.log()
+    posterior = logits.log_softmax(1)[torch.arange(len(y)), y]
+    (gradient,) = torch.autograd.grad(posterior.sum(), x)
+    expected = sigma[:, None, None, None] ** 2 * gradient
+    shift = mixture.class_shift(x, sigma, y, weights).detach()
+    torch.testing.assert_close(shift, expected, rtol=1e-9, atol=1e-9)
+    other = mixture.class_shift(x, sigma, y, weights.flip(0)).detach()  # the twin: another prior
+    assert float((other - expected).abs().max()) > 0.01
+
+
 def test_log_density_integrates_to_one() -> None:
     mixture = Mixture(
         Basis((1, 1, 2)),
