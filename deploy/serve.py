@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,8 +41,6 @@ def serve(folder: Path | None, overrides: Sequence[str], arguments: argparse.Nam
             sampler=SamplerSettings.from_dict(sampler),
             settings=settings,
         ) as server:
-            # Ray has put a handler of its own, which would leave without closing anything.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             if arguments.json:
                 print_json({"address": server.address, "service": NAME})
                 sys.stdout.flush()  # a script waits for it

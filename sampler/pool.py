@@ -7,7 +7,9 @@ worker, a second attempt or another number of workers changes nothing in the ima
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -68,7 +70,8 @@ def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
         _knock(address)
     try:
         try:
-            ray.init(**where, log_to_driver=False, logging_level="ERROR")
+            with _same_sigterm():
+                ray.init(**where, log_to_driver=False, logging_level="ERROR")
         except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise SamplerError(
                 f"Ray did not start: {error}", "Check sampler.address, or use sampler.workers=0."
@@ -76,6 +79,15 @@ def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _same_sigterm() -> Iterator[None]:
+    """Keep the caller's SIGTERM handler: Ray puts one that leaves without closing anything."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

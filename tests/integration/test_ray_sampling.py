@@ -61,8 +61,10 @@ class Deadly(ExactMixture):
 
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGTERM)
     yield
     assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is handler  # Ray puts its own, unless we put it back
 
 
 def sample(path: Path, model: ExactMixture, out: Path, **changes: Any) -> GenerateResult:
