@@ -85,9 +85,11 @@ def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
 def _same_sigterm() -> Iterator[None]:
     """Keep the caller's SIGTERM handler: Ray puts one that leaves without closing anything."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:
