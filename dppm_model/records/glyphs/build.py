@@ -1,0 +1,201 @@
+"""From a folder of fonts to two shard folders; full-size pictures go straight to the disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import DataError
+from dppm_model.records.glyphs import rules
+from dppm_model.records.glyphs.child import Painter
+from dppm_model.records.shards import write_records
+
+SPLITS = ("train", "test")
+_ORDER = (".otf", ".ttf", ".pfb")  # outlines made for screens first; of copies the first is kept
+_PASSED_OVER = {"ipaex-type1", "allrunes"}  # hundreds of pieces of one Japanese font; runes
+_FEWEST_FONTS = 20
+
+Say = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class _Font:
+    """A font that draws letters: where it lies below the folder, and its thumb (26, 32, 32)."""
+
+    path: PurePosixPath
+    thumb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The records: ``new`` (n, 26) of ``fonts`` (n), persons (n,), held_out (n,) for the test."""
+
+    fonts: list[_Font]
+    new: NDArray[np.bool_]
+    persons: NDArray[np.int64]
+    held_out: NDArray[np.bool_]
+
+
+class _FontLostError(Exception):
+    """A font that gave thumbs and then no pictures."""
+
+    def __init__(self, font: _Font) -> None:
+        self.font = font
+
+
+def build(fonts: Path, target: Path, name: str, letters: str, say: Say) -> None:
+    """Render the data set: ``target/train`` and ``target/test``.
+
+    The records are chosen on all 26 letters whatever ``letters`` is, so fewer letters are the same
+    records restricted. They are ordered by font, then letter.
+
+    Parameters
+    ----------
+    fonts
+        A folder with ``.otf``, ``.ttf`` and ``.pfb`` files, at any depth.
+    letters
+        The classes in order, the first letters of the alphabet.
+    say
+        Told a message and the share done.
+
+    Raises
+    ------
+    DataError
+        If the fonts are too few, or all of one family, so that no test split can be held out.
+    """
+    with Painter() as painter:
+        found = _draw(fonts, painter, lambda text, share: say(f"{name}: {text}", 0.4 * share))
+        while True:
+            try:
+                choice = _choose(
+                    fonts, found, lambda text, share: say(f"{name}: {text}", 0.4 + 0.2 * share)
+                )
+                _write(
+                    choice,
+                    lambda font, wanted: painter.pictures(fonts / font.path, wanted),
+                    target,
+                    name,
+                    letters,
+                    lambda text, share: say(f"{name}: {text}", 0.6 + 0.4 * share),
+                )
+            except _FontLostError as lost:
+                # Others may have been its copies, so the whole choice is made again.
+                found = [font for font in found if font is not lost.font]
+            else:
+                return
+
+
+def list_fonts(folder: Path) -> list[PurePosixPath]:
+    """List the font files below a folder, relative to it: otf, ttf, pfb, each by path."""
+    files = (PurePosixPath(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(
+        (
+            path
+            for path in files
+            if path.suffix.lower() in _ORDER and not _PASSED_OVER & set(path.parts[:-1])
+        ),
+        key=lambda path: (_ORDER.index(path.suffix.lower()), path.as_posix()),
+    )
+
+
+def _draw(folder: Path, painter: Painter, say: Say) -> list[_Font]:
+    paths = list_fonts(folder)
+    if not paths:
+        raise DataError(f"{folder} has no fonts.", "Name a folder with .otf, .ttf or .pfb files.")
+    found = []
+    for done, path in enumerate(paths, start=1):
+        thumb = painter.thumbs(folder / path)
+        if thumb is not None and rules.has_letters(thumb):
+            found.append(_Font(path, thumb))
+        say(f"{done} of {len(paths)} fonts", done / len(paths))
+    return found
+
+
+def _choose(folder: Path, found: list[_Font], say: Say) -> _Choice:
+    say("choosing legible fonts", 0.0)
+    _require_enough(folder, found)
+    readable = rules.legible(_thumbs(found), _folders(found))
+    found = [font for font, good in zip(found, readable, strict=True) if good]
+    _require_enough(folder, found)
+    compared = rules.compare(
+        _thumbs(found), _folders(found), lambda share: say("dropping copies", 0.5 + 0.5 * share)
+    )
+    counts = compared.new.sum(1).tolist()
+    sizes: Counter[str] = Counter()
+    for family, count in zip(compared.families, counts, strict=True):
+        sizes[family] += count
+    test = rules.held_out(sizes)
+    if not test:
+        raise DataError(
+            f"{folder}: its {len(found)} fonts make {len(sizes)} families, none fit for testing.",
+            "Add other fonts, each family in a folder of its own.",
+        )
+    number = {family: i for i, family in enumerate(sorted(sizes))}
+    return _Choice(
+        found,
+        compared.new,
+        np.array([number[family] for family in compared.families]),
+        np.array([family in test for family in compared.families]),
+    )
+
+
+def _require_enough(folder: Path, found: list[_Font]) -> None:
+    if len(found) < _FEWEST_FONTS:
+        raise DataError(
+            f"{folder} has {len(found)} fonts that draw legible letters A to Z.",
+            f"Name a folder with {_FEWEST_FONTS} or more.",
+        )
+    if len(set(_folders(found))) < 2:
+        raise DataError(
+            f"{folder} has fonts in one folder only, so no family can be held out for testing.",
+            "Put each family of fonts into a folder of its own.",
+        )
+
+
+def _thumbs(fonts: list[_Font]) -> NDArray[np.uint8]:
+    return np.stack([font.thumb for font in fonts])
+
+
+def _folders(fonts: list[_Font]) -> list[str]:
+    return [font.path.parent.name for font in fonts]
+
+
+def _write(
+    choice: _Choice,
+    paint: Callable[[_Font, str], NDArray[np.uint8] | None],
+    target: Path,
+    name: str,
+    letters: str,
+    say: Say,
+) -> None:
+    new = choice.new[:, : len(letters)]
+    total = int(new.sum())
+    written = 0
+
+    def pictures(rows: list[int]) -> Iterator[NDArray[np.uint8]]:
+        nonlocal written
+        for row in rows:
+            wanted = "".join(letters[letter] for letter in np.flatnonzero(new[row]))
+            drawn = paint(choice.fonts[row], wanted)
+            if drawn is None:
+                raise _FontLostError(choice.fonts[row])
+            yield drawn
+            written += len(drawn)
+            say(f"{written} of {total} pictures", written / total)
+
+    for split, wanted in zip(SPLITS, (~choice.held_out, choice.held_out), strict=True):
+        rows = np.flatnonzero(wanted & new.any(1)).tolist()
+        write_records(
+            target / split,
+            pictures(rows),
+            np.nonzero(new[rows])[1],
+            name=name,
+            split=split,
+            classes=letters,
+            persons=np.repeat(choice.persons[rows], new[rows].sum(1)),
+        )

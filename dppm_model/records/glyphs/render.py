@@ -1,0 +1,103 @@
+"""Draw the letters of one font file; run as a script, it is the child that FreeType may crash.
+
+It imports nothing of this project, so that a new child is there in a tenth of a second. A line of
+JSON asks, ``{"path": str, "letters": str | null}``; 4 bytes of length and then pixels answer. An
+empty answer means that the font is of no use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import string
+import struct
+import sys
+
+from PIL import Image, ImageDraw, ImageFont
+
+LETTERS = string.ascii_uppercase
+SIZE = 256  # pixels a side of a picture
+INK = 208  # pixels of the longer side of its letter
+THUMB = 32  # pixels a side of the small picture that the rules compare
+_THUMB_POINTS = 130
+_POINTS = 600  # most letters come out twice as large as needed, and are reduced
+_LARGEST_EMS = 8  # a letter beyond is damaged, and would be gigabytes of pixels
+# Edges fainter than a quarter do not count as ink, so that reducing cannot lose one.
+_IS_INK = [255 * (level >= 64) for level in range(256)]
+_MEMORY = 2**31  # bytes of address space
+
+
+def thumbs(path: str) -> bytes:
+    """Draw all letters small.
+
+    Returns
+    -------
+    26 * 32 * 32 bytes of grey; none if a letter is blank.
+
+    Raises
+    ------
+    OSError, ValueError
+        If Pillow cannot use the file.
+    """
+    return _draw(path, LETTERS, _THUMB_POINTS, THUMB)
+
+
+def pictures(path: str, letters: str) -> bytes:
+    """Draw some letters at full size: len(letters) * 256 * 256 bytes of grey, or none."""
+    return _draw(path, letters, _POINTS, SIZE)
+
+
+def place(letter: Image.Image, size: int) -> Image.Image:
+    """Put a letter, cropped to its ink, in the middle of a black square of ``size`` pixels a side.
+
+    Its longer side becomes 208/256 of the square.
+    """
+    longer = size * INK // SIZE
+    width, height = (max(1, round(side * longer / max(letter.size))) for side in letter.size)
+    square = Image.new("L", (size, size))
+    # BOX averages areas, as FreeType does; sharper filters leave rings around the letter.
+    reduced = letter.resize((width, height), Image.Resampling.BOX)
+    square.paste(reduced, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def _draw(path: str, letters: str, points: int, size: int) -> bytes:
+    font = ImageFont.truetype(path, points, layout_engine=ImageFont.Layout.BASIC)
+    drawn = []
+    for letter in letters:
+        if (ink := _ink(font, letter, _LARGEST_EMS * points)) is None:
+            return b""
+        drawn.append(place(ink, size).tobytes())
+    return b"".join(drawn)
+
+
+def _ink(font: ImageFont.FreeTypeFont, letter: str, largest: int) -> Image.Image | None:
+    """Draw a letter white on black and crop it; None if there is no ink, or far too much."""
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))  # whole already
+    width, height = right - left, bottom - top
+    if not (0 < width <= largest and 0 < height <= largest):
+        return None
+    image = Image.new("L", (width, height))
+    ImageDraw.Draw(image).text((-left, -top), letter, fill=255, font=font)
+    box = image.point(_IS_INK).getbbox()
+    return image.crop(box) if box else None
+
+
+def _serve() -> None:
+    for kind, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # macOS has no limit of address space
+            resource.setrlimit(kind, (most, most))
+    for line in sys.stdin.buffer:
+        job = json.loads(line)
+        try:
+            letters = job["letters"]
+            answer = thumbs(job["path"]) if letters is None else pictures(job["path"], letters)
+        except Exception:  # a damaged font makes FreeType and Pillow raise anything
+            answer = b""
+        sys.stdout.buffer.write(struct.pack(">I", len(answer)) + answer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _serve()

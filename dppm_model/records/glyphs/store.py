@@ -1,0 +1,164 @@
+"""Bring ``glyphs`` or ``glyphs-aj`` into the local store: from a folder of fonts, or Debian's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import __version__ as pillow
+from PIL import features
+
+from dppm_model.errors import DataError, DownloadError
+from dppm_model.records import routes
+from dppm_model.records.glyphs.build import SPLITS, build
+from dppm_model.records.glyphs.render import LETTERS, SIZE
+from dppm_model.records.shards import open_records, verify, write_records
+
+SETS = {"glyphs": LETTERS, "glyphs-aj": LETTERS[:10]}
+DIGESTS = {
+    "glyphs": {
+        "train": "3e24db4d2e724abaeb8b6f7642a28fb020ff6ae3ef59baa359e0f0bc07b4d417",
+        "test": "9e0f54ffc638414610f1a5f45d6de0d5e2961598e4a703fd3d31c12b6482befb",
+    },
+    "glyphs-aj": {
+        "train": "92a48a13c1e109abe2089145a63cbc3269f433acfc86c038aa622a1628a54cb8",
+        "test": "f79d2c52825d642ad651171e3fbea9c969b806287118e9cdef72d1094b877095",
+    },
+}
+_PACKAGE = "texlive-fonts-extra=2022.20230122-4"
+_PINNED_WITH = "Pillow 13.0.0 with FreeType 2.14.3"
+_ROWS = 256
+
+
+def fetch(
+    name: str,
+    root: Path,
+    *,
+    source: Path | None = None,
+    progress: routes.Progress | None = None,
+) -> None:
+    """Bring the data set to ``root/name``, unless it is there and whole, from whatever fonts.
+
+    Parameters
+    ----------
+    source
+        A folder of fonts; without it ``$DPPM_DATA_SOURCE/<name>`` if that exists, else, for
+        glyphs-aj, pinned glyphs in the store, else the Debian package of 509 MB. Only the package
+        gives the pinned content; what other fonts give, nothing but their manifests describes.
+
+    Raises
+    ------
+    DataError
+        If the folder's fonts cannot make a data set, the disk is full, or other records have that
+        name; what was there is then still there.
+    DownloadError
+        If the package cannot be had, or what it gave is not what is pinned.
+    """
+    target = root / name
+    say = progress or (lambda _text, _share: None)
+    if not _whole(target, name):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root) as folder:
+                made = Path(folder) / "made"
+                _make(name, root, source or _own_fonts(name), Path(folder), made, say)
+                if target.exists():
+                    target.rename(Path(folder) / "old")
+                made.rename(target)
+        except OSError as error:
+            raise DataError(
+                f"{target} could not be written ({error.strerror}).",
+                "Make room there, or set DPPM_DATA to another folder.",
+            ) from None
+    other = "" if _unpinned(target, name) is None else "; its manifests describe it, no pin does"
+    say(f"{name}: done{other}", 1.0)
+
+
+def _whole(target: Path, name: str) -> bool:
+    """Whether both splits are there and undamaged."""
+    try:
+        manifests = [open_records(target / split).manifest for split in SPLITS]
+    except DataError:
+        return False
+    for manifest in manifests:
+        # Runs and sites rely on imported records, so they are never replaced.
+        if manifest.shape != (1, SIZE, SIZE) or manifest.classes != tuple(SETS[name]):
+            raise DataError(f"{target} holds other records.", "Rename or remove that folder.")
+    try:
+        for split in SPLITS:
+            verify(target / split)
+    except DataError:
+        return False
+    return True
+
+
+def _own_fonts(name: str) -> Path | None:
+    given = os.environ.get("DPPM_DATA_SOURCE")
+    folder = Path(given).expanduser() / name if given else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _make(
+    name: str, root: Path, source: Path | None, work: Path, made: Path, say: routes.Progress
+) -> None:
+    if source is not None:
+        build(source, made, name, SETS[name], say)
+        return
+    if name != "glyphs" and _pinned_beside(root / "glyphs"):
+        say(f"{name}: from {root / 'glyphs'}", 0.0)
+        _restrict(root / "glyphs", made, name)
+    else:
+        say(f"{name}: Debian package {_PACKAGE}, 509 MB", None)
+        try:
+            fonts = routes.unpack_apt(_PACKAGE, work)
+        except DataError as error:
+            raise _refusal(name, error.cause) from None
+        build(fonts, made, name, SETS[name], say)
+    if split := _unpinned(made, name):
+        raise _refusal(
+            name,
+            f"Its {split} split is not what is pinned with {_PINNED_WITH} "
+            f"(here {pillow} with {features.version('freetype2')}).",
+        )
+
+
+def _refusal(name: str, reason: str) -> DownloadError:
+    return DownloadError(
+        f"{name} could not be made from Debian package {_PACKAGE}: {reason}",
+        f"Put fonts into a folder {name}/, each family in a sub-folder (or unpack the package "
+        "there with dpkg -x), and set DPPM_DATA_SOURCE to its parent.",
+    )
+
+
+def _pinned_beside(glyphs: Path) -> bool:
+    try:
+        return _unpinned(glyphs, "glyphs") is None
+    except DataError:
+        return False
+
+
+def _unpinned(folder: Path, name: str) -> str | None:
+    """Name the first split whose manifest has not the pinned digest."""
+    for split in SPLITS:
+        if open_records(folder / split).manifest.digest != DIGESTS[name][split]:
+            return split
+    return None
+
+
+def _restrict(glyphs: Path, made: Path, name: str) -> None:
+    """Copy the records of the first letters, in their order."""
+    for split in SPLITS:
+        records = open_records(glyphs / split)
+        index = np.flatnonzero(records.labels < len(SETS[name]))
+        chosen = records.select(index)
+        write_records(
+            made / split,
+            (records.pixels(index[i : i + _ROWS]) for i in range(0, len(index), _ROWS)),
+            chosen.labels,
+            name=name,
+            split=split,
+            classes=SETS[name],
+            persons=chosen.persons,
+        )
