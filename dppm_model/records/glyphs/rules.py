@@ -1,7 +1,7 @@
 """Which fonts are letters, which records are new, which families are held out.
 
-All is decided on small pictures. A thumb is uint8 (26, 32, 32), the letters A to Z of a font; a folder is the name of the font
-file's own folder, which by custom holds one family of fonts.
+All of it is decided on thumbs, uint8 (26, 32, 32): the letters A to Z of a font. A folder is the
+name of the font file's own folder, which by custom holds one family of fonts.
 """
 
 from __future__ import annotations
