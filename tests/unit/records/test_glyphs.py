@@ -32,8 +32,8 @@ def fonts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def more(fonts: Path, tmp_path: Path) -> Path:
-    """A copy of the fonts, elsewhere, for tests to add to."""
-    return Path(shutil.copytree(fonts, tmp_path / "elsewhere" / "deeper"))
+    """A copy of the fonts for tests to add to, elsewhere: no name above it may matter."""
+    return Path(shutil.copytree(fonts, tmp_path / "allrunes" / "deeper"))
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +98,15 @@ def test_fonts_of_no_use_change_nothing(more: Path, tmp_path: Path, digests) -> 
     def tofu(_letter: str, weight: float) -> list:
         return boxes("B", weight)
 
+    def half_tofu(letter: str, weight: float) -> list:  # of which 12 letters are legible
+        return boxes(min(letter, "M"), weight)
+
     def symbols(letter: str, weight: float) -> list:
         return boxes(LETTERS[(LETTERS.index(letter) + 7) % 26], weight)
 
     write_font(more / "x" / "blank.ttf", draw=without_q)
     write_font(more / "x" / "tofu.otf", draw=tofu)
+    write_font(more / "x" / "half.ttf", draw=half_tofu, weight=0.3)
     write_font(more / "x" / "symbols.ttf", draw=symbols, weight=0.45)
     write_font(more / "allrunes" / "deep" / "good.ttf", weight=0.45)
     write_font(more / "ipaex-type1" / "good.otf", weight=0.45)
