@@ -9,7 +9,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench proto clean
+.PHONY: help setup demo demo-256 test test-all lint bench proto clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(VENV)/.ready: pyproject.toml
 
 demo: setup ## Train, sample and judge on MNIST under privacy (ARGS="privacy.epsilon=1" for another budget)
 	$(BIN)/dppm demo $(ARGS)
+
+demo-256: setup ## The same for 256x256 images: letters of thousands of fonts (about 40 minutes)
+	$(BIN)/dppm demo runs/demo-256 data=glyphs-aj model=pyramid sampler.per_class=200 $(ARGS)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

@@ -190,7 +190,7 @@ class Site:
                 f"{plan.phases[phase].dimension}.",
                 "Plan and model must come from the same configuration.",
             )
-        asked = (model.shape, model.classes)
+        asked = (model.image_shape, model.classes)
         if asked != (held := (records.manifest.shape, len(records.manifest.classes))):
             raise ModelError(
                 f"the model is for shape and classes {asked}, the site holds {held}.",

@@ -24,6 +24,7 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import ADJACENCY, UNIT, Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
+from sampler.evaluation.detail import SIDES
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.evaluate import write_evaluation
 from sampler.images import load_images
@@ -163,6 +164,7 @@ def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
             classes=config.classes,
             seeds=tuple(settings["seeds"]),
             cache=sources.data_root() / config.data / "evaluation",
+            pictures=run.folder,
             progress=bar.say,
         )
     write_evaluation(run.evaluation, result)
@@ -184,6 +186,16 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
         f"{result['synthetic_images']} synthetic images, {result['accuracy_real']:.4f} trained on "
         "real ones; both tested on real"
     )
+    if detail := result.get("detail"):
+        sizes = ", ".join(
+            f"{detail[f'accuracy_{side}']:.4f} ({detail[f'accuracy_{side}_real']:.4f}) at {side}"
+            for side in SIDES
+        )
+        console.print(
+            f"detail     accuracy {sizes} pixels; Fréchet distance of crops "
+            f"{detail['frechet_crops']:.2f} ({detail['frechet_crops_real']:.2f}); spectrum within "
+            f"{detail['spectrum']['largest_db_below_a_quarter']:.1f} dB (in brackets: real images)"
+        )
     console.print(f"pictures   {run.folder / 'samples.png'}")
     if minutes is not None:
         console.print(f"time       {minutes:.1f} minutes")

@@ -18,7 +18,13 @@ from client.policy import Policy
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
 from dppm_model import errors
-from dppm_model.config import Config, check_config, compose_config, read_config
+from dppm_model.config import (
+    Config,
+    check_config,
+    compose_config,
+    initial_model,
+    read_config,
+)
 from dppm_model.errors import ConfigError, DataError, DppmError, PlanError, RunFolderError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
@@ -61,7 +67,7 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
         **plan.summary(),
         "epsilon_secure_sum": secure_sum,
         "epsilon_site": site,
-        "public_data": [],
+        "public_data": ["drawn shapes"] if any(p.name == "detail" for p in plan.phases) else [],
         "data": config.data,
     }
 
@@ -96,6 +102,7 @@ def prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
     plan = plan_of(config, _run_name(folder))
     write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
     _deal(run, config, plan)
+    initial_model(config).save(run.initial)
     write_json(run.privacy, privacy_json(plan, config))
     run.write_plan(plan)  # last: a folder with a plan is ready
     return run, config, False

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.phase import PhasePlan
-from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import Records
 from dppm_model.score.query import Query
 
 Answer = TypeVar("Answer")
+Seen = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # what is seen of records, labels, seeds
+_BLOCK = 1024  # records whose images are in memory at a time
 _CACHED_ELEMENTS = 1 << 18  # of rows that are rotated together: all passes stay in the cache
 
 
@@ -40,20 +41,25 @@ def report(
     """
     # Poisson sampling. Who was sampled, and how many, is the one thing that must stay secret.
     sampled = np.flatnonzero(coins.bernoulli(phase.sampling_numerator, len(records)))
-    x = to_tensor(records.pixels(sampled))
     y = torch.from_numpy(records.labels[sampled].astype(np.int64))
     # Whatever a question draws (noise levels, noise) it draws for each record from that record's
     # own seed: who else was sampled must not change a record's vector.
     seeds = torch.from_numpy(coins.seeds(len(records))[sampled])
+
+    def seen(part: slice) -> Seen:
+        return query.view(records.pixels(sampled[part]), seeds[part]), y[part], seeds[part]
+
     if isinstance(phase.response, DirectionsResponse):
-        return phase.response.encode(*_named(query, x, y, seeds, phase, signs_seed), coins)
+        named = _named(query, seen, len(sampled), phase, signs_seed)
+        return phase.response.encode(*named, coins)
 
     def clipped_sum(part: slice) -> NDArray[np.int64]:
-        return query.clipped_sum(x[part], y[part], phase.grid, seeds[part])
+        x, labels, own = seen(part)
+        return query.clipped_sum(x, labels, phase.grid, own)
 
     # Each record's vector, clipped to C and rounded; summed in integers, where no record can move
     # the sum by more than C (a float sum can; Casacuberta et al. 2022).
-    total = sum(answers(clipped_sum, len(x)), np.zeros(query.dimension, dtype=np.int64))
+    total = sum(answers(clipped_sum, len(sampled)), np.zeros(query.dimension, dtype=np.int64))
     # Spread every record's vector over all coordinates, then answer for each by biased coins.
     z = phase.rotation.rotate(total, signs_seed)
     return phase.response.encode(z, phase.unit, coins)
@@ -75,9 +81,8 @@ def estimate(
 
 def _named(
     query: Query,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    seeds: torch.Tensor,
+    seen: Callable[[slice], Seen],
+    records: int,
     phase: PhasePlan,
     signs_seed: bytes,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -88,7 +93,8 @@ def _named(
 
     def name(part: slice) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         found = []
-        for vectors in query.clipped_rows(x[part], y[part], phase.grid, seeds[part]):
+        x, y, seeds = seen(part)
+        for vectors in query.clipped_rows(x, y, phase.grid, seeds):
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) / phase.grid.steps
             for start in range(0, len(vectors), step):
                 few = slice(start, start + step)
@@ -96,23 +102,25 @@ def _named(
                 found.append((response.names(z, rows), lengths[few]))
         return found
 
-    pairs = [pair for part in answers(name, len(x)) for pair in part]
+    pairs = [pair for part in answers(name, records) for pair in part]
     names = [np.zeros(0, dtype=np.int64), *(names for names, _ in pairs)]
     return np.concatenate(names), np.concatenate([np.zeros(0), *(length for _, length in pairs)])
 
 
 def answers(ask: Callable[[slice], Answer], records: int) -> list[Answer]:
-    """Ask all records at once, or, should that fail, each by itself and leave out who fails.
+    """Ask records block by block, or, should that fail, each by itself and leave out who fails.
 
     A server that chooses the model could make a question fail on certain records, and learn from
     the failure whether one was sampled. In any company a record's vector is the same
     (`dppm_model.mechanism.chunks`), so leaving one out moves nobody else's.
     """
-    try:
-        return [ask(slice(0, records))]
-    except Exception:
-        found = []
-        for i in range(records):
-            with contextlib.suppress(Exception):
-                found.append(ask(slice(i, i + 1)))
-        return found
+    found = []
+    for start in range(0, records, _BLOCK):
+        stop = min(start + _BLOCK, records)
+        try:
+            found.append(ask(slice(start, stop)))
+        except Exception:
+            for i in range(start, stop):
+                with contextlib.suppress(Exception):
+                    found.append(ask(slice(i, i + 1)))
+    return found

@@ -30,6 +30,11 @@ class Run:
         return self.folder / "config.yaml"
 
     @property
+    def initial(self) -> Path:
+        """The model before any round: public constants, and public weights if there are any."""
+        return self.folder / "state" / "initial.safetensors"
+
+    @property
     def model(self) -> Path:
         """The trained score model."""
         return self.folder / "model.safetensors"

@@ -73,6 +73,7 @@ def annealed(
     Between levels an image moves along the probability flow with the score already in hand; it
     ends as the denoised image of the last level. The step size is ``settings.step``·sigma, because
     sigma is the width of p(x; sigma) in directions in which the images do not vary.
+    With ``settings.keep_noise`` it ends as the noisy image of the last level.
     """
     levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
     x = levels[0] * noise.normal(model.shape)
@@ -102,4 +103,5 @@ def annealed(
         x, momentum = state.x, state.momentum
         denoised = x + sigma**2 * state.force
         watch(sigma, denoised, infos)
-    return denoised, SampleInfo(evaluations, tuple(acceptance), divergences)
+    end = x if settings.keep_noise else denoised
+    return end, SampleInfo(evaluations, tuple(acceptance), divergences)

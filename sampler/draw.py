@@ -15,23 +15,16 @@ import torch
 
 from dppm_model.errors import ModelError, SamplerError
 from dppm_model.records.pixels import to_pixels
-from dppm_model.score.model import Denoiser, ScoreModel
-from sampler.anneal import annealed_hmc, annealed_langevin
+from dppm_model.score.model import ImageModel, ScoreModel
 from sampler.images import Shard, encode_shard
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
-from sampler.solvers import Sampler, churned, heun
+from sampler.stages import draw_images
 
-SAMPLERS: dict[str, Sampler] = {
-    "hmc": annealed_hmc,
-    "langevin": annealed_langevin,
-    "heun": heun,
-    "churn": churned,
-}
-Loader = Callable[[bytes], Denoiser]  # from the content of a model file
+Loader = Callable[[bytes], ImageModel]  # from the content of a model file
 
 
-def load_model(content: bytes) -> Denoiser:
+def load_model(content: bytes) -> ImageModel:
     """Read a score model: the loader of everything but tests."""
     return ScoreModel.from_bytes(content)
 
@@ -63,7 +56,7 @@ def on_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def draw_shard(model: Denoiser, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+def draw_shard(model: ImageModel, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
     """Return the content of a shard's file.
 
     Image ``first + i`` of class ``label`` takes its noise from (seed, label, first + i) alone.
@@ -76,7 +69,7 @@ def draw_shard(model: Denoiser, shard: Shard, seed: int, settings: SamplerSettin
     noise = ImageNoise(seed, [(shard.label, shard.first + i) for i in range(shard.count)])
     y = torch.full((shard.count,), shard.label, dtype=torch.int64)
     with torch.inference_mode():
-        x, info = SAMPLERS[settings.method](model, y, noise, settings)
+        x, info = draw_images(model, y, noise, settings)
     if not torch.isfinite(x).all():
         raise SamplerError(
             f"{shard.name}: the sampler ran into values that are not finite.",

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dppm_model.files import write_bytes
-from dppm_model.score.model import Denoiser
+from dppm_model.score.model import ImageModel
 from sampler import images
 from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
 from sampler.pool import Draws, on_ray
 from sampler.settings import SamplerSettings, check_whole
-
-SHARD_SIZE = 100
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def generate(
     threads: int = 1,
     address: str | None = None,
     png: bool = False,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     loader: Loader = load_model,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> GenerateResult:
@@ -88,7 +86,8 @@ def generate(
     png
         Also write PNG files into a folder per class.
     shard_size
-        Images of a shard, which are one batch: part of what decides the images' last bits.
+        Images of a shard, which are one batch: part of what decides the images' last bits. None:
+        `sampler.images.shard_size`.
     loader
         Makes the model from the file's content, in each worker.
     progress
@@ -107,23 +106,25 @@ def generate(
         finite.
     """
     begun = time.monotonic()
-    check_whole(per_class=(per_class, 1), seed=(seed, 0), shard_size=(shard_size, 1))
+    check_whole(per_class=(per_class, 1), seed=(seed, 0))
     check_whole(workers=(0 if workers is None else workers, 0), threads=(threads, 1))
     content = read_model(model)
     denoiser = loader(content)
+    size = images.shard_size(denoiser.image_shape) if shard_size is None else shard_size
+    check_whole(shard_size=(size, 1))
     wanted = {
         "model": hashlib.sha256(content).hexdigest(),
         "settings": settings.to_dict(),
         "seed": seed,
         "classes": denoiser.classes,
-        "shape": list(denoiser.shape),
-        "shard_size": shard_size,
+        "shape": list(denoiser.image_shape),
+        "shard_size": size,
         "threads": threads,
         "privacy": privacy,
         "per_class": per_class,
     }
     manifest = images.open_output(out, wanted)
-    shards = shards_of(denoiser.classes, per_class, shard_size)
+    shards = shards_of(denoiser.classes, per_class, size)
     todo = [s for s in shards if read_shard(out, s, manifest["shards"].get(s.name)) is None]
     total = denoiser.classes * per_class
     made = sum(s.count for s in todo)
@@ -148,7 +149,7 @@ def generate(
 
 
 def _in_process(
-    model: Denoiser, todo: list[Shard], seed: int, settings: SamplerSettings, threads: int
+    model: ImageModel, todo: list[Shard], seed: int, settings: SamplerSettings, threads: int
 ) -> Draws:
     """Draw one shard after the other, on as many threads as a worker: the same kernels and bits."""
     with on_threads(threads):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from PIL import Image
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_json
+
+_MOST_IMAGES, _MOST_VALUES = 100, 1 << 20  # of a shard
 
 # What may differ when a folder is continued: more images, and what is filled in at the end.
 _OPEN = ("per_class", "shards", "acceptance", "divergences")
@@ -40,6 +43,11 @@ class Shard:
     def name(self) -> str:
         """File name, unique within a folder."""
         return f"class-{self.label:03d}-{self.first:06d}.npz"
+
+
+def shard_size(shape: tuple[int, int, int]) -> int:
+    """How many images of a shape (C, H, W) are a shard: a batch must fit into a worker's memory."""
+    return max(1, min(_MOST_IMAGES, _MOST_VALUES // math.prod(shape)))
 
 
 def shards_of(classes: int, per_class: int, size: int) -> list[Shard]:

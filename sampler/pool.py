@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from dppm_model.errors import SamplerError
-from dppm_model.score.model import Denoiser
+from dppm_model.score.model import ImageModel
 from sampler.draw import Loader, draw_shard, load_model, on_threads
 from sampler.images import Shard
 from sampler.settings import SamplerSettings, check_whole
@@ -39,7 +39,7 @@ class _Worker:
     def __init__(self, loader: Loader, threads: int = 1) -> None:
         torch.set_num_threads(threads)
         self._loader = loader
-        self._model: Denoiser | None = None
+        self._model: ImageModel | None = None
 
     def draw(self, content: bytes, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
         """Draw one shard; see `draw_shard`."""

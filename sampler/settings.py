@@ -35,6 +35,11 @@ class SamplerSettings:
         1 draws from p(x | y); w from p(x | y) p(y | x)^(w - 1) at each level, with the closed form
         as the classifier (Dhariwal and Nichol 2021; Ho and Salimans 2022 with weight w - 1): more
         typical of the class, and less varied. Takes an evaluation of every class each time.
+    octave_levels, octave_sigma_max, octave_step
+        The same of each octave of a pyramid, where the noise is upon the residual.
+    keep_noise
+        Whether the end is an image of the last level with its noise, not the denoised one: what
+        another stage goes on from. Set by `sampler.stages`.
     churn, churn_low, churn_high, churn_noise
         Churn: EDM's S_churn, the noise levels between which it is added (S_tmin, S_tmax), and the
         factor of the new noise (S_noise).
@@ -56,6 +61,10 @@ class SamplerSettings:
     keep: float = 0.5
     metropolis: bool = True
     guidance: float = 1.0
+    octave_levels: int = 6
+    octave_sigma_max: float = 1.5
+    octave_step: float = 0.4
+    keep_noise: bool = False
     churn: float = 10.0
     churn_low: float = 0.05
     churn_high: float = 10.0
@@ -64,7 +73,7 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"sampler.method is {self.method!r}.", f"Use {' or '.join(METHODS)}.")
-        for name, least in (("levels", 2), ("iterations", 1), ("steps", 2)):
+        for name, least in (("levels", 2), ("octave_levels", 2), ("iterations", 1), ("steps", 2)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ConfigError(
@@ -75,7 +84,9 @@ class SamplerSettings:
                 f"sampler.steps is {self.steps}.",
                 "Give an even number: energies are integrated over pairs of leapfrog steps.",
             )
-        for name in ("sigma_max", "sigma_min", "rho", "churn_low", "churn_high", "churn_noise"):
+        for name in ("sigma_max", "sigma_min", "rho", "octave_sigma_max", "octave_step"):
+            _positive(name, getattr(self, name))
+        for name in ("churn_low", "churn_high", "churn_noise"):
             _positive(name, getattr(self, name))
         for name in ("churn", "guidance"):
             value = getattr(self, name)
@@ -95,8 +106,11 @@ class SamplerSettings:
             )
         if type(self.keep) not in (int, float) or not 0 <= self.keep < 1:
             raise ConfigError(f"sampler.keep is {self.keep!r}.", "Give a number in [0, 1).")
-        if type(self.metropolis) is not bool:
-            raise ConfigError(f"sampler.metropolis is {self.metropolis!r}.", "Give true or false.")
+        for name in ("metropolis", "keep_noise"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(
+                    f"sampler.{name} is {getattr(self, name)!r}.", "Give true or false."
+                )
 
     @property
     def step_factors(self) -> tuple[float, ...]:

@@ -81,7 +81,8 @@ def _solve(
     levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
     most = min(churn / len(levels), math.sqrt(2) - 1)
     x = levels[0] * noise.normal(model.shape)
-    for sigma, lower in zip(levels, [*levels[1:], 0.0], strict=True):
+    ends = levels[1:] if settings.keep_noise else [*levels[1:], 0.0]
+    for sigma, lower in zip(levels, ends, strict=False):
         if most > 0 and settings.churn_low <= sigma <= settings.churn_high:
             raised = sigma * (1 + most)
             added = settings.churn_noise * math.sqrt(raised**2 - sigma**2)
@@ -93,4 +94,4 @@ def _solve(
             slope_there = (moved - there) / lower
             moved = x + (lower - sigma) * (slope + slope_there) / 2
         x = moved
-    return x, SampleInfo(evaluations=2 * len(levels) - 1)
+    return x, SampleInfo(evaluations=2 * len(levels) - (2 if settings.keep_noise else 1))

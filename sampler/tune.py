@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from dppm_model.files import write_json
-from dppm_model.score.model import Denoiser
+from dppm_model.score.model import Denoiser, ImageModel
 from sampler.anneal import annealed, kernel_of
 from sampler.dynamics import Force
 from sampler.hmc import Info, State
 from sampler.noise import ImageNoise, NoiseSource
 from sampler.settings import SamplerSettings
+from sampler.stages import base_settings
 
 TARGET = 0.7  # acceptance
 _IMAGES = 64
@@ -87,7 +88,9 @@ def tune(
     return tuple(found)
 
 
-def tuned(path: Path, content: bytes, model: Denoiser, settings: dict[str, Any]) -> dict[str, Any]:
+def tuned(
+    path: Path, content: bytes, model: ImageModel, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Replace ``step: auto`` by tuned steps: those stored in ``path``, or of a pilot run now.
 
     Parameters
@@ -102,6 +105,6 @@ def tuned(path: Path, content: bytes, model: Denoiser, settings: dict[str, Any])
     key = hashlib.sha256(content + same.encode()).hexdigest()
     known: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
     if key not in known:
-        known[key] = list(tune(model, start))
+        known[key] = list(tune(model, base_settings(model, start)))
         write_json(path, known)
     return {**settings, "step": known[key]}

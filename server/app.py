@@ -7,8 +7,9 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from dppm_model.config import initial_model, read_config
+from dppm_model.config import read_config
 from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
 from dppm_model.securesum.group import read_peers
 from server.collect import Federation
 from server.messages import Patience, connected
@@ -33,4 +34,5 @@ def main(grid: Grid, context: Context) -> None:
             run.exchange,
             Patience(server.round_seconds, server.max_retries, server.retry_seconds),
         )
-        train(run, initial_model(config), config.seed, config.budget(), federation.ask)
+        initial = ScoreModel.load(run.initial)
+        train(run, initial, config.seed, config.budget(), federation.ask)

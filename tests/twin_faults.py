@@ -382,6 +382,12 @@ TWINS: dict[str, Twin] = {
         lambda _: lambda ask, records: [ask(slice(0, records))],
         SITE + "a_question_that_fails_on_a_record_does_not_tell_who_was_sampled",
     ),
+    "crops by place": Twin(
+        "where a record is cropped depends on its place among those that were sampled",
+        "dppm_model.score.detail:crops_of",
+        lambda old: lambda pixels, seeds, config: old(pixels, torch.arange(len(seeds)), config),
+        COMPANY + "[detail, from the pixels on]",
+    ),
     "rotation grows": Twin(
         "the rotation is not orthonormal",
         "dppm_model.mechanism.rotation:hadamard",

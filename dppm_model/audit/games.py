@@ -22,7 +22,6 @@ from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.phase import GRID_STEPS, PhasePlan, View
 from dppm_model.plan import Plan
-from dppm_model.records.pixels import to_tensor
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
@@ -152,7 +151,7 @@ def canary_images(
     rng = np.random.default_rng(seed)
     included = rng.random(canaries) < 0.5
     precision, evidence = 4 * np.eye(canaries), np.zeros(canaries)
-    x = to_tensor(rng.integers(0, 256, (canaries, *model.shape), dtype=np.uint8))
+    pixels = rng.integers(0, 256, (canaries, *model.image_shape), dtype=np.uint8)
     y = torch.from_numpy(rng.integers(0, model.classes, canaries))
     for index, phase in enumerate(plan.phases):
         query, q = build_query(phase.name, model), phase.sampling_rate
@@ -160,6 +159,7 @@ def canary_images(
         noise *= 1.0 if randomized else _ALMOST_NO_NOISE
         for round_ in range(phase.rounds):
             seeds = torch.from_numpy(coins.seeds(canaries))
+            x = query.view(pixels, seeds)
             rows = np.concatenate(list(query.clipped_rows(x, y, phase.grid, seeds)))
             answering = included & coins.bernoulli(phase.sampling_numerator, canaries)
             total = rows[answering].sum(axis=0)

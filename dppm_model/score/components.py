@@ -42,6 +42,7 @@ class ComponentsQuery(SlotQuery):
     """Counts (head) and half-whitened residuals (one slot per component of each class)."""
 
     def __init__(self, model: ScoreModel) -> None:
+        self.octaves = model.pyramid.octaves
         self.basis, self.band = model.scales.basis, model.scales.band
         self.components_each = model.config.components
         self.head = self.slots = model.classes * self.components_each

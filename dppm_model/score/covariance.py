@@ -25,6 +25,7 @@ class CovarianceQuery(SlotQuery):
     """Centred texture (head) and centred outer products (one slot per class)."""
 
     def __init__(self, model: ScoreModel) -> None:
+        self.octaves = model.pyramid.octaves
         self.scales, self.basis, self.band = model.scales, model.scales.basis, model.scales.band
         self.head, self.slots = self.scales.texture, model.classes
         self.body = self.band * (self.band + 1) // 2

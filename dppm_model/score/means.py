@@ -30,6 +30,7 @@ class MeansQuery(SlotQuery):
     """Counts (head) and half-whitened residuals to the class means (one slot per class)."""
 
     def __init__(self, model: ScoreModel) -> None:
+        self.octaves = model.pyramid.octaves
         self.head = self.slots = model.classes
         self.body = model.scales.basis.size
         self.basis = model.scales.basis

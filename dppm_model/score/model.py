@@ -2,7 +2,8 @@
 
 The model is two things that travel: ``meta`` (JSON: shape, classes, configurations) and ``arrays``
 (named NumPy arrays). The server sends both to the sites each round, saves them, and the sampler
-loads them. Keys that start ``mixture.`` belong to the closed form, ``residual.`` to the network.
+loads them. Keys that start ``mixture.`` belong to the closed form, ``residual.`` to the network on
+top of it, ``detail.`` to the one that doubles images (`dppm_model.score.pyramid`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dppm_model.errors import ModelError
 from dppm_model.score.dct import Basis
 from dppm_model.score.mixture import Mixture
 from dppm_model.score.mixture_config import MixtureConfig, Scales
+from dppm_model.score.pyramid import Pyramid, load_pyramid, start_weights
+from dppm_model.score.pyramid_config import PyramidConfig
 
 Arrays = Mapping[str, NDArray[Any]]
 # F(x, D_base, sigma, y) -> (n, C, H, W), in units of the base's posterior standard deviation.
@@ -53,14 +56,31 @@ class Denoiser(Protocol):
         ...
 
 
+class ImageModel(Denoiser, Protocol):
+    """What draws images: the `Denoiser` of the base image, and the octaves above it."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a finished image."""
+        ...
+
+    @property
+    def octaves(self) -> Pyramid | None:
+        """The octaves, if the base is not the image yet."""
+        ...
+
+
 class ScoreModel:
     """What has been released so far; before any phase, one public prior Gaussian per class.
+
+    It is the `Denoiser` of the base image, which is the image itself unless there is a pyramid:
+    ``shape`` is the base's, ``image_shape`` the image's.
 
     Parameters
     ----------
     meta
-        JSON-able: ``shape`` [C, H, W], ``classes``, ``mixture`` (a `MixtureConfig` as a
-        dictionary), and what other parts of the model add.
+        JSON-able: ``shape`` [C, H, W] of an image, ``classes``, ``mixture`` (a `MixtureConfig` as
+        a dictionary), ``pyramid`` (a `PyramidConfig`) and ``residual``, where there are such parts.
     arrays
         Released and public arrays by name, treated as read-only. With d the band, J components:
         ``mixture.class_weights`` (classes,), ``mixture.mean`` (classes, P),
@@ -85,7 +105,9 @@ class ScoreModel:
             ) from None
         self.meta = dict(meta)
         self.arrays = dict(arrays)
-        self.shape = (c, h, w)
+        self.image_shape = (c, h, w)
+        self.pyramid = PyramidConfig.from_dict(meta.get("pyramid", {}), self.image_shape)
+        self.shape = self.pyramid.base_shape(self.image_shape)
         self.scales = Scales(self.config, Basis(self.shape))
         for name, shape in self._shapes().items():
             if name not in arrays or arrays[name].shape != shape:
@@ -117,13 +139,22 @@ class ScoreModel:
         shape, classes
             (C, H, W) of an image, and the number of classes.
         settings
-            The configuration of each part by its name: ``mixture``, ``residual``.
+            The configuration of each part by its name: ``mixture``, ``residual``, ``pyramid``.
+
+        Raises
+        ------
+        ConfigError
+            If a setting is unknown or out of range, or the shape does not fit the octaves.
         """
         config = MixtureConfig.from_dict(settings.get("mixture", {}))
-        scales = Scales(config, Basis(shape))
+        pyramid = PyramidConfig.from_dict(settings.get("pyramid", {}), shape)
+        base = pyramid.base_shape(shape)
+        scales = Scales(config, Basis(base))
         j, d = config.components, scales.band
         mean = scales.prior_mean().repeat(classes, 1).float().numpy()
         parts = {name: dict(settings[name]) for name in ("residual",) if name in settings}
+        if pyramid.octaves:
+            parts["pyramid"] = pyramid.to_dict()
         meta = {"shape": list(shape), "classes": classes, "mixture": config.to_dict(), **parts}
         covariance = torch.diag(scales.std[:d] ** 2).float().numpy()
         arrays = {
@@ -132,8 +163,10 @@ class ScoreModel:
             "mixture.component_weights": np.full((classes, j), 1 / j, np.float32),
             "mixture.components": np.repeat(mean[:, None, :d], j, axis=1),
             "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
-            "mixture.texture": np.ones(shape, np.float32),
+            "mixture.texture": np.ones(base, np.float32),
         }
+        if pyramid.octaves:
+            arrays["detail.start"] = start_weights(shape[0])
         return cls(meta, arrays)
 
     @classmethod
@@ -166,11 +199,22 @@ class ScoreModel:
             return None
         from dppm_model.score.networks import load_residual
 
-        network: Residual = load_residual(self.meta, self.arrays)
+        network: Residual = load_residual(self.meta, self.shape, self.arrays)
         return network
 
+    @cached_property
+    def octaves(self) -> Pyramid | None:
+        """The octaves above the base, if there are any."""
+        if not self.pyramid.octaves:
+            return None
+        if not {"detail.start", "detail.ema"} <= self.arrays.keys():
+            raise ModelError(
+                "The model has a pyramid but no details yet.", "Finish its training first."
+            )
+        return load_pyramid(self.pyramid, self.shape[0], self.classes, self.arrays)
+
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return D(x; sigma, y), (n, C, H, W); see `Denoiser`.
+        """Return D(x; sigma, y) of base images (n, C, h, w); see `Denoiser`.
 
         With a residual, D = D_base + sqrt(mean posterior variance) · F(x, D_base, sigma, y).
         """

@@ -178,16 +178,17 @@ def first_weights(network: nn.Module, seed: int) -> torch.Tensor:
 
 
 def set_weights(network: nn.Module, weights: NDArray[np.float32]) -> None:
-    """Set all weights from one vector (d,), in the order of `nn.Module.parameters`."""
-    nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), network.parameters())
+    """Set all trainable weights from one vector (d,), in the order of `nn.Module.parameters`."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), trained)
 
 
 def load_residual(
-    meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    meta: Mapping[str, Any], shape: tuple[int, int, int], arrays: Mapping[str, NDArray[Any]]
 ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return F(x, D_base, sigma, y), all of whole images, with the averaged weights of a model."""
-    config = ResidualConfig.from_dict(meta["residual"])
-    band, network = build_network(config, tuple(meta["shape"]), meta["classes"])
+    """Return F(x, D_base, sigma, y), all of images of ``shape``, with the averaged weights."""
+    config = ResidualConfig.from_dict(meta.get("residual", {}))
+    band, network = build_network(config, shape, meta["classes"])
     set_weights(network, arrays["residual.ema"])
 
     @torch.no_grad()

@@ -8,15 +8,18 @@ cancel, which lets their range, and with it the size of a report, be small.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.components import ComponentsLearner, ComponentsQuery
 from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
-from dppm_model.score.gradient import GradientLearner, GradientQuery
+from dppm_model.score.detail import DetailQuery
+from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.query import Learner, Query
+from dppm_model.score.residual import ResidualQuery
 
 
 class _Kind(NamedTuple):
@@ -30,7 +33,8 @@ PHASES = {
     "means": _Kind(MeansQuery, lambda model, _seed: MeansLearner(model)),
     "covariance": _Kind(CovarianceQuery, lambda model, _seed: CovarianceLearner(model)),
     "components": _Kind(ComponentsQuery, ComponentsLearner),
-    "score": _Kind(GradientQuery, GradientLearner),
+    "score": _Kind(ResidualQuery, partial(GradientLearner, ResidualQuery)),
+    "detail": _Kind(DetailQuery, partial(GradientLearner, DetailQuery)),
 }
 
 

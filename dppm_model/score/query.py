@@ -28,6 +28,22 @@ class Query(Protocol):
         """Number of coordinates d of a record's vector."""
         ...
 
+    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
+        """Look at records: the part or scale of their images that the question is about.
+
+        Parameters
+        ----------
+        pixels
+            (n, C, H, W) images; n may be 0.
+        seeds
+            (n,) int64 as below.
+
+        Returns
+        -------
+        (n, ...) float32, pixels in [-1, 1]: each row a function of one record and its seed.
+        """
+        ...
+
     def clipped_sum(
         self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
     ) -> NDArray[np.int64]:
@@ -36,7 +52,7 @@ class Query(Protocol):
         Parameters
         ----------
         x
-            (n, C, H, W) float32 in [-1, 1]; n may be 0, the sum is then zero.
+            (n, ...) what `view` gave; n may be 0, the sum is then zero.
         y
             (n,) int64 class labels.
         grid

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.pyramid import to_base
 
 _CHUNK_ELEMENTS = 1 << 22
 _MOST_RECORDS = 256  # in a chunk
@@ -32,6 +33,7 @@ class Answers(NamedTuple):
 class SlotQuery(ABC):
     """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
 
+    octaves: int  # between the image and the base that is asked about
     head: int
     slots: int
     body: int
@@ -44,6 +46,11 @@ class SlotQuery(ABC):
     def dimension(self) -> int:
         """Number of coordinates d of a record's vector."""
         return self.head + self.slots * self.body
+
+    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
+        """Look at the base images; see `Query`."""
+        del seeds
+        return to_base(pixels, self.octaves)
 
     def clipped_sum(
         self,

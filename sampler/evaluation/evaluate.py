@@ -25,6 +25,7 @@ from sampler.evaluation.classifier import (
     predict,
     train_classifier,
 )
+from sampler.evaluation.detail import LEAST_SIDE, detail
 from sampler.evaluation.distances import frechet_distance, kernel_distance
 from sampler.evaluation.nearest import nearest_figures, spaced
 from sampler.evaluation.parallel import Job, run_jobs
@@ -44,6 +45,7 @@ def evaluate(
     classes: int,
     seeds: Sequence[int] = (0,),
     cache: Path | None,
+    pictures: Path | None = None,
     progress: Say,
 ) -> dict[str, Any]:
     """Say what synthetic images are worth, beside what the real ones are worth.
@@ -59,6 +61,9 @@ def evaluate(
         Classifier seeds; accuracies are means over them.
     cache
         Folder in which the classifiers trained on the real images are kept; None keeps nothing.
+    pictures
+        Folder for pictures of large images' detail (`sampler.evaluation.detail`); None looks at no
+        detail.
     progress
         Called with what is being done and how far it is (0 to 1).
 
@@ -116,6 +121,9 @@ def evaluate(
         "nearest": lambda _: nearest_figures(synthetic[0], train[0], test[0]),
     }
     measured = run_jobs(beside, lambda share: None)
+    if pictures is not None and min(shape[1:]) >= LEAST_SIDE:
+        progress("looking at detail", None)
+        measured["detail"] = detail(judge, synthetic, train, test, classes, pictures)
     recognised = predict(judge, synthetic[0]) == synthetic[1]
     return {
         "dataset": dataset,
@@ -146,6 +154,7 @@ def evaluate(
             f"seed {seeds[0]}, divided by their root mean square over the real test images"
         },
         "nearest": measured["nearest"],
+        **({"detail": measured["detail"]} if "detail" in measured else {}),
         "seconds": round(time.monotonic() - begun, 1),
     }
 

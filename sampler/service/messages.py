@@ -33,7 +33,8 @@ def settings_of(message: pb.Sampler, otherwise: SamplerSettings) -> SamplerSetti
 
 def sampler_message(settings: SamplerSettings) -> pb.Sampler:
     """Return a message with every field set."""
-    values = settings.to_dict()
+    known = {field.name for field in pb.Sampler.DESCRIPTOR.fields}
+    values = {name: value for name, value in settings.to_dict().items() if name in known}
     step = values.pop("step")
     return pb.Sampler(**values, step=step if isinstance(step, tuple) else [step])
 

@@ -32,6 +32,8 @@ class Served:
         What holds where a request says nothing else.
     shard_size
         Images of a shard. With that of `sampler.generate` the bits agree with its images.
+    octaves
+        Of the model's pyramid.
     """
 
     model: str
@@ -40,6 +42,7 @@ class Served:
     privacy: Mapping[str, Any]
     settings: SamplerSettings
     shard_size: int
+    octaves: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,13 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
     if request.format not in pb.Format.values():
         raise ConfigError(f"format is {request.format}.", "Use PNG (0) or RAW (1).")
     settings = settings_of(request.sampler, served.settings)
-    evaluations = settings.levels * (1 + settings.iterations * settings.steps)
-    if settings.guidance != 1:
-        evaluations *= 1 + served.classes
+    each = 1 + settings.iterations * settings.steps
+    evaluations = settings.levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
+    evaluations += served.octaves * settings.octave_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
-            f"sampler: levels * (1 + iterations * steps), guided times 1 + classes, is "
-            f"{evaluations}.",
+            f"sampler: levels * (1 + iterations * steps), guided times 1 + classes, and the same "
+            f"of each octave, is {evaluations}.",
             f"Choose them so that it is at most {limits.evaluations}.",
         )
     pieces = tuple(piece for batch in request.batches for piece in _pieces(batch, served))

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from dppm_model.errors import ConfigError
 from sampler.draw import Loader, load_model, read_model
-from sampler.generate import SHARD_SIZE
+from sampler.images import shard_size
 from sampler.pool import crew
 from sampler.service import sampling_pb2_grpc
 from sampler.service.access import Access, read_tokens, require_guard, split_address
@@ -56,7 +56,7 @@ class ServerSettings:
     limits
         How much may be asked for.
     shard_size
-        See `Served`.
+        See `Served`; None: that of `sampler.generate`.
     """
 
     address: str = "127.0.0.1:50051"
@@ -67,7 +67,7 @@ class ServerSettings:
     workers: int = 0
     cluster: str | None = None
     limits: Limits = field(default_factory=Limits)
-    shard_size: int = SHARD_SIZE
+    shard_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,11 @@ def serving(
     served = Served(
         model=hashlib.sha256(content).hexdigest(),
         classes=denoiser.classes,
-        shape=denoiser.shape,
+        shape=denoiser.image_shape,
         privacy=privacy,
         settings=sampler,
-        shard_size=settings.shard_size,
+        shard_size=settings.shard_size or shard_size(denoiser.image_shape),
+        octaves=0 if denoiser.octaves is None else denoiser.octaves.config.octaves,
     )
     limits = settings.limits
     threads = limits.jobs + _SPARE_THREADS

@@ -26,13 +26,13 @@ from dppm_model.records.pixels import to_pixels
 from dppm_model.records.shards import Records
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from sampler.draw import SAMPLERS
 from sampler.evaluation import ceiling
 from sampler.evaluation.classifier import CNN, Classifier, accuracy, features, train_classifier
 from sampler.evaluation.distances import frechet_distance, kernel_distance
 from sampler.evaluation.nearest import spaced
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
+from sampler.stages import draw_images
 from tests.benchmarks.record import record
 
 BATCH = 100
@@ -42,20 +42,19 @@ PILOT = 0.3  # share of the images with which settings are chosen
 def candidates(evaluations: int) -> Iterator[tuple[str, SamplerSettings]]:
     """Yield (name, settings) with at most so many evaluations, several for each name."""
     for sigma_min in (0.02, 0.3):
-        yield from _solvers((evaluations + 1) // 2, sigma_min)
+        for sigma_max in (20.0, 80.0):
+            yield from _solvers((evaluations + 1) // 2, sigma_max, sigma_min)
         yield from _chains(evaluations, sigma_min)
 
 
-def _solvers(levels: int, sigma_min: float) -> Iterator[tuple[str, SamplerSettings]]:
-    yield "heun", SamplerSettings("heun", levels=levels, sigma_min=sigma_min)
+def _solvers(
+    levels: int, sigma_max: float, sigma_min: float
+) -> Iterator[tuple[str, SamplerSettings]]:
+    how = {"levels": levels, "sigma_max": sigma_max, "sigma_min": sigma_min}
+    yield "heun", SamplerSettings("heun", **how)
     for churn in (0.2 * levels, 0.5 * levels, levels, 4.0 * levels):
         for noise in (1.0, 1.007):
-            yield (
-                "churn",
-                SamplerSettings(
-                    "churn", levels=levels, sigma_min=sigma_min, churn=churn, churn_noise=noise
-                ),
-            )
+            yield "churn", SamplerSettings("churn", churn=churn, churn_noise=noise, **how)
 
 
 def _chains(evaluations: int, sigma_min: float) -> Iterator[tuple[str, SamplerSettings]]:
@@ -82,7 +81,7 @@ def draw(
             names = [(label, i) for i in range(first, min(first + BATCH, per_class))]
             y = torch.full((len(names),), label)
             with torch.inference_mode():
-                x, _ = SAMPLERS[settings.method](model, y, ImageNoise(seed, names), settings)
+                x, _ = draw_images(model, y, ImageNoise(seed, names), settings)
             images.append(to_pixels(x.nan_to_num(0.0)))
             labels.append(y.numpy())
     return np.concatenate(images), np.concatenate(labels)

@@ -20,10 +20,10 @@ import torch
 
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from sampler.draw import SAMPLERS
 from sampler.generate import generate
 from sampler.noise import ImageNoise
 from sampler.settings import METHODS, SamplerSettings
+from sampler.stages import SAMPLERS
 from tests.benchmarks.record import record
 
 BATCH, TURNS = 100, 7

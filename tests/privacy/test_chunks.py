@@ -9,10 +9,12 @@ import torch
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
+from dppm_model.score.residual import ResidualQuery
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
@@ -39,7 +41,7 @@ def moments(phase: str) -> Sum:
 
 
 def steps(network: str, method: Method | None) -> Sum:
-    query = GradientLearner(model(network=network), 0).query()
+    query = GradientLearner(ResidualQuery, model(network=network), 0).query()
     generator = torch.Generator().manual_seed(1)
     for p in query.network.parameters():  # the last layer begins at zero
         p.data += 0.1 * torch.randn(p.shape, generator=generator)
@@ -57,12 +59,24 @@ def steps(network: str, method: Method | None) -> Sum:
     return total
 
 
+def details() -> Sum:
+    settings = {"mixture": {"band": 16}, "pyramid": {"octaves": 1}}
+    start = ScoreModel.initial((1, 32, 32), 3, settings)
+    query = GradientLearner(DetailQuery, start, 0).query()
+    pixels = np.random.default_rng(0).integers(0, 256, (N, 1, 32, 32), dtype=np.uint8)
+    seeds, y = torch.arange(N), torch.zeros(N, dtype=torch.int64)
+    return lambda rows: query.clipped_sum(
+        query.view(pixels[rows], seeds[rows]), y[rows], GRID, seeds[rows]
+    )
+
+
 CASES: dict[str, Callable[[], Sum]] = {
     **{name: (lambda name=name: moments(name)) for name in ("means", "covariance", "components")},
     "conv, factors": lambda: steps("conv", "factors"),
     "dct_mlp, factors": lambda: steps("dct_mlp", "factors"),
     "score": lambda: steps("conv", None),
     "conv, vmap": lambda: steps("conv", "vmap"),
+    "detail, from the pixels on": details,
 }
 
 

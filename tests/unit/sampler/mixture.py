@@ -26,6 +26,14 @@ class ExactMixture:
     def classes(self) -> int:
         return len(self.weights)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.shape
+
+    @property
+    def octaves(self) -> None:
+        return None
+
     def _parts(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor):
         flat = x.flatten(1).double()
         a = torch.einsum("njde,njd->nje", self.vectors[y], flat[:, None] - self.means[y])

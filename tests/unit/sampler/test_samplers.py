@@ -11,12 +11,12 @@ import torch
 from dppm_model.errors import ConfigError
 from sampler import anneal
 from sampler.anneal import kernel_of
-from sampler.draw import SAMPLERS
 from sampler.dynamics import flow_step
 from sampler.hmc import State, hmc_step
 from sampler.noise import ImageNoise
 from sampler.settings import METHODS, SamplerSettings
 from sampler.solvers import SampleInfo, denoise_at
+from sampler.stages import SAMPLERS
 from tests.unit.sampler.mixture import BatchNoise, ExactMixture, gaussian, pictures, two_modes
 
 

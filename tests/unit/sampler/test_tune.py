@@ -8,9 +8,9 @@ import torch
 
 from dppm_model.errors import ConfigError
 from sampler import tune as module
-from sampler.draw import SAMPLERS
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
+from sampler.stages import SAMPLERS
 from sampler.tune import DualAveraging, tune, tuned
 from tests.unit.sampler.mixture import pictures
 

@@ -57,7 +57,7 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
         ({"sampler": pb.Sampler(step=[float("nan")])}, "sampler.step is nan", "above zero"),
         ({"sampler": pb.Sampler(step=[0.1, 0.2])}, "sampler.step has 2 numbers", "one a level"),
         ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "above"),
-        ({"sampler": pb.Sampler(levels=500)}, "classes, is 1500", "at most 1000"),
+        ({"sampler": pb.Sampler(levels=500)}, "each octave, is 1500", "at most 1000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

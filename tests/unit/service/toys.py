@@ -31,6 +31,11 @@ class Grey:
     shape: tuple[int, int, int] = (3, 128, 128)
     classes: int = 3
     pause: float = 0.0
+    octaves: None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.shape
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         time.sleep(self.pause)

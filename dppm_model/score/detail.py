@@ -1,0 +1,52 @@
+"""The ``detail`` phase: gradients of the network that doubles an image, on crops of each octave."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dppm_model.mechanism.gradients import trainable
+from dppm_model.score.detail_loss import crops_of, detail_losses, questions
+from dppm_model.score.gradient import GradientQuery
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.pyramid import build_detail
+from dppm_model.score.pyramid_config import PyramidConfig
+from dppm_model.score.shape_training import shape_crops
+
+
+class DetailQuery(GradientQuery):
+    """A record's gradient of the denoising loss of its crops."""
+
+    part = "detail"
+    losses = staticmethod(detail_losses)
+
+    def build(self, model: ScoreModel) -> nn.Module:
+        """See `GradientQuery`."""
+        self.config: PyramidConfig = model.pyramid
+        return build_detail(model.shape[0], model.arrays)
+
+    @classmethod
+    def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
+        """Begin with the weights that drawn shapes taught."""
+        del seed  # one start for all runs
+        network = build_detail(model.shape[0], model.arrays)
+        trained = [p.flatten() for p in trainable(network).values()]
+        return {"detail.weights": torch.cat(trained).detach().numpy()}
+
+    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
+        """Cut crops; see `dppm_model.score.detail_loss.crops_of`."""
+        return crops_of(pixels, seeds, self.config)
+
+    def questions(
+        self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Draw noise for crops; see `dppm_model.score.detail_loss.questions`."""
+        del y  # the details know no class: the image below does
+        return questions(x, seeds, self.config)
+
+    def public(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw shapes."""
+        x = shape_crops(n, self.config.octaves, self.model.shape[0], generator)
+        return x, torch.zeros(n, dtype=torch.int64)

@@ -1,0 +1,139 @@
+"""The detail network: one small local network that doubles an image, whatever its size.
+
+Given the image below, c (n, C, h, w), which carries noise of level s, it denoises the image above
+as a residual r to the enlarged c:
+
+    D(r; sigma, c, s) = g r + c_out F,    g = v/(v + sigma²),    c_out² = sigma² g
+
+with v the guess of a pixel's residual variance that local contrast gives. That is EDM's
+preconditioning (Karras et al. 2022, Table 1) with a local sigma_data, so that F is of order one at
+an edge and flat areas pass through. Everything is local and nothing is normalised over places, so a
+network that was trained on crops works on whole images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dppm_model.score.precondition import c_noise
+
+FOLD = 4  # pixels a side of the upper image that make one place
+CHANNELS, BLOCKS = 48, 4
+_MOST = 3.0  # standard deviations of noise that pass a gate
+_WAVES = 4  # sines and cosines of ln sigma
+_CONTRAST, _LEAST = 0.5, 0.02**2  # residual variance over local variance below, and its floor
+
+
+class Local(NamedTuple):
+    """What the image below says before the network looks: all (n, C, 2h, 2w).
+
+    Attributes
+    ----------
+    enlarged
+        c, enlarged by cubic interpolation.
+    variance
+        v, the guess of a residual pixel's variance.
+    """
+
+    enlarged: torch.Tensor
+    variance: torch.Tensor
+
+
+def look(below: torch.Tensor) -> Local:
+    """Enlarge an image (n, C, h, w), and guess how far the details go from that."""
+    enlarged = functional.interpolate(below, scale_factor=2, mode="bicubic", align_corners=False)
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+    contrast = (mean(below.square()) - mean(below).square()).clamp(min=0)
+    variance = _CONTRAST * functional.interpolate(contrast, scale_factor=2, mode="nearest")
+    return Local(enlarged, variance + _LEAST)
+
+
+class DetailNetwork(nn.Module):
+    """F: 3×3 convolutions over places of `FOLD` × `FOLD` pixels, modulated by noise levels.
+
+    Parameters
+    ----------
+    colours
+        C of an image.
+    """
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        channels, blocks = CHANNELS, BLOCKS
+        inputs = colours * (2 * FOLD**2 + (FOLD // 2) ** 2) + 1
+        self.conditioning = nn.Linear(4 * _WAVES, channels)
+        self.first = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.films = nn.ModuleList(nn.Linear(channels, 2 * channels) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(blocks)
+        )
+        self.last = nn.Conv2d(channels, 2 * colours * FOLD**2, 3, padding=1)
+
+    def forward(
+        self,
+        r: torch.Tensor,
+        noise: torch.Tensor,
+        below: torch.Tensor,
+        sigma: torch.Tensor,
+        level: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return F, (n, C, 2h, 2w): what the network adds, less the noise that its gates let pass.
+
+        Where there is no detail the noisy residual is noise. A gate takes it off as it stands, so
+        that the channels of a place need not carry the noise of all its pixels.
+
+        Parameters
+        ----------
+        r, noise
+            (n, C, 2h, 2w) noisy residual: scaled to variance one, and over sigma (`scaled`).
+        below
+            (n, C, h, w) the image below.
+        sigma, level
+            (n,) noise of r, and of ``below``.
+        """
+        waves = torch.cat([_waves(sigma), _waves(level)], dim=1)
+        e = functional.silu(self.conditioning(waves))
+        noise = _MOST * torch.tanh(noise / _MOST)
+        places = [functional.pixel_unshuffle(t, FOLD) for t in (r, noise)]
+        places.append(functional.pixel_unshuffle(below, FOLD // 2))
+        inside = torch.ones_like(places[0][:, :1])  # zero padding shows where the image ends
+        x = torch.cat([*places, inside], dim=1)
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last: faster here
+        x = self.first(x)
+        for film, block in zip(self.films, self.blocks, strict=True):
+            scale, shift = film(e)[:, :, None, None].chunk(2, dim=1)
+            x = x + block(functional.silu(_normalised(x) * (1 + scale) + shift))
+        x = functional.pixel_shuffle(self.last(functional.silu(_normalised(x))), FOLD)
+        added, gate = x.chunk(2, dim=1)
+        return added - gate * noise
+
+
+def _waves(sigma: torch.Tensor) -> torch.Tensor:
+    phase = c_noise(sigma)[:, None] * math.pi / 2 * 2.0 ** torch.arange(_WAVES)
+    return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def _normalised(x: torch.Tensor) -> torch.Tensor:
+    """Bring every place, by itself, to mean zero and variance one over its channels."""
+    return functional.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
+
+
+def scaled(r: torch.Tensor, sigma: torch.Tensor, local: Local) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale a noisy residual to variance one, pixel by pixel, and to units of its noise."""
+    noise = sigma[:, None, None, None]
+    return r / (local.variance + noise**2).sqrt(), r / noise
+
+
+def parts(r: torch.Tensor, sigma: torch.Tensor, local: Local) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return g r and c_out of D = g r + c_out F, both (n, C, 2h, 2w)."""
+    noise = sigma[:, None, None, None]
+    gain = local.variance / (local.variance + noise**2)
+    return gain * r, noise * gain.sqrt()

@@ -1,0 +1,77 @@
+"""The ``score`` phase: gradients of the residual network on top of the closed form."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dppm_model.score.gradient import GradientQuery
+from dppm_model.score.loss import denoising_losses, questions
+from dppm_model.score.mixture import Mixture
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.networks import build_network, first_weights
+from dppm_model.score.pyramid import to_base
+from dppm_model.score.residual_config import ResidualConfig
+
+_closed_form: dict[bytes, Mixture] = {}  # the last one used
+
+
+def closed_form(model: ScoreModel) -> Mixture:
+    """Return the model's mixture, built once for all rounds of a phase.
+
+    Every round brings a new model with the same closed form, whose eigen-decompositions take as
+    long as the gradients of a hundred records.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(model.arrays):
+        if name.startswith("mixture."):
+            digest.update(model.arrays[name].tobytes())
+    key = digest.digest()
+    if key not in _closed_form:
+        _closed_form.clear()
+        _closed_form[key] = model.mixture
+    return _closed_form[key]
+
+
+class ResidualQuery(GradientQuery):
+    """A record's gradient of the denoising loss of the base image."""
+
+    part = "residual"
+    losses = staticmethod(denoising_losses)
+
+    def build(self, model: ScoreModel) -> nn.Module:
+        """See `GradientQuery`."""
+        self.config: ResidualConfig = ResidualConfig.from_dict(model.meta.get("residual", {}))
+        self.band, network = build_network(self.config, model.shape, model.classes)
+        return network
+
+    @classmethod
+    def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
+        """Draw the weights, the last layer's zero."""
+        return {"residual.weights": first_weights(cls(model).network, seed).numpy()}
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The closed form below the network."""
+        return closed_form(self.model)
+
+    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
+        """Look at the base images."""
+        del seeds
+        return to_base(pixels, self.model.pyramid.octaves)
+
+    def questions(
+        self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Draw noise for records; see `dppm_model.score.loss.questions`."""
+        return questions(x, y, self.mixture, self.band, self.config, seeds)
+
+    def public(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw images from the closed form."""
+        y = torch.arange(n) % self.model.classes
+        return self.mixture.sample(y, generator).clamp(-1, 1), y

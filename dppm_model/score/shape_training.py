@@ -1,0 +1,90 @@
+"""The detail network's public start: trained on drawn shapes, which are nobody's data.
+
+    python -m dppm_model.score.shape_training    # makes shapes.safetensors again
+
+The result lies beside this file, so that every run starts from the same weights at once. It costs
+no privacy, and a run says in its ``privacy.json`` that it was used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from dppm_model.score.detail_loss import detail_losses, questions
+from dppm_model.score.networks import first_weights
+from dppm_model.score.pyramid import KINDS, START, build_detail
+from dppm_model.score.pyramid_config import CROP, PyramidConfig
+from dppm_model.score.shapes import draw_windows
+
+STEPS = 14_000
+_BATCH, _CROPS = 16, 4  # records of a step, and crops of each
+_RATE, _WARMUP, _LEAST_RATE = 4e-3, 100, 0.01  # Adam's; the last a share, at the end of the cosine
+_MOST_GRADIENT = 1.0
+_SEED = 0
+
+
+def shape_crops(count: int, crops: int, colours: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw shapes as `crops_of` shows records: (count, crops, C, CROP, CROP)."""
+    x = draw_windows(count * crops, CROP, colours, generator)
+    return x.reshape(count, crops, *x.shape[1:])
+
+
+def train_on_shapes(
+    colours: int,
+    steps: int = STEPS,
+    progress: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> NDArray[np.float32]:
+    """Train on so many batches of drawn shapes; the same weights (d,) each time.
+
+    Parameters
+    ----------
+    progress
+        Called with the step and its loss.
+    """
+    config = PyramidConfig(octaves=_CROPS)
+    generator = torch.Generator().manual_seed(_SEED)
+    network = build_detail(colours, {}).requires_grad_(True)
+    with torch.no_grad():
+        torch.nn.utils.vector_to_parameters(first_weights(network, _SEED), network.parameters())
+    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
+    for step in range(steps):
+        share = (1 + math.cos(math.pi * step / steps)) / 2
+        rate = _RATE * min(1, (step + 1) / _WARMUP)
+        optimizer.param_groups[0]["lr"] = rate * (_LEAST_RATE + (1 - _LEAST_RATE) * share)
+        crops = shape_crops(_BATCH, _CROPS, colours, generator)
+        seeds = torch.randint(2**63 - 1, (_BATCH,), generator=generator)
+        loss = detail_losses(network, *questions(crops, seeds, config)).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), _MOST_GRADIENT)
+        optimizer.step()
+        progress(step, loss.item())
+    weights: NDArray[np.float32] = (
+        torch.nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
+    )
+    return weights
+
+
+def main() -> None:
+    """Train for grey and for RGB images, and write the file."""
+    torch.set_num_threads(1)  # small products: more threads are hardly faster, and change bits
+
+    def say(step: int, loss: float) -> None:
+        if step % 500 == 499:
+            print(f"step {step + 1} of {STEPS}: loss {loss:.3f}", flush=True)
+
+    weights = {
+        name: train_on_shapes(colours, progress=say).astype(np.float16)
+        for colours, name in KINDS.items()
+    }
+    save_file(weights, START)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""A pyramid run beside its twin without privacy: what the noise costs, phase by phase.
+
+    python -m tests.benchmarks.pyramid runs/demo-256 --per-class 200
+
+The twin is trained on the same records by the same phases and rounds, with the same clipping, from
+exact sums. Beside accuracy and pictures of both (``RUN/exact``) stand the loss of each phase on
+*test* records: the base's denoising error, and the detail network's loss at each octave, from the
+drawn shapes' weights, with privacy, and without. Never show the twin to anybody but the data's
+owner: nothing protects what it learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dppm_model.config import initial_model, read_config
+from dppm_model.records import sources
+from dppm_model.run import Run
+from dppm_model.score.detail_loss import crops_of, questions
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.networks import set_weights
+from dppm_model.score.phases import build_learner
+from dppm_model.score.pyramid import build_detail, start_weights, to_base
+from sampler.evaluation.evaluate import evaluate
+from sampler.generate import generate
+from sampler.images import load_images
+from sampler.settings import SamplerSettings
+from sampler.sheet import contact_sheet
+from tests.benchmarks.record import record
+
+_BLOCK = 1024
+_TEST_RECORDS = 512
+_SIGMAS = (0.3, 1.0, 3.0)
+
+
+def exact_twin(run: Run) -> ScoreModel:
+    """Train by the run's plan from exact sums."""
+    config, plan = read_config(run.config), run.plan()
+    records = sources.load(config.data, "train")
+    model, rng = initial_model(config), np.random.default_rng(0)
+    for phase in plan.phases:
+        learner = build_learner(phase.name, model, config.seed)
+        begun = time.perf_counter()
+        for _ in range(phase.rounds):
+            query = learner.query()
+            total = np.zeros(query.dimension, dtype=np.int64)
+            sampled = np.flatnonzero(rng.random(len(records)) < phase.sampling_rate)
+            for block in np.array_split(sampled, max(1, len(sampled) // _BLOCK)):
+                seeds = torch.from_numpy(rng.integers(0, 2**62, len(block)))
+                x = query.view(records.pixels(block), seeds)
+                y = torch.from_numpy(records.labels[block])
+                total += query.clipped_sum(x, y, phase.grid, seeds)
+            learner.step(phase.grid.to_float(total) / phase.divisor, 1e-9)
+        model = learner.result()
+        print(f"{phase.name}: {time.perf_counter() - begun:.0f} s", flush=True)
+    return model
+
+
+@torch.no_grad()
+def losses(model: ScoreModel, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean square denoising error of the base at `_SIGMAS`, and the detail loss of each octave."""
+    base, y = to_base(images, model.pyramid.octaves), torch.from_numpy(labels)
+    generator, found = torch.Generator().manual_seed(0), {}
+    for sigma in _SIGMAS:
+        noisy = base + sigma * torch.randn(base.shape, generator=generator)
+        error = model.denoise(noisy, torch.full((len(y),), sigma), y) - base
+        found[f"base, sigma {sigma}"] = float(error.square().mean())
+    found |= detail_losses(model.arrays["detail.ema"], model, images)
+    return found
+
+
+@torch.no_grad()
+def detail_losses(
+    arrays: Mapping[str, np.ndarray], model: ScoreModel, images: np.ndarray
+) -> dict[str, float]:
+    """Return the loss of the detail network of these arrays at each octave."""
+    network = build_detail(model.shape[0], arrays)
+    if "detail.ema" in arrays:
+        set_weights(network, arrays["detail.ema"])
+    seeds = torch.arange(len(images))
+    crops = crops_of(images, seeds, model.pyramid)
+    *inputs, target = questions(crops, seeds, model.pyramid)
+    side = model.shape[1]
+    return {
+        f"octave {side << o} to {side << (o + 1)}": float(
+            (network(*(t[:, o] for t in inputs)) - target[:, o]).square().mean()
+        )
+        for o in range(model.pyramid.octaves)
+    }
+
+
+def main() -> None:
+    """Compare a run with its twin."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--per-class", type=int, default=200)
+    parser.add_argument("--name", default="pyramid")
+    arguments = parser.parse_args()
+    run = Run(arguments.run)
+    config, folder = read_config(run.config), arguments.run / "exact"
+    path = folder / "model.safetensors"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        exact_twin(run).save(path)
+    train, test = (sources.load(config.data, split) for split in ("train", "test"))
+    few = np.linspace(0, len(test) - 1, _TEST_RECORDS).astype(np.int64)
+    images, labels = test.pixels(few), test.labels[few]
+    models = {"with privacy": ScoreModel.load(run.model), "without": ScoreModel.load(path)}
+    figures = {name: losses(model, images, labels) for name, model in models.items()}
+    start = {"detail.start": start_weights(models["without"].shape[0])}
+    figures["drawn shapes"] = detail_losses(start, models["without"], images)
+    print(json.dumps(figures, indent=2), flush=True)
+    settings = SamplerSettings.from_dict(config.tree["sampler"])
+    drawn = generate(
+        path,
+        folder / "samples",
+        per_class=arguments.per_class,
+        seed=0,
+        settings=settings,
+        privacy={"epsilon_secure_sum": None},
+        progress=lambda done, total: print(f"\r{done} of {total}", end="", flush=True),
+    )
+    synthetic = load_images(folder / "samples")
+    contact_sheet(*synthetic, folder / "samples.png")
+    result = evaluate(
+        synthetic,
+        (train.images, train.labels),
+        (test.images, test.labels),
+        dataset=config.data,
+        classes=config.classes,
+        cache=sources.data_root() / config.data / "evaluation",
+        pictures=folder,
+        progress=lambda _what, _share: None,
+    )
+    private = run.read_json(run.evaluation) if run.evaluation.exists() else {}
+    for name, found in (("without privacy", result), ("with privacy", private)):
+        print(name, found.get("accuracy"), found.get("detail", {}).get("frechet_crops"))
+    sizes = {"images": drawn.images, "seconds": drawn.seconds}
+    record(
+        arguments.name,
+        {"losses": figures, "without": result, "with": private, "sampling": sizes},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Own colour photographs: from a folder of files to synthetic images, through a pyramid."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from deploy.cli import main
+from sampler.images import load_images
+
+SMALL = [
+    *("data=photos", "sites=3", "backend=inprocess", "privacy.epsilon=8", "model=pyramid"),
+    *("model.mixture.components=2", "model.mixture.band=16", "model.mixture.texture=9"),
+    *("model.phases.detail.rounds=2", "model.phases.detail.sampling_rate=0.5"),
+    *("model.pyramid.octaves=2", "sampler.levels=5", "sampler.octave_levels=3"),
+    *("sampler.per_class=3", "sampler.workers=0", "sampler.png=true"),
+]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder per class of JPEGs: red discs and blue bars of their own size, 64 pixels a side."""
+    monkeypatch.setenv("DPPM_DATA", str(tmp_path / "store"))
+    rng = np.random.default_rng(0)
+    for kind in ("discs", "bars"):
+        folder = tmp_path / "photos" / kind
+        folder.mkdir(parents=True)
+        for i in range(30):
+            picture = Image.new("RGB", (64, 64), (240, 240, 230))
+            a, b = rng.integers(4, 20, 2).tolist()
+            if kind == "discs":
+                ImageDraw.Draw(picture).ellipse((a, b, a + 38, b + 38), fill=(200, 30, 30))
+            else:
+                ImageDraw.Draw(picture).rectangle((a, 0, a + 24, 63), fill=(20, 40, 190))
+            picture.save(folder / f"{i:03d}.jpg")
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_photographs_becomes_synthetic_ones(photos: Path, tmp_path: Path) -> None:
+    assert main(["data", "import", str(photos), "--name", "photos"]) == 0
+    run = tmp_path / "run"
+    assert main(["simulate", str(run), *SMALL]) == 0
+    assert main(["sample", str(run)]) == 0
+    images, labels = load_images(run / "samples")
+    assert images.shape == (6, 3, 64, 64)
+    assert sorted(labels) == [0, 0, 0, 1, 1, 1]
+    assert images.std() > 1
+    with Image.open(next((run / "samples" / "png" / "1").glob("*.png"))) as picture:
+        assert (picture.mode, picture.size) == ("RGB", (64, 64))
+    privacy = json.loads((run / "privacy.json").read_text())
+    assert privacy["public_data"] == ["drawn shapes"]
+    assert privacy["phases"][-1]["name"] == "detail"
+    assert privacy["epsilon_secure_sum"] <= 8
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_spent(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "import", str(photos), "--name", "photos", "--size", "50"]) == 0
+    assert main(["simulate", str(tmp_path / "run"), *SMALL]) == 10
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "pyramid.octaves is 2, but images have 50 x 50 pixels" in shown
+    assert not (tmp_path / "run" / "ledger.jsonl").exists()

@@ -1,0 +1,261 @@
+"""The pyramid: it fits the image, looks at records one by one, works locally, and learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from dppm_model.errors import ConfigError, ModelError
+from dppm_model.mechanism.grid import Grid
+from dppm_model.score import detail_loss
+from dppm_model.score.detail import DetailQuery
+from dppm_model.score.detail_loss import crops_of, detail_losses, questions
+from dppm_model.score.detail_network import look, parts
+from dppm_model.score.gradient import GradientLearner
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.pyramid import Octave, build_detail, start_weights, to_base
+from dppm_model.score.pyramid_config import CROP, PyramidConfig
+from dppm_model.score.shape_training import shape_crops, train_on_shapes
+from dppm_model.score.shapes import draw_windows
+
+GRID = Grid(1.0, 1 << 20)
+SETTINGS = {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}
+SEEDS = torch.arange(500)
+
+
+def start(**settings: object) -> ScoreModel:
+    pyramid = SETTINGS["pyramid"] | settings
+    return ScoreModel.initial((1, 64, 64), 2, SETTINGS | {"pyramid": pyramid})
+
+
+def network(colours: int = 1) -> torch.nn.Module:
+    return build_detail(colours, {"detail.start": start_weights(colours)}).requires_grad_(False)
+
+
+def discs(n: int, seed: int = 0) -> np.ndarray:
+    """Soft discs on black: (n, 1, 64, 64) uint8."""
+    rng = np.random.default_rng(seed)
+    centre, radius = rng.uniform(20, 44, (n, 2, 1, 1)), rng.uniform(6, 18, (n, 1, 1))
+    rows, columns = np.mgrid[:64, :64]
+    distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1]) - radius
+    return (255 * np.clip(0.5 - distance / 6, 0, 1)).astype(np.uint8)[:, None]
+
+
+# --- the configuration --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "octaves", "base"),
+    [
+        ((1, 256, 256), None, (1, 32, 32)),
+        ((3, 192, 128), None, (3, 48, 32)),
+        ((1, 64, 64), 2, (1, 16, 16)),
+        ((1, 28, 28), 0, (1, 28, 28)),
+    ],
+)
+def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: tuple) -> None:
+    config = PyramidConfig.from_dict({"octaves": octaves}, image)
+    assert config.base_shape(image) == base
+    assert len(config.levels) == config.octaves
+    model = ScoreModel.initial(image, 2, {"mixture": {"band": 16}, "pyramid": {"octaves": octaves}})
+    assert (model.shape, model.image_shape) == (base, image)
+    assert ScoreModel.from_bytes(model.to_bytes()).pyramid == model.pyramid
+
+
+@pytest.mark.parametrize(
+    ("values", "image", "message"),
+    [
+        ({"octaves": None}, (1, 28, 28), "28 x 28 pixels. At most 0 fit"),
+        ({"octaves": 3}, (1, 64, 64), "octaves is 3, but images have 64 x 64 pixels. At most 2"),
+        ({"octaves": 1}, (2, 64, 64), "grey and RGB images, not for 2 channels"),
+        ({"octaves": -1}, (1, 64, 64), "pyramid.octaves is -1"),
+        ({"octaves": 1.5}, (1, 64, 64), "pyramid.octaves is 1.5"),
+        ({"octaves": 1, "handover": 5.0}, (1, 64, 64), "pyramid.handover is 5.0"),
+        ({"octaves": 1, "sigma_low": 3.0}, (1, 64, 64), "pyramid.sigma_low is 3.0"),
+        ({"octaves": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
+        ({"octave": 1}, (1, 64, 64), "pyramid.octave is not a setting"),
+    ],
+)
+def test_refusals(values: dict, image: tuple, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PyramidConfig.from_dict(values, image)
+    assert message in f"{caught.value.cause} {caught.value.cure}"
+
+
+def test_a_model_without_details_draws_nothing() -> None:
+    with pytest.raises(ModelError, match="no details yet"):
+        _ = start().octaves
+
+
+# --- what is seen of a record -------------------------------------------------------------------
+
+
+def test_a_base_image_is_the_mean_over_squares() -> None:
+    pixels = discs(70)
+    base = to_base(pixels, 2)
+    means = pixels.reshape(70, 1, 16, 4, 16, 4).mean((3, 5)) / 127.5 - 1
+    assert torch.allclose(base, torch.from_numpy(means).float(), atol=1e-5)
+    assert to_base(pixels[:0], 2).shape == (0, 1, 16, 16)
+    assert to_base(pixels, 0).shape == (70, 1, 64, 64)
+
+
+def test_crops_are_parts_of_the_image_at_each_octave() -> None:
+    config = start().pyramid
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    crops = crops_of(pixels, SEEDS[:3], config)
+    assert crops.shape == (3, 2, 1, CROP, CROP)
+    assert torch.equal(crops[:, 0], to_base(pixels, 1))  # at 32 pixels there is one place
+    for image, crop in zip(to_base(pixels, 0), crops[:, 1], strict=True):
+        found = [
+            torch.equal(image[:, i : i + CROP, j : j + CROP], crop)
+            for i in range(0, 33, 4)
+            for j in range(0, 33, 4)
+        ]
+        assert sum(found) == 1
+
+
+def test_crops_come_from_where_edges_are_but_not_only() -> None:
+    pixels = np.zeros((1, 1, 128, 128), dtype=np.uint8)
+    pixels[:, :, 96:112, 96:112] = 255
+    config = PyramidConfig(octaves=3)
+    seen = [crops_of(pixels, SEEDS[i : i + 1], config)[0, 2].std() > 0 for i in range(100)]
+    assert 60 < sum(seen) < 100  # a place at random would see it in a sixth of the cases
+
+
+def test_a_records_questions_do_not_depend_on_its_company() -> None:
+    config, pixels = start().pyramid, discs(5)
+    whole = questions(crops_of(pixels, SEEDS[:5], config), SEEDS[:5], config)
+    alone = questions(crops_of(pixels[3:4], SEEDS[3:4], config), SEEDS[3:4], config)
+    assert all(torch.allclose(a[3:4], b, atol=1e-5) for a, b in zip(whole, alone, strict=True))
+
+
+def test_the_target_of_the_network_makes_the_denoiser_exact() -> None:
+    config = start().pyramid
+    crops = crops_of(discs(4), SEEDS[:4], config)
+    r, _, below, sigma, _, target = questions(crops, SEEDS[:4], config)
+    local = look(below.flatten(0, 1))
+    sigma = sigma.flatten()
+    noisy = r.flatten(0, 1) * (local.variance + sigma[:, None, None, None] ** 2).sqrt()
+    base, c_out = parts(noisy, sigma, local)
+    denoised = local.enlarged + base + c_out * target.flatten(0, 1)
+    assert torch.allclose(denoised, crops.flatten(0, 1), atol=1e-3)
+
+
+# --- the octave ---------------------------------------------------------------------------------
+
+
+def octave(n: int, side: int = 32, colours: int = 1, level: float = 0.1) -> Octave:
+    below = torch.rand(n, colours, side, side, generator=torch.Generator().manual_seed(0)) - 0.5
+    return Octave(network(colours), below, level, classes=2)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_an_octave_leaves_a_clean_image_alone(colours: int) -> None:
+    made = octave(2, colours=colours)
+    assert made.shape == (colours, 64, 64)
+    x = torch.randn(2, *made.shape, generator=torch.Generator().manual_seed(1))
+    denoised = made.denoise(x, torch.full((2,), 1e-4), torch.zeros(2, dtype=torch.int64))
+    assert torch.allclose(denoised, x, atol=1e-3)
+    assert torch.equal(made.finish(x), look(made.below).enlarged + x)
+
+
+def test_few_images_at_a_time_are_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, y = octave(5), torch.zeros(5, dtype=torch.int64)
+    x = torch.randn(5, *made.shape, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    whole = made.denoise(x, sigma, y)
+    monkeypatch.setattr("dppm_model.score.pyramid._PLACES", 2 * 16 * 16)
+    assert torch.allclose(made.denoise(x, sigma, y), whole, atol=1e-5)
+
+
+def test_the_network_is_local() -> None:
+    """What is far away changes nothing, so crops of training and whole images are one matter."""
+    made, y, sigma = octave(1, side=64), torch.zeros(1, dtype=torch.int64), torch.tensor([0.3])
+    x = torch.randn(1, *made.shape, generator=torch.Generator().manual_seed(1))
+    there = made.denoise(x, sigma, y)
+    far = x.clone()
+    far[..., 100:] += 1.0
+    changed = (made.denoise(far, sigma, y) - there).abs().amax((0, 1, 2))
+    assert changed[:64].max() == 0
+    assert changed[96:].max() > 0.1
+
+
+# --- drawn shapes and what they teach -----------------------------------------------------------
+
+
+def test_drawn_shapes_are_images_with_edges() -> None:
+    x = draw_windows(64, 32, 3, torch.Generator().manual_seed(0))
+    assert x.shape == (64, 3, 32, 32)
+    assert x.abs().max() <= 1
+    assert torch.equal(x, draw_windows(64, 32, 3, torch.Generator().manual_seed(0)))
+    steps = x.diff(dim=3).abs().amax(1)
+    assert (steps.flatten(1).amax(1) > 0.2).float().mean() > 0.7  # nearly all show an edge
+    assert (steps < 1e-6).float().mean() > 0.5  # and flat areas
+
+
+def held_out(weights: np.ndarray, colours: int = 1) -> float:
+    made = build_detail(colours, {"detail.start": weights})
+    config = PyramidConfig(octaves=2)
+    crops = shape_crops(32, 2, colours, torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        return float(detail_losses(made, *questions(crops, SEEDS[:32], config)).mean())
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_the_weights_that_are_shipped_know_shapes(colours: int) -> None:
+    weights = start_weights(colours)
+    assert np.isfinite(weights).all()
+    assert held_out(weights, colours) < 0.75 * held_out(np.zeros_like(weights), colours)
+
+
+def test_a_short_training_teaches_something_and_is_reproducible() -> None:
+    losses: list[float] = []
+    train_on_shapes(1, steps=40, progress=lambda _, loss: losses.append(loss))
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
+    assert np.array_equal(train_on_shapes(1, steps=2), train_on_shapes(1, steps=2))
+
+
+# --- private rounds -----------------------------------------------------------------------------
+
+
+def test_rounds_improve_the_details_of_other_records() -> None:
+    """Soft discs are unlike the drawn shapes, whose edges are sharp."""
+    learner = GradientLearner(DetailQuery, start(rounds=12, warmup=2), 0)
+    test = crops_of(discs(32, seed=1), SEEDS[:32], learner.query().config)
+
+    def loss() -> float:
+        query = learner.query()
+        inputs = query.questions(test, torch.zeros(32, dtype=torch.int64), SEEDS[:32])
+        with torch.no_grad():
+            return float(detail_losses(query.network, *inputs).mean())
+
+    before, y = loss(), torch.zeros(64, dtype=torch.int64)
+    for t in range(12):
+        query, seeds = learner.query(), SEEDS[:64] + 1000 * t
+        total = query.clipped_sum(query.view(discs(64), seeds), y, GRID, seeds)
+        learner.step(GRID.to_float(total) / 64, 0.0)
+    assert loss() < 0.95 * before
+    model = ScoreModel.from_bytes(learner.result().to_bytes())
+    assert model.octaves is not None
+
+
+def test_clipped_sums_keep_their_bound() -> None:
+    query = GradientLearner(DetailQuery, start(clip_share=0.01), 0).query()
+    for i in range(4):  # with so small a share every gradient is clipped
+        one = query.clipped_sum(
+            query.view(discs(1, seed=i), SEEDS[i : i + 1]),
+            torch.zeros(1, dtype=torch.int64),
+            GRID,
+            SEEDS[i : i + 1],
+        )
+        norm = np.linalg.norm(GRID.to_float(one))
+        assert 0.99 < norm <= 1.0
+
+
+def test_a_broken_twin_that_blurs_nothing_is_another_question() -> None:
+    """Blur of the image below is part of the question: without it the targets differ."""
+    config = start().pyramid
+    crops = crops_of(discs(8), SEEDS[:8], config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detail_loss, "_blurred", lambda x, u: x)
+        plain = questions(crops, SEEDS[:8], config)[2]
+    assert not torch.equal(plain, questions(crops, SEEDS[:8], config)[2])
