@@ -17,6 +17,7 @@ from sampler.generate import generate
 from sampler.images import load_images
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
+from sampler.stages import base_settings
 from sampler.tune import tuned
 
 PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # what goes with images
@@ -94,8 +95,9 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
         raise ConfigError(
             f"sampler.method is {settings.method!r}.", "Only Markov chains have diagnostics: hmc."
         )
-    with console.status("running chains"):
-        found = chain_diagnostics(ScoreModel.load(run.model), settings, run.folder)
+    model = ScoreModel.load(run.model)
+    with console.status("running chains"):  # of the base, where there is a pyramid
+        found = chain_diagnostics(model, base_settings(model, settings), run.folder)
     if as_json:
         print_json(found)
         return

@@ -35,8 +35,9 @@ class SamplerSettings:
         1 draws from p(x | y); w from p(x | y) p(y | x)^(w - 1) at each level, with the closed form
         as the classifier (Dhariwal and Nichol 2021; Ho and Salimans 2022 with weight w - 1): more
         typical of the class, and less varied. Takes an evaluation of every class each time.
-    octave_levels, octave_sigma_max, octave_step
-        The same of each octave of a pyramid, where the noise is upon the residual.
+    octave_levels, octave_sigma_max, octave_step, octave_metropolis
+        The same of each octave of a pyramid, where the noise is upon the residual. A test of the
+        whole image accepts next to nothing there: the energy error grows with the pixels.
     keep_noise
         Whether the end is an image of the last level with its noise, not the denoised one: what
         another stage goes on from. Set by `sampler.stages`.
@@ -61,9 +62,10 @@ class SamplerSettings:
     keep: float = 0.5
     metropolis: bool = True
     guidance: float = 1.0
-    octave_levels: int = 6
+    octave_levels: int = 8
     octave_sigma_max: float = 1.5
     octave_step: float = 0.4
+    octave_metropolis: bool = False
     keep_noise: bool = False
     churn: float = 10.0
     churn_low: float = 0.05
@@ -106,7 +108,7 @@ class SamplerSettings:
             )
         if type(self.keep) not in (int, float) or not 0 <= self.keep < 1:
             raise ConfigError(f"sampler.keep is {self.keep!r}.", "Give a number in [0, 1).")
-        for name in ("metropolis", "keep_noise"):
+        for name in ("metropolis", "octave_metropolis", "keep_noise"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(
                     f"sampler.{name} is {getattr(self, name)!r}.", "Give true or false."

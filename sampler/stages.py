@@ -60,6 +60,7 @@ def octave_settings(settings: SamplerSettings, last: float | None) -> SamplerSet
         sigma_max=settings.octave_sigma_max,
         sigma_min=settings.sigma_min if last is None else last,
         step=settings.octave_step,
+        metropolis=settings.octave_metropolis,
         guidance=1.0,  # the details know no class
         keep_noise=last is not None,
     )

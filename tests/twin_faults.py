@@ -91,6 +91,27 @@ def _chunks_as_they_come(_: Any) -> Any:
     return lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True)
 
 
+def _by_class_alone(old: Any) -> Any:
+    def denoise(self: Any, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        for k in torch.unique(y):
+            rows = y == k
+            out[rows] = old(self, x[rows], sigma[rows], y[rows])
+        return out
+
+    return denoise
+
+
+def _nearest_alone(old: Any) -> Any:
+    def nearest(u: torch.Tensor, y: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(len(y), dtype=torch.int64)
+        for k in torch.unique(y):
+            out[y == k] = old(u[y == k], y[y == k], *rest)
+        return out
+
+    return nearest
+
+
 def _first_twice(old: Any) -> Any:
     return lambda x: old(x) * np.where(np.arange(x.shape[-1]) == 0, 2, 1)
 
@@ -104,6 +125,7 @@ class _Asked:
 
     def __init__(self, query: Any) -> None:
         self.query, self.count = query, 0
+        self.view = query.view
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.query, name)
@@ -381,6 +403,20 @@ TWINS: dict[str, Twin] = {
         "dppm_model.round:answers",
         lambda _: lambda ask, records: [ask(slice(0, records))],
         SITE + "a_question_that_fails_on_a_record_does_not_tell_who_was_sampled",
+    ),
+    "class company": Twin(
+        "a record is denoised together with those of its class alone, however many they are",
+        "dppm_model.score.mixture:Mixture.denoise",
+        _by_class_alone,
+        "privacy/test_chunks.py::"
+        "test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image",
+    ),
+    "nearest in company": Twin(
+        "distances to components are reckoned for the records of a class alone",
+        "dppm_model.score.components:nearest",
+        _nearest_alone,
+        "privacy/test_chunks.py::"
+        "test_how_many_are_of_a_records_class_decides_nothing_of_its_distances",
     ),
     "crops by place": Twin(
         "where a record is cropped depends on its place among those that were sampled",

@@ -83,16 +83,19 @@ class Mixture:
 
         With responsibilities r_j of the components at this sigma, and c = sum_j r_j mu_j,
         D = c + Sigma (Sigma + sigma² I)^-1 (u - c).
+
+        Products are over all rows for each class that occurs, whichever rows are of it: their size,
+        and with it a row's last bits, do not tell how many others are of its class.
         """
         u = self._coefficients(x, y)
         variance = self._variance(sigma)
         low, high = u[:, : self.band], u[:, self.band :]
         out = torch.empty_like(u)
         for k, rows in _by_class(y):
-            a = low[rows] @ self.vectors[k]
-            c = self._logits(k, a, variance[rows]).softmax(1) @ self.offset[k]
-            gain = self.values[k] / (self.values[k] + variance[rows])
-            out[rows, : self.band] = (c + gain * (a - c)) @ self.vectors[k].T
+            a = low @ self.vectors[k]
+            c = self._logits(k, a, variance).softmax(1) @ self.offset[k]
+            gain = self.values[k] / (self.values[k] + variance)
+            out[rows, : self.band] = ((c + gain * (a - c)) @ self.vectors[k].T)[rows]
         gain = self.high_values / (self.high_values + variance)
         out[:, self.band :] = (high @ self.high_vectors * gain) @ self.high_vectors.T
         return self.basis.inverse(out + self.mean[y]).to(x.dtype)

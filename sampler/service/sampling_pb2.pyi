@@ -71,7 +71,7 @@ class Limits(_message.Message):
     def __init__(self, images_per_request: _Optional[int] = ..., images_per_hour: _Optional[int] = ..., jobs_per_client: _Optional[int] = ..., evaluations: _Optional[int] = ..., stall_seconds: _Optional[int] = ...) -> None: ...
 
 class Sampler(_message.Message):
-    __slots__ = ("method", "levels", "sigma_max", "sigma_min", "rho", "iterations", "steps", "step", "keep", "metropolis", "churn", "churn_low", "churn_high", "churn_noise", "guidance", "octave_levels", "octave_sigma_max", "octave_step")
+    __slots__ = ("method", "levels", "sigma_max", "sigma_min", "rho", "iterations", "steps", "step", "keep", "metropolis", "churn", "churn_low", "churn_high", "churn_noise", "guidance", "octave_levels", "octave_sigma_max", "octave_step", "octave_metropolis")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,7 @@ class Sampler(_message.Message):
     OCTAVE_LEVELS_FIELD_NUMBER: _ClassVar[int]
     OCTAVE_SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
     OCTAVE_STEP_FIELD_NUMBER: _ClassVar[int]
+    OCTAVE_METROPOLIS_FIELD_NUMBER: _ClassVar[int]
     method: str
     levels: int
     sigma_max: float
@@ -108,7 +109,8 @@ class Sampler(_message.Message):
     octave_levels: int
     octave_sigma_max: float
     octave_step: float
-    def __init__(self, method: _Optional[str] = ..., levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., iterations: _Optional[int] = ..., steps: _Optional[int] = ..., step: _Optional[_Iterable[float]] = ..., keep: _Optional[float] = ..., metropolis: _Optional[bool] = ..., churn: _Optional[float] = ..., churn_low: _Optional[float] = ..., churn_high: _Optional[float] = ..., churn_noise: _Optional[float] = ..., guidance: _Optional[float] = ..., octave_levels: _Optional[int] = ..., octave_sigma_max: _Optional[float] = ..., octave_step: _Optional[float] = ...) -> None: ...
+    octave_metropolis: bool
+    def __init__(self, method: _Optional[str] = ..., levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., iterations: _Optional[int] = ..., steps: _Optional[int] = ..., step: _Optional[_Iterable[float]] = ..., keep: _Optional[float] = ..., metropolis: _Optional[bool] = ..., churn: _Optional[float] = ..., churn_low: _Optional[float] = ..., churn_high: _Optional[float] = ..., churn_noise: _Optional[float] = ..., guidance: _Optional[float] = ..., octave_levels: _Optional[int] = ..., octave_sigma_max: _Optional[float] = ..., octave_step: _Optional[float] = ..., octave_metropolis: _Optional[bool] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("label", "first", "count")

@@ -9,6 +9,7 @@ import torch
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.components import nearest
 from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.loss import denoising_losses
@@ -61,9 +62,9 @@ def steps(network: str, method: Method | None) -> Sum:
 
 def details() -> Sum:
     settings = {"mixture": {"band": 16}, "pyramid": {"octaves": 1}}
-    start = ScoreModel.initial((1, 32, 32), 3, settings)
+    start = ScoreModel.initial((1, 64, 64), 3, settings)
     query = GradientLearner(DetailQuery, start, 0).query()
-    pixels = np.random.default_rng(0).integers(0, 256, (N, 1, 32, 32), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (N, 1, 64, 64), dtype=np.uint8)
     seeds, y = torch.arange(N), torch.zeros(N, dtype=torch.int64)
     return lambda rows: query.clipped_sum(
         query.view(pixels[rows], seeds[rows]), y[rows], GRID, seeds[rows]
@@ -100,3 +101,52 @@ def test_the_twin_with_chunks_as_they_come_is_caught(monkeypatch: pytest.MonkeyP
         lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True),
     )
     assert not additive(CASES["conv, factors"]())
+
+
+def same_in_any_class_sizes(rows_of: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether the first records' rows are the same bits, whatever the class of the others."""
+    together = rows_of(torch.zeros(CHUNK, dtype=torch.int64))
+    few = range(1, 6)
+    return all(
+        torch.equal(rows_of((torch.arange(CHUNK) >= k).long())[:k], together[:k]) for k in few
+    )
+
+
+def large_mixture() -> tuple[ScoreModel, torch.Tensor]:
+    """The size of MNIST's, where products of few rows do take other kernels."""
+    start = ScoreModel.initial((1, 28, 28), 2, {"mixture": {"components": 50}})
+    rng = np.random.default_rng(0)
+    root = 0.2 * rng.standard_normal((2, 144, 144)).astype(np.float32)
+    components = start.arrays["mixture.components"]
+    components = components + rng.standard_normal(components.shape).astype(np.float32)
+    covariance = root @ root.transpose(0, 2, 1)
+    model = start.replace({"mixture.components": components, "mixture.covariance": covariance})
+    x = torch.randn(CHUNK, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    return model, x
+
+
+def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image() -> None:
+    model, x = large_mixture()
+    sigma = torch.linspace(0.1, 1.0, CHUNK)
+    assert same_in_any_class_sizes(lambda y: model.mixture.denoise(x, sigma, y))
+
+
+def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The nearest component is chosen by distances, whose last bits would decide a tie."""
+    model, x = large_mixture()
+    u = model.scales.basis.forward(x)[:, :144]
+    components = torch.from_numpy(model.arrays["mixture.components"])
+    weights = torch.ones(2, 50)
+    products = []
+    matmul = torch.Tensor.__matmul__
+
+    def seen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        products.append(tuple(a.shape))
+        return matmul(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", seen)
+    for k in (1, 2, CHUNK - 1):
+        nearest(u, (torch.arange(CHUNK) >= k).long(), components, weights)
+    assert {shape[0] for shape in products} == {CHUNK}

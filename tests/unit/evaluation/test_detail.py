@@ -1,0 +1,87 @@
+"""Detail of large images: spectra, crops, and the picture of nearest records."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sampler.evaluation import detail as module
+from sampler.evaluation.detail import CROP, detail, random_crops, show_nearest, spectrum
+
+
+def noise(n: int, side: int = 128, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, 1, side, side), dtype=np.uint8)
+
+
+def test_the_spectrum_of_white_noise_is_flat_and_of_a_wave_is_a_peak() -> None:
+    frequency, power = spectrum(noise(50))
+    assert frequency[0] == pytest.approx(1 / 128)
+    assert frequency[-1] == pytest.approx(0.5)
+    assert np.abs(10 * np.log10(power[4:] / power[4:].mean())).max() < 1
+    wave = 127.5 + 100 * np.sin(2 * np.pi * 0.25 * np.arange(128))
+    images = np.broadcast_to(wave.astype(np.uint8), (1, 1, 128, 128))
+    frequency, power = spectrum(images)
+    assert frequency[power.argmax()] == pytest.approx(0.25)
+    assert power.max() > 100 * np.median(power)
+
+
+def test_blur_shows_in_the_spectrum_where_it_is() -> None:
+    sharp = noise(20)
+    soft = (sharp[..., :-1].astype(int) + sharp[..., 1:]) // 2
+    soft = ((soft[:, :, :-1] + soft[:, :, 1:]) // 2).astype(np.uint8)[:, :, :126, :126]
+    _, a = spectrum(sharp[:, :, :126, :126])
+    _, b = spectrum(soft)
+    decibel = 10 * np.log10(b / a)
+    assert abs(decibel[1:6].mean()) < 1
+    assert decibel[-6:].mean() < -6
+
+
+def test_crops_are_parts_at_places_of_their_own() -> None:
+    rows, columns = np.mgrid[:128, :200]
+    image = np.stack([rows, columns]).astype(np.uint8)
+    crops = random_crops(np.repeat(image[None], 40, axis=0))
+    assert crops.shape == (40, 2, CROP, CROP)
+    tops, lefts = crops[:, 0, 0, 0], crops[:, 1, 0, 0]
+    assert len(set(zip(tops.tolist(), lefts.tolist(), strict=True))) > 30
+    assert tops.max() <= 64
+    assert (crops[:, 0, -1, 0] - tops == CROP - 1).all()
+
+
+def test_nearest_records_stand_below_their_images(tmp_path: Path) -> None:
+    train = noise(30)
+    show_nearest(train[[3, 7]], train, tmp_path / "nearest.png")
+    sheet = np.asarray(Image.open(tmp_path / "nearest.png"))
+    row = 128 + 2
+    assert np.array_equal(sheet[2 : 2 + 128, 26:154], sheet[2 + row : 2 + row + 128, 26:154])
+
+
+def test_the_whole_judgement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal sets are equal in every figure; grain is seen by the spectrum and by the crops."""
+    sides = []
+
+    def trained(images: Any, labels: Any, *, settings: Any, **_: Any) -> str:
+        sides.append(settings.side)
+        return "classifier"
+
+    monkeypatch.setattr(module, "train_classifier", trained)
+    monkeypatch.setattr(module, "accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(
+        module, "features", lambda _, x: x.reshape(len(x), -1, 512).astype(float).std(2)[:, :8]
+    )
+    smooth = np.repeat(np.repeat(noise(60, 32), 4, axis=2), 4, axis=3)
+    labels = np.arange(60) % 2
+    grainy = (smooth // 2 + noise(60, seed=1) // 2).astype(np.uint8)
+    judge: Any = None
+    real = (smooth, labels)
+    same = detail(judge, real, real, real, 2, tmp_path)
+    other = detail(judge, (grainy, labels), real, real, 2, tmp_path)
+    assert sorted(sides) == [32, 32, 32, 32, 128, 128, 128, 128]
+    assert same["spectrum"]["largest_db_below_a_quarter"] == 0
+    assert other["spectrum"]["largest_db_below_a_quarter"] > 3
+    assert same["frechet_crops"] == pytest.approx(same["frechet_crops_real"])
+    assert other["frechet_crops"] > 2 * same["frechet_crops"]
+    assert Path(same["spectrum_picture"]).exists()
+    assert Path(same["nearest_picture"]).exists()
