@@ -420,7 +420,7 @@ TWINS: dict[str, Twin] = {
     ),
     "crops by place": Twin(
         "where a record is cropped depends on its place among those that were sampled",
-        "dppm_model.score.detail:crops_of",
+        "dppm_model.score.detail:see",
         lambda old: lambda pixels, seeds, config: old(pixels, torch.arange(len(seeds)), config),
         COMPANY + "[detail, from the pixels on]",
     ),

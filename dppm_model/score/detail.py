@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dppm_model.mechanism.gradients import trainable
-from dppm_model.score.detail_loss import crops_of, detail_losses, questions
+from dppm_model.score.closed_form import closed_form
+from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.pyramid import build_detail
@@ -36,17 +37,19 @@ class DetailQuery(GradientQuery):
         return {"detail.weights": torch.cat(trained).detach().numpy()}
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
-        """Cut crops; see `dppm_model.score.detail_loss.crops_of`."""
-        return crops_of(pixels, seeds, self.config)
+        """See crops and the base image; see `dppm_model.score.detail_loss.see`."""
+        return see(pixels, seeds, self.config).packed()
 
     def questions(
         self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """Draw noise for crops; see `dppm_model.score.detail_loss.questions`."""
-        del y  # the details know no class: the image below does
-        return questions(x, seeds, self.config)
+        seen = Seen.unpacked(x, self.config.octaves, self.model.shape)
+        drift = drifted(seen, y, seeds, self.config, closed_form(self.model))
+        return questions(seen.crops, seeds, self.config, drift)
 
     def public(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw shapes."""
-        x = shape_crops(n, self.config.octaves, self.model.shape[0], generator)
-        return x, torch.zeros(n, dtype=torch.int64)
+        crops = shape_crops(n, self.config.octaves, self.model.shape[0], generator)
+        seen = Seen(crops, torch.zeros(n, *self.model.shape), torch.full((n, 2), -1))
+        return seen.packed(), torch.zeros(n, dtype=torch.int64)

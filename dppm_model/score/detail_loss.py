@@ -1,14 +1,20 @@
 """The question of the ``detail`` phase: denoising a crop of each octave, given the crop below it.
 
-A record shows one crop an octave, mostly from where its edges are. What is drawn for it (places,
-noise levels, noise) comes from its own seed, and its crops are cut by itself: what other records
-are asked beside it changes nothing.
+A record shows one crop an octave, mostly from where its edges are, and its base image. What is
+drawn for it (places, noise levels, noise) comes from its own seed, and its crops are cut by itself:
+what other records are asked beside it changes nothing.
+
+In sampling the first octave is given what the closed form drew, which is an image and noise but for
+the closed form's own errors. Half of the records therefore show it their base image as the closed
+form would have drawn it: noised far above the handover, and brought down to it along the closed
+form's probability flow.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,16 +23,56 @@ from torch.nn import functional
 
 from dppm_model.records.pixels import to_tensor
 from dppm_model.score.detail_network import look, parts, scaled
-from dppm_model.score.pyramid_config import CROP, PyramidConfig
+from dppm_model.score.mixture import Mixture
+from dppm_model.score.pyramid_config import (
+    CROP,
+    LEAST_SIGMA,
+    MOST_BELOW,
+    MOST_SIGMA,
+    PyramidConfig,
+)
 
 _ANYWHERE = 0.2  # share of crops that are taken without regard to edges
 _STRIDE = 4  # pixels between places of crops
+_DRIFTED, _DRIFT, _DRIFT_STEPS = 0.5, 5.0, 4  # share of records, noise over the handover's
 _BLURRED = 0.6  # share of images below that are blurred, in training
-_LEVEL_HIGH = 1.0  # largest noise of an image below, in training
 
 
-def crops_of(pixels: NDArray[np.uint8], seeds: torch.Tensor, config: PyramidConfig) -> torch.Tensor:
-    """Cut one crop an octave out of each record.
+class Seen(NamedTuple):
+    """What is seen of n records.
+
+    Attributes
+    ----------
+    crops
+        (n, octaves, C, CROP, CROP).
+    base
+        (n, C, h, w) base images.
+    corner
+        (n, 2) top and left of the first octave's crop, in pixels of the base; negative for a record
+        that is no image but crops alone (drawn shapes).
+    """
+
+    crops: torch.Tensor
+    base: torch.Tensor
+    corner: torch.Tensor
+
+    def packed(self) -> torch.Tensor:
+        """Return all of it as one row a record, (n, F) float32."""
+        return torch.cat([self.crops.flatten(1), self.base.flatten(1), self.corner.float()], dim=1)
+
+    @classmethod
+    def unpacked(cls, rows: torch.Tensor, octaves: int, shape: tuple[int, int, int]) -> Seen:
+        """Undo `packed`, for a base of ``shape`` (C, h, w)."""
+        size = octaves * shape[0] * CROP**2
+        return cls(
+            rows[:, :size].reshape(-1, octaves, shape[0], CROP, CROP),
+            rows[:, size:-2].reshape(-1, *shape),
+            rows[:, -2:].nan_to_num(-1.0).long(),
+        )
+
+
+def see(pixels: NDArray[np.uint8], seeds: torch.Tensor, config: PyramidConfig) -> Seen:
+    """Cut one crop an octave out of each record, and average its base image.
 
     Parameters
     ----------
@@ -37,21 +83,26 @@ def crops_of(pixels: NDArray[np.uint8], seeds: torch.Tensor, config: PyramidConf
 
     Returns
     -------
-    (n, octaves, C, CROP, CROP) float32 in [-1, 1].
+    float32 in [-1, 1].
     """
     octaves = config.octaves
-    found = torch.empty(len(pixels), octaves, pixels.shape[1], CROP, CROP)
+    n, colours, height, width = pixels.shape
+    crops = torch.empty(n, octaves, colours, CROP, CROP)
+    base = torch.empty(n, colours, height >> octaves, width >> octaves)
+    corner = torch.empty(n, 2, dtype=torch.int64)
     for i, seed in enumerate(seeds.tolist()):
         where = torch.rand(octaves, generator=torch.Generator().manual_seed(seed))
         image = to_tensor(pixels[i : i + 1])
         for octave in reversed(range(octaves)):
-            found[i, octave] = _crop(image, float(where[octave]))
+            top, left = _place(image, float(where[octave]))
+            crops[i, octave] = image[0, :, top : top + CROP, left : left + CROP]
             image = functional.avg_pool2d(image, 2)
-    return found
+        base[i], corner[i] = image[0], torch.tensor([top // 2, left // 2])
+    return Seen(crops, base, corner)
 
 
-def _crop(image: torch.Tensor, where: float) -> torch.Tensor:
-    """Choose a crop of an image (1, C, H, W) by a number in [0, 1): edges first, then anywhere."""
+def _place(image: torch.Tensor, where: float) -> tuple[int, int]:
+    """Choose the place of a crop of an image (1, C, H, W) by a number in [0, 1): edges first."""
     contrast = image.diff(dim=2)[..., :-1].abs() + image.diff(dim=3)[..., :-1, :].abs()
     energy = functional.pad(contrast.sum(1), (0, 1, 0, 1))
     # Of the middle of each crop: the network sees what is around it.
@@ -63,14 +114,54 @@ def _crop(image: torch.Tensor, where: float) -> torch.Tensor:
     weights = weights + _ANYWHERE / (1 - _ANYWHERE) * weights.mean() + 1e-9
     sums = weights.cumsum(0)
     place = int(torch.searchsorted(sums, where * sums[-1]).clamp(max=len(sums) - 1))
-    top, left = place // columns * _STRIDE, place % columns * _STRIDE
-    return image[0, :, top : top + CROP, left : left + CROP]
+    return place // columns * _STRIDE, place % columns * _STRIDE
+
+
+def drifted(
+    seen: Seen, y: torch.Tensor, seeds: torch.Tensor, config: PyramidConfig, mixture: Mixture
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Let the closed form draw base images anew from records that are noised to some level.
+
+    Returns
+    -------
+    What it gives below the crops of the first octave, (n, C, CROP/2, CROP/2), with noise of the
+    handover's level; and for which records it is to be used, (n,).
+    """
+    n = len(seeds)
+    u, noise = torch.empty(n, 2), torch.empty(seen.base.shape)
+    for i, seed in enumerate(seeds.tolist()):
+        generator = torch.Generator().manual_seed(seed ^ 1)  # not what `questions` draws
+        u[i] = torch.rand(2, generator=generator)
+        noise[i] = torch.randn(noise.shape[1:], generator=generator)
+    sigma = _between(config.handover, _DRIFT * config.handover, u[:, 0])
+    x = seen.base + sigma[:, None, None, None] * noise
+    ratio = (config.handover / sigma) ** (1 / _DRIFT_STEPS)
+    for _ in range(_DRIFT_STEPS):
+        lower = sigma * ratio
+        denoised = mixture.denoise(x, sigma, y)
+        x = denoised + ratio[:, None, None, None] * (x - denoised)
+        sigma = lower
+    side, corner = CROP // 2, seen.corner.clamp(min=0).tolist()
+    cut = [
+        image[:, top : top + side, left : left + side]
+        for image, (top, left) in zip(x, corner, strict=True)
+    ]
+    use = (u[:, 1] < _DRIFTED) & (seen.corner[:, 0] >= 0)
+    return torch.stack(cut), use
 
 
 def questions(
-    crops: torch.Tensor, seeds: torch.Tensor, config: PyramidConfig
+    crops: torch.Tensor,
+    seeds: torch.Tensor,
+    config: PyramidConfig,
+    drift: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """Draw noise for crops (n, octaves, C, S, S) and do the preconditioning's part.
+
+    Parameters
+    ----------
+    drift
+        What `drifted` gave.
 
     Returns
     -------
@@ -88,11 +179,17 @@ def questions(
         u[i] = torch.rand(3, k, generator=generator)
         noise[i] = torch.randn(noise.shape[1:], generator=generator)
         noise_below[i] = torch.randn(noise_below.shape[1:], generator=generator)
-    sigma = _between(config.sigma_low, config.sigma_high, u[:, 0])
-    level = _between(config.sigma_low, _LEVEL_HIGH, u[:, 1])
+    sigma = _between(LEAST_SIGMA, MOST_SIGMA, u[:, 0])
+    level = _between(LEAST_SIGMA, MOST_BELOW, u[:, 1])
     fine = crops.flatten(0, 1)
     below = _blurred(functional.avg_pool2d(fine, 2), u[:, 2].flatten())
     below = below + level.flatten()[:, None, None, None] * noise_below.flatten(0, 1)
+    if drift is not None:
+        below = below.reshape(n, k, *small)
+        images, use = drift
+        below[:, 0] = torch.where(use[:, None, None, None], images, below[:, 0])
+        level[:, 0] = torch.where(use, config.handover, level[:, 0])
+        below = below.flatten(0, 1)
     local = look(below)
     clean = fine - local.enlarged
     noisy = clean + sigma.flatten()[:, None, None, None] * noise.flatten(0, 1)

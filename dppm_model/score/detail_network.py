@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from dppm_model.score.precondition import c_noise
+from dppm_model.score.pyramid_config import LEAST_SIGMA, MOST_BELOW, MOST_SIGMA
 
 FOLD = 4  # pixels a side of the upper image that make one place
 CHANNELS, BLOCKS = 48, 4
@@ -99,8 +100,12 @@ class DetailNetwork(nn.Module):
         sigma, level
             (n,) noise of r, and of ``below``.
         """
-        waves = torch.cat([_waves(sigma), _waves(level)], dim=1)
-        e = functional.silu(self.conditioning(waves))
+        # Beyond the range of training the conditioning stays put.
+        waves = [
+            _waves(sigma.clamp(LEAST_SIGMA, MOST_SIGMA)),
+            _waves(level.clamp(LEAST_SIGMA, MOST_BELOW)),
+        ]
+        e = functional.silu(self.conditioning(torch.cat(waves, dim=1)))
         noise = _MOST * torch.tanh(noise / _MOST)
         places = [functional.pixel_unshuffle(t, FOLD) for t in (r, noise)]
         places.append(functional.pixel_unshuffle(below, FOLD // 2))

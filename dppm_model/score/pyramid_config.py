@@ -10,6 +10,8 @@ from typing import Any
 from dppm_model.errors import ConfigError
 from dppm_model.score.settings import from_settings
 
+# Noise levels that the network is trained for: of an image, and of the one below it.
+LEAST_SIGMA, MOST_SIGMA, MOST_BELOW = 0.02, 2.0, 1.0
 CROP = 32  # pixels a side of what the network is trained on
 _LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above holds a crop
 _BASE = 32  # pixels a side that a base has at least, if nothing is said
@@ -26,8 +28,6 @@ class PyramidConfig:
     handover, octave_handover
         Noise level at which the first octave takes over from the base, and each other octave from
         the one below: what is finer than that level is left to it.
-    sigma_low, sigma_high
-        Range of the noise levels in training, of the image and of the one below.
     clip_share
         The clip norm is this multiple of the median gradient norm on drawn shapes.
     learning_rate, warmup, rounds, ema
@@ -37,8 +37,6 @@ class PyramidConfig:
     octaves: int = 0
     handover: float = 0.3
     octave_handover: float = 0.1
-    sigma_low: float = 0.02
-    sigma_high: float = 2.0
     clip_share: float = 0.8
     learning_rate: float = 0.002
     warmup: int = 5
@@ -54,16 +52,11 @@ class PyramidConfig:
                 raise ConfigError(f"{name} is {value!r}.", f"Give a whole number from {least} on.")
             if field.type == "float" and not (number and 0 <= value < math.inf):
                 raise ConfigError(f"{name} is {value!r}.", "Give a number, zero or above.")
-        if not 0 < self.sigma_low < self.sigma_high:
-            raise ConfigError(
-                f"pyramid.sigma_low is {self.sigma_low}, sigma_high {self.sigma_high}.",
-                "Give 0 < sigma_low < sigma_high.",
-            )
         for name in ("handover", "octave_handover"):
-            if not self.sigma_low <= getattr(self, name) <= self.sigma_high:
+            if not LEAST_SIGMA <= getattr(self, name) <= MOST_BELOW:
                 raise ConfigError(
                     f"pyramid.{name} is {getattr(self, name)!r}.",
-                    "Give a level from pyramid.sigma_low to sigma_high.",
+                    f"Give a noise level from {LEAST_SIGMA} to {MOST_BELOW}.",
                 )
         if self.ema >= 1:
             raise ConfigError(f"pyramid.ema is {self.ema}.", "Give a number below one.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dppm_model.score.closed_form import closed_form
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.loss import denoising_losses, questions
 from dppm_model.score.mixture import Mixture
@@ -17,25 +17,6 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import build_network, first_weights
 from dppm_model.score.pyramid import to_base
 from dppm_model.score.residual_config import ResidualConfig
-
-_closed_form: dict[bytes, Mixture] = {}  # the last one used
-
-
-def closed_form(model: ScoreModel) -> Mixture:
-    """Return the model's mixture, built once for all rounds of a phase.
-
-    Every round brings a new model with the same closed form, whose eigen-decompositions take as
-    long as the gradients of a hundred records.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(model.arrays):
-        if name.startswith("mixture."):
-            digest.update(model.arrays[name].tobytes())
-    key = digest.digest()
-    if key not in _closed_form:
-        _closed_form.clear()
-        _closed_form[key] = model.mixture
-    return _closed_form[key]
 
 
 class ResidualQuery(GradientQuery):

@@ -30,7 +30,7 @@ _SEED = 0
 
 
 def shape_crops(count: int, crops: int, colours: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw shapes as `crops_of` shows records: (count, crops, C, CROP, CROP)."""
+    """Draw shapes as `detail_loss.see` shows records: (count, crops, C, CROP, CROP)."""
     x = draw_windows(count * crops, CROP, colours, generator)
     return x.reshape(count, crops, *x.shape[1:])
 

@@ -23,7 +23,7 @@ import torch
 from dppm_model.config import initial_model, read_config
 from dppm_model.records import sources
 from dppm_model.run import Run
-from dppm_model.score.detail_loss import crops_of, questions
+from dppm_model.score.detail_loss import questions, see
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import set_weights
 from dppm_model.score.phases import build_learner
@@ -85,7 +85,7 @@ def detail_losses(
     if "detail.ema" in arrays:
         set_weights(network, arrays["detail.ema"])
     seeds = torch.arange(len(images))
-    crops = crops_of(images, seeds, model.pyramid)
+    crops = see(images, seeds, model.pyramid).crops
     *inputs, target = questions(crops, seeds, model.pyramid)
     side = model.shape[1]
     return {

@@ -8,10 +8,11 @@ import torch
 
 from dppm_model.mechanism.gradients import per_record
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.closed_form import closed_form
 from dppm_model.score.gradient import _LEAST_RATE, GradientLearner
 from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.residual import ResidualQuery, closed_form
+from dppm_model.score.residual import ResidualQuery
 
 GRID = Grid(1.0, 1 << 20)
 N = 64

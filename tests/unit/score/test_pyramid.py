@@ -8,7 +8,7 @@ from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.grid import Grid
 from dppm_model.score import detail_loss
 from dppm_model.score.detail import DetailQuery
-from dppm_model.score.detail_loss import crops_of, detail_losses, questions
+from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see
 from dppm_model.score.detail_network import look, parts
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
@@ -70,7 +70,6 @@ def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: t
         ({"octaves": -1}, (1, 64, 64), "pyramid.octaves is -1"),
         ({"octaves": 1.5}, (1, 64, 64), "pyramid.octaves is 1.5"),
         ({"octaves": 1, "handover": 5.0}, (1, 64, 64), "pyramid.handover is 5.0"),
-        ({"octaves": 1, "sigma_low": 3.0}, (1, 64, 64), "pyramid.sigma_low is 3.0"),
         ({"octaves": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
         ({"octave": 1}, (1, 64, 64), "pyramid.octave is not a setting"),
     ],
@@ -101,7 +100,7 @@ def test_a_base_image_is_the_mean_over_squares() -> None:
 def test_crops_are_parts_of_the_image_at_each_octave() -> None:
     config = start().pyramid
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
-    crops = crops_of(pixels, SEEDS[:3], config)
+    crops = see(pixels, SEEDS[:3], config).crops
     assert crops.shape == (3, 2, 1, CROP, CROP)
     assert torch.equal(crops[:, 0], to_base(pixels, 1))  # at 32 pixels there is one place
     for image, crop in zip(to_base(pixels, 0), crops[:, 1], strict=True):
@@ -113,24 +112,56 @@ def test_crops_are_parts_of_the_image_at_each_octave() -> None:
         assert sum(found) == 1
 
 
+def test_what_is_seen_is_packed_and_unpacked() -> None:
+    model, pixels = start(), discs(3)
+    seen = see(pixels, SEEDS[:3], model.pyramid)
+    again = Seen.unpacked(seen.packed(), 2, model.shape)
+    assert all(torch.equal(a, b) for a, b in zip(seen, again, strict=True))
+    assert torch.allclose(seen.base, to_base(pixels, 2), atol=1e-6)
+    top, left = seen.corner[1].tolist()
+    below = torch.nn.functional.avg_pool2d(seen.crops[1:2, 0], 2)[0]
+    assert torch.allclose(below, seen.base[1, :, top : top + 16, left : left + 16], atol=1e-6)
+
+
+def test_half_of_the_records_are_drawn_anew_by_the_closed_form() -> None:
+    """A closed form that knows nothing but the mean drags every image there."""
+    model = start()
+    seen = see(discs(200), SEEDS[:200], model.pyramid)
+    y = torch.zeros(200, dtype=torch.int64)
+    images, use = drifted(seen, y, SEEDS[:200], model.pyramid, model.mixture)
+    assert 70 < int(use.sum()) < 130
+    clean = torch.nn.functional.avg_pool2d(seen.crops[:, 0], 2)
+    error = (images - clean).square().mean((1, 2, 3)).sqrt()
+    assert error.min() > 0.7 * model.pyramid.handover  # noise of the handover is in all
+    assert error.max() > 1.3 * model.pyramid.handover  # and in some the closed form's own errors
+    plain = questions(seen.crops, SEEDS[:200], model.pyramid)
+    with_drift = questions(seen.crops, SEEDS[:200], model.pyramid, (images, use))
+    changed = (plain[2] != with_drift[2]).flatten(2).any(2)
+    assert torch.equal(changed[:, 0], use)
+    assert not changed[:, 1].any()
+    assert bool((with_drift[4][use, 0] == model.pyramid.handover).all())
+    shapes = seen._replace(corner=torch.full((200, 2), -1))
+    assert not drifted(shapes, y, SEEDS[:200], model.pyramid, model.mixture)[1].any()
+
+
 def test_crops_come_from_where_edges_are_but_not_only() -> None:
     pixels = np.zeros((1, 1, 128, 128), dtype=np.uint8)
     pixels[:, :, 96:112, 96:112] = 255
     config = PyramidConfig(octaves=3)
-    seen = [crops_of(pixels, SEEDS[i : i + 1], config)[0, 2].std() > 0 for i in range(100)]
+    seen = [see(pixels, SEEDS[i : i + 1], config).crops[0, 2].std() > 0 for i in range(100)]
     assert 60 < sum(seen) < 100  # a place at random would see it in a sixth of the cases
 
 
 def test_a_records_questions_do_not_depend_on_its_company() -> None:
     config, pixels = start().pyramid, discs(5)
-    whole = questions(crops_of(pixels, SEEDS[:5], config), SEEDS[:5], config)
-    alone = questions(crops_of(pixels[3:4], SEEDS[3:4], config), SEEDS[3:4], config)
+    whole = questions(see(pixels, SEEDS[:5], config).crops, SEEDS[:5], config)
+    alone = questions(see(pixels[3:4], SEEDS[3:4], config).crops, SEEDS[3:4], config)
     assert all(torch.allclose(a[3:4], b, atol=1e-5) for a, b in zip(whole, alone, strict=True))
 
 
 def test_the_target_of_the_network_makes_the_denoiser_exact() -> None:
     config = start().pyramid
-    crops = crops_of(discs(4), SEEDS[:4], config)
+    crops = see(discs(4), SEEDS[:4], config).crops
     r, _, below, sigma, _, target = questions(crops, SEEDS[:4], config)
     local = look(below.flatten(0, 1))
     sigma = sigma.flatten()
@@ -154,7 +185,7 @@ def test_an_octave_leaves_a_clean_image_alone(colours: int) -> None:
     assert made.shape == (colours, 64, 64)
     x = torch.randn(2, *made.shape, generator=torch.Generator().manual_seed(1))
     denoised = made.denoise(x, torch.full((2,), 1e-4), torch.zeros(2, dtype=torch.int64))
-    assert torch.allclose(denoised, x, atol=1e-3)
+    assert torch.allclose(denoised, x, atol=2e-3)
     assert torch.equal(made.finish(x), look(made.below).enlarged + x)
 
 
@@ -220,7 +251,7 @@ def test_a_short_training_teaches_something_and_is_reproducible() -> None:
 def test_rounds_improve_the_details_of_other_records() -> None:
     """Soft discs are unlike the drawn shapes, whose edges are sharp."""
     learner = GradientLearner(DetailQuery, start(rounds=12, warmup=2), 0)
-    test = crops_of(discs(32, seed=1), SEEDS[:32], learner.query().config)
+    test = see(discs(32, seed=1), SEEDS[:32], learner.query().config).packed()
 
     def loss() -> float:
         query = learner.query()
@@ -254,7 +285,7 @@ def test_clipped_sums_keep_their_bound() -> None:
 def test_a_broken_twin_that_blurs_nothing_is_another_question() -> None:
     """Blur of the image below is part of the question: without it the targets differ."""
     config = start().pyramid
-    crops = crops_of(discs(8), SEEDS[:8], config)
+    crops = see(discs(8), SEEDS[:8], config).crops
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detail_loss, "_blurred", lambda x, u: x)
         plain = questions(crops, SEEDS[:8], config)[2]
