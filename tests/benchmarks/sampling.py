@@ -1,9 +1,10 @@
 """What sampling costs beside the network: overhead, weak scaling over Ray workers, memory.
 
     python -m tests.benchmarks.sampling runs/demo
+    python -m tests.benchmarks.sampling runs/demo-256 --per-class 8 --name sampling-256
 
 Overhead: seconds of a sampler over seconds of as many bare evaluations of the network on the same
-batch, in turn. Weak scaling: images per second and worker of two workers over those of one, Ray's
+batch, in turn; of the closed form, or of the last octave of a pyramid. Weak scaling: images per second and worker of two workers over those of one, Ray's
 start left out. Memory: resident size of the workers while many images are drawn.
 """
 
@@ -19,32 +20,41 @@ from pathlib import Path
 import torch
 
 from dppm_model.run import Run
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.model import Denoiser, ScoreModel
 from sampler.generate import generate
+from sampler.images import shard_size
 from sampler.noise import ImageNoise
 from sampler.settings import METHODS, SamplerSettings
-from sampler.stages import SAMPLERS
+from sampler.stages import SAMPLERS, octave_settings
 from tests.benchmarks.record import record
 
-BATCH, TURNS = 100, 7
+TURNS = 7
 
 
 def overhead(model: ScoreModel) -> dict[str, float]:
     """Median ratio of sampler to bare evaluations, by method."""
     torch.set_num_threads(1)
-    y = torch.arange(BATCH) % model.classes
+    batch, turns = shard_size(model.image_shape), TURNS if model.octaves is None else 3
+    y = torch.arange(batch) % model.classes
     names = [(int(label), i) for i, label in enumerate(y)]
-    x, ratios = torch.randn(BATCH, *model.shape), {}
+    denoiser: Denoiser = model
+    if model.octaves is not None:
+        c, h, w = model.image_shape
+        last = model.octaves.config.octaves - 1
+        denoiser = model.octaves.octave(last, torch.randn(batch, c, h // 2, w // 2))
+    x, ratios = torch.randn(batch, *denoiser.shape), {}
     for method in METHODS:
         settings, found = SamplerSettings(method), []
-        for _ in range(TURNS):
+        if model.octaves is not None:
+            settings = octave_settings(settings, None)
+        for _ in range(turns):
             with torch.inference_mode():
                 begun = time.perf_counter()
-                _, info = SAMPLERS[method](model, y, ImageNoise(0, names), settings)
+                _, info = SAMPLERS[method](denoiser, y, ImageNoise(0, names), settings)
                 sampled = time.perf_counter() - begun
                 begun = time.perf_counter()
                 for i in range(info.evaluations):
-                    model.denoise(x, torch.full((BATCH,), 20.0 * 0.9**i), y)
+                    denoiser.denoise(x, torch.full((batch,), 20.0 * 0.9**i), y)
                 found.append(sampled / (time.perf_counter() - begun))
         ratios[method] = statistics.median(found)
         print(f"{method:10s} {ratios[method]:.3f} x bare evaluations")
@@ -82,7 +92,7 @@ def scaling(model: Path, per_class: int) -> dict[str, float]:
         watcher = threading.Thread(target=resident, args=(stop, own))
         with tempfile.TemporaryDirectory() as folder:
             options = {"seed": 0, "settings": SamplerSettings(), "privacy": {}, "workers": workers}
-            generate(model, Path(folder) / "warm", per_class=10, **options)
+            generate(model, Path(folder) / "warm", per_class=min(10, per_class), **options)
             watcher.start()
             result = generate(model, Path(folder) / "out", per_class=per_class * workers, **options)
         stop.set()
@@ -110,13 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--per-class", type=int, default=500, help="images a class and worker")
+    parser.add_argument("--name", default="sampling")
     arguments = parser.parse_args()
     run = Run(arguments.run)
     figures = {
         "overhead": overhead(ScoreModel.load(run.model)),
         "ray": scaling(run.model, arguments.per_class),
     }
-    record("sampling", figures)
+    record(arguments.name, figures)
 
 
 if __name__ == "__main__":
