@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
-from sampler.generate import generate
+from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
@@ -54,22 +53,22 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
     """`dppm sample RUN`: images of every class, and a contact sheet."""
     run = trained(folder, "sample")
     settings = group_of(run, overrides, "sampler")
-    seconds = draw(run, settings)
+    drawn = draw(run, settings)
+    memory = "" if drawn.memory is None else f", at most {drawn.memory:.0f} MB a worker"
     console.print(
-        f"{settings['per_class']} images of each class in {run.samples} ({seconds:.0f} s); "
-        f"look at {run.folder / 'samples.png'}"
+        f"{settings['per_class']} images of each class in {run.samples} ({drawn.seconds:.0f} s"
+        f"{memory}); look at {run.folder / 'samples.png'}"
     )
     if as_json:
         print_json({"samples": str(run.samples), "sheet": str(run.folder / "samples.png")})
 
 
-def draw(run: Run, settings: dict[str, Any]) -> float:
-    """Sample with a bar that counts images; return the seconds it took."""
-    begun = time.monotonic()
+def draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
+    """Sample with a bar that counts images, and make the contact sheet."""
     settings = with_steps(run, settings)
     privacy = run.read_json(run.privacy)
     with progress("sampling") as bar:
-        generate(
+        drawn = generate(
             run.model,
             run.samples,
             per_class=settings["per_class"],
@@ -84,7 +83,7 @@ def draw(run: Run, settings: dict[str, Any]) -> float:
         )
     images, labels = load_images(run.samples)
     contact_sheet(images, labels, run.folder / "samples.png")
-    return time.monotonic() - begun
+    return drawn
 
 
 def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:

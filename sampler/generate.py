@@ -19,7 +19,7 @@ from dppm_model.score.model import ImageModel
 from sampler import images
 from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
-from sampler.pool import Draws, on_ray
+from sampler.pool import Draws, on_ray, peak_memory
 from sampler.settings import SamplerSettings, check_whole
 
 
@@ -37,6 +37,8 @@ class GenerateResult:
         Mean acceptance probability over all images and levels; None for Heun's method.
     divergences
         Trajectories whose energy error was out of all proportion.
+    memory
+        Peak memory of a worker in MB (of this process, without Ray); None if nothing was drawn.
     """
 
     images: int
@@ -44,6 +46,7 @@ class GenerateResult:
     seconds: float
     acceptance: float | None
     divergences: int
+    memory: float | None = None
 
 
 def generate(
@@ -130,11 +133,15 @@ def generate(
     made = sum(s.count for s in todo)
     done = total - made
     progress(done, total)
+    memory: list[float] = []
     if todo:
         draws = (
-            _in_process(denoiser, todo, seed, settings, threads)
+            _in_process(denoiser, todo, seed, settings, threads, memory.append)
             if workers == 0
-            else on_ray((loader, content), todo, seed, settings, workers, address, threads)
+            else on_ray(
+                *((loader, content), todo, seed, settings, workers, address, threads),
+                memory.append,
+            )
         )
         with closing(draws):
             for shard, drawn in draws:
@@ -145,13 +152,20 @@ def generate(
     images.close_output(out, manifest, figures)
     if png:
         images.export_png(out)
-    return GenerateResult(total, made, time.monotonic() - begun, **figures)
+    seconds = time.monotonic() - begun
+    return GenerateResult(total, made, seconds, **figures, memory=max(memory, default=None))
 
 
 def _in_process(
-    model: ImageModel, todo: list[Shard], seed: int, settings: SamplerSettings, threads: int
+    model: ImageModel,
+    todo: list[Shard],
+    seed: int,
+    settings: SamplerSettings,
+    threads: int,
+    note_memory: Callable[[float], None],
 ) -> Draws:
     """Draw one shard after the other, on as many threads as a worker: the same kernels and bits."""
     with on_threads(threads):
         for shard in todo:
             yield shard, draw_shard(model, shard, seed, settings)
+    note_memory(peak_memory())

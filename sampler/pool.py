@@ -7,13 +7,14 @@ worker, a second attempt or another number of workers changes nothing in the ima
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,11 @@ Draws = Generator[tuple[Shard, bytes], None, None]
 Draw = Callable[[Shard, int, SamplerSettings], bytes]
 
 
+def peak_memory() -> float:
+    """Return the most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 class _Worker:
     """What an actor runs: a model in memory, its own threads, one shard at a time."""
 
@@ -40,6 +46,10 @@ class _Worker:
         torch.set_num_threads(threads)
         self._loader = loader
         self._model: ImageModel | None = None
+
+    def peak_memory(self) -> float:
+        """See the function of this name."""
+        return peak_memory()
 
     def draw(self, content: bytes, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
         """Draw one shard; see `draw_shard`."""
@@ -113,8 +123,11 @@ def on_ray(
     workers: int | None,
     address: str | None,
     threads: int,
+    note_memory: Callable[[float], None] = lambda _megabytes: None,
 ) -> Draws:
     """Hand shards to actors as they become free; yield what they drew, in any order.
+
+    At the end ``note_memory`` is called with each living worker's peak memory, in MB.
 
     An actor whose node is gone may wait for another one for ever. So, once no shard is left to be
     handed out, one that takes far longer than those before is given to a free actor as well; the
@@ -165,6 +178,11 @@ def on_ray(
             yield shard, drawn
         for actor, _, _ in running.values():
             ray.kill(actor)
+        asked = [actor.peak_memory.remote() for actor in free]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)
+        for ref in answered:
+            with suppress(ray.exceptions.RayError):  # it died meanwhile; its images are there
+                note_memory(ray.get(ref))
 
 
 def _late(running: Iterable[tuple[Any, Shard, float]], seconds: float) -> list[Shard]:

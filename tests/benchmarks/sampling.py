@@ -4,8 +4,9 @@
     python -m tests.benchmarks.sampling runs/demo-256 --per-class 8 --name sampling-256
 
 Overhead: seconds of a sampler over seconds of as many bare evaluations of the network on the same
-batch, in turn; of the closed form, or of the last octave of a pyramid. Weak scaling: images per second and worker of two workers over those of one, Ray's
-start left out. Memory: resident size of the workers while many images are drawn.
+batch, in turn; of the closed form, or of the last octave of a pyramid. Weak scaling: images per
+second and worker of two workers over those of one, Ray's start left out. Memory: resident size of
+the workers while many images are drawn.
 """
 
 from __future__ import annotations

@@ -89,8 +89,10 @@ def test_ray_equals_local_bit_for_bit(tmp_path: Path) -> None:
     together = sample(path, model, tmp_path / "ray", workers=2)
     assert (together.images, together.made) == (alone.images, alone.made) == (30, 30)
     assert files(tmp_path / "ray") == files(tmp_path / "local")
+    assert all(50 < (r.memory or 0) < 10_000 for r in (alone, together))  # MB
     begun = time.monotonic()
-    assert sample(path, model, tmp_path / "ray", workers=2).made == 0
+    again = sample(path, model, tmp_path / "ray", workers=2)
+    assert (again.made, again.memory) == (0, None)
     assert time.monotonic() - begun < 1  # nothing to do: Ray is not even started
     with pytest.raises(RunFolderError, match="threads"):  # they can change the last bits
         sample(path, model, tmp_path / "ray", workers=1, threads=2)
