@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dppm_model.config import compose_config
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.grid import Grid
 from dppm_model.score import detail_loss
@@ -78,6 +79,15 @@ def test_refusals(values: dict, image: tuple, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         PyramidConfig.from_dict(values, image)
     assert message in f"{caught.value.cause} {caught.value.cure}"
+
+
+@pytest.mark.parametrize(("name", "components"), [("pyramid", 20), ("pyramid_small", 1)])
+def test_both_configurations_end_with_details(name: str, components: int) -> None:
+    tree = compose_config([f"model={name}", "model.phases.detail.rounds=7"])["model"]
+    assert list(tree["phases"])[-1] == "detail"
+    model = ScoreModel.initial((3, 256, 256), 2, tree)
+    assert (model.pyramid.octaves, model.pyramid.rounds) == (3, 7)
+    assert model.config.components == components
 
 
 def test_a_model_without_details_draws_nothing() -> None:
