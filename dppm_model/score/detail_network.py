@@ -25,6 +25,7 @@ from dppm_model.score.pyramid_config import LEAST_SIGMA, MOST_BELOW, MOST_SIGMA
 
 FOLD = 4  # pixels a side of the upper image that make one place
 CHANNELS, BLOCKS = 48, 4
+REACH = (BLOCKS + 2) * FOLD  # pixels that the network sees to each side
 _MOST = 3.0  # standard deviations of noise that pass a gate
 _WAVES = 4  # sines and cosines of ln sigma
 _CONTRAST, _LEAST = 0.5, 0.02**2  # residual variance over local variance below, and its floor

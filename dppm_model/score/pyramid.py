@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from dppm_model.records.pixels import to_tensor
-from dppm_model.score.detail_network import FOLD, DetailNetwork, Local, look, parts, scaled
+from dppm_model.score.detail_network import FOLD, REACH, DetailNetwork, Local, look, parts, scaled
 from dppm_model.score.networks import set_weights
 from dppm_model.score.pyramid_config import PyramidConfig
 
@@ -97,20 +97,34 @@ class Octave:
         return c, h, w
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return E[residual | x, image below], (n, C, 2h, 2w); a few images at a time."""
+        """Return E[residual | x, image below], (n, C, 2h, 2w).
+
+        A few images are done at a time, or strips of a large one with all that the network sees
+        around them: the memory that it takes does not grow with the image.
+        """
         del y
         _, h, w = self.shape
         step = max(1, _PLACES * FOLD**2 // (h * w))
+        strip = max(FOLD, _PLACES * FOLD // w * FOLD)
         out = torch.empty_like(x)
         for start in range(0, len(x), step):
-            rows = slice(start, start + step)
-            few, noise = x[rows], sigma[rows]
-            local = Local(*(t[rows] for t in self.local))
-            base, c_out = parts(few, noise, local)
-            level = torch.full_like(noise, self.level)
-            f = self.network(*scaled(few, noise, local), self.below[rows], noise, level)
-            out[rows] = base + c_out * f
+            images = slice(start, start + step)
+            for top in range(0, h, strip):
+                low, high = max(0, top - REACH), min(h, top + strip + REACH)
+                done = self._denoise(x, sigma, images, slice(low, high))
+                out[images, :, top : top + strip] = done[:, :, top - low :][:, :, :strip]
         return out
+
+    def _denoise(
+        self, x: torch.Tensor, sigma: torch.Tensor, images: slice, rows: slice
+    ) -> torch.Tensor:
+        """Denoise some rows of some images, as if there were no others."""
+        few, noise = x[images, :, rows], sigma[images]
+        local = Local(*(t[images, :, rows] for t in self.local))
+        base, c_out = parts(few, noise, local)
+        level = torch.full_like(noise, self.level)
+        below = self.below[images, :, rows.start // 2 : rows.stop // 2]
+        return base + c_out * self.network(*scaled(few, noise, local), below, noise, level)
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return zero: the details know no class."""

@@ -83,7 +83,7 @@ class PyramidConfig:
         if config.octaves > most or (wanted is None and not config.octaves):
             raise ConfigError(
                 f"pyramid.octaves is {wanted}, but images have {image[1]} x {image[2]} pixels.",
-                f"At most {most} fit: the base needs whole sides of {_LEAST_BASE} pixels at least.",
+                f"At most {most} fit: the base needs even sides of {_LEAST_BASE} pixels at least.",
             )
         if config.octaves and image[0] not in (1, 3):
             raise ConfigError(
@@ -108,9 +108,12 @@ class PyramidConfig:
 
 
 def _most_octaves(image: tuple[int, int, int], least: int) -> int:
-    """How often both sides can be halved, and leave a base of so many pixels a side."""
+    """How often both sides can be halved, and leave an even base of so many pixels a side.
+
+    Even, because the image above it is worked on in squares of four pixels a side.
+    """
     _, height, width = image
     octaves = 0
-    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * least:
+    while height % 4 == width % 4 == 0 and min(height, width) >= 2 * least:
         height, width, octaves = height // 2, width // 2, octaves + 1
     return octaves

@@ -67,6 +67,7 @@ def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: t
     [
         ({"octaves": None}, (1, 28, 28), "28 x 28 pixels. At most 0 fit"),
         ({"octaves": 3}, (1, 64, 64), "octaves is 3, but images have 64 x 64 pixels. At most 2"),
+        ({"octaves": 1}, (1, 66, 66), "the base needs even sides"),
         ({"octaves": 1}, (2, 64, 64), "grey and RGB images, not for 2 channels"),
         ({"octaves": -1}, (1, 64, 64), "pyramid.octaves is -1"),
         ({"octaves": 1.5}, (1, 64, 64), "pyramid.octaves is 1.5"),
@@ -206,6 +207,17 @@ def test_few_images_at_a_time_are_the_same_images(monkeypatch: pytest.MonkeyPatc
     whole = made.denoise(x, sigma, y)
     monkeypatch.setattr("dppm_model.score.pyramid._PLACES", 2 * 16 * 16)
     assert torch.allclose(made.denoise(x, sigma, y), whole, atol=1e-5)
+
+
+def test_strips_of_a_large_image_are_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, y = octave(2, side=64), torch.zeros(2, dtype=torch.int64)
+    x = torch.randn(2, *made.shape, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.1, 0.5])
+    whole = made.denoise(x, sigma, y)
+    monkeypatch.setattr("dppm_model.score.pyramid._PLACES", 6 * 32)  # strips of 24 of 128 rows
+    assert torch.allclose(made.denoise(x, sigma, y), whole, atol=1e-4)
+    monkeypatch.setattr("dppm_model.score.pyramid.REACH", 8)  # the twin: seams
+    assert not torch.allclose(made.denoise(x, sigma, y), whole, atol=1e-2)
 
 
 def test_the_network_is_local() -> None:
