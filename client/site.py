@@ -196,6 +196,7 @@ class Site:
                 f"the model is for shape and classes {asked}, the site holds {held}.",
                 "The server's configuration is of other data.",
             )
+        query.check()
         plan.phases[phase].check_records(len(records))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)

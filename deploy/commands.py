@@ -164,7 +164,7 @@ def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
             classes=config.classes,
             seeds=tuple(settings["seeds"]),
             cache=sources.data_root() / config.data / "evaluation",
-            pictures=run.folder,
+            pictures=run.folder / "private",
             progress=bar.say,
         )
     write_evaluation(run.evaluation, result)

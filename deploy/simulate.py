@@ -32,6 +32,7 @@ from dppm_model.planner import epsilons, make_plan
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.run import Run
+from dppm_model.score.phases import kind_of
 from dppm_model.securesum.group import honest_reports, write_peers
 from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
@@ -67,7 +68,9 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
         **plan.summary(),
         "epsilon_secure_sum": secure_sum,
         "epsilon_site": site,
-        "public_data": ["drawn shapes"] if any(p.name == "detail" for p in plan.phases) else [],
+        "public_data": ["drawn shapes"]
+        if any(kind_of(p.name) == "detail" for p in plan.phases)
+        else [],
         "data": config.data,
     }
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from dppm_model.errors import ConfigError
 from dppm_model.score.model import ImageModel
 from sampler.anneal import annealed_hmc, annealed_langevin
 from sampler.noise import NoiseSource
@@ -27,19 +28,31 @@ SAMPLERS: dict[str, Sampler] = {
 def draw_images(
     model: ImageModel, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
 ) -> tuple[torch.Tensor, SampleInfo]:
-    """Draw images of the classes ``y`` (n,): (n, C, H, W), and what the stages said together."""
+    """Draw images of the classes ``y`` (n,): (n, C, H, W), and what the stages said together.
+
+    Raises
+    ------
+    ConfigError
+        If the noise that octaves begin with is below that at which they take over.
+    """
     sample = SAMPLERS[settings.method]
-    x, info = sample(model, y, noise, base_settings(model, settings))
     if model.octaves is None:
-        return x, info
+        return sample(model, y, noise, settings)
     levels = model.octaves.config.levels
+    if settings.octave_sigma_max <= max(levels):
+        raise ConfigError(
+            f"sampler.octave_sigma_max is {settings.octave_sigma_max}, an octave takes over at "
+            f"{max(levels)}.",
+            "Give a larger number.",
+        )
+    x, info = sample(model, y, noise, base_settings(model, settings))
     for index, last in enumerate([*levels[1:], None]):
         octave = model.octaves.octave(index, x)
         residual, more = sample(octave, y, noise, octave_settings(settings, last))
         x = octave.finish(residual)
         info = SampleInfo(
             info.evaluations + more.evaluations,
-            info.acceptance + more.acceptance,
+            info.acceptance + (more.acceptance if settings.octave_metropolis else ()),
             info.divergences + more.divergences,
         )
     return x, info

@@ -418,6 +418,25 @@ TWINS: dict[str, Twin] = {
         "privacy/test_chunks.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_distances",
     ),
+    "freed memory": Twin(
+        "a network's weights are whatever was freed in their place before",
+        "dppm_model.score.networks:zeroed",
+        lambda _: lambda network: network.to_empty(device="cpu"),
+        "privacy/test_models.py::"
+        "test_weights_that_are_not_sent_are_zero_not_what_was_freed[detail]",
+    ),
+    "stale closed form": Twin(
+        "a closed form is known again by its arrays alone, whatever the model says of them",
+        "dppm_model.score.closed_form:_key",
+        lambda _: (
+            lambda model: b"".join(
+                a.tobytes()
+                for name, a in sorted(model.arrays.items())
+                if name.startswith("mixture.")
+            )
+        ),
+        "privacy/test_models.py::test_another_model_never_finds_the_closed_form_of_the_last_one",
+    ),
     "crops by place": Twin(
         "where a record is cropped depends on its place among those that were sampled",
         "dppm_model.score.detail:see",

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dppm_model.errors import ModelError
 from dppm_model.mechanism.gradients import trainable
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see
@@ -24,7 +25,15 @@ class DetailQuery(GradientQuery):
     losses = staticmethod(detail_losses)
 
     def build(self, model: ScoreModel) -> nn.Module:
-        """See `GradientQuery`."""
+        """See `GradientQuery`.
+
+        Raises
+        ------
+        ModelError
+            If there is no octave.
+        """
+        if not model.pyramid.octaves:
+            raise ModelError("The model has no octaves to detail.", "Use model=pyramid.")
         self.config: PyramidConfig = model.pyramid
         return build_detail(model.shape[0], model.arrays)
 
@@ -35,6 +44,11 @@ class DetailQuery(GradientQuery):
         network = build_detail(model.shape[0], model.arrays)
         trained = [p.flatten() for p in trainable(network).values()]
         return {"detail.weights": torch.cat(trained).detach().numpy()}
+
+    @property
+    def needed(self) -> set[str]:
+        """See `GradientQuery`."""
+        return super().needed | {"detail.start"}
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """See crops and the base image; see `dppm_model.score.detail_loss.see`."""

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dppm_model.errors import ModelError
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.gradients import (
     CHUNK,
@@ -96,6 +97,18 @@ class GradientQuery(ABC):
     @abstractmethod
     def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
         """Return the arrays that training begins with, ``part.weights`` among them; all public."""
+
+    @property
+    def needed(self) -> set[str]:
+        """Names of the arrays that the question needs of a model."""
+        return {f"{self.part}.weights", f"{self.part}.scale"}
+
+    def check(self) -> None:
+        """See `dppm_model.score.query.Query`."""
+        if missing := sorted(self.needed - self.model.arrays.keys()):
+            raise ModelError(
+                f"The model lacks {', '.join(missing)}.", "Ask with the model of the phase's round."
+            )
 
     @abstractmethod
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:

@@ -152,7 +152,7 @@ class MlpResidual(nn.Module):
 def build_network(
     config: ResidualConfig, shape: tuple[int, int, int], classes: int
 ) -> tuple[Band, nn.Module]:
-    """Build the band and the network of a configuration; its weights are not set yet.
+    """Build the band and the network of a configuration; its weights are zero.
 
     Raises
     ------
@@ -163,7 +163,20 @@ def build_network(
     with torch.device("meta"):  # no default initialisation: it would draw from a global generator
         kind = ConvResidual if config.network == "conv" else MlpResidual
         network = kind(band.small, classes, config)
-    return band, network.to_empty(device="cpu")
+    return band, zeroed(network)
+
+
+def zeroed(network: nn.Module) -> nn.Module:
+    """Give a network of the meta device memory, all zeros.
+
+    What was freed there before, another record perhaps, must not become a weight: a model that
+    lacks weights would then make answers depend on more than the record and the model.
+    """
+    network = network.to_empty(device="cpu")
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+    return network
 
 
 def first_weights(network: nn.Module, seed: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from dppm_model.records.pixels import to_tensor
 from dppm_model.score.detail_network import FOLD, REACH, DetailNetwork, Local, look, parts, scaled
-from dppm_model.score.networks import set_weights
+from dppm_model.score.networks import set_weights, zeroed
 from dppm_model.score.pyramid_config import PyramidConfig
 
 _PLACES = 1 << 14  # of the network, in one evaluation: what bounds its memory
@@ -51,15 +51,15 @@ def start_weights(colours: int) -> NDArray[np.float32]:
     return weights
 
 
-def build_detail(colours: int, arrays: Mapping[str, NDArray[np.generic]]) -> DetailNetwork:
+def build_detail(colours: int, arrays: Mapping[str, NDArray[np.generic]]) -> nn.Module:
     """Build the detail network, with the weights it starts from if the arrays have them.
 
     What private rounds train of it is trainable: how noise modulates it, and the last layer. Most
     of it stays as drawn shapes taught it, for the noise of a private gradient grows with its size.
     """
     with torch.device("meta"):  # no default initialisation: it would draw from a global generator
-        network = DetailNetwork(colours)
-    network = network.to_empty(device="cpu")
+        network: nn.Module = DetailNetwork(colours)
+    network = zeroed(network)
     if "detail.start" in arrays:
         set_weights(network, arrays["detail.start"])  # type: ignore[arg-type]
     for name, p in network.named_parameters():
@@ -124,7 +124,8 @@ class Octave:
         base, c_out = parts(few, noise, local)
         level = torch.full_like(noise, self.level)
         below = self.below[images, :, rows.start // 2 : rows.stop // 2]
-        return base + c_out * self.network(*scaled(few, noise, local), below, noise, level)
+        f: torch.Tensor = self.network(*scaled(few, noise, local), below, noise, level)
+        return base + c_out * f
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return zero: the details know no class."""

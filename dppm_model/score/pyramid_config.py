@@ -14,7 +14,8 @@ from dppm_model.score.settings import from_settings
 LEAST_SIGMA, MOST_SIGMA, MOST_BELOW = 0.02, 2.0, 1.0
 CROP = 32  # pixels a side of what the network is trained on
 _LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above holds a crop
-_BASE = 32  # pixels a side that a base has at least, if nothing is said
+_BASE = 32  # pixels of the shorter side that a base has at least, if nothing is said
+_LARGEST_BASE = 64  # and at most: its covariance has as many rows as it has pixels
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class PyramidConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, name = getattr(self, field.name), f"pyramid.{field.name}"
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = type(value) in (int, float)
             least = 0 if field.name == "octaves" else 1
-            if field.type == "int" and (not number or value != int(value) or value < least):
+            if field.type == "int" and (type(value) is not int or value < least):
                 raise ConfigError(f"{name} is {value!r}.", f"Give a whole number from {least} on.")
             if field.type == "float" and not (number and 0 <= value < math.inf):
                 raise ConfigError(f"{name} is {value!r}.", "Give a number, zero or above.")
@@ -58,6 +59,8 @@ class PyramidConfig:
                     f"pyramid.{name} is {getattr(self, name)!r}.",
                     f"Give a noise level from {LEAST_SIGMA} to {MOST_BELOW}.",
                 )
+        if self.clip_share == 0:
+            raise ConfigError("pyramid.clip_share is 0.", "Give a number above zero.")
         if self.ema >= 1:
             raise ConfigError(f"pyramid.ema is {self.ema}.", "Give a number below one.")
 
@@ -65,7 +68,8 @@ class PyramidConfig:
     def from_dict(cls, values: Mapping[str, Any], image: tuple[int, int, int]) -> PyramidConfig:
         """Build from a plain dictionary for images (C, H, W); missing keys take their defaults.
 
-        Where ``octaves`` is None, it is as many as leave a base of 32 pixels a side.
+        Where ``octaves`` is None, it is as many as leave the shorter side of the base at least 32
+        pixels.
 
         Raises
         ------
@@ -84,6 +88,11 @@ class PyramidConfig:
             raise ConfigError(
                 f"pyramid.octaves is {wanted}, but images have {image[1]} x {image[2]} pixels.",
                 f"At most {most} fit: the base needs even sides of {_LEAST_BASE} pixels at least.",
+            )
+        if wanted is None and (side := min(config.base_shape(image)[1:])) > _LARGEST_BASE:
+            raise ConfigError(
+                f"Images have {image[1]} x {image[2]} pixels, their base {side} a side.",
+                "Import them with a --size like 128, 192 or 256, or set pyramid.octaves.",
             )
         if config.octaves and image[0] not in (1, 3):
             raise ConfigError(

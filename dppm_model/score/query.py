@@ -28,6 +28,16 @@ class Query(Protocol):
         """Number of coordinates d of a record's vector."""
         ...
 
+    def check(self) -> None:
+        """Refuse a model that lacks what the question needs, before anything is spent.
+
+        Raises
+        ------
+        ModelError
+            Then nothing of the records has been looked at.
+        """
+        ...
+
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at records: the part or scale of their images that the question is about.
 

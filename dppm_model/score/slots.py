@@ -47,6 +47,10 @@ class SlotQuery(ABC):
         """Number of coordinates d of a record's vector."""
         return self.head + self.slots * self.body
 
+    def check(self) -> None:
+        """See `Query`: a model always has what sums are taken around."""
+        return
+
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images; see `Query`."""
         del seeds

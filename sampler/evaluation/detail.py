@@ -48,6 +48,8 @@ def detail(
 ) -> dict[str, Any]:
     """Judge large images, and write ``spectrum.png`` and ``nearest.png`` into ``folder``.
 
+    The second shows real records: ``folder`` is for those only who may see them.
+
     Parameters
     ----------
     judge

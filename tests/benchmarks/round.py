@@ -17,7 +17,6 @@ import torch
 
 from client.site import Site
 from dppm_model.mechanism.coins import Coins
-from dppm_model.records.pixels import to_tensor
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -35,10 +34,10 @@ def main() -> None:
     for phase in plan.phases:
         marks = [time.perf_counter()]
         index = coins.bernoulli(phase.sampling_numerator, len(records)).nonzero()[0]
-        x, y = to_tensor(records.pixels(index)), torch.from_numpy(records.labels[index])
-        marks.append(time.perf_counter())
+        query, y = build_query(phase.name, model), torch.from_numpy(records.labels[index])
         seeds = torch.from_numpy(coins.seeds(len(index)))
-        query = build_query(phase.name, model)
+        x = query.view(records.pixels(index), seeds)
+        marks.append(time.perf_counter())
         total = query.clipped_sum(x, y, phase.grid, seeds)
         marks.append(time.perf_counter())
         z = phase.rotation.rotate(total, b"benchmark")

@@ -65,7 +65,7 @@ def details() -> Sum:
     start = ScoreModel.initial((1, 64, 64), 3, settings)
     query = GradientLearner(DetailQuery, start, 0).query()
     pixels = np.random.default_rng(0).integers(0, 256, (N, 1, 64, 64), dtype=np.uint8)
-    seeds, y = torch.arange(N), torch.zeros(N, dtype=torch.int64)
+    seeds, y = torch.arange(N), torch.arange(N) % 3
     return lambda rows: query.clipped_sum(
         query.view(pixels[rows], seeds[rows]), y[rows], GRID, seeds[rows]
     )

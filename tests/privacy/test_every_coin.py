@@ -23,6 +23,7 @@ from dppm_model.mechanism.grid import Grid
 from dppm_model.phase import PhasePlan
 from dppm_model.privacy import gdp
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
+from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import open_records, write_records
 from dppm_model.round import report
 from tests.plans import EPSILONS, TOY, EveryCoin, claimed, convolve, hockey_stick, with_response
@@ -36,6 +37,9 @@ class Pixels:
     """A linear question: the vector of a record is its two pixels, up to twice the clip norm."""
 
     dimension = 2
+
+    def view(self, pixels: np.ndarray, seeds: torch.Tensor) -> torch.Tensor:
+        return to_tensor(pixels)
 
     def clipped_sum(
         self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor

@@ -299,6 +299,18 @@ def test_a_model_for_other_data_is_refused_before_anything_is_spent(
     assert site.ledger.debits == ()
 
 
+def test_a_model_that_lacks_weights_is_refused_before_anything_is_spent(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    """Without the check the site would debit, and answer with weights that nobody sent."""
+    dimension = build_query("score", model).dimension
+    phase = replace(plan.phases[0], name="score", dimension=dimension)
+    site = make_site(tmp_path, tiny)
+    with pytest.raises(ModelError, match=r"lacks residual\.scale, residual\.weights"):
+        site._answer(replace(plan, phases=(phase, *plan.phases[1:])), 0, 0, model)
+    assert site.ledger.debits == ()
+
+
 def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dppm_model.errors import ConfigError
 from dppm_model.score.detail import DetailQuery
 from dppm_model.score.model import ScoreModel
 from sampler.draw import draw_shard
@@ -71,7 +72,16 @@ def test_images_have_their_full_size_and_their_own_noise(method: str) -> None:
     assert not torch.allclose(x[0], x[2], atol=0.1)
     if method == "hmc":
         assert info.evaluations == (4 + 2 * 3) * 3
+        assert len(info.acceptance) == 4  # of the base: octaves have no test unless asked for
+        with torch.inference_mode():
+            tested = replace(settings, octave_metropolis=True)
+            _, info = draw_images(model, y, ImageNoise(1, names(3)), tested)
         assert len(info.acceptance) == 4 + 2 * 3
+    low = replace(settings, octave_sigma_max=0.2)
+    with pytest.raises(
+        ConfigError, match=r"octave_sigma_max is 0\.2, an octave takes over at 0\.3"
+    ):
+        draw_images(model, y, ImageNoise(1, names(3)), low)
 
 
 def test_an_image_is_near_its_base() -> None:

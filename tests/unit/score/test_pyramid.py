@@ -71,6 +71,9 @@ def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: t
         ({"octaves": 1}, (2, 64, 64), "grey and RGB images, not for 2 channels"),
         ({"octaves": -1}, (1, 64, 64), "pyramid.octaves is -1"),
         ({"octaves": 1.5}, (1, 64, 64), "pyramid.octaves is 1.5"),
+        ({"octaves": 2.0}, (1, 64, 64), "pyramid.octaves is 2.0"),
+        ({"octaves": 1, "clip_share": 0}, (1, 64, 64), "pyramid.clip_share is 0"),
+        ({"octaves": None}, (1, 244, 244), "244 x 244 pixels, their base 122 a side"),
         ({"octaves": 1, "handover": 5.0}, (1, 64, 64), "pyramid.handover is 5.0"),
         ({"octaves": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
         ({"octave": 1}, (1, 64, 64), "pyramid.octave is not a setting"),
@@ -304,11 +307,21 @@ def test_clipped_sums_keep_their_bound() -> None:
         assert 0.99 < norm <= 1.0
 
 
-def test_a_broken_twin_that_blurs_nothing_is_another_question() -> None:
-    """Blur of the image below is part of the question: without it the targets differ."""
+def test_blur_of_the_image_below_is_part_of_the_question() -> None:
     config = start().pyramid
     crops = see(discs(8), SEEDS[:8], config).crops
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detail_loss, "_blurred", lambda x, u: x)
         plain = questions(crops, SEEDS[:8], config)[2]
     assert not torch.equal(plain, questions(crops, SEEDS[:8], config)[2])
+
+
+def test_a_model_that_lacks_what_the_question_needs_is_refused() -> None:
+    model = GradientLearner(DetailQuery, start(), 0).result()
+    DetailQuery(model).check()
+    for name in ("detail.start", "detail.weights", "detail.scale"):
+        less = ScoreModel(model.meta, {k: v for k, v in model.arrays.items() if k != name})
+        with pytest.raises(ModelError, match=name):
+            DetailQuery(less).check()
+    with pytest.raises(ModelError, match="no octaves"):
+        DetailQuery(ScoreModel.initial((1, 28, 28), 2, {"mixture": {"band": 16}}))

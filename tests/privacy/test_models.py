@@ -1,0 +1,49 @@
+"""What a server sends is all that a question knows beside the record: nothing is left over."""
+
+import numpy as np
+import pytest
+import torch
+
+from dppm_model.score.closed_form import closed_form
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.networks import build_network
+from dppm_model.score.pyramid import build_detail
+from dppm_model.score.residual_config import ResidualConfig
+
+
+@pytest.mark.parametrize("kind", ["detail", "residual"])
+def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> None:
+    """What was freed may have been records; a weight of it would make answers depend on them."""
+
+    def build() -> torch.nn.Module:
+        if kind == "detail":
+            return build_detail(1, {})
+        return build_network(ResidualConfig(), (1, 28, 28), 10)[1]
+
+    sizes = [tuple(p.shape) for p in build().parameters()]
+    for _ in range(3):
+        secrets = [torch.full(size, 0.123) for size in sizes for _ in range(4)]
+        del secrets
+        assert all(bool((p == 0).all()) for p in build().parameters())
+
+
+def other(start: ScoreModel, **mixture: float) -> ScoreModel:
+    meta = {**start.meta, "mixture": {**start.meta["mixture"], **mixture}}
+    return ScoreModel(meta, start.arrays)
+
+
+def test_another_model_never_finds_the_closed_form_of_the_last_one() -> None:
+    """If it did, whether a record was sampled in the last round would show in this one."""
+    start = ScoreModel.initial((1, 16, 16), 2, {"mixture": {"band": 16}})
+    first = closed_form(start)
+    assert closed_form(ScoreModel.from_bytes(start.to_bytes())) is first
+    for changed in (
+        other(start, pixel_variance=0.5),
+        other(start, background=0.0),
+        start.replace({"mixture.texture": np.full((1, 16, 16), 2.0, np.float32)}),
+        start.replace({"mixture.texture": start.arrays["mixture.texture"].view(np.int32).copy()}),
+    ):
+        closed_form(start)
+        found = closed_form(changed)
+        assert found is not first
+        assert torch.equal(found.high_values, changed.mixture.high_values)
