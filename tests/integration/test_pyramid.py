@@ -8,6 +8,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from deploy.cli import main
+from deploy.simulate import prepare, simulate
+from dppm_model.score import pyramid
+from dppm_model.score.model import ScoreModel
 from sampler.images import load_images
 
 SMALL = [
@@ -53,6 +56,17 @@ def test_a_folder_of_photographs_becomes_synthetic_ones(photos: Path, tmp_path: 
     assert privacy["public_data"] == ["drawn shapes"]
     assert privacy["phases"][-1]["name"] == "detail"
     assert privacy["epsilon_secure_sum"] <= 8
+
+
+def test_training_takes_its_start_from_the_run_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower's bundle has no file of weights, so whoever trains must not look for it."""
+    assert main(["data", "import", str(photos), "--name", "photos"]) == 0
+    run, config, _ = prepare(tmp_path / "run", SMALL)
+    monkeypatch.setattr(pyramid, "START", tmp_path / "missing")
+    simulate(run, config)
+    assert ScoreModel.load(run.model).octaves is not None
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_spent(
