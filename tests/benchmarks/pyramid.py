@@ -72,8 +72,7 @@ def losses(model: ScoreModel, images: np.ndarray, labels: np.ndarray) -> dict[st
         noisy = base + sigma * torch.randn(base.shape, generator=generator)
         error = model.denoise(noisy, torch.full((len(y),), sigma), y) - base
         found[f"base, sigma {sigma}"] = float(error.square().mean())
-    found |= detail_losses(model.arrays["detail.ema"], model, images)
-    return found
+    return found | detail_losses(model.arrays, model, images)
 
 
 @torch.no_grad()
