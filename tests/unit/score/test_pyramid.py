@@ -92,6 +92,7 @@ def test_both_configurations_end_with_details(name: str, components: int) -> Non
     model = ScoreModel.initial((3, 256, 256), 2, tree)
     assert (model.pyramid.octaves, model.pyramid.rounds) == (3, 7)
     assert model.config.components == components
+    assert model.pyramid.learning_rate == (0.004 if components > 1 else 0.0005)
 
 
 def test_a_model_without_details_draws_nothing() -> None:
