@@ -40,7 +40,7 @@ def serving(*arguments: str, ends_by: signal.Signals) -> Iterator[str]:
         assert process.stdout is not None
         yield json.loads("".join(process.stdout.readline() for _ in range(4)))["address"]
         process.send_signal(ends_by)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "grpcurl -plaintext" in said and "Stopped." in said
     finally:
