@@ -22,7 +22,7 @@ from dppm_model.score.pyramid import KINDS, START, build_detail
 from dppm_model.score.pyramid_config import CROP, PyramidConfig
 from dppm_model.score.shapes import draw_windows
 
-STEPS = 14_000
+STEPS = {1: 10_000, 3: 6_000}  # by the number of channels
 _BATCH, _CROPS = 16, 4  # records of a step, and crops of each
 _RATE, _WARMUP, _LEAST_RATE = 4e-3, 100, 0.01  # Adam's; the last a share, at the end of the cosine
 _MOST_GRADIENT = 1.0
@@ -37,7 +37,7 @@ def shape_crops(count: int, crops: int, colours: int, generator: torch.Generator
 
 def train_on_shapes(
     colours: int,
-    steps: int = STEPS,
+    steps: int,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> NDArray[np.float32]:
     """Train on so many batches of drawn shapes; the same weights (d,) each time.
@@ -77,10 +77,10 @@ def main() -> None:
 
     def say(step: int, loss: float) -> None:
         if step % 500 == 499:
-            print(f"step {step + 1} of {STEPS}: loss {loss:.3f}", flush=True)
+            print(f"step {step + 1}: loss {loss:.3f}", flush=True)
 
     weights = {
-        name: train_on_shapes(colours, progress=say).astype(np.float16)
+        name: train_on_shapes(colours, STEPS[colours], progress=say).astype(np.float16)
         for colours, name in KINDS.items()
     }
     save_file(weights, START)
