@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,12 @@ _ERRORS = ("ERROR", "npm error", "npm ERR!", "E:")  # how pip, npm and apt begin
 _NAMES = tuple(name for names in FILES.values() for name in names)
 Route = tuple[str, Callable[[Path], dict[str, Split]]]
 Progress = Callable[[str, float | None], None]  # a message, and the share done where it is known
+
+
+def own_folder(name: str) -> Path | None:
+    """Return ``$DPPM_DATA_SOURCE/<name>``, where people put their own copy, if that is set."""
+    given = os.environ.get("DPPM_DATA_SOURCE")
+    return Path(given).expanduser() / name if given else None
 
 
 def local(folder: Path) -> Route:

@@ -124,8 +124,8 @@ def fetch(
     if all(_present(target / split, expected) for split, expected in wanted.digests.items()):
         return target
     tried = list(wanted.routes)
-    if source is None and (given := os.environ.get("DPPM_DATA_SOURCE")):
-        source = Path(given).expanduser() / name
+    if source is None:
+        source = routes.own_folder(name)
     if source is not None:
         tried.insert(0, routes.local(source))
     reasons = []

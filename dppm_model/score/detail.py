@@ -9,7 +9,6 @@ from torch import nn
 
 from dppm_model.errors import ModelError
 from dppm_model.mechanism.gradients import trainable
-from dppm_model.score.closed_form import closed_form
 from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model import ScoreModel
@@ -59,7 +58,7 @@ class DetailQuery(GradientQuery):
     ) -> tuple[torch.Tensor, ...]:
         """Draw noise for crops; see `dppm_model.score.detail_loss.questions`."""
         seen = Seen.unpacked(x, self.config.octaves, self.model.shape)
-        drift = drifted(seen, y, seeds, self.config, closed_form(self.model))
+        drift = drifted(seen, y, seeds, self.config, self.mixture)
         return questions(seen.crops, seeds, self.config, drift)
 
     def public(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

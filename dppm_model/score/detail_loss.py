@@ -137,10 +137,9 @@ def drifted(
     x = seen.base + sigma[:, None, None, None] * noise
     ratio = (config.handover / sigma) ** (1 / _DRIFT_STEPS)
     for _ in range(_DRIFT_STEPS):
-        lower = sigma * ratio
         denoised = mixture.denoise(x, sigma, y)
         x = denoised + ratio[:, None, None, None] * (x - denoised)
-        sigma = lower
+        sigma = sigma * ratio
     side, corner = CROP // 2, seen.corner.clamp(min=0).tolist()
     cut = [
         image[:, top : top + side, left : left + side]

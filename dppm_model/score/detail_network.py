@@ -13,21 +13,19 @@ network that was trained on crops works on whole images.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from dppm_model.score.precondition import c_noise
+from dppm_model.score.precondition import WAVES, waves
 from dppm_model.score.pyramid_config import LEAST_SIGMA, MOST_BELOW, MOST_SIGMA
 
 FOLD = 4  # pixels a side of the upper image that make one place
 CHANNELS, BLOCKS = 48, 4
 REACH = (BLOCKS + 2) * FOLD  # pixels that the network sees to each side
 _MOST = 3.0  # standard deviations of noise that pass a gate
-_WAVES = 4  # sines and cosines of ln sigma
 _CONTRAST, _LEAST = 0.5, 0.02**2  # residual variance over local variance below, and its floor
 
 
@@ -71,7 +69,7 @@ class DetailNetwork(nn.Module):
         super().__init__()
         channels, blocks = CHANNELS, BLOCKS
         inputs = colours * (2 * FOLD**2 + (FOLD // 2) ** 2) + 1
-        self.conditioning = nn.Linear(4 * _WAVES, channels)
+        self.conditioning = nn.Linear(4 * WAVES, channels)
         self.first = nn.Conv2d(inputs, channels, 3, padding=1)
         self.films = nn.ModuleList(nn.Linear(channels, 2 * channels) for _ in range(blocks))
         self.blocks = nn.ModuleList(
@@ -102,11 +100,11 @@ class DetailNetwork(nn.Module):
             (n,) noise of r, and of ``below``.
         """
         # Beyond the range of training the conditioning stays put.
-        waves = [
-            _waves(sigma.clamp(LEAST_SIGMA, MOST_SIGMA)),
-            _waves(level.clamp(LEAST_SIGMA, MOST_BELOW)),
+        noises = [
+            waves(sigma.clamp(LEAST_SIGMA, MOST_SIGMA)),
+            waves(level.clamp(LEAST_SIGMA, MOST_BELOW)),
         ]
-        e = functional.silu(self.conditioning(torch.cat(waves, dim=1)))
+        e = functional.silu(self.conditioning(torch.cat(noises, dim=1)))
         noise = _MOST * torch.tanh(noise / _MOST)
         places = [functional.pixel_unshuffle(t, FOLD) for t in (r, noise)]
         places.append(functional.pixel_unshuffle(below, FOLD // 2))
@@ -120,11 +118,6 @@ class DetailNetwork(nn.Module):
         x = functional.pixel_shuffle(self.last(functional.silu(_normalised(x))), FOLD)
         added, gate = x.chunk(2, dim=1)
         return added - gate * noise
-
-
-def _waves(sigma: torch.Tensor) -> torch.Tensor:
-    phase = c_noise(sigma)[:, None] * math.pi / 2 * 2.0 ** torch.arange(_WAVES)
-    return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
 def _normalised(x: torch.Tensor) -> torch.Tensor:

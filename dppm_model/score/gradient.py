@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ from dppm_model.mechanism.gradients import (
     trainable,
 )
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.closed_form import closed_form
+from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import set_weights
 
@@ -97,6 +100,11 @@ class GradientQuery(ABC):
     @abstractmethod
     def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
         """Return the arrays that training begins with, ``part.weights`` among them; all public."""
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The closed form below the network."""
+        return closed_form(self.model)
 
     @property
     def needed(self) -> set[str]:

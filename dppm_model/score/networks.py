@@ -22,10 +22,8 @@ from torch.nn import functional
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.dct import dct_matrix
-from dppm_model.score.precondition import c_in, c_noise
+from dppm_model.score.precondition import WAVES, c_in, waves
 from dppm_model.score.residual_config import ResidualConfig
-
-_WAVES = 4  # sines and cosines of ln sigma
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,12 @@ class Conditioning(nn.Module):
         super().__init__()
         self.classes = classes
         self.range = config.sigma_low, config.sigma_high
-        self.linear = nn.Linear(classes + 2 * _WAVES, config.channels)
+        self.linear = nn.Linear(classes + 2 * WAVES, config.channels)
 
     def forward(self, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sigma (n,), y (n,)."""
-        phase = (
-            c_noise(sigma.clamp(*self.range))[:, None] * math.pi / 2 * 2.0 ** torch.arange(_WAVES)
-        )
         onehot = y[:, None] == torch.arange(self.classes)  # one_hot cannot be vmapped
-        out: torch.Tensor = self.linear(torch.cat([onehot, phase.sin(), phase.cos()], dim=1))
+        out: torch.Tensor = self.linear(torch.cat([onehot, waves(sigma.clamp(*self.range))], dim=1))
         return functional.silu(out)
 
 

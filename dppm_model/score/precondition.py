@@ -9,9 +9,12 @@ loss of F = 0 is about one at every sigma.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 SIGMA_DATA = 0.5  # EDM's, for pixels in [-1, 1]
+WAVES = 4  # sines, and as many cosines, of ln sigma
 
 
 def c_in(sigma: torch.Tensor) -> torch.Tensor:
@@ -22,3 +25,9 @@ def c_in(sigma: torch.Tensor) -> torch.Tensor:
 def c_noise(sigma: torch.Tensor) -> torch.Tensor:
     """What the network is told of the noise level; same shape as sigma."""
     return sigma.log() / 4
+
+
+def waves(sigma: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines of the noise level (n,) that a network takes in, (n, 2·`WAVES`)."""
+    phase = c_noise(sigma)[:, None] * math.pi / 2 * 2.0 ** torch.arange(WAVES)
+    return torch.cat([phase.sin(), phase.cos()], dim=1)

@@ -37,12 +37,12 @@ def to_base(pixels: NDArray[np.uint8], octaves: int) -> torch.Tensor:
     """Average uint8 (n, C, H, W) over squares: the base images, float32 (n, C, h, w) in [-1, 1]."""
     if not octaves:
         return to_tensor(pixels)
-    parts_ = [
+    pieces = [
         functional.avg_pool2d(to_tensor(pixels[i : i + _CHUNK]), 2**octaves)
         for i in range(0, len(pixels), _CHUNK)
     ]
     c, h, w = pixels.shape[1], pixels.shape[2] >> octaves, pixels.shape[3] >> octaves
-    return torch.cat([torch.empty(0, c, h, w), *parts_])
+    return torch.cat([torch.empty(0, c, h, w), *pieces])
 
 
 def start_weights(colours: int) -> NDArray[np.float32]:

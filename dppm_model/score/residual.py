@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dppm_model.score.closed_form import closed_form
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.loss import denoising_losses, questions
-from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import build_network, first_weights
 from dppm_model.score.pyramid import to_base
@@ -35,11 +31,6 @@ class ResidualQuery(GradientQuery):
     def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
         """Draw the weights, the last layer's zero."""
         return {"residual.weights": first_weights(cls(model).network, seed).numpy()}
-
-    @cached_property
-    def mixture(self) -> Mixture:
-        """The closed form below the network."""
-        return closed_form(self.model)
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images."""

@@ -8,6 +8,8 @@ power spectrum, in which soft edges, grain and the seams of a pyramid all show.
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.files import write_bytes
+from dppm_model.files import write_bytes, write_json
 from sampler.evaluation.classifier import (
     CNN,
     Classifier,
@@ -45,6 +47,8 @@ def detail(
     test: Records,
     classes: int,
     folder: Path,
+    known: Path | None = None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> dict[str, Any]:
     """Judge large images, and write ``spectrum.png`` and ``nearest.png`` into ``folder``.
 
@@ -56,6 +60,11 @@ def detail(
         The project's classifier at 64 pixels, trained on real images.
     synthetic, train, test
         Each (images, labels), as for `sampler.evaluation.evaluate.evaluate`.
+    known
+        A file for what the real images give, which is the same for every run on them; None keeps
+        nothing.
+    progress
+        Called with the share of the trainings done.
 
     Returns
     -------
@@ -73,12 +82,16 @@ def detail(
         )
 
     kinds = {"": synthetic, "_real": train}
+    stored: dict[str, float] = json.loads(known.read_text()) if known and known.exists() else {}
     jobs = {
-        f"accuracy_{side}{kind}": job(records, side)
+        name: job(records, side)
         for side in SIDES
         for kind, records in kinds.items()
+        if (name := f"accuracy_{side}{kind}") not in stored
     }
-    result: dict[str, Any] = run_jobs(jobs, lambda share: None)
+    result: dict[str, Any] = stored | run_jobs(jobs, progress)
+    if known and not stored:
+        write_json(known, {f"accuracy_{s}_real": result[f"accuracy_{s}_real"] for s in SIDES})
     n = min(_MOST_IMAGES, len(synthetic[0]), len(train[0]), len(test[0]))
     cut = {name: spaced(images[0], n) for name, images in (("", synthetic), ("_real", train))}
     unseen = spaced(test[0], n)

@@ -122,8 +122,11 @@ def evaluate(
     }
     measured = run_jobs(beside, lambda share: None)
     if pictures is not None and min(shape[1:]) >= LEAST_SIDE:
-        progress("looking at detail", None)
-        measured["detail"] = detail(judge, synthetic, train, test, classes, pictures)
+        known = None if cache is None else places[seeds[0]].with_suffix(".detail.json")
+        measured["detail"] = detail(
+            *(judge, synthetic, train, test, classes, pictures, known),
+            progress=lambda share: progress("looking at detail", share),
+        )
     recognised = predict(judge, synthetic[0]) == synthetic[1]
     return {
         "dataset": dataset,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -95,8 +94,7 @@ def _whole(target: Path, name: str) -> bool:
 
 
 def _own_fonts(name: str) -> Path | None:
-    given = os.environ.get("DPPM_DATA_SOURCE")
-    folder = Path(given).expanduser() / name if given else None
+    folder = routes.own_folder(name)
     return folder if folder is not None and folder.is_dir() else None
 
 
