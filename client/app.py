@@ -10,7 +10,9 @@ timing. A refusal holds the name of the error; its text stays in the site's own 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client import audit_log
 from client.release import on_the_beat
 from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError
@@ -31,6 +34,8 @@ from dppm_model.securesum.opening import digest_of
 
 log = logging.getLogger("dppm.client")
 Answer = dict[str, wire.Fields]
+Act = Callable[[Site, Plan, RecordDict], Answer]
+BUNDLE = "DPPM_BUNDLE"  # set by the gate (deploy.kit): the digest of the bundle that runs
 
 
 @lru_cache(maxsize=1)
@@ -136,22 +141,17 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
     """
     app = ClientApp()
 
-    def handle(act: Callable[[Site, Plan, RecordDict], Answer]) -> Callable[..., Message]:
+    def handle(act: Act) -> Callable[..., Message]:
         def answer(message: Message, context: Context) -> Message:
             torch.set_num_threads(1)  # sites of a simulation share the machine's cores
-            fields: dict[str, Any]
             try:
-                site = Site(
-                    site_folder(context), coins(int(context.node_config.get("partition-id", 0)))
-                )
-                plan = read_plan(str(message.content.config_records["question"]["plan"]))
-                fields = act(site, plan, message.content)
-            except DppmError as error:
-                fields = {"refusal": {"error": _log(error)}}
-            except Exception:  # whose text Flower would send to the server
-                log.exception("A message could not be answered.")
-                fields = {"refusal": {"error": "InternalError"}}
-            reply = RecordDict({name: ConfigRecord(values) for name, values in fields.items()})
+                own = coins(int(context.node_config.get("partition-id", 0)))
+                fields = ask(act, site_folder(context), own, message, context)
+            except Exception as error:  # whose text Flower would send to the server
+                fields = refusal(error)
+            reply = RecordDict(
+                {name: ConfigRecord(dict(values)) for name, values in fields.items()}
+            )
             return Message(reply, reply_to=message)
 
         return answer
@@ -160,6 +160,46 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
     app.train()(handle(report_on_the_beat))
     app.query("open")(handle(open_))
     return app
+
+
+def ask(act: Act, folder: Path, coins: Coins, message: Message, context: Context) -> Answer:
+    """Let a site answer, and note in its audit log what is about to leave before it does.
+
+    A note that cannot be written is an error like any other: nothing is released then.
+    """
+    site, before = None, 0
+    facts: dict[str, Any] = {
+        "message": message.metadata.message_type,
+        "message_id": message.metadata.message_id,
+        "flower_run": str(context.run_id),
+        "bundle": os.environ.get(BUNDLE, ""),
+    }
+    try:
+        site = Site(folder, coins)
+        before = len(site.ledger.debits)
+        question = message.content.config_records["question"]
+        plan = read_plan(str(question["plan"]))
+        facts |= {"run": plan.run, "plan": plan.digest}
+        facts |= {key: question[key] for key in ("phase", "round") if key in question}
+        answer = act(site, plan, message.content)
+    except Exception as error:
+        answer = refusal(error)
+    with contextlib.suppress(DppmError):  # a broken ledger is noted as the refusal that it is
+        debits, head = (site.ledger.debits[before:], site.ledger.head) if site else ((), "")
+        facts["charged"] = [
+            {"secure_sum_mu": d.secure_sum.mu, "site_mu": d.site.mu} for d in debits
+        ]
+        facts["ledger"] = head
+    audit_log.note(folder, "answer", **facts, released=audit_log.described(answer))
+    return answer
+
+
+def refusal(error: Exception) -> Answer:
+    """Answer with the name of an error of ours, or with ``InternalError`` for any other."""
+    if isinstance(error, DppmError):
+        return {"refusal": {"error": _log(error)}}
+    log.exception("A message could not be answered.", exc_info=error)
+    return {"refusal": {"error": "InternalError"}}
 
 
 app = create_app()

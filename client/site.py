@@ -12,13 +12,15 @@ import fcntl
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.approvals import Approvals
 from client.policy import Policy
-from dppm_model.errors import LedgerError, ModelError, PlanError, TooFewSurvivors
+from dppm_model.errors import LedgerError, ModelError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
@@ -65,6 +67,7 @@ class Site:
 
     def join(self, plan: Plan) -> Channel:
         """Show the site's channel key for a run; see `Member.channel`."""
+        self._check_ready(plan)
         with self._alone():
             return self._member(plan).channel()
 
@@ -76,6 +79,7 @@ class Site:
         BudgetExhausted
             If the round would pass the site's limit: the site leaves before it is counted on.
         """
+        self._check_ready(plan)
         with self._alone():
             if not 0 <= number < plan.rounds:
                 raise PlanError(f"round {number} is not in the plan.", "Ask for a planned round.")
@@ -109,6 +113,7 @@ class Site:
             If the round would pass the site's limit. No data have been read then.
         """
         sum_ = plan.sum(phase, round_)
+        self._check_ready(plan)
         with self._alone():
             member = self._member(plan)
             member.admit(sum_.number, materials)
@@ -147,18 +152,8 @@ class Site:
     def _member(self, plan: Plan) -> Member:
         """The site's side of the run's secure sum, from the site's *own* list of peers."""
         self._check_plan(plan)
-        if plan.min_survivors < self.policy.min_survivors:
-            raise TooFewSurvivors(
-                f"run {plan.run} opens sums of {plan.min_survivors} sites, this site wants "
-                f"{self.policy.min_survivors}.",
-                "The site's operator may lower min_survivors in site.toml; the server cannot.",
-            )
-        if plan.colluding_sites < self.policy.colluding_sites:
-            raise TooFewSurvivors(
-                f"run {plan.run} reckons with {plan.colluding_sites} colluding sites, this site "
-                f"with {self.policy.colluding_sites}.",
-                "The site's operator may lower colluding_sites in site.toml; the server cannot.",
-            )
+        Approvals.read(self.folder).check_plan(plan)
+        self.policy.check_plan(plan)
         path = self.folder / "sums" / f"{plan.run}.json"
         if not path.exists() and any(d.run == plan.run for d in self.ledger.debits):
             raise LedgerError(
@@ -228,6 +223,11 @@ class Site:
                     f"{plan.digest[:12]}.",
                     "A plan cannot change in mid run; start a new run.",
                 )
+
+    def _check_ready(self, plan: Plan) -> None:
+        """Keep the site's hours, and its least number of records: before anything is read."""
+        self.policy.check_hours(datetime.now())
+        self.policy.check_records(self.records().units(plan.unit))
 
     def _check_budget(self, plan: Plan, number: int) -> None:
         self.policy.budget.check(

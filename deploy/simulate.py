@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from client.app import app as client_app
+from client.approvals import Approvals
 from client.policy import Policy
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
@@ -157,10 +158,16 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
             records=str(shards.resolve()),
             index="index.npy",
             **asdict(config.budget()),
+            unit=plan.unit,
+            max_records_per_person=plan.records_per_person,
+            min_records=1,
+            mechanisms=tuple({p.mechanism for p in plan.phases}),
             min_survivors=plan.min_survivors,
             colluding_sites=plan.colluding_sites,
+            hours="00:00-24:00",
             release_seconds=0.0,  # all sites are this machine: their times tell nobody anything
         ).write(folder / "site.toml")
+        Approvals(plans={plan.digest: f"made with {run.folder.name}"}).write(folder)
 
 
 def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: None) -> None:

@@ -129,6 +129,24 @@ class ServiceError(DppmError):
     exit_code = 23
 
 
+class NotApproved(DppmError):
+    """Code, or a plan, that the site's operator has not approved."""
+
+    exit_code = 24
+
+
+class PolicyError(DppmError):
+    """A plan, a shard or an hour that the site's own policy does not allow."""
+
+    exit_code = 25
+
+
+class PaperError(DppmError):
+    """An invitation, enrolment or announcement that is damaged, or not what it should be."""
+
+    exit_code = 26
+
+
 class UnknownSite(SecureSumError):
     """A key that is not pinned in the site's own file, or not signed by the one that is."""
 

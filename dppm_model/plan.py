@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from dppm_model.errors import PlanError
 from dppm_model.phase import PhasePlan, View, named
@@ -20,7 +20,8 @@ from dppm_model.privacy.ledger import Debit
 from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.masks import Sum
 
-UNIT = "record"
+Unit = Literal["record", "person"]
+UNIT: Unit = "record"
 ADJACENCY = "add or remove one record at one site"
 
 
@@ -61,6 +62,16 @@ class Plan:
                     f"sites, the plan {honest} of {self.sites}.",
                     "Every phase must rest on the plan's own assumption.",
                 )
+
+    @property
+    def unit(self) -> Unit:  # MERGE
+        """MERGE."""
+        return UNIT
+
+    @property
+    def records_per_person(self) -> int:  # MERGE
+        """MERGE."""
+        return 1
 
     @cached_property
     def digest(self) -> str:

@@ -148,9 +148,9 @@ LIES = [
     ("query.open", channels_of_two_sites_swapped, "UnknownSite|ChangedKey"),
     ("train", another_round, "PlanError"),
     ("train", the_next_phase_now, "StaleRound"),
-    ("train", less_noise, "PlanError|LedgerError"),
-    ("train", a_lower_threshold, "PlanError|LedgerError|TooFewSurvivors"),
-    ("train", a_lower_threshold_in_another_run, "TooFewSurvivors"),
+    ("train", less_noise, "NotApproved|PlanError|LedgerError"),
+    ("train", a_lower_threshold, "NotApproved|PlanError|LedgerError"),
+    ("train", a_lower_threshold_in_another_run, "NotApproved"),
     ("train", malformed, "WrongReport"),
 ]
 

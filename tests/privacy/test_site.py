@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import fields, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from client import release
 from client import site as module
+from client.approvals import Approvals
 from client.policy import Policy
 from client.site import Site
 from deploy.simulate import plan_of, resolve
@@ -20,7 +22,9 @@ from dppm_model.errors import (
     ConfigError,
     LedgerError,
     ModelError,
+    NotApproved,
     PlanError,
+    PolicyError,
     TooFewSurvivors,
 )
 from dppm_model.plan import Plan
@@ -51,11 +55,34 @@ def model(config: Config) -> ScoreModel:
     return initial_model(config)
 
 
+NOW = datetime.now()
+
+
+def policy(records: str, limit: float) -> Policy:
+    return Policy(
+        records=records,
+        index="",
+        max_epsilon_secure_sum=limit,
+        max_epsilon_site=float("inf"),
+        delta=1e-5,
+        unit="record",
+        max_records_per_person=1,
+        min_records=1,
+        mechanisms=("binomial",),
+        min_survivors=3,
+        colluding_sites=0,
+        hours="00:00-24:00",
+        release_seconds=0.0,
+    )
+
+
+def approve(folder: Path, *plans: Plan) -> None:
+    Approvals(plans={plan.digest: "" for plan in plans}).write(folder)
+
+
 def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     folder.mkdir(parents=True, exist_ok=True)
-    Policy(str(tiny / "tiny" / "train"), "", limit, float("inf"), 1e-5, 3, 0, 0.0).write(
-        folder / "site.toml"
-    )
+    policy(str(tiny / "tiny" / "train"), limit).write(folder / "site.toml")
     made = identities(3)
     made[0].write(folder / "identity.key")
     write_peers(folder / "peers.toml", {str(i): made[i].public for i in range(3)})
@@ -145,6 +172,7 @@ def test_a_plan_cannot_change_in_mid_run(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
     site.join(plan)  # the run has its keys: nothing but the plan is wrong below
     site._answer(plan, 0, 0, model)
     phases = (with_response(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
@@ -204,6 +232,7 @@ def test_the_limit_stops_the_run_before_data_are_read(
 ) -> None:
     one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
+    approve(tmp_path, plan)
     site.join(plan)
     site._answer(plan, 0, 0, model)
     with pytest.raises(BudgetExhausted):
@@ -233,7 +262,7 @@ def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
 
 def test_policy_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
-    Policy("records", "", 1.0, float("inf"), 1e-5, 3, 0, 0.0).write(path)
+    policy("records", 1.0).write(path)
     assert Policy.read(path).max_epsilon_site == float("inf")
     good = path.read_text()
     for text in (good + "surprise = 1\n", good.replace("delta", "# delta"), "nonsense"):
@@ -244,10 +273,70 @@ def test_policy_is_closed(tmp_path: Path) -> None:
         (good.replace("1.0", "-1.0"), "max_epsilon_secure_sum"),
         (good.replace("= 3", "= 2.5"), "min_survivors"),
         (good.replace("= 0.0", "= -1.0"), "release_seconds"),
+        (good.replace('"record"', '"image"'), "unit"),
+        (good.replace('"binomial"', '"gauss"'), "mechanisms"),
+        (good.replace("00:00-24:00", "24:30-25:00"), "hours"),
+        (good.replace("00:00-24:00", "08:00-08:00"), "hours"),
+        (good.replace("min_records = 1", "min_records = 0"), "min_records"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=field):
             Policy.read(path)
+
+
+def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    asks = (
+        lambda p: site.join(p),
+        lambda p: site.prepare(p, 0, {}),
+        lambda p: site.report(p, 0, 0, model, {}),
+        lambda p: site.reveal(p, 0, {}, {}),
+    )
+    for approved in ((), (replace(plan, seed="ff"),)):
+        approve(tmp_path, *approved)
+        for ask in asks:
+            with pytest.raises(NotApproved):
+                ask(plan)
+    assert site.ledger.debits == () and not (tmp_path / "sums").exists()
+    approve(tmp_path, plan)
+    site.join(plan)  # the twin
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("unit", "person"),
+        ("mechanisms", ("directions",)),
+        ("min_records", 601),
+        ("hours", f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"),
+    ],
+)
+def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, key: str, value: object
+) -> None:
+    site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
+    site.policy = replace(site.policy, **{key: value})
+    for ask in (
+        lambda: site.join(plan),
+        lambda: site.prepare(plan, 0, {}),
+        lambda: site.report(plan, 0, 0, model, {}),
+    ):
+        with pytest.raises(PolicyError, match=r"person|directions|min_records|hours"):
+            ask()
+    assert site.ledger.debits == () and not (tmp_path / "sums").exists()
+
+
+def test_hours_may_run_over_midnight() -> None:
+    night = replace(policy("records", 1.0), hours="20:00-06:00")
+    day = replace(policy("records", 1.0), hours="08:30-17:00")
+    for hour, minute, who in ((23, 59, night), (0, 0, night), (5, 59, night), (8, 30, day)):
+        who.check_hours(datetime(2026, 1, 1, hour, minute))
+    for hour, minute, who in ((6, 0, night), (19, 59, night), (8, 29, day), (17, 0, day)):
+        with pytest.raises(PolicyError, match="hours"):
+            who.check_hours(datetime(2026, 1, 1, hour, minute))
 
 
 def test_the_site_has_its_own_least_number_of_survivors(
@@ -255,9 +344,10 @@ def test_the_site_has_its_own_least_number_of_survivors(
 ) -> None:
     """The plan's threshold and survivors are the server's; the site has its own limit."""
     site = make_site(tmp_path, tiny)
-    site.join(plan)
     phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
+    approve(tmp_path, plan, lower)
+    site.join(plan)
     with pytest.raises(TooFewSurvivors, match="this site wants 3"):
         site.join(lower)
     with pytest.raises(PlanError, match="More than half"):  # no plan says less than that
@@ -268,6 +358,7 @@ def test_the_site_has_its_own_least_number_of_colluding_sites(
     tmp_path: Path, tiny: Path, plan: Plan
 ) -> None:
     site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
     with pytest.raises(TooFewSurvivors, match="reckons with 0 colluding sites"):
@@ -281,6 +372,7 @@ def test_a_site_that_lost_its_keys_sits_out(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
     site.join(plan)
     site._answer(plan, 0, 0, model)
     (tmp_path / "sums" / "run-a.json").unlink()
@@ -343,8 +435,10 @@ def test_a_plan_for_other_sites_than_the_pinned_is_refused(
 ) -> None:
     site = make_site(tmp_path, tiny)
     phases = tuple(replace(p, sites=4, honest_sites=4) for p in plan.phases)
+    other = replace(plan, sites=4, min_survivors=4, phases=phases)
+    approve(tmp_path, other)
     with pytest.raises(PlanError, match="counts 4 sites, the list of peers 3"):
-        site.join(replace(plan, sites=4, min_survivors=4, phases=phases))
+        site.join(other)
 
 
 def test_plans_survive_the_wire_exactly_or_not_at_all(plan: Plan) -> None:

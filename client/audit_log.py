@@ -1,0 +1,54 @@
+"""The site's audit log: who asked what, what left, and what it cost; sizes and digests, no values.
+
+JSON lines that a person can read and a log collector can take. The ledger, not this, is what
+spending is reckoned from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dppm_model.files import append_json_line
+
+NAME = "audit.jsonl"
+Answer = Mapping[str, Mapping[str, Any]]
+
+
+def note(folder: Path, event: str, **facts: Any) -> None:
+    """Append a line, on disk before this returns."""
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    append_json_line(folder / NAME, {"time": moment, "event": event, **facts})
+
+
+def described(answer: Answer) -> dict[str, Any]:
+    """Describe what leaves: of every field its size in bytes and its SHA-256, of errors the name.
+
+    Numbers count eight bytes, lists the sum of their items.
+    """
+    found: dict[str, Any] = {}
+    for name, fields in answer.items():
+        if "error" in fields:
+            found[name] = {"error": fields["error"]}
+            continue
+        parts = [part for key in sorted(fields) for part in _parts(fields[key])]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(len(part).to_bytes(8) + part)
+        found[name] = {"bytes": sum(map(len, parts)), "sha256": digest.hexdigest()}
+    return found
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _parts(item)
+    elif isinstance(value, bytes):
+        yield value
+    elif isinstance(value, str):
+        yield value.encode()
+    else:
+        yield int(value).to_bytes(8, signed=True) if abs(value) < 2**63 else repr(value).encode()
