@@ -8,33 +8,20 @@ folder, with installation off, and the app is a staged copy of three packages an
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import client
 import dppm_model
 import server
+from deploy.processes import environment, free_port, running, tool, wait_for_port
 from dppm_model.errors import FederationError
 
 PACKAGES = {"server": server, "client": client, "dppm_model": dppm_model}
-ENVIRONMENT = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONUNBUFFERED": "1",
-}
-_START_SECONDS = 60
 
 
 def pyproject() -> Path:
@@ -89,29 +76,27 @@ def run_flower(
     """
     with tempfile.TemporaryDirectory(prefix="dppm-flower-") as temporary, log.open("ab") as output:
         home = Path(temporary)
-        environment = os.environ | ENVIRONMENT | {"FLWR_HOME": str(home)}
-        # Flower's commands start one another by name.
-        environment["PATH"] = f"{_tool('')}{os.pathsep}{environment['PATH']}"
-        port = _free_port()
+        flowers = environment(home)
+        port = free_port()
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:{port}"\n'
             "insecure = true\n"
         )
         (home / "empty").mkdir()
         superlink = [
-            *(_tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"),
+            *(tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"),
             *("--port", str(port), "--disable-runtime-dependency-installation"),
             *("--database", str(home / "state.db")),
         ]
-        with _process(superlink, home / "empty", environment, output) as link:
-            _wait_for_port(port, link, log)
-            settings = " ".join(f"{key}={_toml(value)}" for key, value in run_config.items())
+        with running(superlink, home / "empty", flowers, output) as link:
+            wait_for_port(port, link, "Flower's SuperLink", log)
+            settings = " ".join(f"{key}={toml_string(value)}" for key, value in run_config.items())
             command = [
-                *(_tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
+                *(tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
                 *("--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"),
                 *("--run-config", settings),
             ]
-            with _process(command, home, environment, output) as run:
+            with running(command, home, flowers, output) as run:
                 while run.poll() is None:
                     tick()
                     time.sleep(0.2)
@@ -121,52 +106,6 @@ def run_flower(
                     )
 
 
-def _toml(value: str) -> str:
+def toml_string(value: str) -> str:
+    """Quote a string for TOML, as `--run-config` wants it."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _tool(name: str) -> str:
-    """Return Flower's command of this very environment, not another one on the PATH."""
-    return str(Path(sys.executable).parent / name)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise FederationError("Flower's SuperLink did not start.", f"Read {log}.")
-
-
-@contextlib.contextmanager
-def _process(
-    command: list[str], folder: Path, environment: dict[str, str], output: object
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command in its own session and end the whole session afterwards, Ray included."""
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=output,  # type: ignore[call-overload]
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-                if number == signal.SIGTERM:
-                    time.sleep(0.5)

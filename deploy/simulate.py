@@ -42,19 +42,30 @@ from server.app import app as server_app
 def resolve(overrides: Sequence[str]) -> Config:
     """Compose a configuration and fill in the public facts of its data set."""
     tree = compose_config(overrides)
+    tree["facts"] = facts_of(tree)
+    return check_config(tree)
+
+
+def facts_of(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return the public facts of a configuration's data set, from the store of this machine.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If it names persons and the configuration protects less, or it is not at hand.
+    """
     manifest = load(str(tree["data"]), "train").manifest
     if manifest.persons and tree["privacy"]["unit"] != "record":
         raise ConfigError(
             f"privacy.unit: {manifest.name} names persons, and only records can be protected yet.",
             "Say privacy.unit=record if one image of a person, not the person, is to be protected.",
         )
-    tree["facts"] = {
+    return {
         "shape": list(manifest.shape),
         "classes": len(manifest.classes),
         "records": manifest.count,
         "digest": manifest.digest,
     }
-    return check_config(tree)
 
 
 def plan_of(config: Config, run: str) -> Plan:
@@ -103,7 +114,7 @@ def prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
             f"{folder} exists and is not a run folder.", "Name a new or an empty folder."
         )
     config = resolve(overrides)
-    plan = plan_of(config, _run_name(folder))
+    plan = plan_of(config, run_name(folder.name))
     write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
     _deal(run, config, plan)
     initial_model(config).save(run.initial)
@@ -112,9 +123,9 @@ def prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
     return run, config, False
 
 
-def _run_name(folder: Path) -> str:
-    """Name the run after its folder, and make it unique: sites remember names."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in folder.name)
+def run_name(name: str) -> str:
+    """Name a run after its folder, and make it unique: sites remember names."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
     return f"{safe[:40]}-{secrets.token_hex(4)}"
 
 

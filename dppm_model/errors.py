@@ -147,6 +147,30 @@ class PaperError(DppmError):
     exit_code = 26
 
 
+class NotConnected(DppmError):
+    """The federation's server cannot be reached."""
+
+    exit_code = 27
+
+
+class Untrusted(DppmError):
+    """A server whose certificate is not of the federation's authority, or not for its name."""
+
+    exit_code = 28
+
+
+class NotEnrolled(DppmError):
+    """A node key that the server does not know, or that another SuperNode uses now."""
+
+    exit_code = 29
+
+
+class InUse(DppmError):
+    """A site's or a server's folder that another process works in."""
+
+    exit_code = 30
+
+
 class UnknownSite(SecureSumError):
     """A key that is not pinned in the site's own file, or not signed by the one that is."""
 

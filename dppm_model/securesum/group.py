@@ -107,25 +107,23 @@ class Group:
         return b"dppm secure sum 1\0" + self.digest + purpose.encode() + b"\0" + numbered
 
 
-def write_peers(path: Path, keys: Mapping[str, bytes]) -> None:
+def peers_text(keys: Mapping[str, bytes]) -> str:
     """Write the identity keys of all sites, by name, for people to compare."""
-    lines = [f'"{name}" = "{key.hex()}"\n' for name, key in keys.items()]
-    head = "# Identity keys of all sites of the federation, this one included.\n"
-    write_bytes(path, (head + "".join(lines)).encode())
+    lines = [f'"{name}" = "{keys[name].hex()}"\n' for name in sorted(keys)]
+    return "# Identity keys of all sites of the federation, this one included.\n" + "".join(lines)
 
 
-def read_peers(path: Path) -> tuple[bytes, ...]:
-    """Read the file of `write_peers`: a roster.
+def parse_peers(text: str, path: str) -> dict[str, bytes]:
+    """Read what `peers_text` wrote; ``path`` is for the error.
 
     Raises
     ------
     ConfigError
-        If the file is missing, or a key is not 32 bytes in hexadecimal, or is there twice.
+        If a key is not 32 bytes in hexadecimal, or is there twice.
     """
     try:
-        names = tomllib.loads(path.read_text())
-        keys = {name: bytes.fromhex(value) for name, value in names.items()}
-    except (OSError, ValueError, TypeError) as error:
+        keys = {name: bytes.fromhex(value) for name, value in tomllib.loads(text).items()}
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
     for name, key in keys.items():
         if len(key) != 32 or list(keys.values()).count(key) > 1:
@@ -133,4 +131,24 @@ def read_peers(path: Path) -> tuple[bytes, ...]:
                 f"{path}: the key of {name} is not 32 bytes, or another site's.",
                 "Ask the site for its key again.",
             )
-    return tuple(sorted(keys.values()))
+    return keys
+
+
+def write_peers(path: Path, keys: Mapping[str, bytes]) -> None:
+    """Write the file of `read_peers`."""
+    write_bytes(path, peers_text(keys).encode())
+
+
+def read_peers(path: Path) -> tuple[bytes, ...]:
+    """Read a file of identity keys: a roster.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, or not as it should be.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
+    return tuple(sorted(parse_peers(text, str(path)).values()))

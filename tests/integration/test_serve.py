@@ -35,7 +35,15 @@ def serving(*arguments: str, ends_by: signal.Signals) -> Iterator[str]:
     """Run the command, give its address, and see it end well within ten seconds."""
     command = [sys.executable, "-m", "deploy.cli", "serve", *arguments, "--json"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        # A shell lets its background jobs ignore SIGINT, the tests' process perhaps among them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert process.stdout is not None
         yield json.loads("".join(process.stdout.readline() for _ in range(4)))["address"]

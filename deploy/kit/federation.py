@@ -1,0 +1,265 @@
+"""The server's folder: `dppm server init`, `enrol` and `announce`.
+
+server.toml  invitation.json  nginx.conf  tls/  sites/NAME.json  runs/NAME/  flower/ (state, logs)
+"""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.kit.bundle import build_bundle
+from deploy.kit.keys import make_authority, make_certificate
+from deploy.kit.papers import Announcement, Enrolment, Invitation, named
+from deploy.simulate import facts_of, plan_of, privacy_json, run_name
+from dppm_model.config import check_config, compose_config, initial_model
+from dppm_model.errors import ConfigError, PaperError, RunFolderError
+from dppm_model.files import write_bytes, write_json
+from dppm_model.run import Run
+from dppm_model.securesum.group import write_peers
+
+_FACTS = "facts."
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """``server.toml``.
+
+    Attributes
+    ----------
+    federation
+        Name.
+    address
+        ``host:port`` that the sites connect to.
+    listen
+        ``address:port`` that the reverse proxy listens on.
+    superlink_port
+        Port of the SuperLink, on this machine only.
+    proxy
+        Whether `dppm server run` starts nginx; false where another nginx serves nginx.conf.
+    """
+
+    federation: str
+    address: str
+    listen: str
+    superlink_port: int
+    proxy: bool
+
+    @classmethod
+    def read(cls, path: Path) -> ServerSettings:
+        """Read the file.
+
+        Raises
+        ------
+        ConfigError
+            If it is missing or not exactly of these keys.
+        """
+        try:
+            raw = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(
+                f"{path}: {error}.", "Name a folder that `dppm server init` made."
+            ) from None
+        if wrong := {f.name for f in fields(cls)} ^ raw.keys():
+            raise ConfigError(
+                f"{path}: {', '.join(sorted(wrong))} is missing or unknown.",
+                f"server.toml has exactly {', '.join(f.name for f in fields(cls))}.",
+            )
+        settings = cls(**raw)
+        split_address("address", settings.address)
+        split_address("listen", settings.listen)
+        if type(settings.superlink_port) is not int or type(settings.proxy) is not bool:
+            raise ConfigError(
+                f"{path}: superlink_port or proxy is not what it should be.",
+                "Give a port, and true or false.",
+            )
+        return settings
+
+    def write(self, path: Path) -> None:
+        """Write the file that `read` reads."""
+        lines = [
+            f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
+            if not isinstance(value, str)
+            else f'{name} = "{value}"\n'
+            for name, value in asdict(self).items()
+        ]
+        write_bytes(path, "".join(lines).encode())
+
+
+def split_address(field: str, address: str) -> tuple[str, int]:
+    """Split ``host:port``.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536 or set(host) & set(' "/;'):
+        raise ConfigError(f"{field} is {address!r}.", "Give host:port, as in fed.example.org:8443.")
+    return host.strip("[]"), int(port)
+
+
+def init_server(
+    folder: Path, name: str, address: str, listen: str, superlink_port: int, own: Sequence[Path]
+) -> Invitation:
+    """Make a server's folder.
+
+    Parameters
+    ----------
+    own
+        Certificate, key and authority of the operator's own for the public door; or nothing, then
+        they are made.
+
+    Raises
+    ------
+    ConfigError, PaperError
+        If the folder is not empty, or an input is not what it should be. Nothing is left then.
+    """
+    named("--name", name)
+    host, _ = split_address("--address", address)
+    split_address("--listen", listen)
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty.", "Name a new folder for this federation.")
+    for path in own:
+        if not path.is_file():
+            raise ConfigError(f"{path} does not exist.", "Give a PEM file.")
+    tls = folder / "tls"
+    tls.mkdir(parents=True)
+    folder.chmod(0o700)
+    make_authority(name, tls / "ca.crt", tls / "ca.key")
+    names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    make_certificate(names, tls / "ca.crt", tls / "ca.key", tls / "server.crt", tls / "server.key")
+    public = tls / "server.crt", tls / "server.key", tls / "ca.crt"
+    if own:
+        public = tls / "public.crt", tls / "public.key", tls / "public-ca.crt"
+        for source, target in zip(own, public, strict=True):
+            write_bytes(target, source.read_bytes())
+    settings = ServerSettings(name, address, listen, superlink_port, True)
+    settings.write(folder / "server.toml")
+    template = Path(__file__).with_name("nginx.conf").read_text()
+    for key, value in (
+        ("LISTEN", listen),
+        ("CERTIFICATE", f"tls/{public[0].name}"),
+        ("KEY", f"tls/{public[1].name}"),
+        ("AUTHORITY", "tls/ca.crt"),
+        ("SUPERLINK", str(superlink_port)),
+    ):
+        template = template.replace(f"@{key}@", value)
+    write_bytes(folder / "nginx.conf", template.encode())
+    for name_ in ("logs", "temporary", "sites", "runs", "flower"):
+        (folder / name_).mkdir()
+    invitation = Invitation(settings.federation, address, public[2].read_text())
+    invitation.write(folder / "invitation.json")
+    return invitation
+
+
+def enrolled(folder: Path) -> dict[str, Enrolment]:
+    """Read who has been enrolled, by name."""
+    found = (Enrolment.read(path) for path in sorted((folder / "sites").glob("*.json")))
+    return {enrolment.site: enrolment for enrolment in found}
+
+
+def check_enrolment(folder: Path, path: Path) -> Enrolment:
+    """Read a site's enrolment and see that it can be added.
+
+    Raises
+    ------
+    PaperError
+        If it is another federation's, or its name or a key of it is another site's.
+    """
+    paper = Enrolment.read(path)
+    federation = ServerSettings.read(folder / "server.toml").federation
+    if paper.federation != federation:
+        raise PaperError(
+            f"{path} is for federation {paper.federation}, this is {federation}.",
+            "Send the site this server's invitation.",
+        )
+    for other in enrolled(folder).values():
+        same_key = paper.identity == other.identity or paper.node_key == other.node_key
+        if (paper.site == other.site) != same_key:
+            raise PaperError(
+                f"{path}: {paper.site}'s name or key is that of the enrolled {other.site}.",
+                "Let it take another name, or delete the old one's file in sites/.",
+            )
+    return paper
+
+
+def enrol(folder: Path, paper: Enrolment) -> None:
+    """Add a site; `dppm server run` registers its node key."""
+    paper.write(folder / "sites" / f"{paper.site}.json")
+
+
+def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, Announcement]:
+    """Plan a run over all enrolled sites and write what they are asked to approve.
+
+    Parameters
+    ----------
+    name
+        Of the run; its folder is ``runs/NAME``.
+    overrides
+        Of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records`` say what is
+        public about the sites' data, unless a data set of the name is at hand.
+
+    Raises
+    ------
+    ConfigError, PlanError, RunFolderError
+        Nothing is left then.
+    """
+    named("run", name)
+    sites = enrolled(folder)
+    if not sites:
+        raise ConfigError("no site is enrolled.", "Run `dppm server enrol` for each of them first.")
+    run = Run(folder / "runs" / name)
+    if run.folder.exists():
+        raise RunFolderError(f"{run.folder} exists.", "Name another run, or remove it.")
+    facts = [o.removeprefix(_FACTS) for o in overrides if o.startswith(_FACTS)]
+    rest = [o for o in overrides if not o.startswith(_FACTS)]
+    tree = compose_config([*rest, f"sites={len(sites)}"])
+    n = len(sites)
+    if tree["privacy"]["min_survivors"] is None:
+        tree["privacy"]["min_survivors"] = n - n // 5
+    tree["facts"] = _given(facts) if facts else facts_of(tree)
+    config = check_config(tree)
+    plan = plan_of(config, run_name(name))
+    peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}
+    federation = ServerSettings.read(folder / "server.toml").federation
+    announcement = Announcement(federation, plan, peers, build_bundle())
+    try:
+        write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
+        write_peers(run.roster, peers)
+        initial_model(config).save(run.initial)
+        write_json(run.privacy, privacy_json(plan, config))
+        announcement.write(announcement_file(run))
+        run.write_plan(plan)  # last: a folder with a plan is ready
+    except BaseException:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return run, announcement
+
+
+def announcement_file(run: Run) -> Path:
+    """Return the file that sites are sent."""
+    return run.folder / "announcement.zip"
+
+
+def _given(facts: Sequence[str]) -> dict[str, Any]:
+    """Read what the operator says is public about the sites' data."""
+    given = {key: yaml.safe_load(value) for key, _, value in (f.partition("=") for f in facts)}
+    if given.keys() != {"shape", "classes", "records"}:
+        raise ConfigError(
+            f"facts are given for {', '.join(sorted(given))}.",
+            "Give all of facts.shape=[1,28,28] facts.classes=10 facts.records=60000.",
+        )
+    shape = given["shape"]
+    if not (
+        isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
+    ):
+        raise ConfigError(f"facts.shape is {shape!r}.", "Give channels, height and width.")
+    return given | {"digest": ""}

@@ -1,0 +1,128 @@
+"""Ask the server, as the site's SuperNode would, whether it is there and knows this site.
+
+A SuperLink accepts a node key that is registered and not connected already; it says no more than
+yes or no, so what a no means is told by a second question.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from dppm_model.errors import NotConnected, NotEnrolled, Untrusted
+from dppm_model.files import write_bytes
+
+
+def check_server(address: str, authority: Path) -> None:
+    """Reach the server, and see that its certificate is of the federation's authority and its name.
+
+    Raises
+    ------
+    NotConnected
+        If nobody answers.
+    Untrusted
+        If the certificate is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(authority))
+        httpx.get(f"https://{address}/", verify=context, timeout=10)
+    except (OSError, ssl.SSLError) as error:  # the authority's own file
+        raise Untrusted(f"{authority}: {error}.", "Take it from the invitation again.") from None
+    except httpx.HTTPError as error:
+        text = str(error)
+        if "CERTIFICATE" in text or "certificate" in text:
+            raise Untrusted(
+                f"the server at {address} shows a wrong certificate: {text}.",
+                "Ask its operator for a new invitation; compare its fingerprint over the phone.",
+            ) from None
+        raise NotConnected(
+            f"the server at {address} does not answer: {text}.",
+            "Check the address, the firewall (only this outbound port), and that it runs.",
+        ) from None
+
+
+def check_enrolled(folder: Path, address: str) -> None:
+    """See that the server knows the site's node key; what it learns is that the site asked.
+
+    Raises
+    ------
+    NotEnrolled
+        If it does not, or (should this site never have been connected) another uses the key.
+    NotConnected
+        If the server does not answer.
+    """
+    known = folder / "flower" / "node_id"
+    try:
+        with _client(folder, address) as client:
+            if known.is_file():
+                if not _recognised(client, int(known.read_text())):
+                    raise _unknown(address)
+                return
+            node = client.ActivateNode(
+                ActivateNodeRequest(
+                    public_key=public_key_to_bytes(_key(folder).public_key()),
+                    heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL,
+                )
+            ).node_id
+            write_bytes(known, str(node).encode())
+            with contextlib.suppress(httpx.HTTPError):
+                client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code >= 500:
+            raise NotConnected(
+                f"the server at {address} has no SuperLink behind it.", "Ask its operator."
+            ) from None
+        raise _unknown(address) from None
+    except httpx.HTTPError as error:
+        raise NotConnected(
+            f"the server at {address} does not answer: {error}.", "Check that it runs."
+        ) from None
+
+
+def _recognised(client: FleetHttpClient, node: int) -> bool:
+    """Ask for a run that is not there: only who has the node's key hears that it is not."""
+    try:
+        client.GetRun(GetRunRequest(node=Node(node_id=node), run_id=0))
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code >= 500:
+            raise
+        return error.response.status_code != httpx.codes.UNAUTHORIZED
+    return True
+
+
+def _unknown(address: str) -> NotEnrolled:
+    return NotEnrolled(
+        f"the server at {address} does not accept this site's node key.",
+        "Send enrolment.json to its operator, who runs `dppm server enrol`.",
+    )
+
+
+def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_ssh_private_key((folder / "node.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # `make_node_key`
+    return key
+
+
+@contextlib.contextmanager
+def _client(folder: Path, address: str) -> Iterator[FleetHttpClient]:
+    key = _key(folder)
+    with FleetHttpClient.from_server_address(
+        address,
+        False,
+        str(folder / "ca.crt"),
+        interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
+    ) as client:
+        yield client

@@ -1,0 +1,144 @@
+"""The gate of a site: takes tasks from its SuperNode, and lets approved bundles answer them.
+
+It stands where Flower's SuperExec would. A bundle runs only if its digest is in the site's
+``approvals.json`` and its files, unpacked when it was approved, still are what was approved; that
+is checked for every task, before anything of the bundle is imported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import httpx
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+
+from client import audit_log
+from client.approvals import Approvals
+from deploy.kit.bundle import digest_of, files_of
+from deploy.processes import start, stop
+from dppm_model.errors import DppmError
+
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+
+
+def bundle_file(folder: Path, digest: str) -> Path:
+    """Return where a site keeps an approved bundle."""
+    return folder / "bundles" / f"{digest}.fab"
+
+
+def bundle_folder(folder: Path, digest: str) -> Path:
+    """Return where a site keeps the files of an approved bundle."""
+    return folder / "bundles" / digest
+
+
+def is_whole(folder: Path, digest: str) -> bool:
+    """Say whether the bundle with this digest is there, and its unpacked files are its own."""
+    unpacked = bundle_folder(folder, digest)
+    try:
+        bundle = bundle_file(folder, digest).read_bytes()
+        if digest_of(bundle) != digest:
+            return False
+        files = files_of(bundle)
+        there = {str(p.relative_to(unpacked)) for p in unpacked.rglob("*") if p.is_file()}
+        return there == files.keys() and all(
+            (unpacked / name).read_bytes() == content for name, content in files.items()
+        )
+    except (OSError, DppmError):
+        return False
+
+
+class Gate:
+    """Takes tasks from one SuperNode.
+
+    Parameters
+    ----------
+    folder
+        The site's.
+    address
+        ``host:port`` of the SuperNode's Runtime API, on this machine.
+    secret
+        Shared with the SuperNode, so that no other program of this machine takes its tasks.
+    environment, output
+        Of the processes that run bundles.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        address: str,
+        secret: bytes,
+        environment: Mapping[str, str],
+        output: IO[bytes],
+    ) -> None:
+        self._folder, self._address = folder, address
+        # A compiled file beside the bundle's own would be one that nobody approved.
+        self._environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+        self._output = output
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._client = RuntimeHttpClient.from_server_address(
+            address,
+            insecure=True,  # loopback
+            root_certificates=None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=[_ACQUIRE]),
+            ],
+        )
+
+    def warm(self) -> None:
+        """Load what is approved, so that the first message need not wait for it."""
+        for digest in Approvals.read(self._folder).bundles:
+            if is_whole(self._folder, digest):
+                self._worker(digest)
+
+    def step(self) -> bool:
+        """Take a task if there is one and have it answered; say whether there was."""
+        try:
+            response = self._client.AcquireTask(
+                AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+            )
+        except httpx.HTTPError:
+            return False  # the SuperNode is not up; whoever keeps it running knows
+        if not (response.HasField("task") and response.token):
+            return False
+        digest = response.task.fab_hash
+        allowed = digest in Approvals.read(self._folder).bundles and is_whole(self._folder, digest)
+        audit_log.note(
+            self._folder,
+            "task",
+            flower_run=str(response.task.run_id),
+            bundle=digest,
+            approved=allowed,
+        )
+        worker = self._worker(digest if allowed else "")
+        assert worker.stdin
+        worker.stdin.write(response.token.encode() + b"\n")
+        worker.stdin.flush()
+        return True
+
+    def _worker(self, digest: str) -> subprocess.Popen[bytes]:
+        """Return the process that runs this bundle, started if need be."""
+        worker = self._workers.get(digest)
+        if worker is None or worker.poll() is not None:
+            unpacked = str(bundle_folder(self._folder, digest)) if digest else ""
+            worker = self._workers[digest] = start(
+                [sys.executable, "-m", "deploy.kit.worker", unpacked, digest, self._address],
+                self._folder / "flower" / "empty",
+                self._environment,
+                self._output,
+                stdin=subprocess.PIPE,
+            )
+        return worker
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers.values():
+            stop(worker)
+        self._client.close()

@@ -1,0 +1,146 @@
+"""`dppm site run`: the site's SuperNode, kept running, and the gate that answers for it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from deploy.flower import toml_string
+from deploy.kit.fleet import check_enrolled, check_server
+from deploy.kit.gate import Gate
+from deploy.kit.papers import Invitation
+from deploy.kit.site import enrolment_of
+from deploy.processes import environment, free_port, start, stop, tool, wait_for_port
+from dppm_model.errors import InUse, NotEnrolled
+from dppm_model.files import write_bytes
+
+_POLL_SECONDS = 0.1
+_PAUSES = (2, 5, 10, 30)  # seconds before the SuperNode is started again
+_STALE_SECONDS = 90  # for so long a SuperLink takes a node that died for alive
+_NODE_ID = re.compile(r"SuperNode ID: (\d+)")
+
+
+@contextlib.contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for the length of a block, so that no second process works in it.
+
+    Raises
+    ------
+    InUse
+        If one does.
+    """
+    with (folder / ".running").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InUse(
+                f"{folder}: another process runs this {what}.", "Stop that one first."
+            ) from None
+        yield
+
+
+def is_running(folder: Path) -> bool:
+    """Say whether a process works in a folder."""
+    if not folder.is_dir():
+        return False
+    try:
+        with alone(folder, ""):
+            return False
+    except InUse:
+        return True
+
+
+class Node:
+    """The SuperNode of a site, kept running for the length of a block.
+
+    Parameters
+    ----------
+    folder
+        The site's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.address = Invitation.read(folder / "invitation.json").address
+        self.name = enrolment_of(folder).site
+        self.log = folder / "flower" / "site.log"
+        self._home = folder / "flower"
+        (self._home / "empty").mkdir(parents=True, exist_ok=True)
+        self._environment = environment(self._home)
+        self._secret = self._home / "superexec.secret"
+        write_bytes(self._secret, secrets.token_bytes(32))
+        self._port = free_port()
+
+    def run(self) -> None:
+        """Answer messages until interrupted.
+
+        Raises
+        ------
+        DppmError
+            If the server is not reached at first, is not trusted, or does not know the site.
+        """
+        with (
+            alone(self.folder, "site"),
+            self.log.open("ab") as output,
+            contextlib.closing(self._gate(output)) as gate,
+        ):
+            gate.warm()
+            while True:
+                process = self._connect(output)
+                try:
+                    while process.poll() is None:
+                        if not gate.step():
+                            time.sleep(_POLL_SECONDS)
+                finally:
+                    stop(process)
+
+    def _gate(self, output: IO[bytes]) -> Gate:
+        address, secret = f"127.0.0.1:{self._port}", self._secret.read_bytes()
+        return Gate(self.folder, address, secret, self._environment, output)
+
+    def _connect(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the SuperNode, again if need be, until the server has taken it.
+
+        A server that is down is waited for; one that is wrong, or that says no, is an error.
+        """
+        begun, tries = time.monotonic(), 0
+        while True:
+            mark = output.seek(0, 2)
+            process = start(self._command(), self._home / "empty", self._environment, output)
+            wait_for_port(self._port, process, "The SuperNode", self.log)
+            while process.poll() is None:
+                if found := _NODE_ID.search(self._logged(mark)):
+                    write_bytes(self._home / "node_id", found[1].encode())
+                    return process
+                time.sleep(_POLL_SECONDS)
+            check_server(self.address, self.folder / "ca.crt")
+            check_enrolled(self.folder, self.address)
+            if time.monotonic() - begun > _STALE_SECONDS:
+                raise NotEnrolled(
+                    f"the server takes {self.name} for connected already.",
+                    "Another SuperNode uses this site's key: stop it, or enrol with a new one.",
+                )
+            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+            tries += 1
+
+    def _logged(self, mark: int) -> str:
+        with self.log.open("rb") as file:
+            file.seek(mark)
+            return file.read().decode(errors="replace")
+
+    def _command(self) -> list[str]:
+        return [
+            *(tool("flower-supernode"), "--superlink", self.address),
+            *("--root-certificates", str((self.folder / "ca.crt").resolve())),
+            *("--auth-supernode-private-key", str((self.folder / "node.key").resolve())),
+            *("--host", "127.0.0.1", "--port", str(self._port)),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(self._secret)),
+            *("--node-config", f"site={toml_string(str(self.folder.resolve()))}"),
+        ]

@@ -1,0 +1,269 @@
+"""The three papers that operators send each other, and the fingerprints they read over the phone.
+
+    invitation     server -> site    where the server is, and the certificate it must show
+    enrolment      site -> server    who the site is: its node key and identity key, signed by both
+    announcement   server -> sites   one run: its plan, all sites' identities, the code to run
+
+None holds a secret. A fingerprint that both ends read aloud tells that nobody changed a paper.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
+
+from deploy.kit.bundle import digest_of, files_of
+from dppm_model.errors import DppmError, PaperError
+from dppm_model.files import write_bytes, write_json
+from dppm_model.plan import Plan
+from dppm_model.securesum.group import parse_peers, peers_text
+from dppm_model.securesum.keys import Identity, verify
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def named(field: str, name: str) -> str:
+    """Check a name of a site, a federation or a run: it becomes a file's.
+
+    Raises
+    ------
+    PaperError
+        If it is not 1 to 40 small letters, digits and hyphens.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PaperError(f"{field} is {name!r}.", "Use up to 40 small letters, digits, hyphens.")
+    return name
+
+
+def fingerprint(*parts: bytes) -> str:
+    """160 bits of SHA-256 in eight groups of four letters and digits, to be read aloud."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8) + part)
+    text = base64.b32encode(digest.digest()[:20]).decode()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Where a federation's server is.
+
+    Attributes
+    ----------
+    federation
+        Its name.
+    address
+        Public ``host:port`` of the server.
+    authority
+        PEM certificate of the authority that the server's certificate must be signed by.
+    """
+
+    federation: str
+    address: str
+    authority: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What both ends read aloud."""
+        return fingerprint(*(value.encode() for value in asdict(self).values()))
+
+    def write(self, path: Path) -> None:
+        """Write the paper."""
+        _write(path, "invitation", asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Invitation:
+        """Read the paper.
+
+        Raises
+        ------
+        PaperError
+            If it is none.
+        """
+        paper = cls(**_read(path, "invitation", cls.__annotations__))
+        named("federation", paper.federation)
+        return paper
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """Who a site is.
+
+    Attributes
+    ----------
+    federation, site
+        Names.
+    node_key
+        OpenSSH public key that its SuperNode proves itself with.
+    identity
+        Ed25519 public key (hexadecimal) that its peers in the secure sum pin.
+    identity_signature, node_signature
+        Both keys have signed all of the above: whoever sent this has them.
+    """
+
+    federation: str
+    site: str
+    node_key: str
+    identity: str
+    identity_signature: str
+    node_signature: str
+
+    @classmethod
+    def make(cls, federation: str, site: str, identity: Identity, node_key: Path) -> Enrolment:
+        """Sign a site's enrolment with its two keys."""
+        public = node_key.with_suffix(".pub").read_text().strip()
+        statement = _statement(federation, site, public, identity.public.hex())
+        private = load_ssh_private_key(node_key.read_bytes(), None)
+        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        return cls(
+            federation,
+            named("site", site),
+            public,
+            identity.public.hex(),
+            identity.sign(statement).hex(),
+            private.sign(statement, ec.ECDSA(SHA256())).hex(),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """What both ends read aloud."""
+        return fingerprint(_statement(self.federation, self.site, self.node_key, self.identity))
+
+    def write(self, path: Path) -> None:
+        """Write the paper."""
+        _write(path, "enrolment", asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Enrolment:
+        """Read the paper and check its signatures.
+
+        Raises
+        ------
+        PaperError
+            If it is none, or not signed by the keys that it names.
+        """
+        paper = cls(**_read(path, "enrolment", cls.__annotations__))
+        named("site", paper.site)
+        statement = _statement(paper.federation, paper.site, paper.node_key, paper.identity)
+        try:
+            node = load_ssh_public_key(paper.node_key.encode())
+            signed = isinstance(node, ec.EllipticCurvePublicKey) and verify(
+                bytes.fromhex(paper.identity), statement, bytes.fromhex(paper.identity_signature)
+            )
+            if isinstance(node, ec.EllipticCurvePublicKey):
+                node.verify(bytes.fromhex(paper.node_signature), statement, ec.ECDSA(SHA256()))
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+            signed = False
+        if not signed:
+            raise PaperError(
+                f"{path}: the enrolment is not signed by its own keys.", "Ask the site for it anew."
+            )
+        return paper
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """One run, as its sites are asked to approve it.
+
+    Attributes
+    ----------
+    federation
+        Its name.
+    plan
+        All that will be asked, and what it costs.
+    peers
+        Name and identity key of every site.
+    bundle
+        The code to run (`deploy.kit.bundle`).
+    """
+
+    federation: str
+    plan: Plan
+    peers: dict[str, bytes]
+    bundle: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """What all ends read aloud: the same at every site, or somebody is being told a lie."""
+        return fingerprint(
+            self.federation.encode(),
+            self.plan.digest.encode(),
+            peers_text(self.peers).encode(),
+            digest_of(self.bundle).encode(),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the paper, a zip file."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("federation", self.federation)
+            archive.writestr("plan.json", self.plan.to_json())
+            archive.writestr("peers.toml", peers_text(self.peers))
+            archive.writestr("bundle.fab", self.bundle)
+        write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> Announcement:
+        """Read the paper and check that its parts fit together.
+
+        Raises
+        ------
+        PaperError
+            If they do not, or it is no announcement.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                parts = {
+                    name: archive.read(name)
+                    for name in ("federation", "plan.json", "peers.toml", "bundle.fab")
+                }
+            paper = cls(
+                named("federation", parts["federation"].decode()),
+                Plan.from_json(parts["plan.json"].decode()),
+                parse_peers(parts["peers.toml"].decode(), str(path)),
+                parts["bundle.fab"],
+            )
+            files_of(paper.bundle)
+            paper.plan.group(tuple(sorted(paper.peers.values())))
+        except DppmError as error:
+            raise PaperError(f"{path}: {error.cause}", error.cure) from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise PaperError(
+                f"{path} is no announcement: {error}.", "Ask the server's operator for it anew."
+            ) from None
+        return paper
+
+
+def _statement(federation: str, site: str, node_key: str, identity: str) -> bytes:
+    return json.dumps(["dppm enrolment 1", federation, site, node_key, identity]).encode()
+
+
+def _write(path: Path, kind: str, fields: dict[str, str]) -> None:
+    write_json(path, {"dppm": f"{kind} 1", **fields})
+
+
+def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
+    try:
+        raw = dict(json.loads(path.read_text()))
+        good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
+        good = good and all(isinstance(value, str) for value in raw.values())
+    except (OSError, ValueError, TypeError):
+        good = False
+    if not good:
+        raise PaperError(f"{path} is no {kind} of this version, or damaged.", "Ask for it anew.")
+    return raw

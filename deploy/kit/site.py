@@ -1,0 +1,190 @@
+"""A site's folder: made by `dppm site init`, and what its operator approves.
+
+site.toml (policy)  invitation.json  ca.crt  identity.key  node.key  node.pub  enrolment.json
+peers.toml  approvals.json  bundles/  ledger.jsonl  audit.jsonl  sums/  reports/  flower/ (logs)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from client.approvals import Approvals
+from client.policy import Policy, write_template
+from deploy.kit.bundle import differences, digest_of, unpack
+from deploy.kit.gate import bundle_file, bundle_folder, is_whole
+from deploy.kit.keys import make_node_key
+from deploy.kit.papers import Announcement, Enrolment, Invitation, named
+from dppm_model.errors import ConfigError, PaperError
+from dppm_model.files import write_bytes
+from dppm_model.planner import epsilons
+from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.privacy.ledger import Ledger, costs_of
+from dppm_model.records.shards import open_records
+from dppm_model.securesum.group import parse_peers, write_peers
+from dppm_model.securesum.keys import Identity
+
+DEFAULTS: Mapping[str, Any] = {
+    "index": "",
+    "unit": "record",
+    "max_records_per_person": 8,
+    "min_records": 100,
+    "mechanisms": ["binomial"],
+    "min_survivors": 2,
+    "colluding_sites": 0,
+    "hours": "00:00-24:00",
+    "release_seconds": 0.0,
+}
+
+
+def init_site(
+    folder: Path, invitation: Path, name: str, records: Path, limits: Mapping[str, float]
+) -> Enrolment:
+    """Make a site's folder; its private keys are made in it and never leave it.
+
+    Parameters
+    ----------
+    records
+        Shard folder.
+    limits
+        Those of ``max_epsilon_secure_sum``, ``max_epsilon_site`` and ``delta`` that the operator
+        has decided; the file lacks the others, and the site refuses everything until they are set.
+
+    Raises
+    ------
+    ConfigError, PaperError, DataError
+        If the folder is not empty, or an input is not what it should be. Nothing is left then.
+    """
+    paper = Invitation.read(invitation)
+    named("--name", name)
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty.", "Name a new folder for this site.")
+    manifest = open_records(records).manifest
+    # Where records name persons, a person is what is protected, unless the operator says less.
+    unit = "person" if manifest.persons else "record"
+    values = {**DEFAULTS, "unit": unit, "records": str(records.resolve()), **limits}
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    write_template(folder / "site.toml", values)
+    paper.write(folder / "invitation.json")
+    write_bytes(folder / "ca.crt", paper.authority.encode())
+    identity = Identity.generate()
+    identity.write(folder / "identity.key")
+    make_node_key(folder / "node.key")
+    enrolment = Enrolment.make(paper.federation, name, identity, folder / "node.key")
+    enrolment.write(folder / "enrolment.json")
+    return enrolment
+
+
+def enrolment_of(folder: Path) -> Enrolment:
+    """Read who this site is.
+
+    Raises
+    ------
+    PaperError
+        If the folder is no site's.
+    """
+    return Enrolment.read(folder / "enrolment.json")
+
+
+class Proposal:
+    """An announcement beside what this site holds, allows and has spent.
+
+    Raises
+    ------
+    PaperError
+        If the announcement is another federation's, or this site is not in it as itself.
+    """
+
+    def __init__(self, folder: Path, announcement: Announcement) -> None:
+        self.folder, self.announcement = folder, announcement
+        self.policy = Policy.read(folder / "site.toml")
+        enrolment = enrolment_of(folder)
+        if announcement.federation != enrolment.federation:
+            raise PaperError(
+                f"the announcement is of federation {announcement.federation}, this site's is "
+                f"{enrolment.federation}.",
+                "Ask the server's operator for the right one.",
+            )
+        listed = announcement.peers.get(enrolment.site)
+        if listed is None or listed.hex() != enrolment.identity:
+            raise PaperError(
+                f"the announcement does not list {enrolment.site} with this site's identity key.",
+                "Compare fingerprints over the telephone: somebody may sit in the middle.",
+            )
+
+    @property
+    def plan(self) -> Any:
+        """The plan to be approved."""
+        return self.announcement.plan
+
+    def check(self) -> None:
+        """Refuse what the policy does not allow, and what the site cannot afford.
+
+        Raises
+        ------
+        PolicyError, TooFewSurvivors, BudgetExhausted
+            See `client.policy`.
+        """
+        self.policy.check_plan(self.plan)
+        self.policy.budget.check(
+            self.plan,
+            self.plan.rounds - 1,
+            Ledger(self.folder / "ledger.jsonl").debits,
+            "Raise the limit in site.toml, or do not take part.",
+        )
+
+    def spending(self) -> dict[str, tuple[float, float, float, float]]:
+        """Return (spent, this plan, both together, limit) in epsilon for each view."""
+        debits = Ledger(self.folder / "ledger.jsonl").debits
+        others = tuple(d for d in debits if d.run != self.plan.run)
+        delta = self.policy.delta
+        found = {}
+        for view, limit, planned in zip(
+            ("secure_sum", "site"),
+            (self.policy.max_epsilon_secure_sum, self.policy.max_epsilon_site),
+            epsilons(self.plan),
+            strict=True,
+        ):
+            costs: tuple[RoundCost, ...] = costs_of(others, view)
+            both = epsilon((*costs, *self.plan.costs(view)), delta)
+            found[view] = (epsilon(costs, delta) if costs else 0.0, planned, both, limit)
+        return found
+
+    def code(self) -> Iterator[tuple[str, str]]:
+        """Compare the bundle with the code of this installation; see `bundle.differences`."""
+        return differences(self.announcement.bundle)
+
+    def peers(self) -> Iterator[tuple[str, str, str]]:
+        """Compare the peers with those pinned: (name, key, ``new``, ``same`` or ``CHANGED``)."""
+        path = self.folder / "peers.toml"
+        pinned = parse_peers(path.read_text(), str(path)) if path.exists() else {}
+        for name, key in sorted(self.announcement.peers.items()):
+            state = "new" if name not in pinned else "same" if pinned[name] == key else "CHANGED"
+            yield name, key.hex(), state
+        for name in sorted(pinned.keys() - self.announcement.peers.keys()):
+            yield name, pinned[name].hex(), "gone"
+
+    def approve(self) -> None:
+        """Pin the peers, store the bundle, and allow both bundle and plan."""
+        bundle = self.announcement.bundle
+        digest = digest_of(bundle)
+        if not is_whole(self.folder, digest):
+            _clear(bundle_folder(self.folder, digest))
+            unpack(bundle, bundle_folder(self.folder, digest))
+            write_bytes(bundle_file(self.folder, digest), bundle)
+        write_peers(self.folder / "peers.toml", self.announcement.peers)
+        approvals = Approvals.read(self.folder)
+        when = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"
+        approvals.bundles[digest] = when
+        approvals.plans[self.plan.digest] = f"{self.plan.run}, {when}"
+        approvals.write(self.folder)
+
+
+def _clear(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()

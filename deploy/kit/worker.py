@@ -1,0 +1,84 @@
+"""The process that runs an approved bundle: loads it once, then forks for every message.
+
+    python -m deploy.kit.worker FOLDER DIGEST RUNTIME_ADDRESS      (task tokens on standard input)
+
+Flower starts a new Python for every message, which imports torch for seconds before it works for
+milliseconds. This process has imported everything; a fork has it at once, and forgets all when it
+ends. Without a FOLDER it answers every message with a refusal.
+
+Flower 1.41's own `run_clientapp` does the talking; the two functions by which it would install and
+import whatever bundle came are replaced (tests/integration/test_gate.py pins that).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flwr.supernode.runtime.run_clientapp as runtime
+
+BUNDLE = "DPPM_BUNDLE"  # client.app writes it into the audit log
+
+
+class BundleRefused(Exception):
+    """Its name is all that the server learns."""
+
+
+def load(folder: Path) -> Any:
+    """Import the ClientApp of an unpacked bundle, and nobody else's packages of these names."""
+    sys.path.insert(0, str(folder))
+    import client.app
+
+    if not Path(client.app.__file__).is_relative_to(folder):
+        raise BundleRefused(f"{client.app.__file__} is not of the bundle in {folder}.")
+    return client.app.app
+
+
+def only(digest: str) -> Callable[..., None]:
+    """Return what stands where Flower would install a bundle: nothing, or a refusal."""
+
+    def install(content: bytes, **_: Any) -> None:
+        if not digest or hashlib.sha256(content).hexdigest() != digest:
+            raise BundleRefused
+
+    return install
+
+
+def answer(token: str, address: str, digest: str, app: Any) -> int:
+    """Take one task from the SuperNode and answer its message; return an exit code."""
+    vars(runtime).update(
+        install_from_fab=only(digest), get_load_client_app_fn=lambda **_: lambda *_: app
+    )
+    try:
+        runtime.run_clientapp(address, token, insecure=True, parent_pid=os.getppid())
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def main(folder: str, digest: str, address: str) -> None:
+    """Serve tokens until standard input ends."""
+    os.environ[BUNDLE] = digest
+    app = load(Path(folder)) if folder else None
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the forks
+    for token in sys.stdin:
+        if os.fork():
+            continue
+        code = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            code = answer(token.strip(), address, digest, app)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,128 @@
+"""Start other programs: their environment, their ports, and that none outlives its starter."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from dppm_model.errors import FederationError
+
+_START_SECONDS = 60
+_STOP_SECONDS = 10
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of Flower's commands: quiet, private, and of this installation.
+
+    Parameters
+    ----------
+    home
+        Where Flower keeps its own files.
+    """
+    own = {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    # Flower's commands start one another by name.
+    path = f"{tool('')}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | own | {"PATH": path}
+
+
+def tool(name: str) -> str:
+    """Return a command of this very installation, not another one on the PATH."""
+    return str(Path(sys.executable).parent / name)
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Say whether somebody listens on a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+    """Wait until a started program listens.
+
+    Raises
+    ------
+    FederationError
+        If it ended, or does not within a minute.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if listens(port):
+            return
+        time.sleep(0.1)
+    raise FederationError(f"{what} did not start.", f"Read {log}.")
+
+
+def start(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    output: IO[bytes],
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own; the kernel ends it should this thread die."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=stdin,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    assert _libc
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a started command and all of its session: politely, then for certain."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+            if number == signal.SIGTERM:
+                time.sleep(0.5)  # for the rest of the session
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Keep a command running for the length of a block."""
+    process = start(command, folder, environment, output)
+    try:
+        yield process
+    finally:
+        stop(process)
