@@ -23,6 +23,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import audit_log
+from client.approvals import Approvals
 from client.release import on_the_beat
 from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError
@@ -54,6 +55,14 @@ def _as_bytes(value: object) -> bytes:
     if not isinstance(value, bytes):
         raise ModelError("The question's model is not bytes.", "Server and site differ in version.")
     return value
+
+
+def warm(folder: Path) -> None:
+    """Reckon a site's approved plans, before this process is forked for its messages."""
+    site = Site(folder, Coins())
+    for text in Approvals.read(folder).texts(folder):
+        with contextlib.suppress(DppmError):  # whoever asks by such a plan will hear it
+            site.reckon(read_plan(text))
 
 
 def site_folder(context: Context) -> Path:

@@ -16,6 +16,11 @@ from dppm_model.plan import Plan
 NAME = "approvals.json"
 
 
+def plan_file(folder: Path, digest: str) -> Path:
+    """Return where a site keeps the text of an approved plan."""
+    return folder / "plans" / f"{digest}.json"
+
+
 @dataclass
 class Approvals:
     """Digest to a note for people: when, and what it is."""
@@ -44,6 +49,11 @@ class Approvals:
     def write(self, folder: Path) -> None:
         """Write atomically."""
         write_json(folder / NAME, {"bundles": self.bundles, "plans": self.plans})
+
+    def texts(self, folder: Path) -> list[str]:
+        """Read the approved plans, as far as their text was kept (`dppm site approve` does)."""
+        paths = (plan_file(folder, digest) for digest in self.plans)
+        return [path.read_text() for path in paths if path.is_file()]
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that is not approved.

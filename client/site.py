@@ -8,6 +8,7 @@ round is never answered with fresh coins.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from client.approvals import Approvals
 from client.policy import Policy
-from dppm_model.errors import LedgerError, ModelError, PlanError
+from dppm_model.errors import BudgetExhausted, LedgerError, ModelError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
@@ -228,6 +229,14 @@ class Site:
         """Keep the site's hours, and its least number of records: before anything is read."""
         self.policy.check_hours(datetime.now())
         self.policy.check_records(self.records().units(plan.unit))
+
+    def reckon(self, plan: Plan) -> None:
+        """Compute what a plan costs and how much of it fits; this process then knows it.
+
+        The certificates behind it take seconds, which a process for each message cannot afford.
+        """
+        with contextlib.suppress(BudgetExhausted):
+            self._check_budget(plan, 0)
 
     def _check_budget(self, plan: Plan, number: int) -> None:
         self.policy.budget.check(

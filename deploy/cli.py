@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from deploy import commands, sampling
 from deploy.audit import audit_run
+from deploy.kit import commands as kit
+from deploy.kit.arguments import add_server, add_site
 from deploy.ledger import show_ledger
 from deploy.serve import serve
 from deploy.show import console
@@ -25,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="dppm",
         description="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-23).",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-52).",
     )
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -96,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
         )
     )
 
+    for add, name, text in (
+        (add_server, "server", "a federation's server: init, enrol, announce, run, status"),
+        (add_site, "site", "a data-holding site: init, approve, preflight, run, status, ledger"),
+    ):
+        add(verb(name, text, f"{name} init --help"))
+
     for name, text, examples in (
         (
             "simulate",
@@ -162,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "data":
             commands.data(arguments)
+        elif arguments.command in ("server", "site"):
+            return kit.act(arguments)
         elif arguments.command == "ledger":
             show_ledger(arguments)
         elif arguments.command == "audit":

@@ -208,7 +208,7 @@ def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: Non
         )
     finally:
         if status.exists():
-            _raise_reported(run.read_json(status))
+            raise_reported(run.read_json(status))
     if not run.model.exists():
         raise errors.FederationError(
             "The run ended without a model.", f"Read {run.folder / 'flower.log'}."
@@ -222,7 +222,7 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _raise_reported(status: dict[str, str]) -> None:
+def raise_reported(status: dict[str, str]) -> None:
     """Raise the error that the ServerApp reported, as its own class."""
     if status["state"] != "failed":
         return

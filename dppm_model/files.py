@@ -1,10 +1,14 @@
-"""Atomic files: a reader sees the old content or the new, never half of one."""
+"""Atomic files: a reader sees the old content or the new, never half of one; and locks."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +52,37 @@ def read_json_lines(path: Path) -> list[Any]:
         return []
     *complete, _torn = path.read_text().split("\n")
     return [json.loads(line) for line in complete]
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock file for the length of a block; the kernel frees it should the process die.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it.
+    """
+    with path.open("w") as lock:
+        for last in (False, False, True):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if last:
+                    raise
+                time.sleep(0.1)  # `is_held` holds it for a moment, too
+            else:
+                break
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Say whether a process holds a lock file."""
+    if not path.is_file():
+        return False
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

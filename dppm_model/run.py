@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dppm_model.errors import DppmError, RunFolderError
-from dppm_model.files import read_json_lines, write_bytes, write_json
+from dppm_model.files import held, is_held, read_json_lines, write_bytes, write_json
 from dppm_model.plan import Plan
+
+_LOCK = ".training"
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,23 @@ class Run:
         """Return the metrics so far, one entry a round."""
         return read_json_lines(self.metrics)
 
+    @property
+    def in_work(self) -> bool:
+        """Whether a process trains this run now."""
+        return is_held(self.folder / _LOCK)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep a second process from training the same run meanwhile."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.folder / _LOCK))
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"Another process trains {self.folder}.", "Wait for it, or stop it."
+                ) from None
+            yield
+
     @contextmanager
     def reporting(self) -> Iterator[None]:
         """Keep ``status.json`` true: running, then finished, or failed and why.
@@ -135,6 +154,10 @@ class Run:
         The error travels through the file because the training loop may run in a process that is
         not ours (Flower's ServerApp), and the command line must still exit with the right code.
         """
+        with self._alone():
+            yield from self._reporting()
+
+    def _reporting(self) -> Iterator[None]:
         path = self.folder / "status.json"
         write_json(path, {"state": "running"})
         try:

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from dppm_model.errors import DppmError, TooFewSites
 
-_POLL_SECONDS = 0.02
+_POLL_SHARE, _LEAST_POLL, _MOST_POLL = 0.1, 0.02, 0.5  # of the time waited; seconds
 
 Fields = Mapping[str, Mapping[str, Any]]
 Records = Mapping[str, ConfigRecord]
@@ -116,11 +116,11 @@ class Asker:
         refused, lost = Counter[str](), Counter[str]()
         messages = [self._message(kind, node, content(site)) for site, node in silent.items()]
         pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
-        deadline = time.monotonic() + self.patience.seconds
-        while pending and time.monotonic() < deadline:
+        begun = time.monotonic()
+        while pending and (waited := time.monotonic() - begun) < self.patience.seconds:
             replies = list(self.grid.pull_messages(list(pending)))
             if not replies:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(min(max(_LEAST_POLL, _POLL_SHARE * waited), _MOST_POLL))
             for reply in replies:
                 site = pending.pop(str(reply.metadata.reply_to_message_id))
                 if reply.has_error():

@@ -36,11 +36,9 @@ def check_server(address: str, authority: Path) -> None:
     Untrusted
         If the certificate is not what it should be.
     """
+    context = context_of(authority)
     try:
-        context = ssl.create_default_context(cafile=str(authority))
         httpx.get(f"https://{address}/", verify=context, timeout=10)
-    except (OSError, ssl.SSLError) as error:  # the authority's own file
-        raise Untrusted(f"{authority}: {error}.", "Take it from the invitation again.") from None
     except httpx.HTTPError as error:
         text = str(error)
         if "CERTIFICATE" in text or "certificate" in text:
@@ -52,6 +50,20 @@ def check_server(address: str, authority: Path) -> None:
             f"the server at {address} does not answer: {text}.",
             "Check the address, the firewall (only this outbound port), and that it runs.",
         ) from None
+
+
+def context_of(authority: Path) -> ssl.SSLContext:
+    """Trust one authority, and nobody else.
+
+    Raises
+    ------
+    Untrusted
+        If its file is no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=str(authority))
+    except (OSError, ssl.SSLError) as error:
+        raise Untrusted(f"{authority}: {error}.", "Take it from the invitation again.") from None
 
 
 def check_enrolled(folder: Path, address: str) -> None:
@@ -67,10 +79,8 @@ def check_enrolled(folder: Path, address: str) -> None:
     known = folder / "flower" / "node_id"
     try:
         with _client(folder, address) as client:
-            if known.is_file():
-                if not _recognised(client, int(known.read_text())):
-                    raise _unknown(address)
-                return
+            if known.is_file() and _recognised(client, int(known.read_text())):
+                return  # not activated: a SuperNode of this site may be connected
             node = client.ActivateNode(
                 ActivateNodeRequest(
                     public_key=public_key_to_bytes(_key(folder).public_key()),

@@ -20,6 +20,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from client import audit_log
+from client.approvals import NAME as APPROVALS
 from client.approvals import Approvals
 from deploy.kit.bundle import digest_of, files_of
 from deploy.processes import start, stop
@@ -82,6 +83,8 @@ class Gate:
         self._environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
         self._output = output
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._retired: list[subprocess.Popen[bytes]] = []
+        self._stamps: dict[str, int] = {}  # of the approvals that a worker has read
         self._client = RuntimeHttpClient.from_server_address(
             address,
             insecure=True,  # loopback
@@ -124,12 +127,25 @@ class Gate:
         return True
 
     def _worker(self, digest: str) -> subprocess.Popen[bytes]:
-        """Return the process that runs this bundle, started if need be."""
+        """Return the process that runs this bundle, started if need be.
+
+        It is started again if there are other approvals: a new plan's costs are to be reckoned.
+        """
+        stamp = (self._folder / APPROVALS).stat().st_mtime_ns if digest else 0
         worker = self._workers.get(digest)
+        if worker and self._stamps[digest] != stamp:
+            assert worker.stdin
+            worker.stdin.close()  # it ends when its forks have
+            self._retired.append(worker)
+            worker = None
         if worker is None or worker.poll() is not None:
+            self._stamps[digest] = stamp
             unpacked = str(bundle_folder(self._folder, digest)) if digest else ""
             worker = self._workers[digest] = start(
-                [sys.executable, "-m", "deploy.kit.worker", unpacked, digest, self._address],
+                [
+                    *(sys.executable, "-m", "deploy.kit.worker", str(self._folder)),
+                    *(unpacked, digest, self._address),
+                ],
                 self._folder / "flower" / "empty",
                 self._environment,
                 self._output,
@@ -139,6 +155,6 @@ class Gate:
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers.values():
+        for worker in (*self._workers.values(), *self._retired):
             stop(worker)
         self._client.close()

@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import re
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from deploy.flower import toml_string
 from deploy.kit.fleet import check_enrolled, check_server
 from deploy.kit.gate import Gate
+from deploy.kit.locks import alone
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
 from deploy.processes import environment, free_port, start, stop, tool, wait_for_port
-from dppm_model.errors import InUse, NotEnrolled
+from dppm_model.errors import NotEnrolled
 from dppm_model.files import write_bytes
 
 _POLL_SECONDS = 0.1
 _PAUSES = (2, 5, 10, 30)  # seconds before the SuperNode is started again
 _STALE_SECONDS = 90  # for so long a SuperLink takes a node that died for alive
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
-
-
-@contextlib.contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder for the length of a block, so that no second process works in it.
-
-    Raises
-    ------
-    InUse
-        If one does.
-    """
-    with (folder / ".running").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse(
-                f"{folder}: another process runs this {what}.", "Stop that one first."
-            ) from None
-        yield
-
-
-def is_running(folder: Path) -> bool:
-    """Say whether a process works in a folder."""
-    if not folder.is_dir():
-        return False
-    try:
-        with alone(folder, ""):
-            return False
-    except InUse:
-        return True
 
 
 class Node:
@@ -67,7 +36,7 @@ class Node:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = folder.resolve()
         self.address = Invitation.read(folder / "invitation.json").address
         self.name = enrolment_of(folder).site
         self.log = folder / "flower" / "site.log"

@@ -1,7 +1,8 @@
 """A site's folder: made by `dppm site init`, and what its operator approves.
 
 site.toml (policy)  invitation.json  ca.crt  identity.key  node.key  node.pub  enrolment.json
-peers.toml  approvals.json  bundles/  ledger.jsonl  audit.jsonl  sums/  reports/  flower/ (logs)
+peers.toml  approvals.json  plans/  bundles/
+ledger.jsonl  audit.jsonl  sums/  reports/  flower/ (logs)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.approvals import Approvals
+from client.approvals import Approvals, plan_file
 from client.policy import Policy, write_template
 from deploy.kit.bundle import differences, digest_of, unpack
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
@@ -20,6 +21,8 @@ from deploy.kit.keys import make_node_key
 from deploy.kit.papers import Announcement, Enrolment, Invitation, named
 from dppm_model.errors import ConfigError, PaperError
 from dppm_model.files import write_bytes
+from dppm_model.phase import View
+from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
@@ -117,7 +120,7 @@ class Proposal:
             )
 
     @property
-    def plan(self) -> Any:
+    def plan(self) -> Plan:
         """The plan to be approved."""
         return self.announcement.plan
 
@@ -142,13 +145,13 @@ class Proposal:
         debits = Ledger(self.folder / "ledger.jsonl").debits
         others = tuple(d for d in debits if d.run != self.plan.run)
         delta = self.policy.delta
-        found = {}
-        for view, limit, planned in zip(
-            ("secure_sum", "site"),
-            (self.policy.max_epsilon_secure_sum, self.policy.max_epsilon_site),
-            epsilons(self.plan),
-            strict=True,
-        ):
+        found: dict[str, tuple[float, float, float, float]] = {}
+        secure_sum, site = epsilons(self.plan)
+        views: tuple[tuple[View, float, float], ...] = (
+            ("secure_sum", self.policy.max_epsilon_secure_sum, secure_sum),
+            ("site", self.policy.max_epsilon_site, site),
+        )
+        for view, limit, planned in views:
             costs: tuple[RoundCost, ...] = costs_of(others, view)
             both = epsilon((*costs, *self.plan.costs(view)), delta)
             found[view] = (epsilon(costs, delta) if costs else 0.0, planned, both, limit)
@@ -177,11 +180,17 @@ class Proposal:
             unpack(bundle, bundle_folder(self.folder, digest))
             write_bytes(bundle_file(self.folder, digest), bundle)
         write_peers(self.folder / "peers.toml", self.announcement.peers)
+        write_bytes(plan_file(self.folder, self.plan.digest), self.plan.to_json().encode())
         approvals = Approvals.read(self.folder)
         when = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"
         approvals.bundles[digest] = when
         approvals.plans[self.plan.digest] = f"{self.plan.run}, {when}"
         approvals.write(self.folder)
+
+
+def approved_plans(folder: Path) -> list[Plan]:
+    """Read the plans that a site has approved."""
+    return [Plan.from_json(text) for text in Approvals.read(folder).texts(folder)]
 
 
 def _clear(folder: Path) -> None:

@@ -1,10 +1,10 @@
 """The process that runs an approved bundle: loads it once, then forks for every message.
 
-    python -m deploy.kit.worker FOLDER DIGEST RUNTIME_ADDRESS      (task tokens on standard input)
+    python -m deploy.kit.worker SITE FOLDER DIGEST ADDRESS       (task tokens on standard input)
 
-Flower starts a new Python for every message, which imports torch for seconds before it works for
-milliseconds. This process has imported everything; a fork has it at once, and forgets all when it
-ends. Without a FOLDER it answers every message with a refusal.
+Flower starts a new Python for every message, which imports torch and reckons the plan's costs for
+seconds before it works for milliseconds. This process has done that once; a fork has it at once,
+and forgets all else when it ends. Without a FOLDER it answers every message with a refusal.
 
 Flower 1.41's own `run_clientapp` does the talking; the two functions by which it would install and
 import whatever bundle came are replaced (tests/integration/test_gate.py pins that).
@@ -12,6 +12,7 @@ import whatever bundle came are replaced (tests/integration/test_gate.py pins th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -29,13 +30,14 @@ class BundleRefused(Exception):
     """Its name is all that the server learns."""
 
 
-def load(folder: Path) -> Any:
+def load(site: Path, folder: Path) -> Any:
     """Import the ClientApp of an unpacked bundle, and nobody else's packages of these names."""
     sys.path.insert(0, str(folder))
     import client.app
 
     if not Path(client.app.__file__).is_relative_to(folder):
         raise BundleRefused(f"{client.app.__file__} is not of the bundle in {folder}.")
+    client.app.warm(site)
     return client.app.app
 
 
@@ -61,10 +63,10 @@ def answer(token: str, address: str, digest: str, app: Any) -> int:
     return 0
 
 
-def main(folder: str, digest: str, address: str) -> None:
+def main(site: str, folder: str, digest: str, address: str) -> None:
     """Serve tokens until standard input ends."""
     os.environ[BUNDLE] = digest
-    app = load(Path(folder)) if folder else None
+    app = load(Path(site), Path(folder)) if folder else None
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the forks
     for token in sys.stdin:
         if os.fork():
@@ -78,6 +80,9 @@ def main(folder: str, digest: str, address: str) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+    with contextlib.suppress(ChildProcessError):  # a fork ends with this process, so wait for them
+        while True:
+            os.wait()
 
 
 if __name__ == "__main__":

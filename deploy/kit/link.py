@@ -1,0 +1,273 @@
+"""`dppm server run`: SuperLink, SuperExec and reverse proxy, kept running, and one run over them.
+
+A program that dies is started again; a ServerApp that dies is, too, and goes on with the round
+where it stood, because the run folder knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from deploy.flower import toml_string
+from deploy.kit.bundle import unpack
+from deploy.kit.federation import (
+    ServerSettings,
+    announcement_file,
+    enrolled,
+    split_address,
+)
+from deploy.kit.locks import alone
+from deploy.kit.papers import Announcement
+from deploy.processes import environment, listens, start, stop, tool, wait_for_port
+from deploy.simulate import raise_reported
+from dppm_model.errors import FederationError
+from dppm_model.files import write_bytes, write_json
+from dppm_model.run import Run
+
+_TICK_SECONDS = 0.2
+_LOOK_SECONDS = 10  # between two looks at Flower's own record of a run
+_MOST_DEATHS = 20  # of the ServerApp, before we give up
+_LIVE = ("pending", "starting", "running")
+
+
+@dataclass
+class Kept:
+    """A program that is started again when it dies."""
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    environment: dict[str, str]
+    output: IO[bytes]
+    port: int = 0
+    process: subprocess.Popen[bytes] = field(init=False)
+    deaths: int = 0
+
+    def __enter__(self) -> Kept:
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        self.process = start(self.command, self.folder, self.environment, self.output)
+        if self.port:
+            wait_for_port(self.port, self.process, self.name, Path(self.output.name))
+
+    def keep(self) -> bool:
+        """Start it again if it has died; say whether it had."""
+        if self.process.poll() is None:
+            return False
+        self.deaths += 1
+        stop(self.process)  # what is left of its session
+        time.sleep(min(2 * self.deaths, 30))
+        self._start()
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        stop(self.process)
+
+
+class Link:
+    """The server's programs, for the length of a block.
+
+    Parameters
+    ----------
+    folder
+        Made by `dppm server init`.
+    say
+        Takes what an operator should hear of.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self._say = folder.resolve(), say
+        self.settings = ServerSettings.read(folder / "server.toml")
+        self._home = self.folder / "flower"
+        (self._home / "empty").mkdir(parents=True, exist_ok=True)
+        self._environment = environment(self._home)
+        self._kept: list[Kept] = []
+        for port in (self.settings.superlink_port, self._public_port):
+            if port and listens(port):
+                raise FederationError(
+                    f"port {port} of this machine is taken.", "Stop what listens there."
+                )
+
+    @property
+    def _public_port(self) -> int:
+        return split_address("listen", self.settings.listen)[1] if self.settings.proxy else 0
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[Link]:
+        """Start everything, register the enrolled sites, and stop everything in the end."""
+        secret = self._home / "superexec.secret"
+        write_bytes(secret, secrets.token_bytes(32))
+        write_bytes(
+            self._home / "config.toml",
+            (
+                '[superlink]\ndefault = "dppm"\n\n[superlink.dppm]\n'
+                f'address = "127.0.0.1:{self.settings.superlink_port}"\n'
+                f"root-certificates = {toml_string(str(self.folder / 'tls' / 'ca.crt'))}\n"
+            ).encode(),
+        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(alone(self.folder, "server"))
+            for name, command, folder, port in self._programs(secret):
+                log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
+                kept = Kept(name, command, folder, self._environment, log, port)
+                self._kept.append(stack.enter_context(kept))
+                if name == "superlink":  # before the door is open: who knocks is known or refused
+                    self._register()
+            yield self
+
+    def _programs(self, secret: Path) -> Iterator[tuple[str, Sequence[str], Path, int]]:
+        tls, port = self.folder / "tls", self.settings.superlink_port
+        empty = self._home / "empty"
+        yield (
+            "superlink",
+            [
+                *(tool("flower-superlink"), "--host", "127.0.0.1", "--port", str(port)),
+                *("--ssl-ca-certfile", str(tls / "ca.crt")),
+                *("--ssl-certfile", str(tls / "server.crt")),
+                *("--ssl-keyfile", str(tls / "server.key")),
+                *("--enable-supernode-auth", "--database", str(self._home / "state.db")),
+                *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+                "--disable-runtime-dependency-installation",
+            ],
+            empty,
+            port,
+        )
+        yield (
+            "superexec",
+            [
+                *(tool("flower-superexec"), "--root-certificates", str(tls / "ca.crt")),
+                *("--runtime-api-address", f"127.0.0.1:{port}"),
+                *("--superexec-auth-secret-file", str(secret)),
+            ],
+            empty,
+            0,
+        )
+        if self.settings.proxy:
+            nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+            if nginx is None:
+                raise FederationError(
+                    "nginx is not installed.",
+                    "Install it, or say proxy = false in server.toml and serve nginx.conf.",
+                )
+            options = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+            yield (
+                "nginx",
+                [nginx, "-p", str(self.folder), "-c", "nginx.conf", "-g", options],
+                self.folder,
+                self._public_port,
+            )
+
+    def keep(self) -> None:
+        """Start again what has died."""
+        for kept in self._kept:
+            if kept.keep():
+                self._say(f"{kept.name} had died and was started again.")
+
+    def flwr(self, *arguments: str) -> Any:
+        """Ask Flower's own command line, and read its JSON.
+
+        Raises
+        ------
+        FederationError
+            If it fails.
+        """
+        done = subprocess.run(
+            [tool("flwr"), *arguments, "--format", "json"],
+            cwd=self._home,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+        )
+        with contextlib.suppress(ValueError):
+            found = json.loads(done.stdout[done.stdout.index("{") :])
+            if found.get("success"):
+                return found
+        said = (done.stdout + done.stderr).strip()[-300:]
+        raise FederationError(
+            f"`flwr {' '.join(arguments[:2])}` failed: {said}", f"Read {self.folder / 'logs'}."
+        )
+
+    def _register(self) -> None:
+        """Let the SuperLink know exactly the enrolled sites' node keys."""
+        path = self._home / "nodes.json"
+        old = json.loads(path.read_text()) if path.is_file() else {}
+        nodes = self.flwr("supernode", "ls", "dppm")["nodes"]
+        alive = {str(node["node-id"]) for node in nodes if node["status"] != "unregistered"}
+        keys = {paper.node_key: paper.site for paper in enrolled(self.folder).values()}
+        new = {key: node for key, node in old.items() if key in keys and node in alive}
+        for key, site in keys.items():
+            if key not in new:
+                public = self._home / "key.pub"
+                write_bytes(public, f"{key}\n".encode())
+                found = self.flwr("supernode", "register", str(public), "dppm", "--name", site)
+                new[key] = str(found["node-id"])
+                write_json(path, new)
+        for node in alive - set(new.values()):
+            self.flwr("supernode", "unregister", node, "dppm")
+        write_json(path, new)
+
+    def train(self, run: Run, tick: Callable[[], None]) -> None:
+        """Play a run to its end.
+
+        Raises
+        ------
+        DppmError
+            What stopped it, as the ServerApp reported it.
+        """
+        announcement = Announcement.read(announcement_file(run))
+        app = run.folder.resolve() / "state" / "bundle" / "dppm"
+        shutil.rmtree(app, ignore_errors=True)
+        unpack(announcement.bundle, app)
+        shutil.rmtree(app / ".info")
+        status = run.folder / "status.json"
+        for _ in range(_MOST_DEATHS):
+            for old in self._live_runs():
+                self.flwr("stop", old, "dppm")
+            status.unlink(missing_ok=True)
+            settings = f"run={toml_string(str(run.folder.resolve()))}"
+            flower = self.flwr("run", str(app), "dppm", "--run-config", settings)["run-id"]
+            while self._goes_on(str(flower), run):
+                tick()
+                self.keep()
+                time.sleep(_TICK_SECONDS)
+            if status.exists():
+                raise_reported(run.read_json(status))
+            if run.model.exists():
+                return
+            self._say("The ServerApp had died; it is started again and goes on with its round.")
+        raise FederationError(
+            "The ServerApp died again and again.", f"Read {self.folder / 'logs'}."
+        )
+
+    def _goes_on(self, flower: str, run: Run) -> bool:
+        """Say whether the ServerApp works: by its own word, and before it gives it, Flower's."""
+        status = run.folder / "status.json"
+        if status.exists():
+            return run.read_json(status)["state"] == "running" and run.in_work
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return True
+        self._looked = now
+        try:
+            return flower in self._live_runs()
+        except FederationError:
+            return True  # the SuperLink itself may be down just now
+
+    def _live_runs(self) -> set[str]:
+        """Return Flower's numbers of the runs that it takes for alive."""
+        runs = self.flwr("ls", "dppm")["runs"]
+        return {str(run["run-id"]) for run in runs if run["status"].startswith(_LIVE)}
+
+    _looked = 0.0

@@ -1,0 +1,215 @@
+"""`dppm site preflight`: everything that can be wrong at a site, before anything is asked.
+
+Every check has an exit code of its own, and says one line of cause and one of cure. Nothing is
+spent, and of the records nothing but their number is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+
+from client.approvals import Approvals
+from client.policy import Policy
+from deploy.kit.fleet import check_enrolled, check_server, context_of
+from deploy.kit.gate import is_whole
+from deploy.kit.papers import Invitation
+from deploy.kit.site import approved_plans, enrolment_of
+from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError, Untrusted
+from dppm_model.privacy.ledger import Ledger
+from dppm_model.records.shards import open_records
+from dppm_model.securesum.group import read_peers
+from dppm_model.securesum.keys import Identity
+
+_LEAST_DISK, _LEAST_MEMORY = 1 << 30, 1 << 30
+_AHEAD_SECONDS, _BEHIND_SECONDS = 5, 300  # what a SuperLink tolerates of a node's clock
+_SECRET = ("identity.key", "node.key")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that may be wrong.
+
+    Attributes
+    ----------
+    name
+        For people.
+    exit_code
+        Of `dppm site preflight` if this is the first that fails.
+    run
+        Takes the site's folder, returns what it found, or raises `DppmError`.
+    """
+
+    name: str
+    exit_code: int
+    run: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found; ``cure`` is empty if all is well."""
+
+    check: Check
+    text: str
+    cure: str = ""
+
+
+def preflight(folder: Path) -> Iterator[Found]:
+    """Make all checks in order, whether or not those before have failed."""
+    for check in CHECKS:
+        try:
+            yield Found(check, check.run(folder))
+        except DppmError as error:
+            yield Found(check, error.cause, error.cure)
+
+
+def _policy(folder: Path) -> str:
+    policy = Policy.read(folder / "site.toml")
+    policy.check_hours(datetime.now())
+    return (
+        f"at most ε = {policy.max_epsilon_secure_sum:g} (secure sum), "
+        f"{policy.max_epsilon_site:g} (site); unit {policy.unit}"
+    )
+
+
+def _permissions(folder: Path) -> str:
+    for path in (folder, *(folder / name for name in _SECRET)):
+        if path.exists() and path.stat().st_mode & 0o077:
+            raise ConfigError(
+                f"{path} can be read by others.", f"chmod {700 if path.is_dir() else 600} {path}"
+            )
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written.", "Run as its owner.")
+    return "the folder and its keys are its owner's only"
+
+
+def _keys(folder: Path) -> str:
+    enrolment = enrolment_of(folder)
+    public = (folder / "node.pub").read_text().strip() if (folder / "node.pub").is_file() else ""
+    identity = Identity.read(folder / "identity.key").public.hex()
+    if (identity, public) != (enrolment.identity, enrolment.node_key):
+        raise PaperError("the keys are not those of enrolment.json.", "Restore the folder.")
+    return f"{enrolment.site}: {enrolment.fingerprint}"
+
+
+def _records(folder: Path) -> str:
+    policy = Policy.read(folder / "site.toml")
+    path = Path(policy.records)
+    if not os.access(path, os.R_OK):
+        raise DataError(f"records: {path} cannot be read.", "Mount it, or let this user read it.")
+    records = open_records(path)
+    policy.check_records(records.units(policy.unit))
+    shape = "×".join(map(str, records.manifest.shape))
+    return f"{len(records)} records of {shape}, {len(records.manifest.classes)} classes"
+
+
+def _disk(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_DISK:
+        raise ConfigError(f"{free >> 20} MiB of disk are free.", "Free 1 GiB where the folder is.")
+    return f"{free >> 30} GiB free"
+
+
+def _memory(_: Path) -> str:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with Path("/proc/meminfo").open() as file:  # page cache that can be given up counts as free
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) << 10
+    if free < _LEAST_MEMORY:
+        raise ConfigError(f"{free >> 20} MiB of memory are free.", "Free 1 GiB.")
+    return f"{free >> 30} GiB free"
+
+
+def _server(folder: Path) -> str:
+    address = Invitation.read(folder / "invitation.json").address
+    check_server(address, folder / "ca.crt")
+    return f"{address} answers with a certificate of the federation's"
+
+
+def _clock(folder: Path) -> str:
+    address = Invitation.read(folder / "invitation.json").address
+    try:
+        verify = context_of(folder / "ca.crt")
+        said = httpx.get(f"https://{address}/", verify=verify, timeout=10).headers.get("date")
+    except httpx.HTTPError:
+        raise Untrusted("the server's clock cannot be asked.", "See the check before.") from None
+    if said is None:
+        return "the server does not tell its time"
+    ahead = time.time() - parsedate_to_datetime(said).timestamp()
+    if not -_BEHIND_SECONDS < ahead - 1 < _AHEAD_SECONDS:  # the header has whole seconds
+        raise ConfigError(
+            f"this machine's clock is {ahead:+.0f} s off the server's.",
+            "Run a time service (NTP) on both.",
+        )
+    return f"within {abs(ahead):.0f} s of the server's"
+
+
+def _enrolled(folder: Path) -> str:
+    check_enrolled(folder, Invitation.read(folder / "invitation.json").address)
+    return "the server knows this site's node key"
+
+
+def _peers(folder: Path) -> str:
+    roster = read_peers(folder / "peers.toml")
+    if Identity.read(folder / "identity.key").public not in roster:
+        raise PaperError(
+            "peers.toml does not list this site's own identity.", "Approve the announcement again."
+        )
+    return f"{len(roster)} sites are pinned, this one among them"
+
+
+def _approvals(folder: Path) -> str:
+    approvals = Approvals.read(folder)
+    whole = [digest for digest in approvals.bundles if is_whole(folder, digest)]
+    if not approvals.plans or not approvals.bundles:
+        raise NotApproved(
+            "no plan or no bundle is approved.", "`dppm site approve` what the server announces."
+        )
+    if len(whole) < len(approvals.bundles):
+        raise NotApproved(
+            "an approved bundle's files were changed.", "Approve the announcement again."
+        )
+    return f"{len(approvals.plans)} plans, {len(whole)} bundles"
+
+
+def _ledger(folder: Path) -> str:
+    ledger = Ledger(folder / "ledger.jsonl")
+    return f"{len(ledger.debits)} debits, unbroken"
+
+
+def _budget(folder: Path) -> str:
+    policy, ledger = Policy.read(folder / "site.toml"), Ledger(folder / "ledger.jsonl")
+    debits = ledger.debits
+    for plan in approved_plans(folder):
+        policy.check_plan(plan)
+        if sum(d.run == plan.run for d in debits) < plan.rounds:
+            policy.budget.check(
+                plan, plan.rounds - 1, debits, "Raise the limit in site.toml, or sit out."
+            )
+    return "what is approved is allowed, and fits into what is left"
+
+
+CHECKS = (
+    Check("policy", 40, _policy),
+    Check("permissions", 41, _permissions),
+    Check("keys", 42, _keys),
+    Check("records", 43, _records),
+    Check("disk", 44, _disk),
+    Check("memory", 45, _memory),
+    Check("server", 46, _server),
+    Check("clock", 47, _clock),
+    Check("enrolled", 48, _enrolled),
+    Check("peers", 49, _peers),
+    Check("approvals", 50, _approvals),
+    Check("ledger", 51, _ledger),
+    Check("budget", 52, _budget),
+)
