@@ -116,6 +116,31 @@ def stop(process: subprocess.Popen[bytes]) -> None:
                 time.sleep(0.5)  # for the rest of the session
 
 
+def end_leftovers(sessions: Path, folder: Path) -> None:
+    """End what is left of sessions whose starter was killed (an nginx outlives its master).
+
+    Parameters
+    ----------
+    sessions
+        File with the session numbers, see `remember`.
+    folder
+        Only processes that work in it are ended: numbers are used again.
+    """
+    known = set(sessions.read_text().split()) if sessions.is_file() else set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            session = (process / "stat").read_text().rpartition(") ")[2].split()[3]
+            if session in known and (process / "cwd").resolve().is_relative_to(folder):
+                os.kill(int(process.name), signal.SIGKILL)
+    sessions.unlink(missing_ok=True)
+
+
+def remember(sessions: Path, process: subprocess.Popen[bytes]) -> None:
+    """Note the session of a started command for `end_leftovers`."""
+    with sessions.open("a") as file:
+        file.write(f"{process.pid}\n")
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]

@@ -28,7 +28,16 @@ from deploy.kit.federation import (
 )
 from deploy.kit.locks import alone
 from deploy.kit.papers import Announcement
-from deploy.processes import environment, listens, start, stop, tool, wait_for_port
+from deploy.processes import (
+    end_leftovers,
+    environment,
+    listens,
+    remember,
+    start,
+    stop,
+    tool,
+    wait_for_port,
+)
 from deploy.simulate import raise_reported
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes, write_json
@@ -49,6 +58,7 @@ class Kept:
     folder: Path
     environment: dict[str, str]
     output: IO[bytes]
+    sessions: Path
     port: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
     deaths: int = 0
@@ -59,6 +69,7 @@ class Kept:
 
     def _start(self) -> None:
         self.process = start(self.command, self.folder, self.environment, self.output)
+        remember(self.sessions, self.process)
         if self.port:
             wait_for_port(self.port, self.process, self.name, Path(self.output.name))
 
@@ -94,6 +105,8 @@ class Link:
         (self._home / "empty").mkdir(parents=True, exist_ok=True)
         self._environment = environment(self._home)
         self._kept: list[Kept] = []
+
+    def _check_ports(self) -> None:
         for port in (self.settings.superlink_port, self._public_port):
             if port and listens(port):
                 raise FederationError(
@@ -119,9 +132,12 @@ class Link:
         )
         with contextlib.ExitStack() as stack:
             stack.enter_context(alone(self.folder, "server"))
+            sessions = self._home / "sessions"
+            end_leftovers(sessions, self.folder)
+            self._check_ports()
             for name, command, folder, port in self._programs(secret):
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
-                kept = Kept(name, command, folder, self._environment, log, port)
+                kept = Kept(name, command, folder, self._environment, log, sessions, port)
                 self._kept.append(stack.enter_context(kept))
                 if name == "superlink":  # before the door is open: who knocks is known or refused
                     self._register()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dppm_model.errors import InUse
@@ -21,13 +21,12 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     InUse
         If another process does.
     """
-    try:
-        with held(folder / _LOCK):
-            yield
-    except BlockingIOError:
-        raise InUse(
-            f"{folder}: another process runs this {what}.", "Stop that one first."
-        ) from None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / _LOCK))
+        except BlockingIOError:
+            raise InUse(f"{folder}: a process runs this {what}.", "Stop that one first.") from None
+        yield
 
 
 def is_running(folder: Path) -> bool:

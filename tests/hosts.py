@@ -1,0 +1,255 @@
+"""A federation of real processes on this machine: one server, a few sites, and their operators.
+
+On loopback, or (as root) each in a network namespace of its own, where nothing but the proxy's port
+can be reached from a site.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dppm_model.records.partition import partition
+from dppm_model.records.shards import Records, write_records
+from dppm_model.run import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+def deal(records: Records, sites: int, folder: Path) -> list[Path]:
+    """Write a shard folder for every site."""
+    parts = partition(np.asarray(records.labels), sites, seed=0, scheme="even")
+    shards = []
+    for site, part in enumerate(parts):
+        own = records.select(part)
+        shards.append(folder / f"shard-{site}")
+        write_records(
+            shards[-1],
+            own.images,
+            own.labels,
+            name=f"shard-{site}",
+            split="train",
+            classes=records.manifest.classes,
+        )
+    return shards
+
+
+class Hosts:
+    """The machines of a federation, and what their operators type.
+
+    Parameters
+    ----------
+    folder
+        Everything is in it: ``fed`` (server), ``site-0``, …, and a log of each process.
+    shards
+        One a site.
+    address
+        ``host:port`` of the proxy.
+    prefix
+        Host name to the words that run a command on it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shards: Sequence[Path],
+        address: str,
+        prefix: Callable[[str], list[str]] = lambda host: [],
+    ) -> None:
+        self.folder, self.shards, self.address, self._prefix = folder, shards, address, prefix
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def fed(self) -> Path:
+        return self.folder / "fed"
+
+    def site(self, number: int) -> Path:
+        return self.folder / f"site-{number}"
+
+    def run(self, name: str) -> Run:
+        return Run(self.fed / "runs" / name)
+
+    def _command(self, host: str, arguments: Sequence[object]) -> list[str]:
+        words = [sys.executable, "-m", "deploy.cli", *map(str, arguments)]
+        return [*self._prefix(host), *words]
+
+    def type(self, host: str, *arguments: object, code: int = 0) -> str:
+        """Run a command to its end, expect its exit code, and return what it printed."""
+        done = subprocess.run(
+            self._command(host, arguments),
+            cwd=ROOT,
+            env=os.environ | {"COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code, f"{arguments}: {done.returncode}, not {code}\n{said}"
+        return said
+
+    def ask(self, host: str, *arguments: object) -> Any:
+        """Run a command with --json and return what it printed on standard output."""
+        done = subprocess.run(
+            self._command(host, [*arguments, "--json"]),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    def start(self, host: str, *arguments: object) -> None:
+        """Run a command in the background, one a host."""
+        with (self.folder / f"{host}.log").open("ab") as log:
+            self.running[host] = subprocess.Popen(
+                self._command(host, arguments),
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def said(self, host: str) -> str:
+        path = self.folder / f"{host}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def kill(self, host: str) -> None:
+        """Kill -9 the command of a host; the kernel takes its children with it."""
+        self.running.pop(host).kill()
+
+    def ended(self, host: str, seconds: float) -> int:
+        """Wait for a host's command and return its exit code."""
+        process = self.running[host]
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{host} runs on:\n{self.said(host)[-3000:]}") from None
+        del self.running[host]
+        return code
+
+    def stop(self) -> None:
+        for process in self.running.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.running.values():
+            process.wait(60)
+        self.running.clear()
+
+    # What operators type, in the order of deploy/README.md
+
+    def found(self, *overrides: str, sites: Sequence[int] | None = None) -> None:
+        """Make the server, and let sites enrol."""
+        port = self.address.rpartition(":")[2]
+        listen = self.address if self._prefix("server") else f"127.0.0.1:{port}"
+        self.type(
+            *("server", "server", "init", self.fed, "--name", "demo", "--address", self.address),
+            *("--listen", listen, "--superlink-port", int(port) + 1),
+        )
+        for number in range(len(self.shards)) if sites is None else sites:
+            self.enrol(number)
+
+    def enrol(self, number: int, limit: float = 100.0) -> None:
+        site = self.site(number)
+        self.type(
+            *(site.name, "site", "init", site, "--invitation", self.fed / "invitation.json"),
+            *("--name", site.name, "--records", self.shards[number], "--delta", "1e-5"),
+            *("--max-epsilon-secure-sum", limit, "--max-epsilon-site", 1000, "--yes"),
+        )
+        self.type("server", "server", "enrol", self.fed, site / "enrolment.json", "--yes")
+
+    def announce(self, name: str, *overrides: str) -> None:
+        self.type("server", "server", "announce", self.fed, name, *overrides)
+
+    def approve(self, name: str, *sites: int) -> None:
+        for number in sites:
+            self.type(
+                self.site(number).name,
+                *("site", "approve", self.site(number)),
+                *(self.run(name).folder / "announcement.zip", "--yes"),
+            )
+
+    def serve(self, name: str) -> None:
+        self.start("server", "server", "run", self.fed, name)
+
+    def answer(self, *sites: int) -> None:
+        for number in sites:
+            self.start(self.site(number).name, "site", "run", self.site(number))
+
+    def wait_for_round(self, name: str, number: int, seconds: float = 300) -> None:
+        """Wait until so many rounds are done."""
+        deadline = time.monotonic() + seconds
+        while len(self.run(name).rounds()) < number:
+            server = self.running.get("server")
+            assert server and server.poll() is None, self.said("server")[-3000:]
+            assert time.monotonic() < deadline, f"round {number} is not done\n" + self.logs()
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"== {path}\n" + path.read_text(errors="replace")[-2000:]
+            for path in sorted(self.folder.glob("*.log"))
+            + sorted(self.fed.glob("logs/*.log"))
+            + sorted(self.folder.glob("site-*/flower/site.log"))
+        )
+
+    def process(self, command: str) -> int:
+        """Return the process of this federation whose command line holds some words."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                parts = path.with_name("environ").read_bytes()
+            except OSError:
+                continue
+            if command in words and (
+                str(self.folder) in words or str(self.folder).encode() in parts
+            ):
+                return int(path.parent.name)
+        raise AssertionError(f"no process of {command}")
+
+
+@contextmanager
+def namespaces(count: int) -> Iterator[tuple[str, Callable[[str], list[str]]]]:
+    """Make network namespaces for a server and ``count`` sites, joined by a bridge.
+
+    Yields the server's IP address and a prefix for `Hosts`.
+    """
+    tag = f"d{os.getpid() % 10000}"
+    bridge, hosts = f"{tag}b", ["server", *(f"site-{i}" for i in range(count))]
+    subnet = f"10.{77 + os.getpid() % 100}.{os.getpid() % 250}"
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def namespace(host: str) -> str:
+        return f"{tag}-{host}"
+
+    try:
+        ip("link", "add", bridge, "type", "bridge")
+        ip("link", "set", bridge, "up")
+        for number, host in enumerate(hosts):
+            own, outer = namespace(host), f"{tag}v{number}"
+            ip("netns", "add", own)
+            ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", own)
+            ip("link", "set", outer, "master", bridge, "up")
+            ip("-n", own, "address", "add", f"{subnet}.{number + 1}/24", "dev", "eth0")
+            ip("-n", own, "link", "set", "eth0", "up")
+            ip("-n", own, "link", "set", "lo", "up")
+        yield (
+            f"{subnet}.1",
+            lambda host: ["ip", "netns", "exec", namespace(host)] if host in hosts else [],
+        )
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "del", namespace(host)], capture_output=True)
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True)

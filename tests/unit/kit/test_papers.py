@@ -1,0 +1,149 @@
+"""Papers between operators: what is read is what was written, or nothing."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, unpack
+from deploy.kit.keys import make_node_key
+from deploy.kit.papers import Announcement, Enrolment, Invitation, fingerprint
+from deploy.simulate import plan_of, resolve
+from dppm_model.errors import PaperError
+from dppm_model.plan import Plan
+from dppm_model.securesum.keys import Identity
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def plan(tiny: Path) -> Plan:
+    return plan_of(resolve(TINY), "run-a")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> bytes:
+    return build_bundle()
+
+
+@pytest.fixture
+def enrolment(tmp_path: Path) -> Enrolment:
+    make_node_key(tmp_path / "node.key")
+    return Enrolment.make("demo", "st-mary", Identity.generate(), tmp_path / "node.key")
+
+
+def announced(plan: Plan, bundle: bytes) -> Announcement:
+    peers = {f"site-{i}": Identity.generate().public for i in range(3)}
+    return Announcement("demo", plan, peers, bundle)
+
+
+def test_papers_survive_their_files(
+    tmp_path: Path, enrolment: Enrolment, plan: Plan, bundle: bytes
+) -> None:
+    invitation = Invitation("demo", "fed.example.org:8443", "PEM")
+    for paper in (invitation, enrolment, announced(plan, bundle)):
+        paper.write(tmp_path / "paper")
+        again = type(paper).read(tmp_path / "paper")
+        assert again == paper and again.fingerprint == paper.fingerprint
+
+
+def test_a_changed_enrolment_is_refused(tmp_path: Path, enrolment: Enrolment) -> None:
+    path = tmp_path / "enrolment.json"
+    make_node_key(tmp_path / "other.key")
+    other = Enrolment.make("demo", "st-mary", Identity.generate(), tmp_path / "other.key")
+    for changed in (
+        replace(enrolment, site="st-john"),
+        replace(enrolment, federation="other"),
+        replace(enrolment, identity=other.identity),
+        replace(enrolment, node_key=other.node_key),
+        # each key must have signed: here the identity has, and the node key of another has not
+        replace(enrolment, identity=other.identity, identity_signature=other.identity_signature),
+        replace(enrolment, node_key=other.node_key, node_signature=other.node_signature),
+        replace(enrolment, identity="nonsense"),
+        replace(enrolment, node_key="ssh-nonsense AAAA"),
+    ):
+        changed.write(path)
+        with pytest.raises(PaperError, match="not signed"):
+            Enrolment.read(path)
+        assert changed.fingerprint != enrolment.fingerprint
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"dppm": "invitation 1"}', "\x00"])
+def test_what_is_no_paper_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "paper"
+    path.write_text(text)
+    for kind in (Invitation, Enrolment, Announcement):
+        with pytest.raises(PaperError):
+            kind.read(path)
+    with pytest.raises(PaperError):
+        Invitation.read(tmp_path / "absent")
+
+
+def test_every_part_of_an_announcement_is_in_its_fingerprint(plan: Plan, bundle: bytes) -> None:
+    paper = announced(plan, bundle)
+    fingerprints = {
+        a.fingerprint
+        for a in (
+            paper,
+            replace(paper, federation="other"),
+            replace(paper, plan=replace(plan, seed="ff")),
+            replace(paper, peers={**paper.peers, "site-0": Identity.generate().public}),
+            replace(paper, bundle=bundle + b"x"),
+        )
+    }
+    assert len(fingerprints) == 5
+
+
+def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
+    tmp_path: Path, plan: Plan, bundle: bytes
+) -> None:
+    paper = announced(plan, bundle)
+    few = dict(list(paper.peers.items())[:2])
+    replace(paper, peers=few).write(tmp_path / "paper")
+    with pytest.raises(PaperError, match="counts 3 sites"):
+        Announcement.read(tmp_path / "paper")
+
+
+def test_fingerprints_are_for_the_telephone() -> None:
+    text = fingerprint(b"a", b"b")
+    assert len(text.split("-")) == 8 and all(len(group) == 4 for group in text.split("-"))
+    assert text != fingerprint(b"ab", b"")  # parts do not run into one another
+
+
+def test_a_bundle_is_the_code_of_this_installation(tmp_path: Path, bundle: bytes) -> None:
+    assert bundle == build_bundle()
+    assert not list(differences(bundle))
+    folder = unpack(bundle, tmp_path / "bundle")
+    assert (folder / "client" / "app.py").read_bytes() == Path("client/app.py").read_bytes()
+
+
+def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
+    files = files_of(bundle)
+    path = tmp_path / "other.fab"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if name == "client/release.py":
+                continue
+            archive.writestr(name, content + (b"\n# more" if name == "client/site.py" else b""))
+        archive.writestr("client/extra.py", "import os")
+    assert list(differences(path.read_bytes())) == [
+        ("client/extra.py", "new"),
+        ("client/release.py", "missing"),
+        ("client/site.py", "changed"),
+    ]
+    assert digest_of(path.read_bytes()) != digest_of(bundle)
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "deploy/cli.py", "client/../../x.py"])
+def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: str) -> None:
+    path = tmp_path / "evil.fab"
+    path.write_bytes(bundle)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "import os")
+    with pytest.raises(PaperError, match="it holds"):
+        unpack(path.read_bytes(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for nonsense in (b"", b"PK nonsense", json.dumps({}).encode()):
+        with pytest.raises(PaperError):
+            files_of(nonsense)
