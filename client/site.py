@@ -24,6 +24,7 @@ from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import Records, open_records
+from dppm_model.records.units import Units
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -197,11 +198,12 @@ class Site:
                 "The server's configuration is of other data.",
             )
         query.check()
-        plan.phases[phase].check_records(len(records))
+        units = Units.of(records, plan.unit, plan.records_per_person)
+        plan.phases[phase].check_units(len(units))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)
         tallies = report(
-            records,
+            units,
             query,
             plan.phases[phase],
             plan.signs_seed(phase, round_),

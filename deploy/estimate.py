@@ -18,8 +18,8 @@ _COORDINATE = 5.0e-7  # rotate and answer, per coordinate, for up to m = 4000
 _CORES = 2
 
 
-def round_seconds(p: PhasePlan) -> float:
-    """Estimate one round of a phase, all sites played by two cores."""
-    records = p.divisor * _RECORD[kind_of(p.name)]
+def round_seconds(p: PhasePlan, records_per_person: int) -> float:
+    """Estimate one round of a phase, all sites played by two cores, from above for persons."""
+    records = p.divisor * records_per_person * _RECORD[kind_of(p.name)]
     coins = p.sites * p.rotation.padded * _COORDINATE * max(1.0, p.response.most / 4000)
     return (records + coins + p.sites * _MESSAGE) / _CORES

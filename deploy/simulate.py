@@ -31,26 +31,37 @@ from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
+from dppm_model.records.units import Units
 from dppm_model.run import Run
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.group import honest_reports, write_peers
 from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
 
+_RECORDS_PER_PERSON = 8  # they are averaged: more of them cost time, and teach little more
+
 
 def resolve(overrides: Sequence[str]) -> Config:
-    """Compose a configuration and fill in the public facts of its data set."""
+    """Compose a configuration and fill in the public facts of its data set, and the unit.
+
+    Where the data name persons, persons are protected unless records are asked for.
+    """
     tree = compose_config(overrides)
-    manifest = load(str(tree["data"]), "train").manifest
-    if manifest.persons and tree["privacy"]["unit"] != "record":
+    records = load(str(tree["data"]), "train")
+    manifest, privacy = records.manifest, tree["privacy"]
+    if privacy["unit"] is None:
+        privacy["unit"] = "person" if manifest.persons else "record"
+    if privacy["unit"] == "person" and not manifest.persons:
         raise ConfigError(
-            f"privacy.unit: {manifest.name} names persons, and only records can be protected yet.",
-            "Say privacy.unit=record if one image of a person, not the person, is to be protected.",
+            f"privacy.unit is 'person', and {manifest.name} names no persons.",
+            "Import it from a CSV with a column `person`, or use privacy.unit=record.",
         )
+    if privacy["records_per_person"] is None:
+        privacy["records_per_person"] = _RECORDS_PER_PERSON if privacy["unit"] == "person" else 1
     tree["facts"] = {
         "shape": list(manifest.shape),
         "classes": len(manifest.classes),
-        "records": manifest.count,
+        "records": len(Units.of(records, privacy["unit"], 1)),
         "digest": manifest.digest,
     }
     return check_config(tree)

@@ -49,7 +49,7 @@ def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: Coins) -> np.
             total += phase.response.encode(names, lengths, coins)
         else:
             z = phase.rotation.rotate(sampled.sum(0), seed)
-            total += phase.response.encode(z, phase.unit, coins)
+            total += phase.response.encode(z, phase.step, coins)
     return estimate(total, SITES, phase, seed)
 
 

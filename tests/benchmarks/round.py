@@ -42,7 +42,7 @@ def main() -> None:
         marks.append(time.perf_counter())
         z = phase.rotation.rotate(total, b"benchmark")
         marks.append(time.perf_counter())
-        phase.response.encode(z, phase.unit, coins)
+        phase.response.encode(z, phase.step, coins)
         marks.append(time.perf_counter())
         whole = [line["seconds"] for line in run.rounds() if line["phase"] == phase.name]
         stages = [b - a for a, b in pairwise(marks)]
