@@ -400,8 +400,8 @@ TWINS: dict[str, Twin] = {
     ),
     "failure tells": Twin(
         "a question that fails on a record fails for the server to see",
-        "dppm_model.round:answers",
-        lambda _: lambda ask, records: [ask(slice(0, records))],
+        "dppm_model.score.asking:answers",
+        lambda _: lambda ask, units, block: [ask(slice(0, units))],
         SITE + "a_question_that_fails_on_a_record_does_not_tell_who_was_sampled",
     ),
     "class company": Twin(
@@ -492,8 +492,8 @@ TWINS: dict[str, Twin] = {
         EVERY_COIN + "no_report_passes_the_claim[1.0-directions]",
     ),
     "slots too few": Twin(
-        "a site may hold more records than slots, so that one pushes another out",
-        PHASE + "check_records",
+        "a site may hold more units than slots, so that one pushes another out",
+        PHASE + "check_units",
         _nothing,
         UNIT + "directions.py::test_what_cannot_be_planned_is_refused",
     ),

@@ -145,12 +145,13 @@ def canary_images(
 ) -> Guesses:
     """Play the one-run game with images of random pixels, each in or out of one site's shard.
 
-    Where persons are protected, a canary is a person with two copies of their image: their mean is
-    as long as the image's own vector, and a sum in its place would be twice as long. Noise is as far from real records, and from one another, as images can be. The questions are
-    those of the plan's phases, asked with the final (public) model. The auditor knows every
-    canary's clipped vector and takes the best linear guess of who is in: with the vectors V (n, d),
-    noise variance s^2 and prior variance 1/4, (q^2 V V'/s^2 + 4)^-1 q V (sum - expected)/s^2, over
-    all rounds. For phases of yes/no answers only.
+    Noise is as far from real records, and from one another, as images can be. Where persons are
+    protected, a canary is a person with two copies of an image: their mean is the image's own
+    vector, their sum would be twice that. The questions are those of the plan's phases, asked with
+    the final (public) model. The auditor knows every canary's clipped vector and takes the best
+    linear guess of who is in: with the vectors V (n, d), noise variance s^2 and prior variance 1/4,
+    (q^2 V V'/s^2 + 4)^-1 q V (sum - expected)/s^2, over all rounds. For phases of yes/no answers
+    only.
     """
     rng = np.random.default_rng(seed)
     included = rng.random(canaries) < 0.5

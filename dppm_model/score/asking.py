@@ -75,32 +75,6 @@ class Asking:
         return x, y, seeds, chosen.counts.tolist()
 
 
-def answers(self, ask: Callable[[slice], Answer]) -> list[Answer]:
-        """Ask all of them in blocks, in which no person is divided; see `answers`."""
-        return answers(ask, len(self._sampled), max(1, BLOCK // self._units.most))
-
-    def _sum(self, part: slice) -> NDArray[np.int64]:
-        if self._units.most == 1:  # the vector of one record can be clipped without forming it
-            x, y, seeds, _ = self._seen(part)
-            return self._query.clipped_sum(x, y, self._grid, seeds)
-        total = torch.zeros((1, self._query.dimension), dtype=torch.float64)
-        for vector in self.vectors(part):
-            total += vector  # exact: integers below 2^53
-        return total[0].to(torch.int64).numpy()
-
-    def _seen(self, part: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
-        """Look at records: what is seen of each, labels, seeds; and how many each unit has."""
-        chosen = self._units.choose(self._sampled[part], self._seeds[part])
-        records, seeds = self._units.records, torch.from_numpy(chosen.seeds)
-        y = torch.from_numpy(records.labels[chosen.index].astype(np.int64))
-        return (
-            self._query.view(records.pixels(chosen.index), seeds),
-            y,
-            seeds,
-            chosen.counts.tolist(),
-        )
-
-
 def answers(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:
     """Ask units block by block, or, should that fail, each by itself and leave out who fails.
 
