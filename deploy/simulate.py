@@ -51,17 +51,18 @@ def resolve(overrides: Sequence[str]) -> Config:
     manifest, privacy = records.manifest, tree["privacy"]
     if privacy["unit"] is None:
         privacy["unit"] = "person" if manifest.persons else "record"
-    if privacy["unit"] == "person" and not manifest.persons:
+    by_person = privacy["unit"] == "person"
+    if by_person and not manifest.persons:
         raise ConfigError(
             f"privacy.unit is 'person', and {manifest.name} names no persons.",
             "Import it from a CSV with a column `person`, or use privacy.unit=record.",
         )
     if privacy["records_per_person"] is None:
-        privacy["records_per_person"] = _RECORDS_PER_PERSON if privacy["unit"] == "person" else 1
+        privacy["records_per_person"] = _RECORDS_PER_PERSON if by_person else 1
     tree["facts"] = {
         "shape": list(manifest.shape),
         "classes": len(manifest.classes),
-        "records": len(Units.of(records, privacy["unit"], 1)),
+        "records": len(Units.of(records, "person", 1)) if by_person else manifest.count,
         "digest": manifest.digest,
     }
     return check_config(tree)

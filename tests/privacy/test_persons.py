@@ -15,8 +15,9 @@ from scipy.stats import binomtest
 
 from deploy.simulate import plan_of, resolve
 from dppm_model.config import initial_model
-from dppm_model.errors import DataError
+from dppm_model.errors import DataError, PlanError
 from dppm_model.mechanism.grid import Grid
+from dppm_model.plan import Plan
 from dppm_model.records.shards import Records, open_records, write_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
@@ -232,7 +233,32 @@ def test_persons_are_sampled_at_the_rate_of_the_plan(
         assert binomtest(int(hits), trials, 0.3).pvalue > 5e-7
 
 
-# The site.
+# The plan and the site.
+
+
+def test_who_is_named_is_protected_unless_told_otherwise(people: Path) -> None:
+    asked = [*TINY, "data=people"]
+    for overrides, unit, most, units in (
+        ([], "person", 8, 120),
+        (["privacy.unit=person", "privacy.records_per_person=3"], "person", 3, 120),
+        (["privacy.unit=record"], "record", 1, 600),
+    ):
+        plan = plan_of(resolve([*asked, *overrides]), "run")
+        assert (plan.unit, plan.records_per_person) == (unit, most)
+        assert {phase.records for phase in plan.phases} == {units}
+        assert Plan.from_json(plan.to_json()) == plan
+        told = plan.summary()
+        assert told["unit"] == unit and f"one {unit}" in told["adjacency"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [("family", 1), ("record", 2), ("person", 0), ("person", 2.0), ("person", True)],
+)
+def test_plans_of_no_such_unit_are_refused(unit: str, most: int, tiny: Path) -> None:
+    plan = plan_of(resolve(TINY), "run")
+    with pytest.raises(PlanError, match=r"unit|records_per_person"):
+        replace(plan, unit=unit, records_per_person=most)  # type: ignore[arg-type]
 
 
 def test_a_site_whose_records_name_no_persons_refuses_before_anything_is_spent(
