@@ -20,6 +20,7 @@ from dppm_model.score.pyramid import to_base
 
 _CHUNK_ELEMENTS = 1 << 22
 _MOST_RECORDS = 256  # in a chunk
+_CACHED_ELEMENTS = 1 << 18  # of vectors that are formed together
 
 
 class Answers(NamedTuple):
@@ -76,15 +77,17 @@ class SlotQuery(ABC):
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the vectors with their empty slots; see `Query`."""
         del seeds
-        left, step = len(x), max(1, _CHUNK_ELEMENTS // self.dimension)
+        left, step = len(x), max(1, _CACHED_ELEMENTS // self.dimension)
         for answers in self._chunks(x, y):
             n = min(left, len(answers.slot))
             left -= n
             for start in range(0, n, step):
                 head, slot, body = (t[start : min(start + step, n)] for t in answers)
-                blocks = body.new_zeros((len(slot), self.slots, self.body))
+                whole = body.new_zeros((len(slot), self.dimension))
+                whole[:, : self.head] = head
+                blocks = whole[:, self.head :].unflatten(1, (self.slots, self.body))
                 blocks[torch.arange(len(slot)), slot] = body
-                yield torch.cat([head, blocks.flatten(1)], dim=1)
+                yield whole
 
     def _chunks(self, x: torch.Tensor, y: torch.Tensor) -> Iterator[Answers]:
         """Ask chunk by chunk; what fills the last one up is not finite."""
