@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dppm_model.mechanism.grid import Grid
 from dppm_model.mechanism.units import clipped_units
-from dppm_model.records.units import Units
+from dppm_model.records.units import Choice, Units
 from dppm_model.score.query import Query
 
 Answer = TypeVar("Answer")
@@ -50,8 +50,8 @@ class Asking:
 
     def vectors(self, part: slice) -> Iterator[torch.Tensor]:
         """Yield the clipped vectors of some of the units, one by one: (1, d) integers, float64."""
-        x, y, seeds, counts = self._seen(part)
-        return clipped_units(self._query.rows(x, y, seeds), counts, self._grid)
+        chosen = self._units.choose(self._sampled[part], self._seeds[part])
+        return clipped_units(self._rows(chosen), chosen.counts.tolist(), self._grid)
 
     def answers(self, ask: Callable[[slice], Answer]) -> list[Answer]:
         """Ask all of them in blocks, in which no person is divided; see `answers`."""
@@ -59,20 +59,27 @@ class Asking:
 
     def _sum(self, part: slice) -> NDArray[np.int64]:
         if self._units.most == 1:  # the vector of one record can be clipped without forming it
-            x, y, seeds, _ = self._seen(part)
+            chosen = self._units.choose(self._sampled[part], self._seeds[part])
+            x, y, seeds = self._seen(chosen, slice(None))
             return self._query.clipped_sum(x, y, self._grid, seeds)
         total = torch.zeros((1, self._query.dimension), dtype=torch.float64)
         for vector in self.vectors(part):
             total += vector  # exact: integers below 2^53
         return total[0].to(torch.int64).numpy()
 
-    def _seen(self, part: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
-        """Look at records: what is seen of each, labels, seeds; and how many each unit has."""
-        chosen = self._units.choose(self._sampled[part], self._seeds[part])
-        records, seeds = self._units.records, torch.from_numpy(chosen.seeds)
-        x = self._query.view(records.pixels(chosen.records), seeds)
-        y = torch.from_numpy(records.labels[chosen.records].astype(np.int64))
-        return x, y, seeds, chosen.counts.tolist()
+    def _rows(self, chosen: Choice) -> Iterator[torch.Tensor]:
+        """Yield the vectors of chosen records; in pieces, since a person may own any number."""
+        for start in range(0, len(chosen.records), BLOCK):
+            yield from self._query.rows(*self._seen(chosen, slice(start, start + BLOCK)))
+
+    def _seen(
+        self, chosen: Choice, piece: slice
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Look at records: what is seen of each, labels, seeds."""
+        index, seeds = chosen.records[piece], torch.from_numpy(chosen.seeds[piece])
+        records = self._units.records
+        y = torch.from_numpy(records.labels[index].astype(np.int64))
+        return self._query.view(records.pixels(index), seeds), y, seeds
 
 
 def answers(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:

@@ -85,7 +85,7 @@ class SlotQuery(ABC):
                 head, slot, body = (t[start : min(start + step, n)] for t in answers)
                 whole = body.new_zeros((len(slot), self.dimension))
                 whole[:, : self.head] = head
-                blocks = whole[:, self.head :].unflatten(1, (self.slots, self.body))
+                blocks = whole[:, self.head :].view(-1, self.slots, self.body)
                 blocks[torch.arange(len(slot)), slot] = body
                 yield whole
 

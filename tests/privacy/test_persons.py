@@ -70,18 +70,15 @@ def without(records: Records, person: int) -> Records:
     return records.select(np.flatnonzero(records.persons != person))
 
 
-def asking(records: Records, kind: str, grid: Grid = GRID, some: slice = slice(None)) -> Asking:
+def asking(
+    records: Records, kind: str, grid: Grid = GRID, some: slice = slice(None), most: int = K
+) -> Asking:
     """Ask (some of) the persons, each with the seed of their own."""
     assert records.persons is not None
-    seeds = np.random.default_rng(1).integers(0, 2**63 - 1, len(OWNED))
-    units = Units.of(records, "person", K)
-    return Asking(
-        units,
-        question(kind),
-        grid,
-        np.arange(len(units))[some],
-        seeds[np.unique(records.persons)][some],
-    )
+    units = Units.of(records, "person", most)
+    persons = np.random.default_rng(1).integers(0, 2**63 - 1, len(OWNED))
+    seeds = persons[np.unique(records.persons)]
+    return Asking(units, question(kind), grid, np.arange(len(units))[some], seeds[some])
 
 
 def vectors(asked: Asking, persons: int) -> np.ndarray:
@@ -104,6 +101,14 @@ def test_a_person_who_owns_half_of_a_shard_moves_the_sum_by_at_most_c(
     moved = asking(records, kind).total() - asking(without(records, 0), kind).total()
     assert 0.99 * GRID.steps < norm(moved) <= GRID.steps
     np.testing.assert_array_equal(moved, vectors(asking(records, kind, some=slice(1)), 1)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_does_a_person_who_answers_through_one_record(kind: str, tmp_path: Path) -> None:
+    """Their vectors are clipped without being formed."""
+    records = shard(tmp_path / "x", kind)
+    all_, rest = (asking(r, kind, most=1).total() for r in (records, without(records, 0)))
+    assert 0.99 * GRID.steps < norm(all_ - rest) <= GRID.steps
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,12 +154,14 @@ def test_nobodys_integers_change_when_a_person_leaves(
         np.testing.assert_array_equal(together[person], alone[0])
 
 
-def test_blocks_divide_nobody_and_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("block", [2, 2 * K + 1])
+def test_how_many_images_are_read_at_a_time_changes_nothing(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not even where the records of a person are more than that."""
     asked = asking(shard(tmp_path / "x"), "means")
     whole = asked.total()
-    monkeypatch.setattr("dppm_model.score.asking.BLOCK", 2 * K + 1)
+    monkeypatch.setattr("dppm_model.score.asking.BLOCK", block)
     np.testing.assert_array_equal(asked.total(), whole)
 
 
