@@ -15,7 +15,8 @@ from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.phase import RESPONSES
-from dppm_model.plan import Plan, Unit
+from dppm_model.plan import Plan
+from dppm_model.records.units import Unit
 
 _HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
 

@@ -27,6 +27,7 @@ from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import Records, open_records
+from dppm_model.records.units import Units
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -193,11 +194,12 @@ class Site:
                 "The server's configuration is of other data.",
             )
         query.check()
-        plan.phases[phase].check_records(len(records))
+        units = Units.of(records, plan.unit, plan.records_per_person)
+        plan.phases[phase].check_units(len(units))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)
         tallies = report(
-            records,
+            units,
             query,
             plan.phases[phase],
             plan.signs_seed(phase, round_),
@@ -228,7 +230,7 @@ class Site:
     def _check_ready(self, plan: Plan) -> None:
         """Keep the site's hours, and its least number of records: before anything is read."""
         self.policy.check_hours(datetime.now())
-        self.policy.check_records(self.records().units(plan.unit))
+        self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
 
     def reckon(self, plan: Plan) -> None:
         """Compute what a plan costs and how much of it fits; this process then knows it.

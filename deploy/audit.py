@@ -99,7 +99,7 @@ def _games(
         play = partial(
             two_worlds, phase, view, arguments.trials, delta, coins, randomized=randomized
         )
-        yield f"one round of {phase.name}, record in or out", view, one, play
+        yield f"one round of {phase.name}, {plan.unit} in or out", view, one, play
 
 
 def _membership(run: Run, members: int) -> dict[str, Any]:

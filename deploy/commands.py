@@ -21,7 +21,7 @@ from deploy.show import (
 )
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
-from dppm_model.plan import ADJACENCY, UNIT, Plan
+from dppm_model.plan import Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
@@ -83,8 +83,8 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     console.print(
         f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] for whoever sees the sum over "
         f"{privacy['honest_sites']} honest sites, {epsilon_text(privacy['epsilon_site'])} for "
-        f"whoever sees a site's own reports; δ = {made.delta:g}, unit: {UNIT}, "
-        f"adjacency: {ADJACENCY}."
+        f"whoever sees a site's own reports; δ = {made.delta:g}, unit: {made.unit}, "
+        f"adjacency: {made.adjacency}."
     )
     for colluding, epsilon in simulation.epsilon_if_colluding(made):
         console.print(
@@ -97,7 +97,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     rounds = made.rounds
     size = sum(uplink_bytes(p) * p.rounds for p in made.phases)
     coordinates = sum(p.cells * p.rounds for p in made.phases)
-    minutes = sum(round_seconds(p) * p.rounds for p in made.phases) / 60
+    minutes = sum(round_seconds(p, made.records_per_person) * p.rounds for p in made.phases) / 60
     console.print(
         f"{rounds} rounds, {size / 1e6:.1f} MB up per site in all ({size / coordinates:.2f} bytes "
         f"a coordinate), about {minutes:.0f} min on two cores of a laptop. The sum is secure: "

@@ -15,11 +15,13 @@ _RECORD = {
     "detail": 7.0e-3,
 }
 _COORDINATE = 5.0e-7  # rotate and answer, per coordinate, for up to m = 4000
+_VECTOR = 1.2e-9  # to form and average a record's vector, per coordinate, where persons answer
 _CORES = 2
 
 
-def round_seconds(p: PhasePlan) -> float:
-    """Estimate one round of a phase, all sites played by two cores."""
-    records = p.divisor * _RECORD[kind_of(p.name)]
+def round_seconds(p: PhasePlan, records_per_person: int) -> float:
+    """Estimate one round of a phase, all sites played by two cores, from above for persons."""
+    each = _RECORD[kind_of(p.name)] + (records_per_person > 1) * _VECTOR * p.dimension
+    records = p.divisor * records_per_person * each
     coins = p.sites * p.rotation.padded * _COORDINATE * max(1.0, p.response.most / 4000)
     return (records + coins + p.sites * _MESSAGE) / _CORES

@@ -32,40 +32,57 @@ from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
+from dppm_model.records.units import Units
 from dppm_model.run import Run
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.group import honest_reports, write_peers
 from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
 
+_RECORDS_PER_PERSON = 8  # they are averaged: more of them cost time, and teach little more
+
 
 def resolve(overrides: Sequence[str]) -> Config:
-    """Compose a configuration and fill in the public facts of its data set."""
+    """Compose a configuration and fill in the public facts of its data set, and the unit.
+
+    Where the data name persons, persons are protected unless records are asked for.
+    """
     tree = compose_config(overrides)
-    tree["facts"] = facts_of(tree)
+    fill_in(tree)
     return check_config(tree)
 
 
-def facts_of(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return the public facts of a configuration's data set, from the store of this machine.
+def fill_in(tree: dict[str, Any]) -> None:
+    """Fill in the unit, and the public facts of the data set, which is in this machine's store.
 
     Raises
     ------
     ConfigError, DataError
-        If it names persons and the configuration protects less, or it is not at hand.
+        If persons are to be protected and the data name none, or the data are not at hand.
     """
-    manifest = load(str(tree["data"]), "train").manifest
-    if manifest.persons and tree["privacy"]["unit"] != "record":
+    records = load(str(tree["data"]), "train")
+    manifest, privacy = records.manifest, tree["privacy"]
+    if privacy["unit"] is None:
+        privacy["unit"] = "person" if manifest.persons else "record"
+    by_person = privacy["unit"] == "person"
+    if by_person and not manifest.persons:
         raise ConfigError(
-            f"privacy.unit: {manifest.name} names persons, and only records can be protected yet.",
-            "Say privacy.unit=record if one image of a person, not the person, is to be protected.",
+            f"privacy.unit is 'person', and {manifest.name} names no persons.",
+            "Import it from a CSV with a column `person`, or use privacy.unit=record.",
         )
-    return {
+    fill_in_persons(privacy)
+    tree["facts"] = {
         "shape": list(manifest.shape),
         "classes": len(manifest.classes),
-        "records": manifest.count,
+        "records": len(Units.of(records, "person", 1)) if by_person else manifest.count,
         "digest": manifest.digest,
     }
+
+
+def fill_in_persons(privacy: dict[str, Any]) -> None:
+    """Fill in how many records a person answers through, where nothing was said."""
+    if privacy["records_per_person"] is None:
+        privacy["records_per_person"] = _RECORDS_PER_PERSON if privacy["unit"] == "person" else 1
 
 
 def plan_of(config: Config, run: str) -> Plan:

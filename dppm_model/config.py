@@ -54,7 +54,10 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A resolved and checked configuration; ``tree`` is the plain dictionary it came from."""
+    """A resolved and checked configuration; ``tree`` is the plain dictionary it came from.
+
+    ``records`` counts the units of privacy, records or persons.
+    """
 
     data: str
     sites: int
@@ -84,6 +87,8 @@ class Config:
             epsilon=_number("privacy.epsilon", p["epsilon"]),
             delta=_number("privacy.delta", p["delta"]),
             view=_view(p["view"]),
+            unit=p["unit"],
+            records_per_person=_whole("privacy.records_per_person", p["records_per_person"]),
             sites=self.sites,
             records=self.records,
             min_survivors=_whole("privacy.min_survivors", survivors),
@@ -168,7 +173,7 @@ def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def check_config(tree: dict[str, Any]) -> Config:
-    """Check a composed tree whose ``facts`` (shape, classes, records) are filled in.
+    """Check a composed tree whose ``facts`` (shape, classes, records) and unit are filled in.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""One phase of a plan: what a record is asked, how it is protected, and what a round costs.
+"""One phase of a plan: what is asked, how each unit is protected, and what a round costs.
+
+A unit is a record or a person, as the plan says; a phase only counts them.
 
 Sensitivity and cost are computed from these fields here and nowhere else.
 """
@@ -50,15 +52,16 @@ class PhasePlan:
     mechanism, response
         ``binomial`` or ``directions``, and its own parameters (the modules of these names).
     clip_norm
-        C, the largest norm of a record's vector.
+        C, the largest norm of a unit's vector.
     sampling_rate, rounds
-        q (Poisson, each record of each round) and T.
+        q (Poisson, each unit in each round) and T.
     dimension
-        Coordinates of a record's vector, before padding.
+        Coordinates of a unit's vector, before padding.
     sites, honest_sites
         N, and the least number n of honest sites in an opened sum.
     records
-        The public divisor: how many records the federation says it has, never a count of data.
+        The public divisor: how many units (records or persons) the federation says it has, never a
+        count of data.
     tail
         tau of Theorem 3 (PRIVACY.md).
     """
@@ -114,7 +117,7 @@ class PhasePlan:
         return self.response.cells(self.rotation)
 
     @property
-    def unit(self) -> float:
+    def step(self) -> float:
         """The real value of one integer step of a rotated coordinate (grid over sqrt(block))."""
         return self.clip_norm / GRID_STEPS / math.sqrt(self.rotation.block)
 
@@ -125,7 +128,7 @@ class PhasePlan:
 
     @property
     def divisor(self) -> float:
-        """The public expected number of sampled records in a round, q · records."""
+        """The public expected number of sampled units in a round, q · records."""
         return self.sampling_rate * self.records
 
     def cost(self, view: View, rounds: int) -> RoundCost:
@@ -177,17 +180,18 @@ class PhasePlan:
             "secure_sum": seen(response.slots * self.honest_sites, self.tail),
         }
 
-    def check_records(self, records: int) -> None:
-        """Refuse a site with more records than slots, before anything is spent.
+    def check_units(self, units: int) -> None:
+        """Refuse a site with more units than slots, before anything is spent.
 
         Raises
         ------
         DataError
-            Then a new record would push another out of its slot, and move two answers.
+            Then a new unit would push another out of its slot, and move two answers.
         """
-        if isinstance(self.response, DirectionsResponse) and records > self.response.slots:
+        if isinstance(self.response, DirectionsResponse) and units > self.response.slots:
             raise DataError(
-                f"This site holds more records than the plan has slots ({self.response.slots}).",
+                "This site holds more units (records or persons) than the plan has slots "
+                f"({self.response.slots}).",
                 "Plan with a larger mechanism.slots.",
             )
 

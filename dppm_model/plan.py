@@ -11,30 +11,43 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from dppm_model.errors import PlanError
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
+from dppm_model.records.units import Unit
 from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.masks import Sum
-
-Unit = Literal["record", "person"]
-UNIT: Unit = "record"
-ADJACENCY = "add or remove one record at one site"
 
 
 @dataclass(frozen=True)
 class Plan:
     """All phases of a run, the assumptions of their accounting, and the public randomness.
 
-    ``run`` is unique, ``seed`` (hexadecimal) is the public seed of the rotations.
+    Attributes
+    ----------
+    run, seed
+        A unique name, and the public seed of the rotations, hexadecimal.
+    delta
+        At which epsilon is told.
+    unit
+        What is protected: each ``record``, or each ``person`` with all their records at a site.
+        Whatever a phase counts or samples are these units.
+    records_per_person
+        K, the most records that a person answers a round through; 1 for records.
+    sites, min_survivors, colluding_sites
+        See `dppm_model.securesum.group`.
+    phases
+        In their order.
     """
 
     run: str
     seed: str
     delta: float
+    unit: Unit
+    records_per_person: int
     sites: int
     min_survivors: int
     colluding_sites: int
@@ -48,6 +61,13 @@ class Plan:
             )
         if not 0 < self.delta < 1:
             raise PlanError(f"delta is {self.delta}.", "Choose 0 < delta < 1, below 1/records.")
+        if self.unit not in get_args(Unit):
+            raise PlanError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
+        most = self.records_per_person
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise PlanError(f"records_per_person is {most}.", "Give a whole number above zero.")
+        if self.unit == "record" and most > 1:
+            raise PlanError(f"records_per_person is {most}, and the unit is the record.", "Use 1.")
         if not 1 <= self.min_survivors <= self.sites:
             raise PlanError(
                 f"min_survivors is {self.min_survivors} of {self.sites} sites.", "Lower it."
@@ -64,14 +84,10 @@ class Plan:
                 )
 
     @property
-    def unit(self) -> Unit:  # MERGE
-        """MERGE."""
-        return UNIT
-
-    @property
-    def records_per_person(self) -> int:  # MERGE
-        """MERGE."""
-        return 1
+    def adjacency(self) -> str:
+        """Say which two data sets nobody can tell apart."""
+        one = "one record" if self.unit == "record" else "one person, with all their records,"
+        return f"add or remove {one} at one site"
 
     @cached_property
     def digest(self) -> str:
@@ -175,8 +191,9 @@ class Plan:
     def summary(self) -> dict[str, Any]:
         """Return the plan as ``privacy.json`` shows it, without the composed epsilons."""
         return {
-            "unit": UNIT,
-            "adjacency": ADJACENCY,
+            "unit": self.unit,
+            "records_per_person": self.records_per_person,
+            "adjacency": self.adjacency,
             "delta": self.delta,
             "honest_sites": self.phases[0].honest_sites,
             "min_survivors": self.min_survivors,

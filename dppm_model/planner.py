@@ -65,7 +65,7 @@ def ideal_costs(mus: Sequence[float], phases: Sequence[PhaseRequest]) -> list[Ro
 
 
 def clamp_deviation(request: PhaseRequest, privacy: PrivacyRequest) -> float:
-    """Expected standard deviation of a rotated coordinate of one site's sum, in units of a record.
+    """Expected standard deviation of a rotated coordinate of one site's sum, in units of a vector.
 
     A sum of B vectors of norm C has norm up to coherence·B·C, plus sqrt(B)·C for what cancels; the
     rotation spreads it over D coordinates.
@@ -170,6 +170,8 @@ def make_plan(
         run=run,
         seed=seed or secrets.token_hex(16),
         delta=privacy.delta,
+        unit=privacy.unit,
+        records_per_person=privacy.records_per_person,
         sites=privacy.sites,
         min_survivors=privacy.min_survivors,
         colluding_sites=privacy.colluding_sites,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from dppm_model.errors import ConfigError
 from dppm_model.phase import RESPONSES, PhasePlan, Response, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
+from dppm_model.records.units import Unit
 from dppm_model.securesum.group import honest_reports
 
 CALIBRATIONS = ("noise", "rounds", "rate")
@@ -23,7 +25,7 @@ class MechanismRequest:
     directions
         K of ``directions``, or None: the one with the least error expected.
     slots
-        S of ``directions``, or None: the records of a site if all have equally many.
+        S of ``directions``, or None: the units of a site if all have equally many.
     """
 
     name: str = "binomial"
@@ -78,6 +80,9 @@ class PhaseRequest:
 class PrivacyRequest:
     """What a configuration says of privacy: the target, its view and its assumptions.
 
+    ``unit`` is what is protected and ``records`` counts these units, records or persons; a person
+    answers a round through up to ``records_per_person`` of their records.
+
     ``calibrate`` names what is searched for so that the target is met: the ``noise`` of all phases,
     or, at a given ``noise_multiplier`` (1/mu) of the longest phase, that phase's ``rounds`` or
     ``rate``.
@@ -86,6 +91,8 @@ class PrivacyRequest:
     epsilon: float
     delta: float
     view: View
+    unit: Unit
+    records_per_person: int
     sites: int
     records: int
     min_survivors: int
@@ -95,6 +102,16 @@ class PrivacyRequest:
     mechanism: MechanismRequest = MechanismRequest()
 
     def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise ConfigError(
+                f"privacy.unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}."
+            )
+        if self.unit == "record" and self.records_per_person != 1:
+            raise ConfigError(
+                f"privacy.records_per_person is {self.records_per_person} with "
+                "privacy.unit=record.",
+                "Leave it out, or protect persons with privacy.unit=person.",
+            )
         if self.calibrate not in CALIBRATIONS:
             raise ConfigError(
                 f"privacy.calibrate is {self.calibrate!r}.", f"Use {', '.join(CALIBRATIONS)}."

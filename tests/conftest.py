@@ -51,6 +51,34 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def people_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images of 120 persons; one owns 150 of 600, another 60."""
+    root = tmp_path_factory.mktemp("people")
+    for split, count, seed in (("train", 600, 0), ("test", 200, 1)):
+        images, labels = tiny_images(count, seed)
+        rng = np.random.default_rng(seed)
+        owners = np.concatenate([np.arange(120), np.zeros(149), np.ones(59), np.arange(272) % 120])
+        owners = rng.permutation(owners.astype(int)) if split == "train" else np.arange(count)
+        write_records(
+            root / "people" / split,
+            images,
+            labels,
+            name="people",
+            split=split,
+            classes=("a", "b"),
+            persons=owners,
+        )
+    return root
+
+
+@pytest.fixture
+def people(people_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point the data store at the tiny data set that names persons."""
+    monkeypatch.setenv("DPPM_DATA", str(people_store))
+    return people_store
+
+
 @pytest.fixture
 def tiny(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point the data store at the tiny data set."""

@@ -148,6 +148,57 @@ def _count_leaks(old: Any) -> Any:
     return report
 
 
+# Persons.
+
+
+def _each_clipped(_: Any) -> Any:
+    def clipped_units(rows: Any, counts: Any, grid: Any) -> Any:
+        each = (row for piece in rows for row in piece)
+        for count in counts:
+            yield sum(grid.quantise(next(each)[None]) for _ in range(count))
+
+    return clipped_units
+
+
+def _sum_for_mean(_: Any) -> Any:
+    def clipped_units(rows: Any, counts: Any, grid: Any) -> Any:
+        each = (row for piece in rows for row in piece)
+        for count in counts:
+            yield grid.quantise(sum(next(each).double() for _ in range(count))[None])
+
+    return clipped_units
+
+
+def _gathered(change: Callable[[str, int], tuple[str, int]]) -> Make:
+    def make(old: Any) -> Any:
+        return classmethod(
+            lambda cls, records, unit, most: old.__func__(cls, records, *change(unit, most))
+        )
+
+    return make
+
+
+def _noise_by_place(old: Any) -> Any:
+    def choose(self: Any, *args: Any) -> Any:
+        chosen = old(self, *args)
+        return chosen._replace(seeds=np.arange(len(chosen.seeds)))
+
+    return choose
+
+
+def _one_generator_for_all(old: Any) -> Any:
+    generator = np.random.default_rng(0)
+    return lambda self, unit, _seed: old(self, unit, int(generator.integers(2**62)))
+
+
+def _nobody_named(old: Any) -> Any:
+    def load(*args: Any) -> Any:
+        records = old(*args)
+        return replace(records, manifest=replace(records.manifest, persons=False))
+
+    return load
+
+
 # Randomized response.
 
 
@@ -333,6 +384,7 @@ UNIT, GRIDS = "unit/mechanism/test_", "unit/mechanism/test_grid.py::test_"
 COINS, EVERY_COIN = "unit/mechanism/test_coins.py::test_", "privacy/test_every_coin.py::test_"
 SITE, SUM = "privacy/test_site.py::test_", "privacy/test_secure_sum.py::test_"
 LEDGER = "unit/privacy/test_ledger.py::test_"
+PERSONS = "privacy/test_persons.py::test_"
 GDP, ACCOUNT = "privacy/test_gdp.py::test_", "privacy/test_accountant.py::test_"
 COMPANY = "privacy/test_chunks.py::test_a_record_adds_the_same_integers_in_any_company"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
@@ -400,8 +452,8 @@ TWINS: dict[str, Twin] = {
     ),
     "failure tells": Twin(
         "a question that fails on a record fails for the server to see",
-        "dppm_model.round:answers",
-        lambda _: lambda ask, records: [ask(slice(0, records))],
+        "dppm_model.score.asking:answers",
+        lambda _: lambda ask, units, block: [ask(slice(0, units))],
         SITE + "a_question_that_fails_on_a_record_does_not_tell_who_was_sampled",
     ),
     "class company": Twin(
@@ -442,6 +494,54 @@ TWINS: dict[str, Twin] = {
         "dppm_model.score.detail:see",
         lambda old: lambda pixels, seeds, config: old(pixels, torch.arange(len(seeds)), config),
         COMPANY + "[detail, from the pixels on]",
+    ),
+    "each record clipped": Twin(
+        "a person's records are clipped one by one, and their sum not at all",
+        "dppm_model.mechanism.units:clipped_units",
+        _each_clipped,
+        PERSONS + "a_person_who_owns_half_of_a_shard_moves_the_sum_by_at_most_c[means]",
+    ),
+    "each record counts": Twin(
+        "… so that a person moves more answers than are accounted for",
+        "dppm_model.mechanism.units:clipped_units",
+        _each_clipped,
+        EVERY_COIN + "no_report_passes_the_claim_for_a_person_with_three_records[0.5-binomial]",
+    ),
+    "sum for mean": Twin(
+        "a person's records are summed where their mean is meant",
+        "dppm_model.mechanism.units:clipped_units",
+        _sum_for_mean,
+        PERSONS + "a_persons_vector_is_the_mean_of_their_records[means]",
+    ),
+    "all of a person": Twin(
+        "all records of a person are asked, however many they are",
+        "dppm_model.records.units:Units.of",
+        _gathered(lambda unit, _: (unit, 1 << 30)),
+        PERSONS + "at_most_k_images_of_a_person_are_read[binomial]",
+    ),
+    "records for persons": Twin(
+        "records are sampled where persons are meant",
+        "dppm_model.records.units:Units.of",
+        _gathered(lambda _, most: ("record", most)),
+        PERSONS + "persons_are_sampled_at_the_rate_of_the_plan",
+    ),
+    "noise by place": Twin(
+        "what is drawn for a person's records depends on who else was sampled",
+        "dppm_model.records.units:Units.choose",
+        _noise_by_place,
+        PERSONS + "nobodys_integers_change_when_a_person_leaves[score]",
+    ),
+    "one generator": Twin(
+        "which records of a person are asked depends on who else was sampled",
+        "dppm_model.records.units:Units._own",
+        _one_generator_for_all,
+        PERSONS + "nobodys_integers_change_when_a_person_leaves[means]",
+    ),
+    "persons forgotten": Twin(
+        "data that name persons are planned for as if they named none",
+        "dppm_model.records.sources:load",
+        _nobody_named,
+        PERSONS + "who_is_named_is_protected_unless_told_otherwise",
     ),
     "rotation grows": Twin(
         "the rotation is not orthonormal",
@@ -492,8 +592,8 @@ TWINS: dict[str, Twin] = {
         EVERY_COIN + "no_report_passes_the_claim[1.0-directions]",
     ),
     "slots too few": Twin(
-        "a site may hold more records than slots, so that one pushes another out",
-        PHASE + "check_records",
+        "a site may hold more units than slots, so that one pushes another out",
+        PHASE + "check_units",
         _nothing,
         UNIT + "directions.py::test_what_cannot_be_planned_is_refused",
     ),

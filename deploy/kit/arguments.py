@@ -34,7 +34,8 @@ def add_server(root: argparse.ArgumentParser) -> None:
         "announce",
         "plan a run over all enrolled sites, and write what they are asked to approve",
         "announce fed first data=mnist privacy.epsilon=8\n"
-        "announce fed scans data=scans facts.shape=[1,64,64] facts.classes=3 facts.records=40000",
+        "announce fed scans data=scans facts.shape=[1,64,64] facts.classes=3 facts.records=40000 "
+        "privacy.unit=record",
     )
     announce.add_argument("run", help="name of the run")
     announce.add_argument("overrides", nargs="*", help="as for `dppm plan`, and facts.*")

@@ -163,10 +163,13 @@ def _show_proposal(proposal: site.Proposal) -> None:
     _say(f"Run {plan.run} of {announcement.federation}: {plan.rounds} rounds, {plan.sites} sites")
     for phase in plan.phases:
         _say(
-            f"  {phase.name}: {phase.rounds} rounds, {phase.dimension} coordinates, each record "
-            f"takes part with probability {phase.sampling_rate:g}, by {phase.mechanism}"
+            f"  {phase.name}: {phase.rounds} rounds, {phase.dimension} coordinates; each "
+            f"{plan.unit} takes part with probability {phase.sampling_rate:g}, by {phase.mechanism}"
         )
-    _say(f"Protects one {plan.unit}; at least {plan.min_survivors} sites in a sum.")
+    through = f" (through at most {plan.records_per_person} of their records a round)"
+    _say(
+        f"Protects one {plan.unit}{through if plan.unit == 'person' else ''}; at least {plan.min_survivors} sites in a sum."
+    )
     for view, (spent, planned, both, limit) in proposal.spending().items():
         most = "no limit" if math.isinf(limit) else f"limit {limit:g}"
         _say(

@@ -17,7 +17,7 @@ import yaml
 from deploy.kit.bundle import build_bundle
 from deploy.kit.keys import make_authority, make_certificate
 from deploy.kit.papers import Announcement, Enrolment, Invitation, named
-from deploy.simulate import facts_of, plan_of, privacy_json, run_name
+from deploy.simulate import fill_in, fill_in_persons, plan_of, privacy_json, run_name
 from dppm_model.config import check_config, compose_config, initial_model
 from dppm_model.errors import ConfigError, PaperError, RunFolderError
 from dppm_model.files import write_bytes, write_json
@@ -25,6 +25,7 @@ from dppm_model.run import Run
 from dppm_model.securesum.group import write_peers
 
 _FACTS = "facts."
+_PATIENCE = "server.max_retries=60"  # for a site that was restarted, or that is far away
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,9 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     name
         Of the run; its folder is ``runs/NAME``.
     overrides
-        Of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records`` say what is
-        public about the sites' data, unless a data set of the name is at hand.
+        Of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records`` (or persons,
+        if they are the unit) say what is public about the sites' data, unless a data set of the
+        name is at hand.
 
     Raises
     ------
@@ -221,11 +223,19 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
         raise RunFolderError(f"{run.folder} exists.", "Name another run, or remove it.")
     facts = [o.removeprefix(_FACTS) for o in overrides if o.startswith(_FACTS)]
     rest = [o for o in overrides if not o.startswith(_FACTS)]
-    tree = compose_config([*rest, f"sites={len(sites)}"])
+    tree = compose_config([_PATIENCE, *rest, f"sites={len(sites)}"])
     n = len(sites)
     if tree["privacy"]["min_survivors"] is None:
         tree["privacy"]["min_survivors"] = n - n // 5
-    tree["facts"] = _given(facts) if facts else facts_of(tree)
+    if facts:
+        tree["facts"] = _given(facts)
+        if tree["privacy"]["unit"] is None:
+            raise ConfigError(
+                "privacy.unit is not set.", "Say record or person: what facts.records counts."
+            )
+        fill_in_persons(tree["privacy"])
+    else:
+        fill_in(tree)
     config = check_config(tree)
     plan = plan_of(config, run_name(name))
     peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}

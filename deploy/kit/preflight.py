@@ -26,6 +26,7 @@ from deploy.kit.site import approved_plans, enrolment_of
 from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError, Untrusted
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import open_records
+from dppm_model.records.units import Units
 from dppm_model.securesum.group import read_peers
 from dppm_model.securesum.keys import Identity
 
@@ -106,7 +107,7 @@ def _records(folder: Path) -> str:
     if not os.access(path, os.R_OK):
         raise DataError(f"records: {path} cannot be read.", "Mount it, or let this user read it.")
     records = open_records(path)
-    policy.check_records(records.units(policy.unit))
+    policy.check_records(len(Units.of(records, policy.unit, 1)))
     shape = "×".join(map(str, records.manifest.shape))
     return f"{len(records)} records of {shape}, {len(records.manifest.classes)} classes"
 

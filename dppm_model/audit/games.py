@@ -2,7 +2,9 @@
 
 - `canary_vectors`: one run of the whole plan, with thousands of worst-case vectors in or out.
 - `canary_images`: the same with images, through the phases' own questions.
-- `two_worlds`: one round many times over, with and without one record.
+- `two_worlds`: one round many times over, with and without one unit.
+
+A canary is a unit of the plan: a record, or a person.
 
 ``randomized=False`` puts expected answers in the place of random ones: an auditor that does not
 find a large epsilon then is no auditor.
@@ -20,12 +22,13 @@ from dppm_model.audit.bounds import Guesses, guessed_epsilon, told_apart
 from dppm_model.mechanism.binomial import PROBABILITY_BITS, BinomialResponse
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.units import clipped_units
 from dppm_model.phase import GRID_STEPS, PhasePlan, View
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
-_COORDINATES = 8  # that the one record of `two_worlds` moves, all alike
+_COORDINATES = 8  # that the one unit of `two_worlds` moves, all alike
 _NAMES = 2_000_000  # random names drawn at once
 _ALMOST_NO_NOISE = 1e-2  # rounding is left, and clamped coordinates
 
@@ -46,7 +49,7 @@ def released(
 ) -> NDArray[np.float64]:
     """What the auditor makes of one round: the decoded sum, (dimension,).
 
-    ``total`` is the clipped sum at the site in question; the other sites' records are known to the
+    ``total`` is the clipped sum at the site in question; the other sites' units are known to the
     auditor, so theirs are zero here.
     """
     response = phase.response
@@ -54,12 +57,12 @@ def released(
     z = phase.rotation.rotate(total, seed)
     sites = sites_seen(phase, view)
     if randomized:
-        tallies = response.encode(z, phase.unit, coins)
+        tallies = response.encode(z, phase.step, coins)
         for _ in range(sites - 1):
-            tallies = tallies + response.encode(np.zeros_like(z), phase.unit, coins)
+            tallies = tallies + response.encode(np.zeros_like(z), phase.step, coins)
         decoded = response.decode(tallies, sites)
     else:
-        yes = response.numerators(z, phase.unit) / 2.0**PROBABILITY_BITS
+        yes = response.numerators(z, phase.step) / 2.0**PROBABILITY_BITS
         decoded = response.decode(yes * response.responses, 1)
     return phase.rotation.unrotate(decoded, seed)
 
@@ -142,25 +145,30 @@ def canary_images(
 ) -> Guesses:
     """Play the one-run game with images of random pixels, each in or out of one site's shard.
 
-    Noise is as far from real records, and from one another, as images can be. The questions are
-    those of the plan's phases, asked with the final (public) model. The auditor knows every
-    canary's clipped vector and takes the best linear guess of who is in: with the vectors V (n, d),
-    noise variance s^2 and prior variance 1/4, (q^2 V V'/s^2 + 4)^-1 q V (sum - expected)/s^2, over
-    all rounds. For phases of yes/no answers only.
+    Noise is as far from real records, and from one another, as images can be. Where persons are
+    protected, a canary is a person with two copies of an image: their mean is the image's own
+    vector, their sum would be twice that. The questions are those of the plan's phases, asked with
+    the final (public) model. The auditor knows every canary's clipped vector and takes the best
+    linear guess of who is in: with the vectors V (n, d), noise variance s^2 and prior variance 1/4,
+    (q^2 V V'/s^2 + 4)^-1 q V (sum - expected)/s^2, over all rounds. For phases of yes/no answers
+    only.
     """
     rng = np.random.default_rng(seed)
     included = rng.random(canaries) < 0.5
     precision, evidence = 4 * np.eye(canaries), np.zeros(canaries)
     pixels = rng.integers(0, 256, (canaries, *model.image_shape), dtype=np.uint8)
     y = torch.from_numpy(rng.integers(0, model.classes, canaries))
+    each = min(2, plan.records_per_person)
+    pixels, y = np.repeat(pixels, each, axis=0), y.repeat_interleave(each)
     for index, phase in enumerate(plan.phases):
         query, q = build_query(phase.name, model), phase.sampling_rate
         noise = phase.noise_std(sites_seen(phase, view)) * phase.divisor
         noise *= 1.0 if randomized else _ALMOST_NO_NOISE
         for round_ in range(phase.rounds):
-            seeds = torch.from_numpy(coins.seeds(canaries))
-            x = query.view(pixels, seeds)
-            rows = np.concatenate(list(query.clipped_rows(x, y, phase.grid, seeds)))
+            seeds = torch.from_numpy(coins.seeds(len(y)))
+            answers = query.rows(query.view(pixels, seeds), y, seeds)
+            clipped = clipped_units(answers, [each] * canaries, phase.grid)
+            rows = np.concatenate([vector.to(torch.int64).numpy() for vector in clipped])
             answering = included & coins.bernoulli(phase.sampling_numerator, canaries)
             total = rows[answering].sum(axis=0)
             vectors = phase.grid.to_float(rows)
@@ -181,9 +189,9 @@ def two_worlds(
     *,
     randomized: bool = True,
 ) -> Guesses:
-    """Play one unsampled round ``trials`` times in each world: with one record, and without.
+    """Play one unsampled round ``trials`` times in each world: with one unit, and without.
 
-    The record has norm C and moves eight coordinates by the same amount, or names one direction.
+    Its vector has norm C and moves eight coordinates by the same amount, or names one direction.
     A round of directions is played with its sampling, which is part of its mu.
     """
     if isinstance(phase.response, DirectionsResponse):
@@ -202,8 +210,8 @@ def two_worlds(
         if randomized:
             for site in range(sites_seen(phase, view)):
                 own = moved if site == 0 else np.zeros_like(moved)
-                tallies += phase.response.encode(own, phase.unit, coins)
+                tallies += phase.response.encode(own, phase.step, coins)
         else:
-            tallies += phase.response.numerators(moved, phase.unit)
+            tallies += phase.response.numerators(moved, phase.step)
         worlds.append(tallies.reshape(trials, _COORDINATES).sum(axis=1))
     return told_apart(worlds[0], worlds[1], delta)

@@ -66,10 +66,6 @@ class Records:
             return self.all_persons
         return self.all_persons[self.index]
 
-    def units(self, unit: str) -> int:  # MERGE
-        """MERGE."""
-        return len(self)
-
     def select(self, index: NDArray[np.integer[Any]]) -> Records:
         """Return a view of some of these records; indices count within this view.
 

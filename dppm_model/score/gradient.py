@@ -152,15 +152,13 @@ class GradientQuery(ABC):
             total += clipped_sum(self.network, type(self).losses, inputs, grid, self.scale)
         return total
 
-    def clipped_rows(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
-    ) -> Iterator[NDArray[np.int64]]:
-        """Yield the records' clipped gradients; see `dppm_model.score.query.Query`."""
+    def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the records' scaled gradients; see `dppm_model.score.query.Query`."""
         left = len(x)
         for chunk in fixed_chunks((x, y, seeds), CHUNK):
-            rows = per_record(self.network, type(self).losses, self.questions(*chunk))
-            yield grid.quantise((rows * self.scale)[:left]).to(torch.int64).numpy()
-            left -= len(rows)
+            found = per_record(self.network, type(self).losses, self.questions(*chunk))
+            yield (found * self.scale)[:left]
+            left -= len(found)
 
 
 class GradientLearner:

@@ -1,7 +1,7 @@
 """The two sides of a phase: the question to a record, and the learner that uses the noisy sum.
 
-A training run is a list of phases. In each round of a phase every sampled record answers one
-bounded vector (``Query``, at the site), the federation sums the vectors through randomized
+A training run is a list of phases. In each round of a phase every sampled record has a vector
+(``Query``, at the site), the federation sums the clipped vectors of its units through randomized
 response, and the ``Learner`` (at the server) turns the noisy estimate into a better model.
 """
 
@@ -77,10 +77,12 @@ class Query(Protocol):
         """
         ...
 
-    def clipped_rows(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
-    ) -> Iterator[NDArray[np.int64]]:
-        """Yield what `clipped_sum` sums, record by record in order: (n_i, d) int64."""
+    def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the records' vectors before clipping, record by record in order: (n_i, d) float32.
+
+        What persons answer is made from these (`dppm_model.mechanism.units`). Where each record is
+        clipped by itself, `clipped_sum` is the faster way: few phases have to form their vectors.
+        """
         ...
 
 
@@ -97,7 +99,8 @@ class Learner(Protocol):
         Parameters
         ----------
         estimate
-            (d,) unbiased estimate of (1/records) · sum over *all* records of the clipped vector.
+            (d,) unbiased estimate of the mean of the clipped vectors of *all* units (records or
+            persons).
         std
             Public standard deviation of the privacy noise in each coordinate of ``estimate``.
         """

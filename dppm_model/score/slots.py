@@ -20,6 +20,7 @@ from dppm_model.score.pyramid import to_base
 
 _CHUNK_ELEMENTS = 1 << 22
 _MOST_RECORDS = 256  # in a chunk
+_CACHED_ELEMENTS = 1 << 18  # of vectors that are formed together
 
 
 class Answers(NamedTuple):
@@ -67,33 +68,32 @@ class SlotQuery(ABC):
         del seeds  # moments draw nothing
         head = torch.zeros(self.head, dtype=torch.float64)
         body = torch.zeros((self.slots, self.body), dtype=torch.float64)
-        for slot, vectors in self._quantised(x, y, grid):
+        for answers in self._chunks(x, y):
+            vectors = grid.quantise(torch.cat([answers.head, answers.body], dim=1))
             head += vectors[:, : self.head].sum(0)
-            body.index_add_(0, slot, vectors[:, self.head :])
+            body.index_add_(0, answers.slot, vectors[:, self.head :])
         return torch.cat([head, body.flatten()]).to(torch.int64).numpy()
 
-    def clipped_rows(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
-    ) -> Iterator[NDArray[np.int64]]:
-        """Yield the clipped integer vectors with their empty slots; see `Query`."""
+    def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the vectors with their empty slots; see `Query`."""
         del seeds
-        left = len(x)
-        for slot, vectors in self._quantised(x, y, grid):
-            n = min(left, len(slot))
+        left, step = len(x), max(1, _CACHED_ELEMENTS // self.dimension)
+        for answers in self._chunks(x, y):
+            n = min(left, len(answers.slot))
             left -= n
-            rows = torch.zeros((n, self.slots, self.body), dtype=torch.float64)
-            rows[torch.arange(n), slot[:n]] = vectors[:n, self.head :]
-            whole = torch.cat([vectors[:n, : self.head], rows.flatten(1)], dim=1)
-            yield whole.to(torch.int64).numpy()
+            for start in range(0, n, step):
+                head, slot, body = (t[start : min(start + step, n)] for t in answers)
+                whole = body.new_zeros((len(slot), self.dimension))
+                whole[:, : self.head] = head
+                blocks = whole[:, self.head :].view(-1, self.slots, self.body)
+                blocks[torch.arange(len(slot)), slot] = body
+                yield whole
 
-    def _quantised(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield slots and integer head and body, chunk by chunk, the last filled up with zeros."""
+    def _chunks(self, x: torch.Tensor, y: torch.Tensor) -> Iterator[Answers]:
+        """Ask chunk by chunk; what fills the last one up is not finite."""
         size = min(_MOST_RECORDS, max(1, _CHUNK_ELEMENTS // (self.head + self.body)))
         for images, labels in fixed_chunks((x, y), size):
-            answers = self.answers(images, labels)
-            yield answers.slot, grid.quantise(torch.cat([answers.head, answers.body], dim=1))
+            yield self.answers(images, labels)
 
     def split(self, estimate: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the head (h,) and the bodies (slots, b) of a decoded sum, float64."""

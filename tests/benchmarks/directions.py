@@ -49,13 +49,13 @@ def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: Coins) -> np.
             total += phase.response.encode(names, lengths, coins)
         else:
             z = phase.rotation.rotate(sampled.sum(0), seed)
-            total += phase.response.encode(z, phase.unit, coins)
+            total += phase.response.encode(z, phase.step, coins)
     return estimate(total, SITES, phase, seed)
 
 
 def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> dict[str, float]:
     """Relative error of every mechanism, and of an ideal Gaussian of the same cost."""
-    privacy = PrivacyRequest(epsilon, 1e-5, "secure_sum", SITES, RECORDS, SITES, 0)
+    privacy = PrivacyRequest(epsilon, 1e-5, "secure_sum", "record", 1, SITES, RECORDS, SITES, 0)
     request = PhaseRequest("means", dimension, 1.0, 1.0, rounds, 1.0, COMMON)
     rows, coins = vectors(dimension, 0), Coins()
     mean = rows.mean(0)

@@ -1,4 +1,4 @@
-"""Where a round's time goes at a site: reading, vectors, rotation, answers; and the whole round.
+"""Where a round's time goes at a site: vectors (reading included), rotation, answers; and in all.
 
     python -m tests.benchmarks.round RUN
 
@@ -17,7 +17,9 @@ import torch
 
 from client.site import Site
 from dppm_model.mechanism.coins import Coins
+from dppm_model.records.units import Units
 from dppm_model.run import Run
+from dppm_model.score.asking import Asking
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 from tests.benchmarks.record import record
@@ -30,24 +32,22 @@ def main() -> None:
     plan, model = run.plan(), ScoreModel.load(run.model)
     coins = Coins()
     records = Site(run.sites / "0000", coins).records()
+    units = Units.of(records, plan.unit, plan.records_per_person)
     figures = {}
     for phase in plan.phases:
         marks = [time.perf_counter()]
-        index = coins.bernoulli(phase.sampling_numerator, len(records)).nonzero()[0]
-        query, y = build_query(phase.name, model), torch.from_numpy(records.labels[index])
-        seeds = torch.from_numpy(coins.seeds(len(index)))
-        x = query.view(records.pixels(index), seeds)
-        marks.append(time.perf_counter())
-        total = query.clipped_sum(x, y, phase.grid, seeds)
+        sampled = coins.bernoulli(phase.sampling_numerator, len(units)).nonzero()[0]
+        query, seeds = build_query(phase.name, model), coins.seeds(len(sampled))
+        total = Asking(units, query, phase.grid, sampled, seeds).total()
         marks.append(time.perf_counter())
         z = phase.rotation.rotate(total, b"benchmark")
         marks.append(time.perf_counter())
-        phase.response.encode(z, phase.unit, coins)
+        phase.response.encode(z, phase.step, coins)
         marks.append(time.perf_counter())
         whole = [line["seconds"] for line in run.rounds() if line["phase"] == phase.name]
         stages = [b - a for a, b in pairwise(marks)]
         figures[phase.name] = {
-            **dict(zip(("read", "vectors", "rotate", "answer"), stages, strict=True)),
+            **dict(zip(("vectors", "rotate", "answer"), stages, strict=True)),
             "whole_round": min(whole),
         }
         print(phase.name, {k: round(v, 3) for k, v in figures[phase.name].items()})

@@ -93,7 +93,7 @@ def plan_of(sites: int, dimension: int) -> Plan:
         1000,
         1e-26,
     )
-    return Plan("benchmark", secrets.token_hex(16), 1e-5, sites, least, 0, (phase,))
+    return Plan("benchmark", secrets.token_hex(16), 1e-5, "record", 1, sites, least, 0, (phase,))
 
 
 def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:

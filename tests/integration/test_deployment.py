@@ -34,8 +34,14 @@ pytestmark = [
 ]
 
 SITES = 3
-FACTS = ["data=mnist", "facts.shape=[1,28,28]", "facts.classes=10", "facts.records=60000"]
-PATIENT = ["server.retry_seconds=3", "server.max_retries=60"]
+FACTS = [
+    "data=mnist",
+    "facts.shape=[1,28,28]",
+    "facts.classes=10",
+    "facts.records=60000",
+    "privacy.unit=record",
+]
+PATIENT = ["server.retry_seconds=3"]
 ROUNDS = 22  # by more rounds of the last phase
 
 

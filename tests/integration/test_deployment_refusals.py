@@ -41,7 +41,13 @@ pytestmark = [
         shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
     ),
 ]
-FACTS = ["data=tiny", "facts.shape=[1,8,8]", "facts.classes=2", "facts.records=600"]
+FACTS = [
+    "data=tiny",
+    "facts.shape=[1,8,8]",
+    "facts.classes=2",
+    "facts.records=600",
+    "privacy.unit=record",
+]
 MODEL = [option for option in TINY if option.startswith("model.")] + ["privacy.epsilon=8"]
 AT_ONCE = ["server.retry_seconds=1", "server.max_retries=2", "server.wait_seconds=60"]
 

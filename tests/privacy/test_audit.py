@@ -55,7 +55,16 @@ def test_two_gaussians_are_told_apart_by_no_more_than_they_differ() -> None:
 
 def plan_of(epsilon: float, mechanism: str = "binomial") -> Plan:
     privacy = PrivacyRequest(
-        epsilon, DELTA, "secure_sum", 3, 3000, 3, 0, mechanism=MechanismRequest(mechanism)
+        epsilon,
+        DELTA,
+        "secure_sum",
+        "record",
+        1,
+        3,
+        3000,
+        3,
+        0,
+        mechanism=MechanismRequest(mechanism),
     )
     phases = [
         PhaseRequest("sums", 4000, 1.0, 1.0, 2, 0.5, 0.05),

@@ -25,11 +25,13 @@ from dppm_model.privacy import gdp
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import open_records, write_records
+from dppm_model.records.units import Units
 from dppm_model.round import report
 from tests.plans import EPSILONS, TOY, EveryCoin, claimed, convolve, hockey_stick, with_response
 
 BITS = 6
 PHASE = replace(with_response(TOY, responses=1), tail=1e-12)
+WIDE = with_response(PHASE, range_=2.0)  # in which a person who adds too much is not clamped
 DIRECTIONS = replace(PHASE, mechanism="directions", response=DirectionsResponse(4, 0.4, 3))
 
 
@@ -46,10 +48,8 @@ class Pixels:
     ) -> np.ndarray:
         return grid.sum([torch.zeros(1, 2), *(c.flatten(1) for (c,) in fixed_chunks((x,), 2))])
 
-    def clipped_rows(
-        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
-    ) -> Iterator[np.ndarray]:
-        yield grid.quantise(x.flatten(1)).to(torch.int64).numpy()
+    def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield x.flatten(1)
 
 
 @pytest.fixture
@@ -63,15 +63,17 @@ def few_bits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     return coins
 
 
-def report_law(pixels: np.ndarray, phase: PhasePlan, coins: EveryCoin, folder: Path) -> np.ndarray:
-    """Exact law of a site's report, an array over (t_1, …)."""
+def report_law(
+    pixels: np.ndarray, phase: PhasePlan, coins: EveryCoin, folder: Path, each: int = 1
+) -> np.ndarray:
+    """Exact law of a site's report, an array over (t_1, …); ``each`` record or three a person."""
     images = pixels.astype(np.uint8).reshape(-1, 1, 1, 2)
-    write_records(
-        folder, images, np.zeros(len(images), int), name="x", split="train", classes=("a",)
-    )
+    labels, persons = np.zeros(len(images), int), np.arange(len(images)) // each
+    write_records(folder, images, labels, name="x", split="train", classes=("a",), persons=persons)
     records = open_records(folder)
+    units = Units.of(records, "record", 1) if each == 1 else Units.of(records, "person", 2)
     law = np.zeros((phase.response.most + 1,) * phase.cells)
-    runs = coins.runs(lambda: report(records, Pixels(), phase, b"signs", coins))
+    runs = coins.runs(lambda: report(units, Pixels(), phase, b"signs", coins))
     for weight, tallies in runs:
         law[tuple(tallies)] += weight
     assert law.sum() == pytest.approx(1, abs=1e-12)
@@ -79,16 +81,17 @@ def report_law(pixels: np.ndarray, phase: PhasePlan, coins: EveryCoin, folder: P
 
 
 def excess(
-    phase: PhasePlan, executed: PhasePlan, coins: EveryCoin, folder: Path, seed: int
+    phase: PhasePlan, executed: PhasePlan, coins: EveryCoin, folder: Path, seed: int, each: int = 1
 ) -> dict[str, float]:
     """How far neighbouring data sets pass the claimed curves, in both views (negative: never)."""
     rng = np.random.default_rng(seed)
-    own, other = rng.choice([0, 30, 128, 200, 255], (2, 2)), rng.choice([0, 128, 255], (1, 2))
+    own = rng.choice([0, 30, 128, 200, 255], (2 * each, 2))
+    other = rng.choice([0, 128, 255], (each, 2))
     if seed % 2:
-        own[-1] = [255, 255]  # after the rotation all on one coordinate
+        own[-each:] = [255, 255]  # after the rotation all on one coordinate
     laws = [
-        report_law(part, executed, coins, folder / f"{seed}-{i}")
-        for i, part in enumerate((own, own[:-1], other))
+        report_law(part, executed, coins, folder / f"{seed}-{i}", each)
+        for i, part in enumerate((own, own[:-each], other))
     ]
     found = {}
     for view, (one, two) in {
@@ -113,6 +116,16 @@ def test_no_report_passes_the_claim(
     phase = replace(phase, sampling_rate=q)
     for seed in range(6):
         assert max(excess(phase, phase, few_bits, tmp_path, seed).values()) < 1e-12
+
+
+@pytest.mark.parametrize("phase", [WIDE, DIRECTIONS], ids=["binomial", "directions"])
+@pytest.mark.parametrize("q", [0.5, 1.0])
+def test_no_report_passes_the_claim_for_a_person_with_three_records(
+    phase: PhasePlan, q: float, few_bits: EveryCoin, tmp_path: Path
+) -> None:
+    phase = replace(phase, sampling_rate=q)
+    for seed in range(6):
+        assert max(excess(phase, phase, few_bits, tmp_path, seed, each=3).values()) < 1e-12
 
 
 @pytest.mark.parametrize("few_bits", [14], indirect=True)

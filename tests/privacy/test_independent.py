@@ -22,6 +22,8 @@ PRIVACY = {
     "epsilon": 10.0,
     "delta": 1e-5,
     "view": "secure_sum",
+    "unit": "record",
+    "records_per_person": 1,
     "sites": 10,
     "records": 60_000,
     "min_survivors": 10,

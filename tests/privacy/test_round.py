@@ -30,7 +30,7 @@ def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
         chosen = torch.from_numpy(vectors[np.array(mask, dtype=bool)].astype(np.float32))
         total = phase.grid.sum([chosen.reshape(-1, phase.dimension)])
         z = phase.rotation.rotate(total, b"signs")
-        p = phase.response.numerators(z, phase.unit) / 2.0**32
+        p = phase.response.numerators(z, phase.step) / 2.0**32
         joint = np.array(1.0)
         for j in range(d):
             joint = np.multiply.outer(joint, binom.pmf(np.arange(m + 1), m, p[j]))

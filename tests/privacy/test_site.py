@@ -30,7 +30,7 @@ from dppm_model.errors import (
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
-from dppm_model.round import answers
+from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 from dppm_model.securesum.group import write_peers
@@ -192,6 +192,7 @@ def test_the_digest_of_a_plan_covers_every_field(plan: Plan) -> None:
     changed = [
         *(replace(plan, **{name: value}) for name, value in (("run", "b"), ("seed", "ff"))),
         replace(plan, delta=plan.delta / 2),
+        *(replace(plan, unit="person", records_per_person=most) for most in (1, 2)),
         *(
             replace(plan, phases=(replace(first, **{name: getattr(first, name) / 2}), *rest))
             for name in ("clip_norm", "sampling_rate", "tail")
@@ -425,7 +426,7 @@ def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
     def ask(part: slice) -> np.ndarray:
         return query.clipped_sum(x[part], y[part], grid, seeds[part])
 
-    np.testing.assert_array_equal(sum(answers(ask, 5)), expected)
+    np.testing.assert_array_equal(sum(answers(ask, 5, 5)), expected)
     with pytest.raises(IndexError):  # the twin
         ask(slice(0, 5))
 

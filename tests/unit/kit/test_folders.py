@@ -23,7 +23,13 @@ from dppm_model.securesum.keys import Identity
 from tests.conftest import TINY
 
 MODEL = [option for option in TINY if option.startswith("model.")]
-FACTS = ["data=tiny", "facts.shape=[1,8,8]", "facts.classes=2", "facts.records=600"]
+FACTS = [
+    "data=tiny",
+    "facts.shape=[1,8,8]",
+    "facts.classes=2",
+    "facts.records=600",
+    "privacy.unit=record",
+]
 LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
 
 

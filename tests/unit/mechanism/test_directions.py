@@ -176,6 +176,8 @@ PRIVACY = PrivacyRequest(
     epsilon=4.0,
     delta=DELTA,
     view="secure_sum",
+    unit="record",
+    records_per_person=1,
     sites=5,
     records=5000,
     min_survivors=5,
@@ -212,6 +214,6 @@ def test_what_cannot_be_planned_is_refused() -> None:
         DirectionsResponse(4, 1.0, 5)
     with pytest.raises(PlanError, match="two a dimension"):
         with_response(PHASE, directions=128)
-    with pytest.raises(DataError, match="more records than the plan has slots"):
-        PHASE.check_records(51)
-    PHASE.check_records(50)
+    with pytest.raises(DataError, match="than the plan has slots"):
+        PHASE.check_units(51)
+    PHASE.check_units(50)

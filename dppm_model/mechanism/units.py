@@ -1,0 +1,44 @@
+"""A unit's vector: the mean over its records, clipped once.
+
+A person's records are averaged *before* clipping, so that a person, whether they own one record or
+half of a shard, adds one vector of norm at most C: the sensitivity of one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+from dppm_model.mechanism.grid import Grid
+
+
+def clipped_units(
+    rows: Iterable[torch.Tensor], counts: Sequence[int], grid: Grid
+) -> Iterator[torch.Tensor]:
+    """Yield each unit's clipped integer vector.
+
+    The order of operations is the same in any company: a unit's rows are added one after the other,
+    and it is clipped and rounded by itself. A reduction over many units at once may sum in an order
+    that depends on how many they are, and others' integers with it (`mechanism.chunks`).
+
+    Parameters
+    ----------
+    rows
+        (n_i, d) float32 vectors of the records before clipping, unit by unit, in any pieces.
+    counts
+        How many records each unit has, at least one; they add up to the number of rows.
+    grid
+        The clip norm and the integer grid of the plan.
+
+    Yields
+    ------
+    (1, d) float64 holding integers, of norm at most ``grid.steps``; zero if any record of the unit
+    is not finite.
+    """
+    each = (row for piece in rows for row in piece)
+    for count in counts:
+        total = next(each).to(torch.float64, copy=True)
+        for _ in range(count - 1):
+            total += next(each)
+        yield grid.quantise(total[None] / count)

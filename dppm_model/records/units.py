@@ -1,0 +1,109 @@
+"""Units of privacy: what is sampled, clipped and protected as one. A record, or a whole person.
+
+A person answers through a few of their records. Which ones, and the seeds of what is drawn for
+each, follow from that person's own seed and number of records alone: who else is there, or was
+sampled, must change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import DataError
+from dppm_model.records.view import Records
+
+Unit = Literal["record", "person"]
+_SEEDS = 2**63 - 1  # seeds are 63 bits, as those of `Coins`
+_NEXT_SEED = 0x1E3779B97F4A7C15  # odd: the seeds of a unit's records differ, in their low bits too
+
+
+class Choice(NamedTuple):
+    """The records that units answer through, unit by unit.
+
+    Attributes
+    ----------
+    records
+        (r,) their numbers.
+    seeds
+        (r,) int64, one for what is drawn for each record.
+    counts
+        (n,) how many of them are of each unit, from 1 to `Units.most`.
+    """
+
+    records: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Units:
+    """The records of a site, gathered by unit; no image is read for it.
+
+    Attributes
+    ----------
+    records
+        All of them.
+    most
+        K, the most records of a unit that it answers through in a round.
+    order
+        (records,) record numbers, unit by unit, each unit's in the order of the shard.
+    starts
+        (units + 1,) where each unit's records begin in ``order``, and where the last one's end.
+    """
+
+    records: Records
+    most: int
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, records: Records, unit: Unit, most: int) -> Units:
+        """Gather records by unit.
+
+        Raises
+        ------
+        DataError
+            If persons are the unit and the records name none.
+        """
+        owners = np.arange(len(records)) if unit == "record" else records.persons
+        if owners is None:
+            raise DataError(
+                f"{records.manifest.name} names no persons, and persons are to be protected.",
+                "Import it from a CSV with a column `person`, or plan with privacy.unit=record.",
+            )
+        counts = np.unique(owners, return_counts=True)[1]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(records, most, np.argsort(owners, kind="stable"), starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def choose(self, units: NDArray[np.int64], seeds: NDArray[np.int64]) -> Choice:
+        """Choose at most K records of each unit, at random without replacement.
+
+        Parameters
+        ----------
+        units
+            (n,) unit numbers.
+        seeds
+            (n,) int64 of 63 bits, the secret seed of each of these units.
+        """
+        parts = [self._own(unit, seed) for unit, seed in zip(units, seeds.tolist(), strict=True)]
+        counts = np.array([len(part) for part in parts], dtype=np.int64)
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        place = (np.arange(counts.sum()) - first).astype(np.uint64)  # among those of the same unit
+        own = np.repeat(seeds, counts).astype(np.uint64) + place * np.uint64(_NEXT_SEED)
+        chosen = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        return Choice(chosen, (own & np.uint64(_SEEDS)).astype(np.int64), counts)
+
+    def _own(self, unit: int, seed: int) -> NDArray[np.int64]:
+        """Return the chosen records of one unit, in the order of the shard."""
+        own = self.order[self.starts[unit] : self.starts[unit + 1]]
+        if len(own) <= self.most:
+            return own
+        chosen = np.random.default_rng(seed).choice(len(own), self.most, replace=False)
+        return own[np.sort(chosen)]

@@ -1,0 +1,101 @@
+"""Asking units: from a site's images to the clipped integer vectors of the units that were sampled.
+
+Images are read block by block, and only those of the records that a unit answers through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.units import clipped_units
+from dppm_model.records.units import Choice, Units
+from dppm_model.score.query import Query
+
+Answer = TypeVar("Answer")
+BLOCK = 1024  # records whose images are in memory at a time
+
+
+class Asking:
+    """A question to some of a site's units.
+
+    Parameters
+    ----------
+    units, query, grid
+        All units of the site, the question, and how vectors are clipped and rounded.
+    sampled, seeds
+        (n,) which units are asked, and the secret seed of each, int64.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        query: Query,
+        grid: Grid,
+        sampled: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+    ) -> None:
+        self._units, self._query, self._grid = units, query, grid
+        self._sampled, self._seeds = sampled, seeds
+
+    def total(self) -> NDArray[np.int64]:
+        """Return the sum of the units' clipped integer vectors, (d,)."""
+        return sum(self.answers(self._sum), np.zeros(self._query.dimension, dtype=np.int64))
+
+    def vectors(self, part: slice) -> Iterator[torch.Tensor]:
+        """Yield the clipped vectors of some of the units, one by one: (1, d) integers, float64."""
+        chosen = self._units.choose(self._sampled[part], self._seeds[part])
+        return clipped_units(self._rows(chosen), chosen.counts.tolist(), self._grid)
+
+    def answers(self, ask: Callable[[slice], Answer]) -> list[Answer]:
+        """Ask all of them in blocks, in which no person is divided; see `answers`."""
+        return answers(ask, len(self._sampled), max(1, BLOCK // self._units.most))
+
+    def _sum(self, part: slice) -> NDArray[np.int64]:
+        if self._units.most == 1:  # the vector of one record can be clipped without forming it
+            chosen = self._units.choose(self._sampled[part], self._seeds[part])
+            x, y, seeds = self._seen(chosen, slice(None))
+            return self._query.clipped_sum(x, y, self._grid, seeds)
+        total = torch.zeros((1, self._query.dimension), dtype=torch.float64)
+        for vector in self.vectors(part):
+            total += vector  # exact: integers below 2^53
+        return total[0].to(torch.int64).numpy()
+
+    def _rows(self, chosen: Choice) -> Iterator[torch.Tensor]:
+        """Yield the vectors of chosen records; in pieces, since a person may own any number."""
+        for start in range(0, len(chosen.records), BLOCK):
+            yield from self._query.rows(*self._seen(chosen, slice(start, start + BLOCK)))
+
+    def _seen(
+        self, chosen: Choice, piece: slice
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Look at records: what is seen of each, labels, seeds."""
+        index, seeds = chosen.records[piece], torch.from_numpy(chosen.seeds[piece])
+        records = self._units.records
+        y = torch.from_numpy(records.labels[index].astype(np.int64))
+        return self._query.view(records.pixels(index), seeds), y, seeds
+
+
+def answers(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:
+    """Ask units block by block, or, should that fail, each by itself and leave out who fails.
+
+    A server that chooses the model could make a question fail on certain records, and learn from
+    the failure whether one was sampled. In any company a unit's vector is the same
+    (`dppm_model.mechanism.chunks`), so leaving one out moves nobody else's.
+    """
+    found = []
+    for start in range(0, units, block):
+        stop = min(start + block, units)
+        try:
+            found.append(ask(slice(start, stop)))
+        except Exception:
+            for i in range(start, stop):
+                with contextlib.suppress(Exception):
+                    found.append(ask(slice(i, i + 1)))
+    return found
