@@ -166,10 +166,9 @@ def _show_proposal(proposal: site.Proposal) -> None:
             f"  {phase.name}: {phase.rounds} rounds, {phase.dimension} coordinates; each "
             f"{plan.unit} takes part with probability {phase.sampling_rate:g}, by {phase.mechanism}"
         )
-    through = f" (through at most {plan.records_per_person} of their records a round)"
-    _say(
-        f"Protects one {plan.unit}{through if plan.unit == 'person' else ''}; at least {plan.min_survivors} sites in a sum."
-    )
+    if plan.unit == "person":
+        _say(f"A person takes part through at most {plan.records_per_person} records a round.")
+    _say(f"Protects one {plan.unit}; at least {plan.min_survivors} sites in a sum.")
     for view, (spent, planned, both, limit) in proposal.spending().items():
         most = "no limit" if math.isinf(limit) else f"limit {limit:g}"
         _say(
