@@ -825,6 +825,58 @@ TWINS: dict[str, Twin] = {
         _no_policy,
         SITE + "the_site_has_its_own_least_number_of_survivors",
     ),
+    "plan not approved": Twin(
+        "a site answers plans that its operator has not approved",
+        "client.approvals:Approvals.check_plan",
+        _nothing,
+        SITE + "a_plan_that_the_operator_has_not_approved_is_refused_everywhere",
+    ),
+    "unit not asked for": Twin(
+        "a plan that protects records is answered where the site protects persons",
+        "client.policy:Policy.check_plan",
+        _nothing,
+        SITE + "what_the_policy_does_not_allow_is_refused_before_keys_are_made[unit-person]",
+    ),
+    "too few records": Twin(
+        "a shard smaller than the site's policy says takes part",
+        "client.policy:Policy.check_records",
+        _nothing,
+        SITE + "what_the_policy_does_not_allow_is_refused_before_keys_are_made[min_records-601]",
+    ),
+    "at any hour": Twin(
+        "a site answers outside its hours",
+        "client.policy:Policy.check_hours",
+        _nothing,
+        SITE + "hours_may_run_over_midnight",
+    ),
+    "half an audit log": Twin(
+        "refusals are not noted in the audit log",
+        "client.audit_log:note",
+        lambda old: (
+            lambda folder, event, **facts: (
+                None if "refusal" in facts["released"] else old(folder, event, **facts)
+            )
+        ),
+        "privacy/test_adversary.py::test_all_that_leaves_a_site_is_in_its_audit_log_before",
+    ),
+    "any bundle": Twin(
+        "the worker takes whatever bundle the server sends",
+        "deploy.kit.worker:only",
+        lambda _: lambda digest: lambda content, **kw: None,
+        "unit/kit/test_worker.py::test_only_the_approved_content_passes",
+    ),
+    "edited bundle": Twin(
+        "an approved bundle is run though its files were changed since",
+        "deploy.kit.gate:is_whole",
+        lambda _: lambda folder, digest: True,
+        "unit/kit/test_folders.py::test_a_bundle_that_was_changed_on_disk_is_not_run",
+    ),
+    "unsigned enrolment": Twin(
+        "an enrolment is taken from who has not its identity key",
+        "dppm_model.securesum.keys:verify",
+        lambda _: lambda *args: True,
+        "unit/kit/test_papers.py::test_a_changed_enrolment_is_refused",
+    ),
     "one field more": Twin(
         "a reply carries a field more",
         "dppm_model.securesum.wire:write_shares",

@@ -20,6 +20,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from client.policy import Policy
 from deploy.flower import stage_app
@@ -78,7 +79,7 @@ def post(hosts: Hosts, path: str, body: bytes = b"", **headers: str) -> int:
     host, port = hosts.address.split(":")
     context = ssl.create_default_context(cafile=str(hosts.fed / "tls" / "ca.crt"))
     connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=20)
-    connection.request("POST", path, body, {"content-type": "application/x-protobuf", **headers})
+    connection.request("POST", path, body, {"content-type": PROTOBUF_MEDIA_TYPE, **headers})
     status = connection.getresponse().status
     connection.close()
     return status
@@ -107,7 +108,6 @@ def signed(key_file: Path, moment: datetime) -> dict[str, str]:
         "/v1/fleet/%2e%2e/control/list-runs",
         "/v1/fleet/..%2fcontrol/list-runs",
         "//v1/control/list-runs",
-        "/v1/fleet",
     ],
 )
 def test_nothing_but_the_fleet_is_published(town: Hosts, path: str) -> None:

@@ -11,9 +11,12 @@ import pytest
 from flwr.app import ConfigRecord, Message
 
 from client.app import create_app
+from client.audit_log import described
 from deploy import simulate as simulation
 from dppm_model.errors import TooFewSites
+from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
+from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from tests.coins import SeededCoins, chi_square
 from tests.conftest import TINY
@@ -226,6 +229,47 @@ FIELDS = {
         "material": {"mask_key", "commitment", "sites", "shares"},
     },
 }
+
+
+def test_all_that_leaves_a_site_is_in_its_audit_log_before(prepared: Run, tmp_path: Path) -> None:
+    """Each reply, refusals too: who asked, which plan, digests of what left, and what it cost."""
+    run = twin_of(prepared, tmp_path / "run")
+    plan, noted = run.plan(), 0
+
+    def edit(site: int, message: Message) -> None:
+        if site == 1 and message.metadata.message_type == "train" and not run.rounds():
+            another_round(message.content.config_records)
+
+    def seen(site: int, reply: Message) -> None:
+        nonlocal noted
+        lines = read_json_lines(run.sites / f"{site:04d}" / "audit.jsonl")
+        records = {n: dict(r) for n, r in reply.content.config_records.items()}
+        assert lines[-1]["released"] == described(records)
+        assert lines[-1]["message_id"] == reply.metadata.reply_to_message_id
+        assert lines[-1]["plan"] == plan.digest
+        noted += 1
+
+    with pytest.raises(TooFewSites, match="PlanError"):
+        play(run, edit=edit, seen=seen)
+    play(run, seen=seen)
+    sites = sorted(run.sites.iterdir())
+    assert noted == sum(len(read_json_lines(site / "audit.jsonl")) for site in sites)
+    for site in sites:
+        lines = read_json_lines(site / "audit.jsonl")
+        charged = [line for line in lines if line["charged"]]
+        assert len(charged) == plan.rounds == len(Ledger(site / "ledger.jsonl").debits)
+        assert charged[-1]["ledger"] == Ledger(site / "ledger.jsonl").head
+        mus = [line["charged"][0]["secure_sum_mu"] for line in charged]
+        assert mus == [d.secure_sum.mu for d in Ledger(site / "ledger.jsonl").debits]
+
+
+def test_nothing_is_released_that_cannot_be_noted(prepared: Run, tmp_path: Path) -> None:
+    run = twin_of(prepared, tmp_path / "run")
+    log = run.sites / "0002" / "audit.jsonl"
+    log.mkdir(parents=True)  # nothing can be appended to that
+    with pytest.raises(TooFewSites, match="InternalError"):
+        play(run)
+    assert Ledger(run.sites / "0002" / "ledger.jsonl").debits == ()
 
 
 def test_every_byte_that_leaves_a_site_is_declared(

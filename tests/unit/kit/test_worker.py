@@ -1,0 +1,49 @@
+"""The process that runs bundles: it lets nothing through but the one it was started for."""
+
+import hashlib
+import inspect
+import sys
+from pathlib import Path
+
+import flwr.supernode.runtime.run_clientapp as runtime
+import pytest
+
+from deploy.kit.worker import BundleRefused, load, only
+
+
+def test_only_the_approved_content_passes() -> None:
+    content = b"the bundle that was approved"
+    digest = hashlib.sha256(content).hexdigest()
+    only(digest)(content, skip_prompt=True)
+    for other in (content + b" ", b"", digest.encode()):
+        with pytest.raises(BundleRefused):
+            only(digest)(other, skip_prompt=True)
+    for nothing in (content, b""):  # a worker without a bundle refuses all
+        with pytest.raises(BundleRefused):
+            only("")(nothing, skip_prompt=True)
+
+
+def test_a_refusal_has_no_text() -> None:
+    """Flower sends the text of an error to the server."""
+    with pytest.raises(BundleRefused) as caught:
+        only("")(b"x")
+    assert str(caught.value) == ""
+
+
+def test_flower_installs_and_loads_where_we_stand_in() -> None:
+    """The two names that the worker replaces, in the order that makes the gate a gate."""
+    source = inspect.getsource(runtime.run_clientapp)
+    assert source.count("install_from_fab(fab.content") == 1
+    assert source.count("get_load_client_app_fn(") == 1
+    assert source.index("install_from_fab(") < source.index("get_load_client_app_fn(")
+    assert source.index("get_load_client_app_fn(") < source.index("client_app(message=")
+    assert source.index("install_from_fab(") < source.index("load_client_app_fn(\n")
+    assert hasattr(runtime, "install_from_fab") and hasattr(runtime, "get_load_client_app_fn")
+
+
+def test_code_of_another_place_is_not_taken_for_the_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # here `client` is imported already
+    with pytest.raises(BundleRefused, match="not of the bundle"):
+        load(tmp_path, tmp_path)
