@@ -54,14 +54,16 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     """Say whether somebody listens on a port of this machine."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+def wait_for_port(
+    port: int, process: subprocess.Popen[bytes], what: str, log: Path, host: str = "127.0.0.1"
+) -> None:
     """Wait until a started program listens.
 
     Raises
@@ -71,7 +73,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], what: str, log: P
     """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if listens(port):
+        if listens(port, host):
             return
         time.sleep(0.1)
     raise FederationError(f"{what} did not start.", f"Read {log}.")

@@ -43,6 +43,7 @@ from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.run import Run
 
+Door = tuple[str, int]  # address and port that a program listens on
 _TICK_SECONDS = 0.2
 _LOOK_SECONDS = 10  # between two looks at Flower's own record of a run
 _MOST_DEATHS = 20  # of the ServerApp, before we give up
@@ -59,7 +60,7 @@ class Kept:
     environment: dict[str, str]
     output: IO[bytes]
     sessions: Path
-    port: int = 0
+    door: Door | None
     process: subprocess.Popen[bytes] = field(init=False)
     deaths: int = 0
 
@@ -70,8 +71,9 @@ class Kept:
     def _start(self) -> None:
         self.process = start(self.command, self.folder, self.environment, self.output)
         remember(self.sessions, self.process)
-        if self.port:
-            wait_for_port(self.port, self.process, self.name, Path(self.output.name))
+        if self.door:
+            host, port = self.door
+            wait_for_port(port, self.process, self.name, Path(self.output.name), host)
 
     def keep(self) -> bool:
         """Start it again if it has died; say whether it had."""
@@ -107,15 +109,22 @@ class Link:
         self._kept: list[Kept] = []
 
     def _check_ports(self) -> None:
-        for port in (self.settings.superlink_port, self._public_port):
-            if port and listens(port):
+        for host, port in filter(None, (self._own_door, self._public_door)):
+            if listens(port, host):
                 raise FederationError(
                     f"port {port} of this machine is taken.", "Stop what listens there."
                 )
 
     @property
-    def _public_port(self) -> int:
-        return split_address("listen", self.settings.listen)[1] if self.settings.proxy else 0
+    def _own_door(self) -> Door:
+        return "127.0.0.1", self.settings.superlink_port
+
+    @property
+    def _public_door(self) -> Door | None:
+        """Where the proxy can be reached from this machine, if it is ours."""
+        host, port = split_address("listen", self.settings.listen)
+        host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
+        return (host, port) if self.settings.proxy else None
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Link]:
@@ -135,15 +144,15 @@ class Link:
             sessions = self._home / "sessions"
             end_leftovers(sessions, self.folder)
             self._check_ports()
-            for name, command, folder, port in self._programs(secret):
+            for name, command, folder, door in self._programs(secret):
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
-                kept = Kept(name, command, folder, self._environment, log, sessions, port)
+                kept = Kept(name, command, folder, self._environment, log, sessions, door)
                 self._kept.append(stack.enter_context(kept))
                 if name == "superlink":  # before the door is open: who knocks is known or refused
                     self._register()
             yield self
 
-    def _programs(self, secret: Path) -> Iterator[tuple[str, Sequence[str], Path, int]]:
+    def _programs(self, secret: Path) -> Iterator[tuple[str, Sequence[str], Path, Door | None]]:
         tls, port = self.folder / "tls", self.settings.superlink_port
         empty = self._home / "empty"
         yield (
@@ -158,7 +167,7 @@ class Link:
                 "--disable-runtime-dependency-installation",
             ],
             empty,
-            port,
+            self._own_door,
         )
         yield (
             "superexec",
@@ -168,7 +177,7 @@ class Link:
                 *("--superexec-auth-secret-file", str(secret)),
             ],
             empty,
-            0,
+            None,
         )
         if self.settings.proxy:
             nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
@@ -182,7 +191,7 @@ class Link:
                 "nginx",
                 [nginx, "-p", str(self.folder), "-c", "nginx.conf", "-g", options],
                 self.folder,
-                self._public_port,
+                self._public_door,
             )
 
     def keep(self) -> None:
