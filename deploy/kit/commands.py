@@ -99,10 +99,15 @@ def _server_status(a: argparse.Namespace) -> None:
         print_json(found)
         return
     up = "running" if found["running"] else "stopped"
-    _say(f"{found['federation']} at {found['address']}: {up}; {len(found['enrolled'])} sites")
+    _say(
+        f"{found['federation']} at {found['address']}: {up}; "
+        f"{'?' if found['online'] is None else found['online']} of {len(found['enrolled'])} "
+        "sites connected"
+    )
     for r in found["runs"]:
         _say(
-            f"  {r['run']}: {r['state']} {r['stage']}, round {r['round']} of {r['rounds']}, "
+            f"  {r['run']}: {r['state']}{', ' * bool(r['stage'])}{r['stage']}; "
+            f"round {r['round']} of {r['rounds']}, "
             f"{r['sites_in_last_sum'] or 0} of {r['sites']} sites in the last sum"
         )
         for view in ("epsilon_secure_sum", "epsilon_site"):

@@ -7,7 +7,6 @@ where it stood, because the run folder knows.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -16,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from deploy.flower import toml_string
 from deploy.kit.bundle import unpack
+from deploy.kit.control import FlowerControl
 from deploy.kit.federation import (
     ServerSettings,
     announcement_file,
@@ -40,7 +40,7 @@ from deploy.processes import (
 )
 from deploy.simulate import raise_reported
 from dppm_model.errors import FederationError
-from dppm_model.files import write_bytes, write_json
+from dppm_model.files import write_bytes
 from dppm_model.run import Run
 
 Door = tuple[str, int]  # address and port that a program listens on
@@ -106,6 +106,7 @@ class Link:
         self._home = self.folder / "flower"
         (self._home / "empty").mkdir(parents=True, exist_ok=True)
         self._environment = environment(self._home)
+        self._flower = FlowerControl(self._home)
         self._kept: list[Kept] = []
 
     def _check_ports(self) -> None:
@@ -131,14 +132,7 @@ class Link:
         """Start everything, register the enrolled sites, and stop everything in the end."""
         secret = self._home / "superexec.secret"
         write_bytes(secret, secrets.token_bytes(32))
-        write_bytes(
-            self._home / "config.toml",
-            (
-                '[superlink]\ndefault = "dppm"\n\n[superlink.dppm]\n'
-                f'address = "127.0.0.1:{self.settings.superlink_port}"\n'
-                f"root-certificates = {toml_string(str(self.folder / 'tls' / 'ca.crt'))}\n"
-            ).encode(),
-        )
+        self._flower.connect(self.settings.superlink_port, self.folder / "tls" / "ca.crt")
         with contextlib.ExitStack() as stack:
             stack.enter_context(alone(self.folder, "server"))
             sessions = self._home / "sessions"
@@ -149,7 +143,7 @@ class Link:
                 kept = Kept(name, command, folder, self._environment, log, sessions, door)
                 self._kept.append(stack.enter_context(kept))
                 if name == "superlink":  # before the door is open: who knocks is known or refused
-                    self._register()
+                    self._flower.register(enrolled(self.folder))
             yield self
 
     def _programs(self, secret: Path) -> Iterator[tuple[str, Sequence[str], Path, Door | None]]:
@@ -200,49 +194,6 @@ class Link:
             if kept.keep():
                 self._say(f"{kept.name} had died and was started again.")
 
-    def flwr(self, *arguments: str) -> Any:
-        """Ask Flower's own command line, and read its JSON.
-
-        Raises
-        ------
-        FederationError
-            If it fails.
-        """
-        done = subprocess.run(
-            [tool("flwr"), *arguments, "--format", "json"],
-            cwd=self._home,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-        )
-        with contextlib.suppress(ValueError):
-            found = json.loads(done.stdout[done.stdout.index("{") :])
-            if found.get("success"):
-                return found
-        said = (done.stdout + done.stderr).strip()[-300:]
-        raise FederationError(
-            f"`flwr {' '.join(arguments[:2])}` failed: {said}", f"Read {self.folder / 'logs'}."
-        )
-
-    def _register(self) -> None:
-        """Let the SuperLink know exactly the enrolled sites' node keys."""
-        path = self._home / "nodes.json"
-        old = json.loads(path.read_text()) if path.is_file() else {}
-        nodes = self.flwr("supernode", "ls", "dppm")["nodes"]
-        alive = {str(node["node-id"]) for node in nodes if node["status"] != "unregistered"}
-        keys = {paper.node_key: paper.site for paper in enrolled(self.folder).values()}
-        new = {key: node for key, node in old.items() if key in keys and node in alive}
-        for key, site in keys.items():
-            if key not in new:
-                public = self._home / "key.pub"
-                write_bytes(public, f"{key}\n".encode())
-                found = self.flwr("supernode", "register", str(public), "dppm", "--name", site)
-                new[key] = str(found["node-id"])
-                write_json(path, new)
-        for node in alive - set(new.values()):
-            self.flwr("supernode", "unregister", node, "dppm")
-        write_json(path, new)
-
     def train(self, run: Run, tick: Callable[[], None]) -> None:
         """Play a run to its end.
 
@@ -258,12 +209,12 @@ class Link:
         shutil.rmtree(app / ".info")
         status = run.folder / "status.json"
         for _ in range(_MOST_DEATHS):
-            for old in self._live_runs():
-                self.flwr("stop", old, "dppm")
+            for old in self._flower.live_runs():
+                self._flower.stop(old)
             status.unlink(missing_ok=True)
             settings = f"run={toml_string(str(run.folder.resolve()))}"
-            flower = self.flwr("run", str(app), "dppm", "--run-config", settings)["run-id"]
-            while self._goes_on(str(flower), run):
+            flower = self._flower.run(app, settings)
+            while self._goes_on(flower, run):
                 tick()
                 self.keep()
                 time.sleep(_TICK_SECONDS)
@@ -286,13 +237,8 @@ class Link:
             return True
         self._looked = now
         try:
-            return flower in self._live_runs()
+            return flower in self._flower.live_runs()
         except FederationError:
             return True  # the SuperLink itself may be down just now
-
-    def _live_runs(self) -> set[str]:
-        """Return Flower's numbers of the runs that it takes for alive."""
-        runs = self.flwr("ls", "dppm")["runs"]
-        return {str(run["run-id"]) for run in runs if run["status"].startswith(_LIVE)}
 
     _looked = 0.0

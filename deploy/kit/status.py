@@ -1,4 +1,4 @@
-"""Where things stand: `dppm server status`, `dppm site status`; only files are read."""
+"""Where things stand: `dppm server status`, `dppm site status`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Any
 
 from client import audit_log
 from client.policy import Policy
+from deploy.kit.control import FlowerControl
 from deploy.kit.federation import ServerSettings, enrolled
 from deploy.kit.locks import is_running
 from deploy.kit.papers import Invitation
 from deploy.kit.site import approved_plans, enrolment_of
+from dppm_model.errors import FederationError
 from dppm_model.files import read_json_lines
+from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
 from dppm_model.run import Run
+from server.exchange import Exchange
 
 
 def server_status(folder: Path) -> dict[str, Any]:
     """Describe a server: its sites, and of each run the round, what it spent, its last error."""
     settings = ServerSettings.read(folder / "server.toml")
+    running = is_running(folder)
     return {
         "federation": settings.federation,
         "address": settings.address,
-        "running": is_running(folder),
+        "running": running,
+        "online": _online(folder) if running else 0,
         "enrolled": sorted(enrolled(folder)),
         "runs": [
             _run_status(Run(path))
@@ -45,17 +51,32 @@ def _run_status(run: Run) -> dict[str, Any]:
         "run": plan.run,
         "folder": str(run.folder),
         "state": said["state"],
-        "stage": said.get("stage", ""),
+        "stage": _stage(run, plan, len(rounds)) if said["state"] == "running" else "",
         "round": len(rounds),
         "rounds": plan.rounds,
         "sites": plan.sites,
-        "sites_alive": said.get("alive"),
         "sites_in_last_sum": rounds[-1]["sites"] if rounds else None,
         "seconds_of_last_round": rounds[-1]["seconds"] if rounds else None,
         "epsilon_secure_sum": {"spent": spent[0], "planned": total[0]},
         "epsilon_site": {"spent": spent[1], "planned": total[1]},
         "last_error": said.get("cause"),
     }
+
+
+def _online(folder: Path) -> int | None:
+    """How many SuperNodes are connected; None while the SuperLink does not answer."""
+    try:
+        return FlowerControl(folder.resolve() / "flower").online()
+    except FederationError:
+        return None
+
+
+def _stage(run: Run, plan: Plan, done: int) -> str:
+    """What the ServerApp waits for, as far as its state files tell."""
+    exchange = Exchange.read(run.exchange, plan.digest)
+    if exchange is None or exchange.number < done:
+        return "waiting for sites to take part"
+    return "waiting for reports" if exchange.survivors is None else "opening the sum"
 
 
 def site_status(folder: Path) -> dict[str, Any]:

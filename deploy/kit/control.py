@@ -1,0 +1,102 @@
+"""Flower's own command line, which speaks with a SuperLink: nodes and runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.flower import toml_string
+from deploy.kit.papers import Enrolment
+from deploy.processes import environment, tool
+from dppm_model.errors import FederationError
+from dppm_model.files import write_bytes, write_json
+
+_LIVE = ("pending", "starting", "running")
+_LINK = "dppm"  # what the connection is called in Flower's config.toml
+
+
+class FlowerControl:
+    """Speaks with the SuperLink of a server's folder.
+
+    Parameters
+    ----------
+    home
+        Where Flower keeps its own files.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._environment = home, environment(home)
+
+    def connect(self, port: int, authority: Path) -> None:
+        """Write where the SuperLink is."""
+        text = (
+            f'[superlink]\ndefault = "{_LINK}"\n\n[superlink.{_LINK}]\n'
+            f'address = "127.0.0.1:{port}"\nroot-certificates = {toml_string(str(authority))}\n'
+        )
+        write_bytes(self._home / "config.toml", text.encode())
+
+    def register(self, sites: Mapping[str, Enrolment]) -> None:
+        """Let the SuperLink know exactly these sites' node keys."""
+        path = self._home / "nodes.json"
+        old = json.loads(path.read_text()) if path.is_file() else {}
+        alive = {str(n["node-id"]) for n in self._nodes() if n["status"] != "unregistered"}
+        keys = {paper.node_key: site for site, paper in sites.items()}
+        new = {key: node for key, node in old.items() if key in keys and node in alive}
+        for key, site in keys.items():
+            if key not in new:
+                public = self._home / "key.pub"
+                write_bytes(public, f"{key}\n".encode())
+                found = self._ask("supernode", "register", str(public), _LINK, "--name", site)
+                new[key] = str(found["node-id"])
+                write_json(path, new)
+        for node in alive - set(new.values()):
+            self._ask("supernode", "unregister", node, _LINK)
+        write_json(path, new)
+
+    def online(self) -> int:
+        """Return how many SuperNodes are connected."""
+        return sum(node["status"] == "online" for node in self._nodes())
+
+    def run(self, app: Path, settings: str) -> str:
+        """Start a run and return Flower's number of it."""
+        return str(self._ask("run", str(app), _LINK, "--run-config", settings)["run-id"])
+
+    def stop(self, run: str) -> None:
+        """Stop a run."""
+        self._ask("stop", run, _LINK)
+
+    def live_runs(self) -> set[str]:
+        """Return the numbers of the runs that Flower takes for alive."""
+        runs = self._ask("ls", _LINK)["runs"]
+        return {str(run["run-id"]) for run in runs if run["status"].startswith(_LIVE)}
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return list(self._ask("supernode", "ls", _LINK)["nodes"])
+
+    def _ask(self, *arguments: str) -> Any:
+        """Run a command and read its JSON.
+
+        Raises
+        ------
+        FederationError
+            If it fails.
+        """
+        done = subprocess.run(
+            [tool("flwr"), *arguments, "--format", "json"],
+            cwd=self._home,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+        )
+        with contextlib.suppress(ValueError):
+            found = json.loads(done.stdout[done.stdout.index("{") :])
+            if found.get("success"):
+                return found
+        said = (done.stdout + done.stderr).strip()[-300:]
+        raise FederationError(
+            f"`flwr {' '.join(arguments[:2])}` failed: {said}", "Read the logs of the server."
+        )

@@ -1,0 +1,91 @@
+"""Started programs end with their starter, and folders have one worker at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.kit.locks import alone, is_running
+from deploy.processes import end_leftovers, free_port, listens, remember, start, stop, wait_for_port
+from dppm_model.errors import FederationError, InUse, RunFolderError
+from dppm_model.run import Run
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_leftovers_of_a_killed_starter_are_ended_and_nobody_else(tmp_path: Path) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    ours.mkdir(), others.mkdir()
+    with (tmp_path / "log").open("ab") as log:
+        left = start(SLEEP, ours, dict(os.environ), log)
+        elsewhere = start(SLEEP, others, dict(os.environ), log)  # its number was used again
+        unknown = start(SLEEP, ours, dict(os.environ), log)  # somebody's shell in the folder
+    try:
+        for process in (left, elsewhere):
+            remember(tmp_path / "sessions", process)
+        end_leftovers(tmp_path / "sessions", ours)
+        assert gone(left.pid) and elsewhere.poll() is None and unknown.poll() is None
+        assert not (tmp_path / "sessions").exists()
+        end_leftovers(tmp_path / "sessions", ours)  # nothing is known: nothing is ended
+        assert unknown.poll() is None
+    finally:
+        for process in (left, elsewhere, unknown):
+            stop(process)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_a_program_dies_with_its_starter(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom deploy.processes import start\n"
+        f"log = open(os.devnull, 'ab')\np = start({SLEEP!r}, Path('.'), dict(os.environ), log)\n"
+        "print(p.pid, flush=True)\ntime.sleep(600)\n"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout
+    child = int(starter.stdout.readline())
+    os.kill(starter.pid, signal.SIGKILL)
+    starter.wait()
+    assert gone(child)
+
+
+def test_a_program_that_does_not_listen_is_an_error(tmp_path: Path) -> None:
+    port = free_port()
+    assert not listens(port)
+    with (tmp_path / "log").open("ab") as log:
+        process = start([sys.executable, "-c", ""], tmp_path, dict(os.environ), log)
+    with pytest.raises(FederationError, match="it did not start"):
+        wait_for_port(port, process, "it", tmp_path / "log")
+    process.wait()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    assert not is_running(tmp_path)
+    with alone(tmp_path, "site"):
+        assert is_running(tmp_path)
+        with pytest.raises(InUse), alone(tmp_path, "site"):
+            pass
+    assert not is_running(tmp_path)
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    with run.reporting():
+        assert run.in_work
+        with pytest.raises(RunFolderError, match="Another process"), Run(run.folder).reporting():
+            pass
+        assert run.read_json(run.folder / "status.json")["state"] == "running"
+    assert not run.in_work and run.read_json(run.folder / "status.json")["state"] == "finished"
