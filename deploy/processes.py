@@ -129,12 +129,22 @@ def end_leftovers(sessions: Path, folder: Path) -> None:
         Only processes that work in it are ended: numbers are used again.
     """
     known = set(sessions.read_text().split()) if sessions.is_file() else set()
+    deadline = time.monotonic() + _STOP_SECONDS
+    while (left := list(_of_sessions(known, folder))) and time.monotonic() < deadline:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)  # until they are gone, and their ports free
+    sessions.unlink(missing_ok=True)
+
+
+def _of_sessions(known: set[str], folder: Path) -> Iterator[int]:
+    """Yield the processes of some sessions that work in a folder."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             session = (process / "stat").read_text().rpartition(") ")[2].split()[3]
-            if session in known and (process / "cwd").resolve().is_relative_to(folder):
-                os.kill(int(process.name), signal.SIGKILL)
-    sessions.unlink(missing_ok=True)
+            if session in known and (process / "cwd").readlink().is_relative_to(folder):
+                yield int(process.name)
 
 
 def remember(sessions: Path, process: subprocess.Popen[bytes]) -> None:
