@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.processes import end_leftovers
 from dppm_model.records.partition import partition
 from dppm_model.records.shards import Records, write_records
 from dppm_model.run import Run
@@ -145,6 +146,7 @@ class Hosts:
         for process in self.running.values():
             process.wait(60)
         self.running.clear()
+        end_leftovers(self.fed / "flower" / "sessions", self.fed)
 
     # What operators type, in the order of deploy/README.md
 
