@@ -23,7 +23,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import audit_log
-from client.approvals import Approvals
+from client.approvals import BUNDLE, read_approvals
 from client.release import on_the_beat
 from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError
@@ -36,7 +36,6 @@ from dppm_model.securesum.opening import digest_of
 log = logging.getLogger("dppm.client")
 Answer = dict[str, wire.Fields]
 Act = Callable[[Site, Plan, RecordDict], Answer]
-BUNDLE = "DPPM_BUNDLE"  # set by the gate (deploy.kit): the digest of the bundle that runs
 
 
 @lru_cache(maxsize=1)
@@ -60,9 +59,9 @@ def _as_bytes(value: object) -> bytes:
 def warm(folder: Path) -> None:
     """Reckon a site's approved plans, before this process is forked for its messages."""
     site = Site(folder, Coins())
-    for text in Approvals.read(folder).texts(folder):
+    for approval in read_approvals(folder):
         with contextlib.suppress(DppmError):  # whoever asks by such a plan will hear it
-            site.reckon(read_plan(text))
+            site.reckon(read_plan(approval.plan.to_json()))
 
 
 def site_folder(context: Context) -> Path:
@@ -189,7 +188,8 @@ def ask(act: Act, folder: Path, coins: Coins, message: Message, context: Context
         question = message.content.config_records["question"]
         plan = read_plan(str(question["plan"]))
         facts |= {"run": plan.run, "plan": plan.digest}
-        facts |= {key: question[key] for key in ("phase", "round") if key in question}
+        numbers = {key: question.get(key) for key in ("phase", "round")}
+        facts |= {key: n for key, n in numbers.items() if type(n) is int}
         answer = act(site, plan, message.content)
     except Exception as error:
         answer = refusal(error)

@@ -52,6 +52,9 @@ class Policy:
     ]
 
     def __post_init__(self) -> None:
+        for name in ("records", "index"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}.", "Give a path in quotes.")
         for name in ("max_epsilon_secure_sum", "max_epsilon_site", "delta"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
@@ -72,10 +75,9 @@ class Policy:
                 raise ConfigError(f"{name} is {value!r}.", f"Give a whole number from {least}.")
         if self.unit not in get_args(Unit):
             raise ConfigError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
-        object.__setattr__(self, "mechanisms", tuple(self.mechanisms))
-        if not self.mechanisms or set(self.mechanisms) - RESPONSES.keys():
+        if not self.mechanisms or any(name not in RESPONSES for name in self.mechanisms):
             raise ConfigError(
-                f"mechanisms is {list(self.mechanisms)}.", f"List some of {', '.join(RESPONSES)}."
+                f"mechanisms is {self.mechanisms!r}.", f"List some of {', '.join(RESPONSES)}."
             )
         if not _minutes_of(self.hours):
             raise ConfigError(f"hours is {self.hours!r}.", "Give two times, as in 20:00-06:00.")
@@ -91,7 +93,7 @@ class Policy:
         """
         try:
             raw = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: {error}.", "Write a site.toml for this site.") from None
         known = {f.name for f in fields(cls)}
         if missing := sorted(known - raw.keys()):
@@ -102,7 +104,7 @@ class Policy:
                 f"site.toml has exactly these keys: {', '.join(sorted(known))}.",
             )
         try:
-            return cls(**raw)
+            return cls(**{**raw, "mechanisms": tuple(raw["mechanisms"])})
         except TypeError as error:
             raise ConfigError(f"{path}: {error}.", "Compare with `dppm site init`'s.") from None
         except ConfigError as error:

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.approvals import Approvals
+from client.approvals import approval_of
 from client.policy import Policy
-from dppm_model.errors import BudgetExhausted, LedgerError, ModelError, PlanError
+from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
@@ -31,7 +31,7 @@ from dppm_model.records.units import Units
 from dppm_model.round import report
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
-from dppm_model.securesum.group import read_peers
+from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.material import Material
 from dppm_model.securesum.member import Member
@@ -40,10 +40,31 @@ from dppm_model.steps import Step, reached
 Tallies = NDArray[np.unsignedinteger]
 
 
+def site_records(folder: Path, policy: Policy) -> Records:
+    """Open the records that a site's policy names, memory-mapped.
+
+    Raises
+    ------
+    DataError
+        If they, or the index into them, cannot be read.
+    """
+    records = open_records(Path(policy.records))
+    if not policy.index:
+        return records
+    try:
+        index = np.load(folder / policy.index)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"index: {folder / policy.index} cannot be read ({error}).",
+            "Give an .npy file with record numbers, or an empty name for all records.",
+        ) from None
+    return records.select(index)
+
+
 class Site:
     """One site's folder.
 
-    ``site.toml`` (limits), ``identity.key``, ``peers.toml`` (identities of all sites),
+    ``site.toml`` (limits), ``identity.key``, ``approvals/`` (plans, with peers and code),
     ``ledger.jsonl``, ``sums/`` (memory of the secure sums), ``reports/`` (the last of each run).
 
     Parameters
@@ -62,10 +83,7 @@ class Site:
 
     def records(self) -> Records:
         """Open the site's records, memory-mapped."""
-        records = open_records(Path(self.policy.records))
-        if self.policy.index:
-            records = records.select(np.load(self.folder / self.policy.index))
-        return records
+        return site_records(self.folder, self.policy)
 
     def join(self, plan: Plan) -> Channel:
         """Show the site's channel key for a run; see `Member.channel`."""
@@ -146,22 +164,23 @@ class Site:
 
     def index(self, plan: Plan) -> int:
         """Return the site's place in the roster."""
-        return plan.group(self._roster()).index_of(self.identity.public)
+        return self._group(plan).index_of(self.identity.public)
 
-    def _roster(self) -> tuple[bytes, ...]:
-        return read_peers(self.folder / "peers.toml")
+    def _group(self, plan: Plan) -> Group:
+        """The sites that the operator approved this plan with, whoever the server says they are."""
+        return plan.group(approval_of(self.folder, plan).roster)
 
     def _member(self, plan: Plan) -> Member:
         """The site's side of the run's secure sum, from the site's *own* list of peers."""
         self._check_plan(plan)
-        Approvals.read(self.folder).check_plan(plan)
+        group = self._group(plan)
         self.policy.check_plan(plan)
         path = self.folder / "sums" / f"{plan.run}.json"
         if not path.exists() and any(d.run == plan.run for d in self.ledger.debits):
             raise LedgerError(
                 f"{path} is lost, and with it the keys of the run.", "Sit out until the next run."
             )
-        return Member(plan.group(self._roster()), self.identity, path)
+        return Member(group, self.identity, path)
 
     def _answer(self, plan: Plan, phase: int, round_: int, model: ScoreModel) -> Tallies:
         """Return the round's tallies (D,), in the smallest unsigned type that holds m."""
@@ -228,7 +247,9 @@ class Site:
                 )
 
     def _check_ready(self, plan: Plan) -> None:
-        """Keep the site's hours, and its least number of records: before anything is read."""
+        """Keep the site's hours and its least number of records, for plans that are approved."""
+        self._check_plan(plan)
+        approval_of(self.folder, plan)
         self.policy.check_hours(datetime.now())
         self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
 

@@ -16,7 +16,7 @@ from deploy.kit import commands as kit
 from deploy.kit.arguments import add_server, add_site
 from deploy.ledger import show_ledger
 from deploy.serve import serve
-from deploy.show import console
+from deploy.show import console, plain
 from dppm_model.errors import ConfigError, DppmError
 
 _OVERRIDES = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
@@ -185,8 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             home = sampling if arguments.command in ("sample", "diagnose") else commands
             getattr(home, arguments.command)(folder, overrides, as_json=arguments.json)
     except DppmError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {escape(error.cause)}")
-        console.print(f"[bold]Fix[/]: {escape(error.cure)}")
+        console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.cause))}")
+        console.print(f"[bold]Fix[/]: {escape(plain(error.cure))}")
         return error.exit_code
     except KeyboardInterrupt:
         console.print("Interrupted. The same command goes on from here.")

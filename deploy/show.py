@@ -30,6 +30,11 @@ from dppm_model.securesum.masks import Sum
 console = Console(stderr=True)
 
 
+def plain(text: str) -> str:
+    """Make text that others have written safe to print: no character that steers a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def print_json(value: Any) -> None:
     """Print for a script, on standard output; everything for people goes to standard error."""
     print(json.dumps(value, indent=2))

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from client.app import app as client_app
-from client.approvals import Approvals
+from client.approvals import Approval
 from client.policy import Policy
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
@@ -180,7 +180,6 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "index.npy", part)
         made[f"site-{number:04d}"].write(folder / "identity.key")
-        write_peers(folder / "peers.toml", peers)
         # The virtual sites are willing to spend what the plan was made for, and no more.
         Policy(
             records=str(shards.resolve()),
@@ -195,7 +194,7 @@ def _deal(run: Run, config: Config, plan: Plan) -> None:
             hours="00:00-24:00",
             release_seconds=0.0,  # all sites are this machine: their times tell nobody anything
         ).write(folder / "site.toml")
-        Approvals(plans={plan.digest: f"made with {run.folder.name}"}).write(folder)
+        Approval(plan, peers, bundle="", note="simulated").write(folder)
 
 
 def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: None) -> None:

@@ -39,9 +39,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one JSON line and fsync it; a crash can tear at most this last line."""
-    with path.open("a") as file:
-        file.write(json.dumps(value, allow_nan=False) + "\n")
+    """Append one JSON line and fsync it; a crash can tear at most the last, which is cut off."""
+    line = json.dumps(value, allow_nan=False).encode() + b"\n"
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
+        if size and (file.seek(size - 1) or file.read(1) != b"\n"):
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 

@@ -321,6 +321,20 @@ def _no_policy(old: Any) -> Any:
     return member
 
 
+def _anything_is_approved(old: Any) -> Any:
+    from client.approvals import Approval
+    from tests.sums import identities
+
+    peers = {str(i): identity.public for i, identity in enumerate(identities(3))}
+    return lambda folder, plan: Approval(plan, peers, "", "")
+
+
+def _by_any_code(old: Any) -> Any:
+    from client.approvals import _read, approval_file
+
+    return lambda folder, plan: _read(approval_file(folder, plan.digest))
+
+
 # Secure sum.
 
 
@@ -827,9 +841,27 @@ TWINS: dict[str, Twin] = {
     ),
     "plan not approved": Twin(
         "a site answers plans that its operator has not approved",
-        "client.approvals:Approvals.check_plan",
-        _nothing,
+        "client.approvals:approval_of",
+        _anything_is_approved,
         SITE + "a_plan_that_the_operator_has_not_approved_is_refused_everywhere",
+    ),
+    "other code": Twin(
+        "a plan is answered by other code than it was approved with",
+        "client.approvals:approval_of",
+        _by_any_code,
+        SITE + "a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with",
+    ),
+    "records before approval": Twin(
+        "records are counted for a plan that is not approved",
+        "client.site:Site._check_ready",
+        lambda _: lambda self, plan: self.policy.check_records(len(self.records())),
+        SITE + "an_unapproved_plan_hears_nothing_of_the_records",
+    ),
+    "any name": Twin(
+        "a site's name in an announcement may close its own quotes",
+        "dppm_model.securesum.group:check_peers",
+        lambda _: lambda keys, path: dict(keys),
+        "unit/kit/test_papers.py::test_names_of_sites_cannot_be_taken_for_something_else",
     ),
     "unit not asked for": Twin(
         "a plan that protects records is answered where the site protects persons",

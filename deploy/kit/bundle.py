@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
@@ -18,8 +20,14 @@ from deploy.flower import PACKAGES, stage_app
 from dppm_model.errors import PaperError
 from dppm_model.files import write_bytes
 
-_MOST_BYTES = 64 << 20
+MOST_BYTES = 64 << 20
+# What reading a zip file of somebody else's making may raise.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 _OWN = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
+_NEEDED = (*_OWN, "client/__init__.py", "client/app.py", "dppm_model/__init__.py")
+# No path but that of a Python or YAML file of a package: nothing that a terminal or a file system
+# would take for something else.
+_NAME = re.compile(r"\w+(/\w+)*\.(py|yaml)", re.ASCII)
 
 
 def build_bundle() -> bytes:
@@ -43,18 +51,15 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
                 raise _wrong("it is too large")
             files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise _wrong(str(error)) from None
-    for name in files:
-        path = PurePosixPath(name)
-        if name not in _OWN and (
-            path.is_absolute() or ".." in path.parts or path.parts[0] not in PACKAGES
-        ):
-            raise _wrong(f"it holds {name}")
-    if missing := set(_OWN) - files.keys():
+    for name in files.keys() - set(_OWN):
+        if not _NAME.fullmatch(name) or name.partition("/")[0] not in PACKAGES:
+            raise _wrong(f"it holds {name!r}")
+    if missing := set(_NEEDED) - files.keys():
         raise _wrong(f"{missing.pop()} is missing")
     return files
 

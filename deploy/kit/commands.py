@@ -18,15 +18,15 @@ from deploy.kit.papers import Announcement, Invitation
 from deploy.kit.preflight import preflight
 from deploy.kit.status import server_status, site_status
 from deploy.ledger import show_ledger
-from deploy.show import console, epsilon_text, print_json, progress
+from deploy.show import console, epsilon_text, plain, print_json, progress
 from dppm_model.config import read_config
-from dppm_model.errors import ConfigError, DataError, NotApproved
+from dppm_model.errors import ConfigError, DataError, NotApproved, RunFolderError
 from dppm_model.records.sources import data_root
 from dppm_model.run import Run
 
 
 def _say(text: str) -> None:
-    console.print(escape(text), soft_wrap=True)
+    console.print(escape(plain(text)), soft_wrap=True)
 
 
 def _confirm(question: str, arguments: argparse.Namespace) -> None:
@@ -79,6 +79,10 @@ def _server_announce(a: argparse.Namespace) -> None:
 
 def _server_run(a: argparse.Namespace) -> None:
     run = Run(a.folder / "runs" / a.run)
+    if not (run.folder / "plan.json").is_file():
+        raise RunFolderError(
+            f"{run.folder} is no announced run.", f"dppm server announce {a.folder} {a.run} …"
+        )
     plan = run.plan()
     if run.model.exists():
         _say(f"{run.folder} is trained; nothing to do.")
@@ -201,9 +205,9 @@ def _site_preflight(a: argparse.Namespace) -> int:
     for found in preflight(a.folder):
         good = not found.cure
         mark = "[green]ok  [/]" if good else "[bold red]FAIL[/]"
-        console.print(f"{mark} {found.check.name:12} {escape(found.text)}", soft_wrap=True)
+        console.print(f"{mark} {found.check.name:12} {escape(plain(found.text))}", soft_wrap=True)
         if not good:
-            console.print(f"     [bold]Fix[/]: {escape(found.cure)}", soft_wrap=True)
+            console.print(f"     [bold]Fix[/]: {escape(plain(found.cure))}", soft_wrap=True)
             code = code or found.check.exit_code
         lines.append(
             {"check": found.check.name, "ok": good, "found": found.text, "fix": found.cure}

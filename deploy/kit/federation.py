@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from deploy.kit.bundle import build_bundle
-from deploy.kit.keys import make_authority, make_certificate
-from deploy.kit.papers import Announcement, Enrolment, Invitation, named
+from deploy.kit.keys import check_pem, make_authority, make_certificate
+from deploy.kit.papers import Announcement, Enrolment, Invitation, named, split_address
+from deploy.kit.site import check_new
 from deploy.simulate import fill_in, fill_in_persons, plan_of, privacy_json, run_name
 from dppm_model.config import check_config, compose_config, initial_model
 from dppm_model.errors import ConfigError, PaperError, RunFolderError
@@ -63,7 +64,7 @@ class ServerSettings:
         """
         try:
             raw = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{path}: {error}.", "Name a folder that `dppm server init` made."
             ) from None
@@ -93,20 +94,6 @@ class ServerSettings:
         write_bytes(path, "".join(lines).encode())
 
 
-def split_address(field: str, address: str) -> tuple[str, int]:
-    """Split ``host:port``.
-
-    Raises
-    ------
-    ConfigError
-        If it is none.
-    """
-    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 or set(host) & set(' "/;'):
-        raise ConfigError(f"{field} is {address!r}.", "Give host:port, as in fed.example.org:8443.")
-    return host.strip("[]"), int(port)
-
-
 def init_server(
     folder: Path, name: str, address: str, listen: str, superlink_port: int, own: Sequence[Path]
 ) -> Invitation:
@@ -124,17 +111,26 @@ def init_server(
         If the folder is not empty, or an input is not what it should be. Nothing is left then.
     """
     named("--name", name)
-    host, _ = split_address("--address", address)
+    split_address("--address", address)
     split_address("--listen", listen)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty.", "Name a new folder for this federation.")
-    for path in own:
-        if not path.is_file():
-            raise ConfigError(f"{path} does not exist.", "Give a PEM file.")
+    if not 0 < superlink_port < 65536:
+        raise ConfigError(f"--superlink-port is {superlink_port}.", "Give a port, 1 to 65535.")
+    check_new(folder)
+    check_pem(own)
+    try:
+        return _make(folder, ServerSettings(name, address, listen, superlink_port, True), own)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invitation:
+    """Write the files of a server's folder."""
     tls = folder / "tls"
     tls.mkdir(parents=True)
     folder.chmod(0o700)
-    make_authority(name, tls / "ca.crt", tls / "ca.key")
+    host, _ = split_address("address", settings.address)
+    make_authority(settings.federation, tls / "ca.crt", tls / "ca.key")
     names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
     make_certificate(names, tls / "ca.crt", tls / "ca.key", tls / "server.crt", tls / "server.key")
     public = tls / "server.crt", tls / "server.key", tls / "ca.crt"
@@ -142,21 +138,20 @@ def init_server(
         public = tls / "public.crt", tls / "public.key", tls / "public-ca.crt"
         for source, target in zip(own, public, strict=True):
             write_bytes(target, source.read_bytes())
-    settings = ServerSettings(name, address, listen, superlink_port, True)
     settings.write(folder / "server.toml")
     template = Path(__file__).with_name("nginx.conf").read_text()
     for key, value in (
-        ("LISTEN", listen),
+        ("LISTEN", settings.listen),
         ("CERTIFICATE", f"tls/{public[0].name}"),
         ("KEY", f"tls/{public[1].name}"),
         ("AUTHORITY", "tls/ca.crt"),
-        ("SUPERLINK", str(superlink_port)),
+        ("SUPERLINK", str(settings.superlink_port)),
     ):
         template = template.replace(f"@{key}@", value)
     write_bytes(folder / "nginx.conf", template.encode())
-    for name_ in ("logs", "temporary", "sites", "runs", "flower"):
-        (folder / name_).mkdir()
-    invitation = Invitation(settings.federation, address, public[2].read_text())
+    for name in ("logs", "temporary", "sites", "runs", "flower"):
+        (folder / name).mkdir()
+    invitation = Invitation(settings.federation, settings.address, public[2].read_text())
     invitation.write(folder / "invitation.json")
     return invitation
 
@@ -215,6 +210,7 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
         Nothing is left then.
     """
     named("run", name)
+    federation = ServerSettings.read(folder / "server.toml").federation
     sites = enrolled(folder)
     if not sites:
         raise ConfigError("no site is enrolled.", "Run `dppm server enrol` for each of them first.")
@@ -239,7 +235,6 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     config = check_config(tree)
     plan = plan_of(config, run_name(name))
     peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}
-    federation = ServerSettings.read(folder / "server.toml").federation
     announcement = Announcement(federation, plan, peers, build_bundle())
     try:
         write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
@@ -261,7 +256,11 @@ def announcement_file(run: Run) -> Path:
 
 def _given(facts: Sequence[str]) -> dict[str, Any]:
     """Read what the operator says is public about the sites' data."""
-    given = {key: yaml.safe_load(value) for key, _, value in (f.partition("=") for f in facts)}
+    pairs = (fact.partition("=") for fact in facts)
+    try:
+        given = {key: yaml.safe_load(value) for key, _, value in pairs}
+    except yaml.YAMLError:
+        raise ConfigError(f"facts are {', '.join(facts)}.", "Write them as in `--help`.") from None
     if given.keys() != {"shape", "classes", "records"}:
         raise ConfigError(
             f"facts are given for {', '.join(sorted(given))}.",

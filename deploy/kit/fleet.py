@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
@@ -22,7 +23,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from dppm_model.errors import NotConnected, NotEnrolled, Untrusted
+from dppm_model.errors import ConfigError, NotConnected, NotEnrolled, Untrusted
 from dppm_model.files import write_bytes
 
 
@@ -76,10 +77,10 @@ def check_enrolled(folder: Path, address: str) -> None:
     NotConnected
         If the server does not answer.
     """
-    known = folder / "flower" / "node_id"
+    known = _known(folder / "flower" / "node_id")
     try:
         with _client(folder, address) as client:
-            if known.is_file() and _recognised(client, int(known.read_text())):
+            if known is not None and _recognised(client, known):
                 return  # not activated: a SuperNode of this site may be connected
             node = client.ActivateNode(
                 ActivateNodeRequest(
@@ -87,7 +88,7 @@ def check_enrolled(folder: Path, address: str) -> None:
                     heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL,
                 )
             ).node_id
-            write_bytes(known, str(node).encode())
+            write_bytes(folder / "flower" / "node_id", str(node).encode())
             with contextlib.suppress(httpx.HTTPError):
                 client.DeactivateNode(DeactivateNodeRequest(node_id=node))
     except httpx.HTTPStatusError as error:
@@ -100,6 +101,13 @@ def check_enrolled(folder: Path, address: str) -> None:
         raise NotConnected(
             f"the server at {address} does not answer: {error}.", "Check that it runs."
         ) from None
+
+
+def _known(path: Path) -> int | None:
+    """Return the number that the server gave this node, if it was ever connected."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(path.read_text())
+    return None
 
 
 def _recognised(client: FleetHttpClient, node: int) -> bool:
@@ -121,14 +129,19 @@ def _unknown(address: str) -> NotEnrolled:
 
 
 def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
-    key = load_ssh_private_key((folder / "node.key").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)  # `make_node_key`
+    try:
+        key = load_ssh_private_key((folder / "node.key").read_bytes(), None)
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{folder / 'node.key'} is no node key.", "Restore it from a backup.")
     return key
 
 
 @contextlib.contextmanager
 def _client(folder: Path, address: str) -> Iterator[FleetHttpClient]:
     key = _key(folder)
+    context_of(folder / "ca.crt")
     with FleetHttpClient.from_server_address(
         address,
         False,

@@ -1,12 +1,13 @@
 """The gate of a site: takes tasks from its SuperNode, and lets approved bundles answer them.
 
-It stands where Flower's SuperExec would. A bundle runs only if its digest is in the site's
-``approvals.json`` and its files, unpacked when it was approved, still are what was approved; that
+It stands where Flower's SuperExec would. A bundle runs only if its digest is that of an approval
+(`client.approvals`) and its files, unpacked when it was approved, still are what was approved; that
 is checked for every task, before anything of the bundle is imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,8 +21,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from client import audit_log
-from client.approvals import NAME as APPROVALS
-from client.approvals import Approvals
+from client.approvals import read_approvals
 from deploy.kit.bundle import digest_of, files_of
 from deploy.processes import start, stop
 from dppm_model.errors import DppmError
@@ -53,6 +53,14 @@ def is_whole(folder: Path, digest: str) -> bool:
         )
     except (OSError, DppmError):
         return False
+
+
+def _approved(folder: Path) -> set[str]:
+    """Return the bundles of approved runs; none if an approval is damaged."""
+    try:
+        return {approval.bundle for approval in read_approvals(folder)} - {""}
+    except DppmError:
+        return set()
 
 
 class Gate:
@@ -97,7 +105,7 @@ class Gate:
 
     def warm(self) -> None:
         """Load what is approved, so that the first message need not wait for it."""
-        for digest in Approvals.read(self._folder).bundles:
+        for digest in _approved(self._folder):
             if is_whole(self._folder, digest):
                 self._worker(digest)
 
@@ -112,7 +120,7 @@ class Gate:
         if not (response.HasField("task") and response.token):
             return False
         digest = response.task.fab_hash
-        allowed = digest in Approvals.read(self._folder).bundles and is_whole(self._folder, digest)
+        allowed = digest in _approved(self._folder) and is_whole(self._folder, digest)
         audit_log.note(
             self._folder,
             "task",
@@ -122,8 +130,9 @@ class Gate:
         )
         worker = self._worker(digest if allowed else "")
         assert worker.stdin
-        worker.stdin.write(response.token.encode() + b"\n")
-        worker.stdin.flush()
+        with contextlib.suppress(OSError):  # it died just now: Flower hands the task out again
+            worker.stdin.write(response.token.encode() + b"\n")
+            worker.stdin.flush()
         return True
 
     def _worker(self, digest: str) -> subprocess.Popen[bytes]:
@@ -131,12 +140,12 @@ class Gate:
 
         It is started again if there are other approvals: a new plan's costs are to be reckoned.
         """
-        stamp = (self._folder / APPROVALS).stat().st_mtime_ns if digest else 0
+        stamp = (self._folder / "approvals").stat().st_mtime_ns if digest else 0
         worker = self._workers.get(digest)
         if worker and self._stamps[digest] != stamp:
             assert worker.stdin
             worker.stdin.close()  # it ends when its forks have
-            self._retired.append(worker)
+            self._retired = [w for w in (*self._retired, worker) if w.poll() is None]
             worker = None
         if worker is None or worker.poll() is not None:
             self._stamps[digest] = stamp

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -14,9 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
 
+from dppm_model.errors import ConfigError
 from dppm_model.files import write_bytes
 
 _CA_DAYS, _SERVER_DAYS = 3650, 397
@@ -46,13 +50,11 @@ def make_certificate(
     names: list[str], authority: Path, authority_key: Path, certificate: Path, key: Path
 ) -> None:
     """Make a server's certificate for host names and addresses, signed by the authority."""
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     issuer = x509.load_pem_x509_certificate(authority.read_bytes())
     signer = load_pem_private_key(authority_key.read_bytes(), None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     private = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dppm server")])  # see the names
     built = (
         _builder(who, issuer.subject, private.public_key(), _SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -69,6 +71,28 @@ def make_certificate(
     )
     _write_key(key, private)
     write_bytes(certificate, built.public_bytes(Encoding.PEM))
+
+
+def check_pem(files: Sequence[Path]) -> None:
+    """Check an operator's own certificate, key and authority.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is none.
+    """
+    readers = (
+        x509.load_pem_x509_certificates,
+        lambda content: load_pem_private_key(content, None),
+        x509.load_pem_x509_certificates,
+    )
+    for path, read in zip(files, readers, strict=False):
+        try:
+            read(path.read_bytes())
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ConfigError(
+                f"{path}: {error}.", "Give a PEM file, the key without a passphrase."
+            ) from None
 
 
 def make_node_key(path: Path) -> None:

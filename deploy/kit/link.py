@@ -24,10 +24,9 @@ from deploy.kit.federation import (
     ServerSettings,
     announcement_file,
     enrolled,
-    split_address,
 )
 from deploy.kit.locks import alone
-from deploy.kit.papers import Announcement
+from deploy.kit.papers import Announcement, split_address
 from deploy.processes import (
     end_leftovers,
     environment,
@@ -108,6 +107,7 @@ class Link:
         self._environment = environment(self._home)
         self._flower = FlowerControl(self._home)
         self._kept: list[Kept] = []
+        self._looked = 0.0  # when Flower was asked about the run
 
     def _check_ports(self) -> None:
         for host, port in filter(None, (self._own_door, self._public_door)):
@@ -240,5 +240,3 @@ class Link:
             return flower in self._flower.live_runs()
         except FederationError:
             return True  # the SuperLink itself may be down just now
-
-    _looked = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import subprocess
@@ -10,17 +11,18 @@ import time
 from pathlib import Path
 from typing import IO
 
+from client.policy import Policy
 from deploy.flower import toml_string
 from deploy.kit.fleet import check_enrolled, check_server
 from deploy.kit.gate import Gate
 from deploy.kit.locks import alone
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
-from deploy.processes import environment, free_port, start, stop, tool, wait_for_port
+from deploy.processes import environment, free_port, start, stop, tool
 from dppm_model.errors import NotEnrolled
 from dppm_model.files import write_bytes
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS, _CONNECT_SECONDS = 0.1, 0.5
 _PAUSES = (2, 5, 10, 30)  # seconds before the SuperNode is started again
 _STALE_SECONDS = 90  # for so long a SuperLink takes a node that died for alive
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
@@ -45,7 +47,7 @@ class Node:
         self._environment = environment(self._home)
         self._secret = self._home / "superexec.secret"
         write_bytes(self._secret, secrets.token_bytes(32))
-        self._port = free_port()
+        Policy.read(folder / "site.toml")  # what is missing is said now, not to the server
 
     def run(self) -> None:
         """Answer messages until interrupted.
@@ -55,49 +57,61 @@ class Node:
         DppmError
             If the server is not reached at first, is not trusted, or does not know the site.
         """
-        with (
-            alone(self.folder, "site"),
-            self.log.open("ab") as output,
-            contextlib.closing(self._gate(output)) as gate,
-        ):
-            gate.warm()
+        with alone(self.folder, "site"), self.log.open("ab") as output:
+            failed_since, tries = 0.0, 0
             while True:
-                process = self._connect(output)
+                self._port = free_port()
+                mark = output.seek(0, os.SEEK_END)
+                process = start(self._command(), self._home / "empty", self._environment, output)
                 try:
-                    while process.poll() is None:
-                        if not gate.step():
-                            time.sleep(_POLL_SECONDS)
+                    if self._connected(process, mark):
+                        failed_since, tries = 0.0, 0
+                        self._answer(process, output)
+                        continue
                 finally:
                     stop(process)
+                failed_since = failed_since or time.monotonic()
+                self._explain(time.monotonic() - failed_since)
+                time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+                tries += 1
 
-    def _gate(self, output: IO[bytes]) -> Gate:
-        address, secret = f"127.0.0.1:{self._port}", self._secret.read_bytes()
-        return Gate(self.folder, address, secret, self._environment, output)
+    def _connected(self, process: subprocess.Popen[bytes], mark: int) -> bool:
+        """Wait until the server has taken the SuperNode; false if it died before.
 
-    def _connect(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the SuperNode, again if need be, until the server has taken it.
-
-        A server that is down is waited for; one that is wrong, or that says no, is an error.
+        A server that is down is waited for.
         """
-        begun, tries = time.monotonic(), 0
-        while True:
-            mark = output.seek(0, 2)
-            process = start(self._command(), self._home / "empty", self._environment, output)
-            wait_for_port(self._port, process, "The SuperNode", self.log)
+        while process.poll() is None:
+            if found := _NODE_ID.search(self._logged(mark)):
+                write_bytes(self._home / "node_id", found[1].encode())
+                return True
+            time.sleep(_CONNECT_SECONDS)
+        return False
+
+    def _answer(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        """Let the gate answer until the SuperNode dies."""
+        secret = self._secret.read_bytes()
+        gate = Gate(self.folder, f"127.0.0.1:{self._port}", secret, self._environment, output)
+        with contextlib.closing(gate):
+            gate.warm()
             while process.poll() is None:
-                if found := _NODE_ID.search(self._logged(mark)):
-                    write_bytes(self._home / "node_id", found[1].encode())
-                    return process
-                time.sleep(_POLL_SECONDS)
-            check_server(self.address, self.folder / "ca.crt")
-            check_enrolled(self.folder, self.address)
-            if time.monotonic() - begun > _STALE_SECONDS:
-                raise NotEnrolled(
-                    f"the server takes {self.name} for connected already.",
-                    "Another SuperNode uses this site's key: stop it, or enrol with a new one.",
-                )
-            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-            tries += 1
+                if not gate.step():
+                    time.sleep(_POLL_SECONDS)
+
+    def _explain(self, seconds: float) -> None:
+        """Say why a SuperNode was not taken for some seconds, unless time may mend it.
+
+        Raises
+        ------
+        NotConnected, Untrusted, NotEnrolled
+            If it will not.
+        """
+        check_server(self.address, self.folder / "ca.crt")
+        check_enrolled(self.folder, self.address)
+        if seconds > _STALE_SECONDS:
+            raise NotEnrolled(
+                f"the server takes {self.name} for connected already.",
+                "Another SuperNode uses this site's key: stop it, or enrol with a new one.",
+            )
 
     def _logged(self, mark: int) -> str:
         with self.log.open("rb") as file:

@@ -27,14 +27,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from deploy.kit.bundle import digest_of, files_of
-from dppm_model.errors import DppmError, PaperError
+from deploy.kit.bundle import MOST_BYTES, UNREADABLE, digest_of, files_of
+from dppm_model.errors import ConfigError, DppmError, PaperError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.securesum.group import parse_peers, peers_text
 from dppm_model.securesum.keys import Identity, verify
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def named(field: str, name: str) -> str:
@@ -48,6 +50,21 @@ def named(field: str, name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PaperError(f"{field} is {name!r}.", "Use up to 40 small letters, digits, hyphens.")
     return name
+
+
+def split_address(field: str, address: str) -> tuple[str, int]:
+    """Split ``host:port``.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    good = _HOST.fullmatch(host) and _PORT.fullmatch(port) and 0 < int(port) < 65536
+    if not good:
+        raise ConfigError(f"{field} is {address!r}.", "Give host:port, as in fed.example.org:8443.")
+    return host.strip("[]"), int(port)
 
 
 def fingerprint(*parts: bytes) -> str:
@@ -97,6 +114,7 @@ class Invitation:
         """
         paper = cls(**_read(path, "invitation", cls.__annotations__))
         named("federation", paper.federation)
+        split_address("address", paper.address)
         return paper
 
 
@@ -162,8 +180,16 @@ class Enrolment:
         statement = _statement(paper.federation, paper.site, paper.node_key, paper.identity)
         try:
             node = load_ssh_public_key(paper.node_key.encode())
-            signed = isinstance(node, ec.EllipticCurvePublicKey) and verify(
-                bytes.fromhex(paper.identity), statement, bytes.fromhex(paper.identity_signature)
+            # One spelling a key: a comment after it would make it look like another.
+            plain = paper.node_key == " ".join(paper.node_key.split(" ")[:2])
+            signed = (
+                plain
+                and isinstance(node, ec.EllipticCurvePublicKey)
+                and verify(
+                    bytes.fromhex(paper.identity),
+                    statement,
+                    bytes.fromhex(paper.identity_signature),
+                )
             )
             if isinstance(node, ec.EllipticCurvePublicKey):
                 node.verify(bytes.fromhex(paper.node_signature), statement, ec.ECDSA(SHA256()))
@@ -228,6 +254,8 @@ class Announcement:
         """
         try:
             with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 2 * MOST_BYTES:
+                    raise PaperError("it is too large.", "Ask the server's operator anew.")
                 parts = {
                     name: archive.read(name)
                     for name in ("federation", "plan.json", "peers.toml", "bundle.fab")
@@ -242,7 +270,7 @@ class Announcement:
             paper.plan.group(tuple(sorted(paper.peers.values())))
         except DppmError as error:
             raise PaperError(f"{path}: {error.cause}", error.cure) from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise PaperError(
                 f"{path} is no announcement: {error}.", "Ask the server's operator for it anew."
             ) from None
@@ -262,7 +290,7 @@ def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
         raw = dict(json.loads(path.read_text()))
         good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
         good = good and all(isinstance(value, str) for value in raw.values())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         good = False
     if not good:
         raise PaperError(f"{path} is no {kind} of this version, or damaged.", "Ask for it anew.")

@@ -17,22 +17,21 @@ from pathlib import Path
 
 import httpx
 
-from client.approvals import Approvals
+from client.approvals import read_approvals
 from client.policy import Policy
+from client.site import site_records
 from deploy.kit.fleet import check_enrolled, check_server, context_of
 from deploy.kit.gate import is_whole
 from deploy.kit.papers import Invitation
-from deploy.kit.site import approved_plans, enrolment_of
+from deploy.kit.site import enrolment_of, pinned_peers
 from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError, Untrusted
 from dppm_model.privacy.ledger import Ledger
-from dppm_model.records.shards import open_records
 from dppm_model.records.units import Units
-from dppm_model.securesum.group import read_peers
 from dppm_model.securesum.keys import Identity
 
 _LEAST_DISK, _LEAST_MEMORY = 1 << 30, 1 << 30
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5, 300  # what a SuperLink tolerates of a node's clock
-_SECRET = ("identity.key", "node.key")
+_SECRET = ("identity.key", "node.key", "sums", "reports", "flower")
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,20 @@ def preflight(folder: Path) -> Iterator[Found]:
             yield Found(check, check.run(folder))
         except DppmError as error:
             yield Found(check, error.cause, error.cure)
+        except Exception as error:  # what no check has thought of must not hide the others
+            yield Found(check, repr(error), "Restore the site's folder, or make it anew.")
 
 
 def _policy(folder: Path) -> str:
     policy = Policy.read(folder / "site.toml")
     policy.check_hours(datetime.now())
+    if not policy.release_seconds:
+        timing = "; reports leave at once, which may tell how many records answered"
+    else:
+        timing = f"; reports leave after {policy.release_seconds:g} s"
     return (
         f"at most ε = {policy.max_epsilon_secure_sum:g} (secure sum), "
-        f"{policy.max_epsilon_site:g} (site); unit {policy.unit}"
+        f"{policy.max_epsilon_site:g} (site); unit {policy.unit}{timing}"
     )
 
 
@@ -106,7 +111,7 @@ def _records(folder: Path) -> str:
     path = Path(policy.records)
     if not os.access(path, os.R_OK):
         raise DataError(f"records: {path} cannot be read.", "Mount it, or let this user read it.")
-    records = open_records(path)
+    records = site_records(folder, policy)
     policy.check_records(len(Units.of(records, policy.unit, 1)))
     shape = "×".join(map(str, records.manifest.shape))
     return f"{len(records)} records of {shape}, {len(records.manifest.classes)} classes"
@@ -160,26 +165,26 @@ def _enrolled(folder: Path) -> str:
 
 
 def _peers(folder: Path) -> str:
-    roster = read_peers(folder / "peers.toml")
-    if Identity.read(folder / "identity.key").public not in roster:
-        raise PaperError(
-            "peers.toml does not list this site's own identity.", "Approve the announcement again."
-        )
-    return f"{len(roster)} sites are pinned, this one among them"
+    own = Identity.read(folder / "identity.key").public
+    for approval in read_approvals(folder):
+        if own not in approval.roster:
+            raise PaperError(
+                f"run {approval.plan.run} was approved without this site's own identity.",
+                "Approve its announcement again.",
+            )
+    return f"{len(pinned_peers(folder))} sites are pinned, this one among them"
 
 
 def _approvals(folder: Path) -> str:
-    approvals = Approvals.read(folder)
-    whole = [digest for digest in approvals.bundles if is_whole(folder, digest)]
-    if not approvals.plans or not approvals.bundles:
-        raise NotApproved(
-            "no plan or no bundle is approved.", "`dppm site approve` what the server announces."
-        )
-    if len(whole) < len(approvals.bundles):
+    approvals = read_approvals(folder)
+    if not approvals:
+        raise NotApproved("no run is approved.", "`dppm site approve` what the server announces.")
+    bundles = {approval.bundle for approval in approvals}
+    if not all(is_whole(folder, digest) for digest in bundles):
         raise NotApproved(
             "an approved bundle's files were changed.", "Approve the announcement again."
         )
-    return f"{len(approvals.plans)} plans, {len(whole)} bundles"
+    return f"{len(approvals)} runs, by {len(bundles)} bundles"
 
 
 def _ledger(folder: Path) -> str:
@@ -190,7 +195,7 @@ def _ledger(folder: Path) -> str:
 def _budget(folder: Path) -> str:
     policy, ledger = Policy.read(folder / "site.toml"), Ledger(folder / "ledger.jsonl")
     debits = ledger.debits
-    for plan in approved_plans(folder):
+    for plan in (approval.plan for approval in read_approvals(folder)):
         policy.check_plan(plan)
         if sum(d.run == plan.run for d in debits) < plan.rounds:
             policy.budget.check(

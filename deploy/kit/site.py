@@ -1,7 +1,7 @@
 """A site's folder: made by `dppm site init`, and what its operator approves.
 
 site.toml (policy)  invitation.json  ca.crt  identity.key  node.key  node.pub  enrolment.json
-peers.toml  approvals.json  plans/  bundles/
+approvals/ (plan, peers and code of each run)  bundles/
 ledger.jsonl  audit.jsonl  sums/  reports/  flower/ (logs)
 """
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.approvals import Approvals, plan_file
+from client.approvals import Approval, read_approvals
 from client.policy import Policy, write_template
 from deploy.kit.bundle import differences, digest_of, unpack
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
@@ -23,11 +23,9 @@ from dppm_model.errors import ConfigError, PaperError
 from dppm_model.files import write_bytes
 from dppm_model.phase import View
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilons
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
 from dppm_model.records.shards import open_records
-from dppm_model.securesum.group import parse_peers, write_peers
 from dppm_model.securesum.keys import Identity
 
 DEFAULTS: Mapping[str, Any] = {
@@ -63,8 +61,10 @@ def init_site(
     """
     paper = Invitation.read(invitation)
     named("--name", name)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty.", "Name a new folder for this site.")
+    check_new(folder)
+    for key, value in limits.items():
+        if not value > 0 or (key == "delta" and not value < 1):
+            raise ConfigError(f"{key} is {value}.", "Give a number above zero; delta below one.")
     manifest = open_records(records).manifest
     # Where records name persons, a person is what is protected, unless the operator says less.
     unit = "person" if manifest.persons else "record"
@@ -91,6 +91,18 @@ def enrolment_of(folder: Path) -> Enrolment:
         If the folder is no site's.
     """
     return Enrolment.read(folder / "enrolment.json")
+
+
+def check_new(folder: Path) -> None:
+    """Refuse to make a folder where something is already.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, or not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there and not empty.", "Name a new folder.")
 
 
 class Proposal:
@@ -146,12 +158,12 @@ class Proposal:
         others = tuple(d for d in debits if d.run != self.plan.run)
         delta = self.policy.delta
         found: dict[str, tuple[float, float, float, float]] = {}
-        secure_sum, site = epsilons(self.plan)
-        views: tuple[tuple[View, float, float], ...] = (
-            ("secure_sum", self.policy.max_epsilon_secure_sum, secure_sum),
-            ("site", self.policy.max_epsilon_site, site),
+        views: tuple[tuple[View, float], ...] = (
+            ("secure_sum", self.policy.max_epsilon_secure_sum),
+            ("site", self.policy.max_epsilon_site),
         )
-        for view, limit, planned in views:
+        for view, limit in views:
+            planned = epsilon(self.plan.costs(view), delta)  # at the site's delta, as the rest
             costs: tuple[RoundCost, ...] = costs_of(others, view)
             both = epsilon((*costs, *self.plan.costs(view)), delta)
             found[view] = (epsilon(costs, delta) if costs else 0.0, planned, both, limit)
@@ -163,34 +175,29 @@ class Proposal:
 
     def peers(self) -> Iterator[tuple[str, str, str]]:
         """Compare the peers with those pinned: (name, key, ``new``, ``same`` or ``CHANGED``)."""
-        path = self.folder / "peers.toml"
-        pinned = parse_peers(path.read_text(), str(path)) if path.exists() else {}
+        pinned = pinned_peers(self.folder)
         for name, key in sorted(self.announcement.peers.items()):
             state = "new" if name not in pinned else "same" if pinned[name] == key else "CHANGED"
             yield name, key.hex(), state
         for name in sorted(pinned.keys() - self.announcement.peers.keys()):
-            yield name, pinned[name].hex(), "gone"
+            yield name, pinned[name].hex(), "not in this run"
 
     def approve(self) -> None:
-        """Pin the peers, store the bundle, and allow both bundle and plan."""
+        """Store the bundle; then allow it, the plan and these peers together, in one file."""
         bundle = self.announcement.bundle
         digest = digest_of(bundle)
         if not is_whole(self.folder, digest):
             _clear(bundle_folder(self.folder, digest))
             unpack(bundle, bundle_folder(self.folder, digest))
             write_bytes(bundle_file(self.folder, digest), bundle)
-        write_peers(self.folder / "peers.toml", self.announcement.peers)
-        write_bytes(plan_file(self.folder, self.plan.digest), self.plan.to_json().encode())
-        approvals = Approvals.read(self.folder)
-        when = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"
-        approvals.bundles[digest] = when
-        approvals.plans[self.plan.digest] = f"{self.plan.run}, {when}"
-        approvals.write(self.folder)
+        note = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"
+        Approval(self.plan, self.announcement.peers, digest, note).write(self.folder)
 
 
-def approved_plans(folder: Path) -> list[Plan]:
-    """Read the plans that a site has approved."""
-    return [Plan.from_json(text) for text in Approvals.read(folder).texts(folder)]
+def pinned_peers(folder: Path) -> dict[str, bytes]:
+    """Gather the peers of all approved runs; the latest approval has the last word."""
+    approvals = sorted(read_approvals(folder), key=lambda approval: approval.note)
+    return {name: key for approval in approvals for name, key in approval.peers.items()}
 
 
 def _clear(folder: Path) -> None:

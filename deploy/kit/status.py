@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from client import audit_log
+from client.approvals import read_approvals
 from client.policy import Policy
 from deploy.kit.control import FlowerControl
 from deploy.kit.federation import ServerSettings, enrolled
 from deploy.kit.locks import is_running
 from deploy.kit.papers import Invitation
-from deploy.kit.site import approved_plans, enrolment_of
+from deploy.kit.site import enrolment_of
 from dppm_model.errors import FederationError
 from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
@@ -35,7 +36,7 @@ def server_status(folder: Path) -> dict[str, Any]:
         "enrolled": sorted(enrolled(folder)),
         "runs": [
             _run_status(Run(path))
-            for path in sorted((folder / "runs").iterdir())
+            for path in sorted((folder / "runs").glob("*"))
             if (path / "plan.json").is_file()
         ],
     }
@@ -97,7 +98,7 @@ def site_status(folder: Path) -> dict[str, Any]:
                 "rounds": plan.rounds,
                 "sites": plan.sites,
             }
-            for plan in approved_plans(folder)
+            for plan in (approval.plan for approval in read_approvals(folder))
         ],
         "epsilon_secure_sum": _left(
             debits, "secure_sum", policy.max_epsilon_secure_sum, policy.delta

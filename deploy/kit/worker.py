@@ -7,7 +7,7 @@ seconds before it works for milliseconds. This process has done that once; a for
 and forgets all else when it ends. Without a FOLDER it answers every message with a refusal.
 
 Flower 1.41's own `run_clientapp` does the talking; the two functions by which it would install and
-import whatever bundle came are replaced (tests/integration/test_gate.py pins that).
+import whatever bundle came are replaced (tests/unit/kit/test_worker.py pins that).
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import hashlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import flwr.supernode.runtime.run_clientapp as runtime
 
-BUNDLE = "DPPM_BUNDLE"  # client.app writes it into the audit log
+BUNDLE = "DPPM_BUNDLE"  # `client.approvals` compares it with what was approved
+PACKAGES = {"client", "server", "dppm_model"}
 
 
 class BundleRefused(Exception):
@@ -35,9 +37,15 @@ def load(site: Path, folder: Path) -> Any:
     sys.path.insert(0, str(folder))
     import client.app
 
-    if not Path(client.app.__file__).is_relative_to(folder):
-        raise BundleRefused(f"{client.app.__file__} is not of the bundle in {folder}.")
-    client.app.warm(site)
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in PACKAGES and (
+            not module.__file__ or not Path(module.__file__).is_relative_to(folder)
+        ):
+            raise BundleRefused(f"{name} is not of the bundle in {folder}.")
+    try:
+        client.app.warm(site)
+    except Exception:  # each message will hear of it
+        traceback.print_exc()
     return client.app.app
 
 
@@ -53,9 +61,13 @@ def only(digest: str) -> Callable[..., None]:
 
 def answer(token: str, address: str, digest: str, app: Any) -> int:
     """Take one task from the SuperNode and answer its message; return an exit code."""
-    vars(runtime).update(
-        install_from_fab=only(digest), get_load_client_app_fn=lambda **_: lambda *_: app
-    )
+    stand_ins = {
+        "install_from_fab": only(digest),
+        "get_load_client_app_fn": lambda **_: lambda *_: app,
+    }
+    if not stand_ins.keys() <= vars(runtime).keys():
+        raise BundleRefused("Flower differs from the version that this was made for.")
+    vars(runtime).update(stand_ins)
     try:
         runtime.run_clientapp(address, token, insecure=True, parent_pid=os.getppid())
     except SystemExit as end:

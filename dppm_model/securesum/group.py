@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from dppm_model.errors import ConfigError, PlanError, UnknownSite
 from dppm_model.files import write_bytes
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
 def honest_reports(sites: int, min_survivors: int, colluding: int) -> int:
@@ -109,29 +112,45 @@ class Group:
 
 def peers_text(keys: Mapping[str, bytes]) -> str:
     """Write the identity keys of all sites, by name, for people to compare."""
+    check_peers(keys, "peers")
     lines = [f'"{name}" = "{keys[name].hex()}"\n' for name in sorted(keys)]
     return "# Identity keys of all sites of the federation, this one included.\n" + "".join(lines)
 
 
-def parse_peers(text: str, path: str) -> dict[str, bytes]:
-    """Read what `peers_text` wrote; ``path`` is for the error.
+def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
+    """Check names and identity keys; ``path`` is for the error.
 
     Raises
     ------
     ConfigError
-        If a key is not 32 bytes in hexadecimal, or is there twice.
+        If a name could be taken for something else, or a key is not 32 bytes or there twice.
     """
-    try:
-        keys = {name: bytes.fromhex(value) for name, value in tomllib.loads(text).items()}
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
     for name, key in keys.items():
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{path}: {name!r} is no name of a site.", "Use letters, digits, '-' or '_'."
+            )
         if len(key) != 32 or list(keys.values()).count(key) > 1:
             raise ConfigError(
                 f"{path}: the key of {name} is not 32 bytes, or another site's.",
                 "Ask the site for its key again.",
             )
-    return keys
+    return dict(keys)
+
+
+def parse_peers(text: str, path: str) -> dict[str, bytes]:
+    """Read what `peers_text` wrote.
+
+    Raises
+    ------
+    ConfigError
+        If it is not as it should be; see `check_peers`.
+    """
+    try:
+        keys = {name: bytes.fromhex(value) for name, value in tomllib.loads(text).items()}
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
+    return check_peers(keys, path)
 
 
 def write_peers(path: Path, keys: Mapping[str, bytes]) -> None:

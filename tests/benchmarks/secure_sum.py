@@ -37,13 +37,14 @@ from flwr.server.workflow.constant import (
 from flwr.serverapp import ServerApp
 
 from client.app import create_app
+from client.approvals import Approval
 from client.policy import Policy
 from client.site import Site
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
-from dppm_model.securesum.group import honest_reports, read_peers, write_peers
+from dppm_model.securesum.group import honest_reports
 from dppm_model.securesum.keys import Identity
 from server.collect import Federation
 from server.messages import Patience
@@ -107,15 +108,29 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
             home = folder / f"{i:04d}"
             home.mkdir()
             identity.write(home / "identity.key")
-            write_peers(home / "peers.toml", peers)
-            Policy("none", "", float("inf"), float("inf"), 1e-5, 1, 0, 0.0).write(
-                home / "site.toml"
-            )
+            Approval(plan, peers, bundle="", note="").write(home)
+            Policy(
+                records="none",
+                index="",
+                max_epsilon_secure_sum=float("inf"),
+                max_epsilon_site=float("inf"),
+                delta=1e-5,
+                unit="record",
+                max_records_per_person=1,
+                min_records=1,
+                mechanisms=("binomial",),
+                min_survivors=1,
+                colluding_sites=0,
+                hours="00:00-24:00",
+                release_seconds=0.0,
+            ).write(home / "site.toml")
 
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)
 
         Site._answer, kept = answer, Site._answer  # type: ignore[assignment,method-assign]
+        # There are no records: vectors are made up.
+        Site._check_ready, ready = lambda *_: None, Site._check_ready  # type: ignore[assignment,method-assign]
         last = range(sites - dropouts, sites)
         grid = FlakyGrid(
             create_app(),
@@ -129,7 +144,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         @app.main()
         def main(grid: Any, _: Context) -> None:
             nonlocal second
-            roster = read_peers(folder / "0000" / "peers.toml")
+            roster = tuple(sorted(peers.values()))
             patience = Patience(600.0, 0, 0.0)
             federation = Federation(grid, plan, roster, folder / "exchange", patience)
             first, _total = timed(lambda: federation.ask(0, 0, MODEL))
@@ -148,7 +163,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         try:
             grid.play(app)
         finally:
-            Site._answer = kept  # type: ignore[method-assign]
+            Site._answer, Site._check_ready = kept, ready  # type: ignore[method-assign]
     return figures
 
 

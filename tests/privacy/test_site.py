@@ -12,7 +12,7 @@ import torch
 
 from client import release
 from client import site as module
-from client.approvals import Approvals
+from client.approvals import BUNDLE, Approval, approval_file
 from client.policy import Policy
 from client.site import Site
 from deploy.simulate import plan_of, resolve
@@ -33,7 +33,6 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
-from dppm_model.securesum.group import write_peers
 from tests.coins import SeededCoins
 from tests.conftest import TINY
 from tests.plans import with_response
@@ -56,6 +55,7 @@ def model(config: Config) -> ScoreModel:
 
 
 NOW = datetime.now()
+AT_ANOTHER_HOUR = f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"
 
 
 def policy(records: str, limit: float) -> Policy:
@@ -77,7 +77,9 @@ def policy(records: str, limit: float) -> Policy:
 
 
 def approve(folder: Path, *plans: Plan) -> None:
-    Approvals(plans={plan.digest: "" for plan in plans}).write(folder)
+    peers = {str(i): identity.public for i, identity in enumerate(identities(3))}
+    for plan in plans:
+        Approval(plan, peers, bundle="", note="").write(folder)
 
 
 def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
@@ -85,7 +87,6 @@ def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     policy(str(tiny / "tiny" / "train"), limit).write(folder / "site.toml")
     made = identities(3)
     made[0].write(folder / "identity.key")
-    write_peers(folder / "peers.toml", {str(i): made[i].public for i in range(3)})
     return Site(folder, SeededCoins(str(folder)))
 
 
@@ -219,6 +220,7 @@ def test_rounds_outside_the_plan_are_refused(
     tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
 ) -> None:
     site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
     for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
         with pytest.raises(PlanError, match="not in the plan"):
             site.report(plan, phase, round_, model, {})
@@ -279,6 +281,9 @@ def test_policy_is_closed(tmp_path: Path) -> None:
         (good.replace("00:00-24:00", "24:30-25:00"), "hours"),
         (good.replace("00:00-24:00", "08:00-08:00"), "hours"),
         (good.replace("min_records = 1", "min_records = 0"), "min_records"),
+        (good.replace('records = "records"', "records = 3"), "records"),
+        (good.replace('index = ""', "index = 5"), "index"),
+        (good.replace('mechanisms = ["binomial"]', "mechanisms = 3"), "site.toml"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=field):
@@ -303,6 +308,47 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
     assert site.ledger.debits == () and not (tmp_path / "sums").exists()
     approve(tmp_path, plan)
     site.join(plan)  # the twin
+    approval_file(tmp_path, plan.digest).unlink()  # withdrawn
+    with pytest.raises(NotApproved):
+        site.join(plan)
+
+
+def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
+    tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Approving a second run, with other peers and other code, changes nothing about the first."""
+    site = make_site(tmp_path, tiny)
+    own, *others = [identity.public for identity in identities(4)]
+    first = {"a": own, "b": others[0], "c": others[1]}
+    Approval(plan, first, bundle="11", note="1").write(tmp_path)
+    second = replace(plan, run="second")
+    Approval(second, first | {"c": others[2]}, bundle="22", note="2").write(tmp_path)
+    for running, right, wrong in (("11", plan, second), ("22", second, plan)):
+        monkeypatch.setenv(BUNDLE, running)
+        site.join(right)
+        with pytest.raises(NotApproved, match="another bundle"):
+            site.join(wrong)
+    assert site._group(second).roster == tuple(sorted((own, others[0], others[2])))
+    monkeypatch.setenv(BUNDLE, "11")
+    assert site._group(plan).roster == tuple(sorted(first.values()))
+
+
+def test_an_unapproved_plan_hears_nothing_of_the_records(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither how many there are, nor whether they name persons."""
+    site = make_site(tmp_path, tiny)
+    site.policy = replace(site.policy, min_records=10**6, hours=AT_ANOTHER_HOUR)
+    monkeypatch.setattr(Site, "records", lambda _: pytest.fail("records were opened"))
+    for unit in ("record", "person"):
+        asked = replace(plan, unit=unit)
+        for ask in (
+            lambda p: site.join(p),
+            lambda p: site.prepare(p, 0, {}),
+            lambda p: site.report(p, 0, 0, model, {}),
+        ):
+            with pytest.raises(NotApproved):
+                ask(asked)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +357,7 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
         ("unit", "person"),
         ("mechanisms", ("directions",)),
         ("min_records", 601),
-        ("hours", f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"),
+        ("hours", AT_ANOTHER_HOUR),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(

@@ -1,13 +1,14 @@
 """The folders of server and site: what is made, refused, approved; and the gate's own check."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from client.approvals import Approvals
+from client.approvals import read_approvals
 from client.policy import Policy
 from deploy.cli import main
 from deploy.kit.bundle import digest_of
@@ -138,13 +139,13 @@ def test_a_name_or_a_key_is_one_sites_only(fed: Path, tmp_path: Path, tiny: Path
 def test_approving_pins_peers_plan_and_code(fed: Path, tmp_path: Path, paper: Path) -> None:
     site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper) == errors.NotApproved.exit_code  # nobody there
-    assert not (site / "approvals.json").exists() and not (site / "peers.toml").exists()
+    assert not (site / "approvals").exists()
     assert typed("site", "approve", site, paper, "--yes") == 0
     announcement = Announcement.read(paper)
-    approvals = Approvals.read(site)
+    (approval,) = read_approvals(site)
     digest = digest_of(announcement.bundle)
-    assert approvals.plans.keys() == {announcement.plan.digest}
-    assert approvals.bundles.keys() == {digest} and is_whole(site, digest)
+    assert approval.plan == announcement.plan and approval.peers == announcement.peers
+    assert approval.bundle == digest and is_whole(site, digest)
     assert {state for *_, state in Proposal(site, announcement).peers()} == {"same"}
 
 
@@ -163,7 +164,7 @@ def test_what_the_site_cannot_afford_or_does_not_allow_is_not_approved(
     ):
         replace(policy, **change).write(site / "site.toml")  # type: ignore[arg-type]
         assert typed("site", "approve", site, paper, "--yes") == error.exit_code, change
-        assert not (site / "approvals.json").exists()
+        assert not (site / "approvals").exists()
 
 
 def test_an_announcement_that_lies_about_this_site_is_refused(
@@ -218,9 +219,11 @@ def spoil(site: Path, check: str) -> None:
     elif check == "records":
         replace(policy, min_records=601).write(site / "site.toml")
     elif check == "peers":
-        (site / "peers.toml").write_text("")
+        (approval,) = read_approvals(site)
+        stranger = Identity.generate().public
+        replace(approval, peers={**approval.peers, "site-0": stranger}).write(site)
     elif check == "approvals":
-        (site / "approvals.json").unlink()
+        shutil.rmtree(site / "approvals")
     elif check == "ledger":
         (site / "ledger.mark").write_text(f"3 {'0' * 64}\n")
     elif check == "budget":

@@ -9,10 +9,18 @@ import pytest
 
 from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, unpack
 from deploy.kit.keys import make_node_key
-from deploy.kit.papers import Announcement, Enrolment, Invitation, fingerprint
+from deploy.kit.papers import (
+    Announcement,
+    Enrolment,
+    Invitation,
+    fingerprint,
+    split_address,
+)
+from deploy.show import plain
 from deploy.simulate import plan_of, resolve
-from dppm_model.errors import PaperError
+from dppm_model.errors import ConfigError, PaperError
 from dppm_model.plan import Plan
+from dppm_model.securesum.group import peers_text
 from dppm_model.securesum.keys import Identity
 from tests.conftest import TINY
 
@@ -61,6 +69,7 @@ def test_a_changed_enrolment_is_refused(tmp_path: Path, enrolment: Enrolment) ->
         replace(enrolment, identity=other.identity, identity_signature=other.identity_signature),
         replace(enrolment, node_key=other.node_key, node_signature=other.node_signature),
         replace(enrolment, identity="nonsense"),
+        replace(enrolment, node_key=enrolment.node_key + " again"),
         replace(enrolment, node_key="ssh-nonsense AAAA"),
     ):
         changed.write(path)
@@ -105,6 +114,38 @@ def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
         Announcement.read(tmp_path / "paper")
 
 
+@pytest.mark.parametrize("name", ['st2" = "11" #', "a\nb", "\x1b[2K", "", "../x", "x" * 65])
+def test_names_of_sites_cannot_be_taken_for_something_else(
+    tmp_path: Path, plan: Plan, bundle: bytes, name: str
+) -> None:
+    """A name that closes its own quotes would pin another key than the one that is shown."""
+    peers = {name: Identity.generate().public, "b": Identity.generate().public}
+    with pytest.raises(ConfigError, match="no name of a site"):
+        peers_text(peers)
+    good = announced(plan, bundle)
+    good.write(tmp_path / "paper")
+    evil = peers_text(good.peers).replace('"site-0"', json.dumps(name))
+    with zipfile.ZipFile(tmp_path / "paper") as old, zipfile.ZipFile(tmp_path / "evil", "w") as new:
+        for part in old.namelist():
+            new.writestr(part, evil if part == "peers.toml" else old.read(part))
+    with pytest.raises(PaperError):
+        Announcement.read(tmp_path / "evil")
+
+
+def test_what_others_write_cannot_steer_a_terminal() -> None:
+    assert plain("a\x1b[1A\x9bb\r\x07\u202ec\n") == "a\ufffd[1A\ufffdb\ufffd\ufffd\ufffdc\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["h", "h:", "h:0", "h:99999", "h:²", "a b:1", "h;{:1", "[::1:1"]
+)
+def test_an_address_is_one(tmp_path: Path, address: str) -> None:
+    Invitation("demo", address, "PEM").write(tmp_path / "paper")
+    with pytest.raises(ConfigError, match="host:port"):
+        Invitation.read(tmp_path / "paper")
+    assert split_address("x", "[::1]:8443") == ("::1", 8443)
+
+
 def test_fingerprints_are_for_the_telephone() -> None:
     text = fingerprint(b"a", b"b")
     assert len(text.split("-")) == 8 and all(len(group) == 4 for group in text.split("-"))
@@ -135,7 +176,23 @@ def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
     assert digest_of(path.read_bytes()) != digest_of(bundle)
 
 
-@pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "deploy/cli.py", "client/../../x.py"])
+HIDES = "server/zz\x1b[1A\x1b[2KCode: the same as is installed here..py"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../evil.py", "/evil.py", "deploy/cli.py", "client/../../x.py", "client/./app.py", "."),
+        *(
+            "client/",
+            "client/app.py/x.py",
+            "client/x.pyc",
+            "client/x.so",
+            "sitecustomize.py",
+            HIDES,
+        ),
+    ],
+)
 def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: str) -> None:
     path = tmp_path / "evil.fab"
     path.write_bytes(bundle)
@@ -144,6 +201,19 @@ def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: st
     with pytest.raises(PaperError, match="it holds"):
         unpack(path.read_bytes(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    whole = files_of(bundle)
+    for needed in ("client/app.py", "dppm_model/__init__.py", "pyproject.toml"):
+        few = tmp_path / "few.fab"
+        with zipfile.ZipFile(few, "w") as archive:
+            for entry, content in whole.items():
+                if entry != needed:
+                    archive.writestr(entry, content)
+        with pytest.raises(PaperError, match="is missing"):
+            files_of(few.read_bytes())
+    broken = bytearray(bundle)
+    broken[len(broken) // 3] ^= 0xFF
+    with pytest.raises(PaperError):
+        files_of(bytes(broken))
     for nonsense in (b"", b"PK nonsense", json.dumps({}).encode()):
         with pytest.raises(PaperError):
             files_of(nonsense)
