@@ -31,7 +31,7 @@ from dppm_model.securesum.keys import Identity
 
 _LEAST_DISK, _LEAST_MEMORY = 1 << 30, 1 << 30
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5, 300  # what a SuperLink tolerates of a node's clock
-_SECRET = ("identity.key", "node.key", "sums", "reports", "flower")
+_SECRET = ("identity.key", "node.key")  # the rest is in a folder that nobody else can enter
 
 
 @dataclass(frozen=True)
