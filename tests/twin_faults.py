@@ -907,7 +907,7 @@ TWINS: dict[str, Twin] = {
         "an enrolment is taken from who has not its identity key",
         "dppm_model.securesum.keys:verify",
         lambda _: lambda *args: True,
-        "unit/kit/test_papers.py::test_a_changed_enrolment_is_refused",
+        "unit/kit/test_papers.py::test_nobody_enrols_with_anothers_identity",
     ),
     "one field more": Twin(
         "a reply carries a field more",

@@ -21,12 +21,14 @@ def add_server(root: argparse.ArgumentParser) -> None:
     init.add_argument("--name", required=True, help="of the federation")
     init.add_argument("--address", required=True, help="host:port that sites connect to")
     init.add_argument("--listen", help="address:port the proxy listens on (all, the same port)")
-    init.add_argument("--superlink-port", type=int, default=9091, help="on this machine only")
+    init.add_argument(
+        "--superlink-port", type=int, default=9091, help="loopback port of the SuperLink"
+    )
     init.add_argument("--cert", type=Path, help="your own certificate chain for the address")
     init.add_argument("--key", type=Path, help="its key")
     init.add_argument("--ca", type=Path, help="the authority that sites shall trust")
 
-    enrol = add("enrol", "take in sites, by what they sent", "enrol fed st-mary.json chari-te.json")
+    enrol = add("enrol", "take in sites, by what they sent", "enrol fed st-mary.json charite.json")
     enrol.add_argument("papers", type=Path, nargs="+", metavar="ENROLMENT")
     _yes(enrol)
 
@@ -34,13 +36,14 @@ def add_server(root: argparse.ArgumentParser) -> None:
         "announce",
         "plan a run over all enrolled sites, and write what they are asked to approve",
         "announce fed first data=mnist privacy.epsilon=8\n"
-        "announce fed scans data=scans facts.shape=[1,64,64] facts.classes=3 facts.records=40000 "
+        "announce fed scans data=scans facts.shape=[1,64,64] facts.classes=[ill,well] "
+        "facts.records=40000 "
         "privacy.unit=record",
     )
     announce.add_argument("run", help="name of the run")
     announce.add_argument("overrides", nargs="*", help="as for `dppm plan`, and facts.*")
 
-    run = add("run", "open the server and play a run to its end, from where it stood", "run fed 1")
+    run = add("run", "open the server and play a run to its end, from where it is", "run fed first")
     run.add_argument("run", help="name of the run")
     add("status", "show sites, rounds, what is spent and left, and the last error", "status fed")
 
@@ -52,11 +55,13 @@ def add_site(root: argparse.ArgumentParser) -> None:
         "init",
         "make a site's folder: keys, policy, and the enrolment for the server",
         "init st-mary --invitation invitation.json --name st-mary --records scans "
-        "--max-epsilon-secure-sum 8 --max-epsilon-site 40 --delta 1e-6",
+        "--max-epsilon-secure-sum 12 --max-epsilon-site 40 --delta 1e-6",
     )
     init.add_argument("--invitation", type=Path, required=True, help="from the server's operator")
     init.add_argument("--name", required=True, help="of the site")
-    init.add_argument("--records", required=True, help="shard folder, or name of a data set here")
+    init.add_argument(
+        "--records", required=True, help="--name of `dppm data import`, or a shard folder"
+    )
     for key, text in (
         ("max-epsilon-secure-sum", "the most to spend over all runs, for who sees the sums"),
         ("max-epsilon-site", "the same for who sees this site's own reports; inf: no limit"),
@@ -79,7 +84,7 @@ def add_site(root: argparse.ArgumentParser) -> None:
         "ledger", "show what was spent, or verify that nothing was changed", "ledger st-mary verify"
     )
     ledger.add_argument("what", choices=("show", "verify"))
-    ledger.add_argument("--delta", type=float, default=1e-5, help="delta of the epsilon shown")
+    ledger.add_argument("--delta", type=float, help="delta of the epsilon shown; the site's own")
 
 
 def _actions(root: argparse.ArgumentParser, command: str) -> Add:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from client.policy import Policy
 from deploy.commands import show_plan
 from deploy.kit import federation, site
 from deploy.kit.link import Link
@@ -156,11 +157,16 @@ def _shards(what: str) -> Path:
 
 
 def _site_approve(a: argparse.Namespace) -> None:
+    site.require_site(a.folder)
     announcement = Announcement.read(a.announcement)
     proposal = site.Proposal(a.folder, announcement)
     _show_proposal(proposal)
     proposal.check()
-    _confirm("Do you approve this plan, these peers, and that this code runs here?", a)
+    _confirm(
+        "Has the server's operator read you this fingerprint, and do you approve this plan, these "
+        "peers, and that this code runs here?",
+        a,
+    )
     proposal.approve()
     _say(f"Approved. Next: dppm site preflight {a.folder}, then dppm site run {a.folder}.")
     if a.json:
@@ -178,6 +184,10 @@ def _show_proposal(proposal: site.Proposal) -> None:
     if plan.unit == "person":
         _say(f"A person takes part through at most {plan.records_per_person} records a round.")
     _say(f"Protects one {plan.unit}; at least {plan.min_survivors} sites in a sum.")
+    _say(
+        f"Costs at your delta {proposal.policy.delta:g} (the server announced them at "
+        f"{plan.delta:g}):"
+    )
     for view, (spent, planned, both, limit) in proposal.spending().items():
         most = "no limit" if math.isinf(limit) else f"limit {limit:g}"
         _say(
@@ -201,6 +211,7 @@ def _show_proposal(proposal: site.Proposal) -> None:
 
 
 def _site_preflight(a: argparse.Namespace) -> int:
+    site.require_site(a.folder)
     code, lines = 0, []
     for found in preflight(a.folder):
         good = not found.cure
@@ -218,12 +229,14 @@ def _site_preflight(a: argparse.Namespace) -> int:
 
 
 def _site_run(a: argparse.Namespace) -> None:
-    node = Node(a.folder)
+    site.require_site(a.folder)
+    node = Node(a.folder, _say)
     _say(f"{node.name} answers {node.address} until Ctrl-C; log: {node.log}")
     node.run()
 
 
 def _site_status(a: argparse.Namespace) -> None:
+    site.require_site(a.folder)
     found = site_status(a.folder)
     if a.json:
         print_json(found)
@@ -236,11 +249,15 @@ def _site_status(a: argparse.Namespace) -> None:
         limit = found[view]["limit"]
         most = "no limit" if limit is None else f"of {limit:g}"
         _say(f"  {view}: {epsilon_text(found[view]['spent'])} spent, {most}")
-    _say(f"  last answer {found['last_answer']}; last error {found['last_error']}")
+    _say(f"  at delta {found['delta']:g}, which is this site's own")
+    _say(f"  last answer: {found['last_answer'] or 'none'}")
+    _say(f"  last error: {found['last_error'] or 'none'}")
 
 
 def _site_ledger(a: argparse.Namespace) -> None:
-    show_ledger(argparse.Namespace(action=a.what, path=a.folder, delta=a.delta, json=a.json))
+    site.require_site(a.folder)
+    delta = a.delta or Policy.read(a.folder / "site.toml").delta
+    show_ledger(argparse.Namespace(action=a.what, path=a.folder, delta=delta, json=a.json))
 
 
 _ACTIONS: dict[tuple[str, str], Callable[[argparse.Namespace], int | None]] = {

@@ -16,7 +16,7 @@ import yaml
 
 from deploy.kit.bundle import build_bundle
 from deploy.kit.keys import check_pem, make_authority, make_certificate
-from deploy.kit.papers import Announcement, Enrolment, Invitation, named, split_address
+from deploy.kit.papers import Announcement, Enrolment, Facts, Invitation, named, split_address
 from deploy.kit.site import check_new
 from deploy.simulate import fill_in, fill_in_persons, plan_of, privacy_json, run_name
 from dppm_model.config import check_config, compose_config, initial_model
@@ -223,8 +223,9 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     n = len(sites)
     if tree["privacy"]["min_survivors"] is None:
         tree["privacy"]["min_survivors"] = n - n // 5
+    names: tuple[str, ...] = ()
     if facts:
-        tree["facts"] = _given(facts)
+        tree["facts"], names = _given(facts)
         if tree["privacy"]["unit"] is None:
             raise ConfigError(
                 "privacy.unit is not set.", "Say record or person: what facts.records counts."
@@ -235,7 +236,8 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     config = check_config(tree)
     plan = plan_of(config, run_name(name))
     peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}
-    announcement = Announcement(federation, plan, peers, build_bundle())
+    told = Facts(config.shape, config.classes, names)
+    announcement = Announcement(federation, plan, told, peers, build_bundle())
     try:
         write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
         write_peers(run.roster, peers)
@@ -254,8 +256,8 @@ def announcement_file(run: Run) -> Path:
     return run.folder / "announcement.zip"
 
 
-def _given(facts: Sequence[str]) -> dict[str, Any]:
-    """Read what the operator says is public about the sites' data."""
+def _given(facts: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read what the operator says is public about the sites' data, and the names of classes."""
     pairs = (fact.partition("=") for fact in facts)
     try:
         given = {key: yaml.safe_load(value) for key, _, value in pairs}
@@ -271,4 +273,8 @@ def _given(facts: Sequence[str]) -> dict[str, Any]:
         isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
     ):
         raise ConfigError(f"facts.shape is {shape!r}.", "Give channels, height and width.")
-    return given | {"digest": ""}
+    names: tuple[str, ...] = ()
+    if isinstance(given["classes"], list):
+        names = tuple(map(str, given["classes"]))
+        given["classes"] = len(names)
+    return given | {"digest": ""}, names

@@ -8,6 +8,7 @@ import re
 import secrets
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -35,9 +36,11 @@ class Node:
     ----------
     folder
         The site's.
+    say
+        Takes what an operator should hear of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder = folder = folder.resolve()
         self.address = Invitation.read(folder / "invitation.json").address
         self.name = enrolment_of(folder).site
@@ -47,6 +50,7 @@ class Node:
         self._environment = environment(self._home)
         self._secret = self._home / "superexec.secret"
         write_bytes(self._secret, secrets.token_bytes(32))
+        self._say = say
         Policy.read(folder / "site.toml")  # what is missing is said now, not to the server
 
     def run(self) -> None:
@@ -61,11 +65,13 @@ class Node:
             failed_since, tries = 0.0, 0
             while True:
                 self._port = free_port()
+                self._say(f"Waiting for {self.address} to take this site.")
                 mark = output.seek(0, os.SEEK_END)
                 process = start(self._command(), self._home / "empty", self._environment, output)
                 try:
                     if self._connected(process, mark):
                         failed_since, tries = 0.0, 0
+                        self._say("Connected.")
                         self._answer(process, output)
                         continue
                 finally:

@@ -15,6 +15,7 @@ from typing import Any
 
 from client.approvals import Approval, read_approvals
 from client.policy import Policy, write_template
+from client.site import site_records
 from deploy.kit.bundle import differences, digest_of, unpack
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
 from deploy.kit.keys import make_node_key
@@ -82,6 +83,18 @@ def init_site(
     return enrolment
 
 
+def require_site(folder: Path) -> None:
+    """Refuse a folder that `dppm site init` did not make.
+
+    Raises
+    ------
+    ConfigError
+        Nothing has been written then.
+    """
+    if not (folder / "enrolment.json").is_file():
+        raise ConfigError(f"{folder} is no site's folder.", f"Make one: dppm site init {folder} …")
+
+
 def enrolment_of(folder: Path) -> Enrolment:
     """Read who this site is.
 
@@ -145,11 +158,13 @@ class Proposal:
             See `client.policy`.
         """
         self.policy.check_plan(self.plan)
+        self.announcement.facts.check(site_records(self.folder, self.policy).manifest)
         self.policy.budget.check(
             self.plan,
             self.plan.rounds - 1,
             Ledger(self.folder / "ledger.jsonl").debits,
-            "Raise the limit in site.toml, or do not take part.",
+            f"Raise the limit in {self.folder / 'site.toml'} above what both cost together at your "
+            "delta (see above), or do not take part.",
         )
 
     def spending(self) -> dict[str, tuple[float, float, float, float]]:

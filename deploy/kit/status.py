@@ -107,7 +107,7 @@ def site_status(folder: Path) -> dict[str, Any]:
         "delta": policy.delta,
         "last_answer": answers[-1]["time"] if answers else None,
         "last_error": next(
-            (f"{line['time']} {error}" for line in reversed(answers) if (error := _error(line))),
+            (f"{line['time']} {error}" for line in reversed(lines) if (error := _error(line))),
             None,
         ),
     }
@@ -119,5 +119,7 @@ def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> d
 
 
 def _error(line: dict[str, Any]) -> str | None:
-    errors = (part["error"] for part in line["released"].values() if "error" in part)
-    return next(errors, None)
+    """Return what a line of the audit log refused, if anything."""
+    if line["event"] == "task":
+        return None if line["approved"] else "asked by code that is not approved: dppm site approve"
+    return next((part["error"] for part in line["released"].values() if "error" in part), None)

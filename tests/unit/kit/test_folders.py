@@ -14,7 +14,7 @@ from deploy.cli import main
 from deploy.kit.bundle import digest_of
 from deploy.kit.federation import enrolled
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
-from deploy.kit.papers import Announcement
+from deploy.kit.papers import Announcement, Facts
 from deploy.kit.preflight import CHECKS, preflight
 from deploy.kit.site import Proposal
 from dppm_model import errors
@@ -182,6 +182,31 @@ def test_an_announcement_that_lies_about_this_site_is_refused(
     swapped = replace(announcement, peers={**announcement.peers, "site-1": stranger})
     states = {name: state for name, _, state in Proposal(site, swapped).peers()}
     assert states == {"site-0": "same", "site-1": "CHANGED", "site-2": "same"}
+
+
+def test_records_of_another_kind_are_told_before_the_run(
+    fed: Path, tmp_path: Path, paper: Path
+) -> None:
+    site, announcement = tmp_path / "site-0", Announcement.read(paper)
+    assert announcement.facts == Facts((1, 8, 8), 2)
+    for facts in (
+        Facts((1, 28, 28), 2),
+        Facts((1, 8, 8), 3),
+        Facts((1, 8, 8), 2, ("b", "a")),  # the same classes in another order are others
+    ):
+        replace(announcement, facts=facts).write(tmp_path / "other.zip")
+        code = typed("site", "approve", site, tmp_path / "other.zip", "--yes")
+        assert code == errors.DataError.exit_code
+    replace(announcement, facts=Facts((1, 8, 8), 2, ("a", "b"))).write(tmp_path / "named.zip")
+    assert typed("site", "approve", site, tmp_path / "named.zip", "--yes") == 0
+
+
+def test_a_folder_that_is_no_sites_is_said_to_be_none(tmp_path: Path, tiny: Path) -> None:
+    nothing = tmp_path / "nothing"
+    for words in (("preflight",), ("status",), ("run",), ("approve", "x"), ("ledger", "show")):
+        code = typed("site", words[0], nothing, *words[1:])
+        assert code == errors.ConfigError.exit_code, words
+    assert not nothing.exists()
 
 
 def test_a_bundle_that_was_changed_on_disk_is_not_run(

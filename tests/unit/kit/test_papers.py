@@ -6,13 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, unpack
 from deploy.kit.keys import make_node_key
 from deploy.kit.papers import (
     Announcement,
     Enrolment,
+    Facts,
     Invitation,
+    _statement,
     fingerprint,
     split_address,
 )
@@ -43,7 +48,7 @@ def enrolment(tmp_path: Path) -> Enrolment:
 
 def announced(plan: Plan, bundle: bytes) -> Announcement:
     peers = {f"site-{i}": Identity.generate().public for i in range(3)}
-    return Announcement("demo", plan, peers, bundle)
+    return Announcement("demo", plan, Facts((1, 8, 8), 2, ("a", "b")), peers, bundle)
 
 
 def test_papers_survive_their_files(
@@ -78,6 +83,21 @@ def test_a_changed_enrolment_is_refused(tmp_path: Path, enrolment: Enrolment) ->
         assert changed.fingerprint != enrolment.fingerprint
 
 
+def test_nobody_enrols_with_anothers_identity(tmp_path: Path, enrolment: Enrolment) -> None:
+    """The thief has a node key, and signs with it all that is the victim's."""
+    make_node_key(tmp_path / "thief.key")
+    thief = Enrolment.make("demo", "st-mary", Identity.generate(), tmp_path / "thief.key")
+    key = load_ssh_private_key((tmp_path / "thief.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    statement = _statement("demo", "st-mary", thief.node_key, enrolment.identity)
+    signature = key.sign(statement, ec.ECDSA(SHA256())).hex()
+    for signed in (thief.identity_signature, enrolment.identity_signature):
+        stolen = replace(thief, identity=enrolment.identity, node_signature=signature)
+        replace(stolen, identity_signature=signed).write(tmp_path / "paper")
+        with pytest.raises(PaperError, match="not signed"):
+            Enrolment.read(tmp_path / "paper")
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"dppm": "invitation 1"}', "\x00"])
 def test_what_is_no_paper_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "paper"
@@ -97,11 +117,12 @@ def test_every_part_of_an_announcement_is_in_its_fingerprint(plan: Plan, bundle:
             paper,
             replace(paper, federation="other"),
             replace(paper, plan=replace(plan, seed="ff")),
+            replace(paper, facts=replace(paper.facts, names=("b", "a"))),
             replace(paper, peers={**paper.peers, "site-0": Identity.generate().public}),
             replace(paper, bundle=bundle + b"x"),
         )
     }
-    assert len(fingerprints) == 5
+    assert len(fingerprints) == 6
 
 
 def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
