@@ -13,9 +13,10 @@ from rich.markup import escape
 from client.policy import Policy
 from deploy.commands import show_plan
 from deploy.kit import federation, site
+from deploy.kit.announcement import Announcement
 from deploy.kit.link import Link
 from deploy.kit.node import Node
-from deploy.kit.papers import Announcement, Invitation
+from deploy.kit.papers import Invitation
 from deploy.kit.preflight import preflight
 from deploy.kit.status import server_status, site_status
 from deploy.ledger import show_ledger

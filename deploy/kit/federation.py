@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle
 from deploy.kit.keys import check_pem, make_authority, make_certificate
-from deploy.kit.papers import Announcement, Enrolment, Facts, Invitation, named, split_address
+from deploy.kit.papers import Enrolment, Invitation, named, split_address
 from deploy.kit.site import check_new
 from deploy.simulate import fill_in, fill_in_persons, plan_of, privacy_json, run_name
 from dppm_model.config import check_config, compose_config, initial_model

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from deploy.flower import toml_string
+from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import unpack
 from deploy.kit.control import FlowerControl
 from deploy.kit.federation import (
@@ -26,7 +27,7 @@ from deploy.kit.federation import (
     enrolled,
 )
 from deploy.kit.locks import alone
-from deploy.kit.papers import Announcement, split_address
+from deploy.kit.papers import split_address
 from deploy.processes import (
     end_leftovers,
     environment,

@@ -16,10 +16,11 @@ from typing import Any
 from client.approvals import Approval, read_approvals
 from client.policy import Policy, write_template
 from client.site import site_records
+from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import differences, digest_of, unpack
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
 from deploy.kit.keys import make_node_key
-from deploy.kit.papers import Announcement, Enrolment, Invitation, named
+from deploy.kit.papers import Enrolment, Invitation, named
 from dppm_model.errors import ConfigError, PaperError
 from dppm_model.files import write_bytes
 from dppm_model.phase import View

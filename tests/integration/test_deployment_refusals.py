@@ -24,8 +24,8 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from client.policy import Policy
 from deploy.flower import stage_app
+from deploy.kit.announcement import Announcement
 from deploy.kit.keys import make_authority, make_node_key
-from deploy.kit.papers import Announcement
 from dppm_model import errors
 from dppm_model.files import read_json_lines
 from dppm_model.planner import epsilons

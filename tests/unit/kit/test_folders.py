@@ -11,10 +11,10 @@ import yaml
 from client.approvals import read_approvals
 from client.policy import Policy
 from deploy.cli import main
+from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import digest_of
 from deploy.kit.federation import enrolled
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
-from deploy.kit.papers import Announcement, Facts
 from deploy.kit.preflight import CHECKS, preflight
 from deploy.kit.site import Proposal
 from dppm_model import errors

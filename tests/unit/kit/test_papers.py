@@ -10,17 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, unpack
 from deploy.kit.keys import make_node_key
-from deploy.kit.papers import (
-    Announcement,
-    Enrolment,
-    Facts,
-    Invitation,
-    _statement,
-    fingerprint,
-    split_address,
-)
+from deploy.kit.papers import Enrolment, Invitation, _statement, fingerprint, split_address
 from deploy.show import plain
 from deploy.simulate import plan_of, resolve
 from dppm_model.errors import ConfigError, PaperError
