@@ -66,8 +66,12 @@ class FlowerControl:
         return str(self._ask("run", str(app), _LINK, "--run-config", settings)["run-id"])
 
     def stop(self, run: str) -> None:
-        """Stop a run."""
-        self._ask("stop", run, _LINK)
+        """Stop a run, which may end by itself meanwhile."""
+        try:
+            self._ask("stop", run, _LINK)
+        except FederationError:
+            if run in self.live_runs():
+                raise
 
     def live_runs(self) -> set[str]:
         """Return the numbers of the runs that Flower takes for alive."""
