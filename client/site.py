@@ -87,7 +87,6 @@ class Site:
 
     def join(self, plan: Plan) -> Channel:
         """Show the site's channel key for a run; see `Member.channel`."""
-        self._check_ready(plan)
         with self._alone():
             return self._member(plan).channel()
 
@@ -99,11 +98,10 @@ class Site:
         BudgetExhausted
             If the round would pass the site's limit: the site leaves before it is counted on.
         """
-        self._check_ready(plan)
         with self._alone():
+            member = self._member(plan)
             if not 0 <= number < plan.rounds:
                 raise PlanError(f"round {number} is not in the plan.", "Ask for a planned round.")
-            member = self._member(plan)
             self._check_budget(plan, number)
             material = member.prepare(number, channels)
             reached(Step.SITE_PREPARED)
@@ -133,7 +131,6 @@ class Site:
             If the round would pass the site's limit. No data have been read then.
         """
         sum_ = plan.sum(phase, round_)
-        self._check_ready(plan)
         with self._alone():
             member = self._member(plan)
             member.admit(sum_.number, materials)
@@ -155,7 +152,7 @@ class Site:
         ``materials`` are for a site that missed the question: it can help without having answered.
         """
         with self._alone():
-            member = self._member(plan)
+            member = self._member(plan, opens=True)
             if materials:
                 member.admit(number, materials)
             shares = member.reveal(number, survivors)
@@ -170,11 +167,18 @@ class Site:
         """The sites that the operator approved this plan with, whoever the server says they are."""
         return plan.group(approval_of(self.folder, plan).roster)
 
-    def _member(self, plan: Plan) -> Member:
-        """The site's side of the run's secure sum, from the site's *own* list of peers."""
+    def _member(self, plan: Plan, *, opens: bool = False) -> Member:
+        """The site's side of the run's secure sum, from the site's *own* list of peers.
+
+        Only who asks by an approved plan hears anything that depends on the records. Where a sum is
+        opened (``opens``), neither they nor the hour matter: its reports are out already.
+        """
         self._check_plan(plan)
         group = self._group(plan)
         self.policy.check_plan(plan)
+        if not opens:
+            self.policy.check_hours(datetime.now())
+            self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
         path = self.folder / "sums" / f"{plan.run}.json"
         if not path.exists() and any(d.run == plan.run for d in self.ledger.debits):
             raise LedgerError(
@@ -245,13 +249,6 @@ class Site:
                     f"{plan.digest[:12]}.",
                     "A plan cannot change in mid run; start a new run.",
                 )
-
-    def _check_ready(self, plan: Plan) -> None:
-        """Keep the site's hours and its least number of records, for plans that are approved."""
-        self._check_plan(plan)
-        approval_of(self.folder, plan)
-        self.policy.check_hours(datetime.now())
-        self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
 
     def reckon(self, plan: Plan) -> None:
         """Compute what a plan costs and how much of it fits; this process then knows it.

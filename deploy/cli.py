@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -17,6 +18,7 @@ from deploy.kit.arguments import add_server, add_site
 from deploy.ledger import show_ledger
 from deploy.serve import serve
 from deploy.show import console, plain
+from deploy.verbs import add_verb
 from dppm_model.errors import ConfigError, DppmError
 
 _OVERRIDES = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
@@ -31,16 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def verb(name: str, text: str, examples: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog="examples:\n" + "\n".join(f"  dppm {e}" for e in examples.split("\n")),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.add_argument("--json", action="store_true", help="print JSON on standard output")
-        return sub
+    verb = partial(add_verb, verbs, "dppm")
 
     data = verb(
         "data",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -132,12 +132,19 @@ def prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
         )
     config = resolve(overrides)
     plan = plan_of(config, run_name(folder.name))
-    write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
-    _deal(run, config, plan)
-    initial_model(config).save(run.initial)
-    write_json(run.privacy, privacy_json(plan, config))
+    made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
+    write_public(run, config, plan, {name: identity.public for name, identity in made.items()})
+    _deal(run, config, plan, made)
     run.write_plan(plan)  # last: a folder with a plan is ready
     return run, config, False
+
+
+def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes]) -> None:
+    """Write what is public of a run, all but its plan: a folder with a plan is ready."""
+    write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
+    write_peers(run.roster, peers)
+    initial_model(config).save(run.initial)
+    write_json(run.privacy, privacy_json(plan, config))
 
 
 def run_name(name: str) -> str:
@@ -157,12 +164,10 @@ def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list
     return sorted(changed)
 
 
-def _deal(run: Run, config: Config, plan: Plan) -> None:
+def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) -> None:
     """Deal the training records to the virtual sites and write each site's own files."""
     records = load(config.data, "train")
-    made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
     peers = {name: identity.public for name, identity in made.items()}
-    write_peers(run.roster, peers)
     parts = partition(
         np.asarray(records.labels),
         config.sites,

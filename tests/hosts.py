@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from deploy.processes import end_leftovers
 from dppm_model.records.partition import partition
 from dppm_model.records.shards import Records, write_records
 from dppm_model.run import Run
+from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
+# For tests with real hosts.
+REAL = [
+    pytest.mark.slow,
+    pytest.mark.flower,
+    pytest.mark.skipif(
+        shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
+    ),
+]
+# What an operator announces of the tiny data set, and a model of its size.
+TINY_FACTS = [
+    *("data=tiny", "privacy.unit=record"),
+    *("facts.shape=[1,8,8]", "facts.classes=2", "facts.records=600"),
+]
+TINY_MODEL = [option for option in TINY if option.startswith("model.")] + ["privacy.epsilon=8"]
 
 
 def deal(records: Records, sites: int, folder: Path) -> list[Path]:

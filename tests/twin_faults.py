@@ -314,9 +314,9 @@ def _no_others(old: Any) -> Any:
 
 
 def _no_policy(old: Any) -> Any:
-    def member(self: Any, plan: Any) -> Any:
+    def member(self: Any, plan: Any, **kw: Any) -> Any:
         self.policy = replace(self.policy, min_survivors=1, colluding_sites=0)
-        return old(self, plan)
+        return old(self, plan, **kw)
 
     return member
 
@@ -853,8 +853,8 @@ TWINS: dict[str, Twin] = {
     ),
     "records before approval": Twin(
         "records are counted for a plan that is not approved",
-        "client.site:Site._check_ready",
-        lambda _: lambda self, plan: self.policy.check_records(len(self.records())),
+        "client.site:Site._member",
+        lambda old: lambda self, plan, **kw: (self.records(), old(self, plan, **kw))[1],
         SITE + "an_unapproved_plan_hears_nothing_of_the_records",
     ),
     "any name": Twin(

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.verbs import add_verb
+
 Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
@@ -37,8 +39,7 @@ def add_server(root: argparse.ArgumentParser) -> None:
         "plan a run over all enrolled sites, and write what they are asked to approve",
         "announce fed first data=mnist privacy.epsilon=8\n"
         "announce fed scans data=scans facts.shape=[1,64,64] facts.classes=[ill,well] "
-        "facts.records=40000 "
-        "privacy.unit=record",
+        "facts.records=40000 privacy.unit=record",
     )
     announce.add_argument("run", help="name of the run")
     announce.add_argument("overrides", nargs="*", help="as for `dppm plan`, and facts.*")
@@ -91,14 +92,7 @@ def _actions(root: argparse.ArgumentParser, command: str) -> Add:
     actions = root.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def add(name: str, text: str, examples: str) -> argparse.ArgumentParser:
-        sub = actions.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog="examples:\n" + "\n".join(f"  {command} {e}" for e in examples.split("\n")),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.add_argument("--json", action="store_true", help="print JSON on standard output")
+        sub = add_verb(actions, command, name, text, examples)
         sub.add_argument("folder", type=Path, help="the server's or the site's own folder")
         return sub
 

@@ -19,12 +19,11 @@ from deploy.kit.bundle import build_bundle
 from deploy.kit.keys import check_pem, make_authority, make_certificate
 from deploy.kit.papers import Enrolment, Invitation, named, split_address
 from deploy.kit.site import check_new
-from deploy.simulate import fill_in, fill_in_persons, plan_of, privacy_json, run_name
-from dppm_model.config import check_config, compose_config, initial_model
+from deploy.simulate import fill_in, fill_in_persons, plan_of, run_name, write_public
+from dppm_model.config import check_config, compose_config
 from dppm_model.errors import ConfigError, PaperError, RunFolderError
-from dppm_model.files import write_bytes, write_json
+from dppm_model.files import write_bytes
 from dppm_model.run import Run
-from dppm_model.securesum.group import write_peers
 
 _FACTS = "facts."
 _PATIENCE = "server.max_retries=60"  # for a site that was restarted, or that is far away
@@ -240,10 +239,7 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     told = Facts(config.shape, config.classes, names)
     announcement = Announcement(federation, plan, told, peers, build_bundle())
     try:
-        write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
-        write_peers(run.roster, peers)
-        initial_model(config).save(run.initial)
-        write_json(run.privacy, privacy_json(plan, config))
+        write_public(run, config, plan, peers)
         announcement.write(announcement_file(run))
         run.write_plan(plan)  # last: a folder with a plan is ready
     except BaseException:

@@ -27,8 +27,12 @@ from dppm_model.errors import ConfigError, NotConnected, NotEnrolled, Untrusted
 from dppm_model.files import write_bytes
 
 
-def check_server(address: str, authority: Path) -> None:
+def check_server(address: str, authority: Path) -> str | None:
     """Reach the server, and see that its certificate is of the federation's authority and its name.
+
+    Returns
+    -------
+    The server's time, as HTTP writes it, if it tells it.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def check_server(address: str, authority: Path) -> None:
     """
     context = context_of(authority)
     try:
-        httpx.get(f"https://{address}/", verify=context, timeout=10)
+        response = httpx.get(f"https://{address}/", verify=context, timeout=10)
     except httpx.HTTPError as error:
         text = str(error)
         if "CERTIFICATE" in text or "certificate" in text:
@@ -51,6 +55,8 @@ def check_server(address: str, authority: Path) -> None:
             f"the server at {address} does not answer: {text}.",
             "Check the address, the firewall (only this outbound port), and that it runs.",
         ) from None
+    date: str | None = response.headers.get("date")
+    return date
 
 
 def context_of(authority: Path) -> ssl.SSLContext:

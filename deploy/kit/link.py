@@ -21,11 +21,7 @@ from deploy.flower import toml_string
 from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import unpack
 from deploy.kit.control import FlowerControl
-from deploy.kit.federation import (
-    ServerSettings,
-    announcement_file,
-    enrolled,
-)
+from deploy.kit.federation import ServerSettings, announcement_file, enrolled
 from deploy.kit.locks import alone
 from deploy.kit.papers import split_address
 from deploy.processes import (
@@ -47,7 +43,6 @@ Door = tuple[str, int]  # address and port that a program listens on
 _TICK_SECONDS = 0.2
 _LOOK_SECONDS = 10  # between two looks at Flower's own record of a run
 _MOST_DEATHS = 20  # of the ServerApp, before we give up
-_LIVE = ("pending", "starting", "running")
 
 
 @dataclass

@@ -30,7 +30,7 @@ _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 
 
 class Node:
-    """The SuperNode of a site, kept running for the length of a block.
+    """The SuperNode of a site, which `run` keeps running.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ class Node:
         Raises
         ------
         DppmError
-            If the server is not reached at first, is not trusted, or does not know the site.
+            If the SuperNode has died, and the server is not reached, not trusted, or does not know
+            the site.
         """
         with alone(self.folder, "site"), self.log.open("ab") as output:
             failed_since, tries = 0.0, 0

@@ -15,16 +15,14 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import httpx
-
 from client.approvals import read_approvals
 from client.policy import Policy
 from client.site import site_records
-from deploy.kit.fleet import check_enrolled, check_server, context_of
+from deploy.kit.fleet import check_enrolled, check_server
 from deploy.kit.gate import is_whole
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of, pinned_peers
-from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError, Untrusted
+from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.units import Units
 from dppm_model.securesum.keys import Identity
@@ -142,12 +140,7 @@ def _server(folder: Path) -> str:
 
 
 def _clock(folder: Path) -> str:
-    address = Invitation.read(folder / "invitation.json").address
-    try:
-        verify = context_of(folder / "ca.crt")
-        said = httpx.get(f"https://{address}/", verify=verify, timeout=10).headers.get("date")
-    except httpx.HTTPError:
-        raise Untrusted("the server's clock cannot be asked.", "See the check before.") from None
+    said = check_server(Invitation.read(folder / "invitation.json").address, folder / "ca.crt")
     if said is None:
         return "the server does not tell its time"
     ahead = time.time() - parsedate_to_datetime(said).timestamp()

@@ -7,7 +7,7 @@ ledger.jsonl  audit.jsonl  sums/  reports/  flower/ (logs)
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,14 +25,13 @@ from dppm_model.errors import ConfigError, PaperError
 from dppm_model.files import write_bytes
 from dppm_model.phase import View
 from dppm_model.plan import Plan
-from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
 from dppm_model.records.shards import open_records
 from dppm_model.securesum.keys import Identity
 
 DEFAULTS: Mapping[str, Any] = {
     "index": "",
-    "unit": "record",
     "max_records_per_person": 8,
     "min_records": 100,
     "mechanisms": ["binomial"],
@@ -180,9 +179,9 @@ class Proposal:
         )
         for view, limit in views:
             planned = epsilon(self.plan.costs(view), delta)  # at the site's delta, as the rest
-            costs: tuple[RoundCost, ...] = costs_of(others, view)
+            costs = costs_of(others, view)
             both = epsilon((*costs, *self.plan.costs(view)), delta)
-            found[view] = (epsilon(costs, delta) if costs else 0.0, planned, both, limit)
+            found[view] = (epsilon(costs, delta), planned, both, limit)
         return found
 
     def code(self) -> Iterator[tuple[str, str]]:
@@ -203,8 +202,10 @@ class Proposal:
         bundle = self.announcement.bundle
         digest = digest_of(bundle)
         if not is_whole(self.folder, digest):
-            _clear(bundle_folder(self.folder, digest))
-            unpack(bundle, bundle_folder(self.folder, digest))
+            unpacked = bundle_folder(self.folder, digest)
+            if unpacked.exists():
+                shutil.rmtree(unpacked)
+            unpack(bundle, unpacked)
             write_bytes(bundle_file(self.folder, digest), bundle)
         note = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"
         Approval(self.plan, self.announcement.peers, digest, note).write(self.folder)
@@ -214,9 +215,3 @@ def pinned_peers(folder: Path) -> dict[str, bytes]:
     """Gather the peers of all approved runs; the latest approval has the last word."""
     approvals = sorted(read_approvals(folder), key=lambda approval: approval.note)
     return {name: key for approval in approvals for name, key in approval.peers.items()}
-
-
-def _clear(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()

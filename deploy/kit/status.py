@@ -114,7 +114,7 @@ def site_status(folder: Path) -> dict[str, Any]:
 
 
 def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> dict[str, Any]:
-    spent = epsilon(costs_of(debits, view), delta) if debits else 0.0
+    spent = epsilon(costs_of(debits, view), delta)
     return {"spent": spent, "limit": limit if limit < float("inf") else None}
 
 

@@ -38,7 +38,6 @@ from flwr.serverapp import ServerApp
 
 from client.app import create_app
 from client.approvals import Approval
-from client.policy import Policy
 from client.site import Site
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
@@ -50,6 +49,7 @@ from server.collect import Federation
 from server.messages import Patience
 from tests.benchmarks.record import record
 from tests.grids import FlakyGrid
+from tests.policies import policy
 
 CASES = [(sites, 1 << bits) for bits in (16, 20) for sites in (10, 50, 100)]
 RESPONSES = 64
@@ -109,28 +109,14 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
             home.mkdir()
             identity.write(home / "identity.key")
             Approval(plan, peers, bundle="", note="").write(home)
-            Policy(
-                records="none",
-                index="",
-                max_epsilon_secure_sum=float("inf"),
-                max_epsilon_site=float("inf"),
-                delta=1e-5,
-                unit="record",
-                max_records_per_person=1,
-                min_records=1,
-                mechanisms=("binomial",),
-                min_survivors=1,
-                colluding_sites=0,
-                hours="00:00-24:00",
-                release_seconds=0.0,
-            ).write(home / "site.toml")
+            policy("none").write(home / "site.toml")
 
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)
 
         Site._answer, kept = answer, Site._answer  # type: ignore[assignment,method-assign]
         # There are no records: vectors are made up.
-        Site._check_ready, ready = lambda *_: None, Site._check_ready  # type: ignore[assignment,method-assign]
+        Site.records, read = lambda _: ["made up"], Site.records  # type: ignore[assignment,method-assign,return-value]
         last = range(sites - dropouts, sites)
         grid = FlakyGrid(
             create_app(),
@@ -163,7 +149,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         try:
             grid.play(app)
         finally:
-            Site._answer, Site._check_ready = kept, ready  # type: ignore[method-assign]
+            Site._answer, Site.records = kept, read  # type: ignore[method-assign]
     return figures
 
 

@@ -22,16 +22,9 @@ from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.sources import fetch, load
 from sampler.images import load_images
-from tests.hosts import Hosts, deal, namespaces
+from tests.hosts import REAL, Hosts, deal, namespaces
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.flower,
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(
-        shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
-    ),
-]
+pytestmark = [*REAL, pytest.mark.timeout(1800)]
 
 SITES = 3
 FACTS = [

@@ -31,25 +31,9 @@ from dppm_model.files import read_json_lines
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import open_records
-from tests.conftest import TINY
-from tests.hosts import Hosts, deal
+from tests.hosts import REAL, TINY_FACTS, TINY_MODEL, Hosts, deal
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.flower,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
-    ),
-]
-FACTS = [
-    "data=tiny",
-    "facts.shape=[1,8,8]",
-    "facts.classes=2",
-    "facts.records=600",
-    "privacy.unit=record",
-]
-MODEL = [option for option in TINY if option.startswith("model.")] + ["privacy.epsilon=8"]
+pytestmark = [*REAL, pytest.mark.timeout(1200)]
 AT_ONCE = ["server.retry_seconds=1", "server.max_retries=2", "server.wait_seconds=60"]
 
 
@@ -65,7 +49,7 @@ def federation(folder: Path, store: Path, port: int) -> Hosts:
 def town(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """A federation in the middle of a long run."""
     hosts = federation(tmp_path_factory.mktemp("town"), tiny_store, 18743)
-    hosts.announce("long", *FACTS, *MODEL, "model.phases.components.rounds=500")
+    hosts.announce("long", *TINY_FACTS, *TINY_MODEL, "model.phases.components.rounds=500")
     hosts.approve("long", 0, 1, 2)
     hosts.serve("long")
     hosts.answer(0, 1, 2)
@@ -185,7 +169,7 @@ def test_a_budget_ends_and_an_unapproved_bundle_is_not_run(
     hosts = federation(tmp_path / "fed", tiny_store, 18843)
     try:
         two = "privacy.min_survivors=2"
-        hosts.announce("budget", *FACTS, *MODEL, *AT_ONCE, two)
+        hosts.announce("budget", *TINY_FACTS, *TINY_MODEL, *AT_ONCE, two)
         hosts.approve("budget", 0, 1, 2)
         plan = hosts.run("budget").plan()
         policy = Policy.read(hosts.site(2) / "site.toml")
@@ -202,7 +186,7 @@ def test_a_budget_ends_and_an_unapproved_bundle_is_not_run(
         policy.write(hosts.site(2) / "site.toml")
 
         # Another bundle than the third site has looked at.
-        hosts.announce("other", *FACTS, *MODEL, *AT_ONCE, "server.round_seconds=30")
+        hosts.announce("other", *TINY_FACTS, *TINY_MODEL, *AT_ONCE, "server.round_seconds=30")
         hosts.approve("other", 2)
         path = hosts.run("other").folder / "announcement.zip"
         with tempfile.TemporaryDirectory() as folder:

@@ -36,6 +36,7 @@ from dppm_model.score.phases import build_query
 from tests.coins import SeededCoins
 from tests.conftest import TINY
 from tests.plans import with_response
+from tests.policies import policy
 from tests.sums import identities
 
 
@@ -58,24 +59,6 @@ NOW = datetime.now()
 AT_ANOTHER_HOUR = f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"
 
 
-def policy(records: str, limit: float) -> Policy:
-    return Policy(
-        records=records,
-        index="",
-        max_epsilon_secure_sum=limit,
-        max_epsilon_site=float("inf"),
-        delta=1e-5,
-        unit="record",
-        max_records_per_person=1,
-        min_records=1,
-        mechanisms=("binomial",),
-        min_survivors=3,
-        colluding_sites=0,
-        hours="00:00-24:00",
-        release_seconds=0.0,
-    )
-
-
 def approve(folder: Path, *plans: Plan) -> None:
     peers = {str(i): identity.public for i, identity in enumerate(identities(3))}
     for plan in plans:
@@ -84,7 +67,7 @@ def approve(folder: Path, *plans: Plan) -> None:
 
 def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     folder.mkdir(parents=True, exist_ok=True)
-    policy(str(tiny / "tiny" / "train"), limit).write(folder / "site.toml")
+    policy(str(tiny / "tiny" / "train"), limit, 3).write(folder / "site.toml")
     made = identities(3)
     made[0].write(folder / "identity.key")
     return Site(folder, SeededCoins(str(folder)))
@@ -265,7 +248,7 @@ def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
 
 def test_policy_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
-    policy("records", 1.0).write(path)
+    policy("records", 1.0, 3).write(path)
     assert Policy.read(path).max_epsilon_site == float("inf")
     good = path.read_text()
     for text in (good + "surprise = 1\n", good.replace("delta", "# delta"), "nonsense"):

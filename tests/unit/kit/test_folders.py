@@ -21,16 +21,8 @@ from dppm_model import errors
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
-from tests.conftest import TINY
+from tests.hosts import TINY_FACTS, TINY_MODEL
 
-MODEL = [option for option in TINY if option.startswith("model.")]
-FACTS = [
-    "data=tiny",
-    "facts.shape=[1,8,8]",
-    "facts.classes=2",
-    "facts.records=600",
-    "privacy.unit=record",
-]
 LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
 
 
@@ -50,8 +42,7 @@ def fed(tmp_path: Path, tiny: Path) -> Path:
         records = ["--name", site.name, "--records", "tiny"]
         assert typed("site", "init", site, *invitation, *records, *LIMITS) == 0
         assert typed("server", "enrol", folder, site / "enrolment.json", "--yes") == 0
-    more = ["privacy.epsilon=8", *MODEL]
-    assert typed("server", "announce", folder, "first", *FACTS, *more) == 0
+    assert typed("server", "announce", folder, "first", *TINY_FACTS, *TINY_MODEL) == 0
     return folder
 
 
@@ -104,9 +95,9 @@ def test_folders_are_not_made_twice_and_inputs_are_checked(
     assert typed(*site, invitation, "--records", "absent") == errors.DataError.exit_code
     assert not new.exists()
     announce = ["server", "announce", fed]
-    assert typed(*announce, "first", *FACTS) == errors.RunFolderError.exit_code
+    assert typed(*announce, "first", *TINY_FACTS) == errors.RunFolderError.exit_code
     assert typed(*announce, "b", "data=tiny", "facts.classes=2") == errors.ConfigError.exit_code
-    assert typed(*announce, "b", *FACTS, "privacy.epsilom=1") == errors.ConfigError.exit_code
+    assert typed(*announce, "b", *TINY_FACTS, "privacy.epsilom=1") == errors.ConfigError.exit_code
     assert not (fed / "runs" / "b").exists()
 
 
