@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def check_pem(files: Sequence[Path]) -> None:
     ConfigError
         If one of them is none.
     """
-    readers = (
+    readers: tuple[Callable[[bytes], object], ...] = (
         x509.load_pem_x509_certificates,
         lambda content: load_pem_private_key(content, None),
         x509.load_pem_x509_certificates,
