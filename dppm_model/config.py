@@ -28,7 +28,7 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
 CONF = Path(__file__).parent / "conf"
-SMALL_BUDGET = 4.0  # below this epsilon the recipe `small_budget` is the default
+SMALL_BUDGET = 4.0  # below this epsilon the recipe `mixture_small` is the default
 BACKENDS = ("flower", "inprocess")
 
 
@@ -133,7 +133,7 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
         if not any(o.startswith("model=") for o in overrides):
             budget = tree["privacy"]["epsilon"]
             if isinstance(budget, int | float) and budget < SMALL_BUDGET:
-                tree = _compose(["model=small_budget", *overrides])
+                tree = _compose(["model=mixture_small", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides) from None
     return tree

@@ -40,6 +40,13 @@ def nearest(
     return out
 
 
+def shared(model: ScoreModel) -> ScoreModel:
+    """Return the model without what told its components' covariances from their class's."""
+    if "mixture.spread" not in model.arrays:
+        return model
+    return model.replace({"mixture.spread": np.zeros_like(model.arrays["mixture.spread"])})
+
+
 class ComponentsQuery(SlotQuery):
     """Counts (head) and half-whitened residuals (one slot per component of each class)."""
 
@@ -74,7 +81,7 @@ class ComponentsLearner:
     """Moves the centres round by round; see `dppm_model.score.query.Learner`."""
 
     def __init__(self, model: ScoreModel, seed: int) -> None:
-        self._start = model
+        self._start = shared(model)
         self._seed = seed
         self._rounds = 0
         self._total = _total_covariance(model)
@@ -173,5 +180,7 @@ def _total_covariance(model: ScoreModel) -> torch.Tensor:
     components = torch.from_numpy(model.arrays["mixture.components"]).double()
     weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
     mean = (weights[:, :, None] * components).sum(1, keepdim=True)
-    within = torch.from_numpy(model.arrays["mixture.covariance"]).double()
+    own = model.covariances()
+    shares = weights if own.shape[1] > 1 else weights.sum(1, keepdim=True)
+    within = torch.einsum("kj,kjab->kab", shares, own)
     return within + _between(components - mean, weights)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.score.components import nearest
+from dppm_model.score.components import nearest, shared
+from dppm_model.score.matrices import symmetric, upper, upper_outer
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.shrinkage import shrink_covariance
 from dppm_model.score.slots import Answers, SlotQuery
@@ -59,7 +60,7 @@ class CovarianceLearner:
     """Averages the rounds of a ``covariance`` phase; see `dppm_model.score.query.Learner`."""
 
     def __init__(self, model: ScoreModel) -> None:
-        self._start = self._model = model
+        self._start = self._model = shared(model)
         query = CovarianceQuery(model)
         self._rounds = 0
         self._variance = 0.0
@@ -124,31 +125,3 @@ class CovarianceLearner:
         self._texture = torch.tensor(state["texture"], dtype=torch.float64)
         self._body = torch.tensor(state["body"], dtype=torch.float64)
         self._model = self._fit() if self._rounds else self._start
-
-
-def upper(matrices: torch.Tensor) -> torch.Tensor:
-    """Return upper triangles (n, d(d+1)/2) of (n, d, d), off-diagonals times sqrt(2)."""
-    size = matrices.shape[-1]
-    rows, columns = torch.triu_indices(size, size)
-    scale = torch.where(rows == columns, 1.0, math.sqrt(2)).to(matrices.dtype)
-    return matrices[:, rows, columns] * scale
-
-
-def upper_outer(r: torch.Tensor) -> torch.Tensor:
-    """Return ``upper`` of the outer products r rᵀ of the rows of r (n, d), without forming them."""
-    size = r.shape[1]
-    scaled = r * 2**0.25
-    rows = [scaled[:, i, None] * scaled[:, i:] for i in range(size)]
-    for row in rows:
-        row[:, 0] *= math.sqrt(0.5)  # the diagonal
-    return torch.cat(rows, dim=1)
-
-
-def symmetric(triangles: torch.Tensor, size: int) -> torch.Tensor:
-    """Undo ``upper``: (n, d(d+1)/2) -> (n, d, d)."""
-    rows, columns = torch.triu_indices(size, size)
-    scale = torch.where(rows == columns, 1.0, math.sqrt(0.5)).to(triangles.dtype)
-    out = torch.zeros((len(triangles), size, size), dtype=triangles.dtype)
-    out[:, rows, columns] = triangles * scale
-    out[:, columns, rows] = triangles * scale
-    return out

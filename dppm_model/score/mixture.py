@@ -2,10 +2,11 @@
 
 In the orthonormal cosine basis an image is u = (low, high). For class y
 
-    p(u | y) = sum_j pi_yj N(low; mu_yj, Sigma_y) · N(high; m_y, Sigma_high).
+    p(u | y) = sum_j pi_yj N(low; mu_yj, Sigma_yj) · N(high; m_y, Sigma_high),
 
-Adding white noise of standard deviation sigma keeps the form (Sigma + sigma² I), so density,
-posterior mean and posterior variance are matrix products in the eigenbasis of Sigma.
+where the components of a class may share one Sigma_y. Adding white noise of standard deviation
+sigma keeps the form (Sigma + sigma² I), so density, posterior mean and posterior variance are
+matrix products in the eigenbases of the Sigma.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Mixture:
     weights
         (classes, J) non-negative, at least one positive per class; normalised here.
     covariance
-        (classes, d, d) covariance within the components of a class, positive semi-definite.
+        (classes, G, d, d), positive semi-definite: one for all components of a class (G = 1), or
+        each component's own (G = J).
     high_covariance
         (P - d, P - d) covariance of all other coefficients, the same for all classes.
     dtype
@@ -59,21 +61,26 @@ class Mixture:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.basis = basis
-        self.band = covariance.shape[-1]
+        classes, groups, self.band, _ = covariance.shape
         values, vectors = eigh(covariance)
-        # Centres as seen from the class mean, in the eigenbasis of their class.
+        # Centres as seen from the class mean, in the eigenbasis of their covariance.
         offset = (
             np.asarray(centres, np.float64) - np.asarray(mean, np.float64)[:, None, : self.band]
         )
+        offset = offset.reshape(classes, groups, -1, self.band) @ vectors
 
         def tensor(a: NDArray[np.floating]) -> torch.Tensor:
             return torch.tensor(a, dtype=dtype)
 
         self.mean = tensor(mean)
-        self.values = tensor(np.maximum(values, 0))
-        self.vectors = tensor(vectors)
-        self.offset = tensor(offset @ vectors)
-        self.log_weights = torch.log(tensor(weights / weights.sum(1, keepdims=True)))
+        self.values = tensor(np.maximum(values, 0))  # (classes, G, d)
+        # All eigenbases of a class side by side, (classes, d, G d): one product does them all.
+        self.vectors = tensor(
+            vectors.transpose(0, 2, 1, 3).reshape(classes, self.band, groups * self.band)
+        )
+        self.offset = tensor(offset)  # (classes, G, J/G, d)
+        log_weights = torch.log(tensor(weights / weights.sum(1, keepdims=True)))
+        self.log_weights = log_weights.reshape(classes, groups, -1)
         high, high_vectors = eigh(high_covariance)
         self.high_values = tensor(np.maximum(high, 0))
         self.high_vectors = tensor(high_vectors)
@@ -81,8 +88,8 @@ class Mixture:
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the posterior mean E[image | x = image + sigma · noise, y], (n, C, H, W).
 
-        With responsibilities r_j of the components at this sigma, and c = sum_j r_j mu_j,
-        D = c + Sigma (Sigma + sigma² I)^-1 (u - c).
+        With responsibilities r_j of the components at this sigma,
+        D = sum_j r_j (mu_j + Sigma_j (Sigma_j + sigma² I)^-1 (u - mu_j)).
 
         Products are over all rows for each class that occurs, whichever rows are of it: their size,
         and with it a row's last bits, do not tell how many others are of its class.
@@ -92,10 +99,13 @@ class Mixture:
         low, high = u[:, : self.band], u[:, self.band :]
         out = torch.empty_like(u)
         for k, rows in _by_class(y):
-            a = low @ self.vectors[k]
-            c = self._logits(k, a, variance).softmax(1) @ self.offset[k]
-            gain = self.values[k] / (self.values[k] + variance)
-            out[rows, : self.band] = ((c + gain * (a - c)) @ self.vectors[k].T)[rows]
+            a = self._rotated(k, low)
+            share = self._logits(k, a, variance).flatten(1).softmax(1)
+            share = share.view(-1, *self.log_weights[k].shape)
+            c = torch.einsum("ngj,gjd->ngd", share, self.offset[k])
+            gain = self.values[k] / (self.values[k] + variance[:, None])
+            mean = c + gain * (share.sum(2, keepdim=True) * a - c)
+            out[rows, : self.band] = (mean.flatten(1) @ self.vectors[k].T)[rows]
         gain = self.high_values / (self.high_values + variance)
         out[:, self.band :] = (high @ self.high_vectors * gain) @ self.high_vectors.T
         return self.basis.inverse(out + self.mean[y]).to(x.dtype)
@@ -107,9 +117,8 @@ class Mixture:
         low, high = u[:, : self.band], u[:, self.band :]
         out = _gaussian_log_density(high @ self.high_vectors, self.high_values + variance)
         for k, rows in _by_class(y):
-            logits = self._logits(k, low[rows] @ self.vectors[k], variance[rows])
-            norm = torch.log(self.values[k] + variance[rows]).sum(1) + self.band * _LOG_2PI
-            out = out.index_add(0, rows, torch.logsumexp(logits, 1) - norm / 2)
+            logits = self._logits(k, self._rotated(k, low[rows]), variance[rows]).flatten(1)
+            out = out.index_add(0, rows, torch.logsumexp(logits, 1) - self.band * _LOG_2PI / 2)
         return out.to(x.dtype)
 
     def class_shift(
@@ -132,18 +141,23 @@ class Mixture:
     def posterior_variance(self, sigma: torch.Tensor) -> torch.Tensor:
         """Return the mean variance of a pixel given x and its component, (n,): a public scale."""
         variance = self._variance(sigma)
-        low = (self.values.flatten() * variance / (self.values.flatten() + variance)).sum(1)
+        every = self.values.reshape(1, -1)
+        low = (every * variance / (every + variance)).sum(1) / self.values[..., 0].numel()
         high = (self.high_values * variance / (self.high_values + variance)).sum(1)
-        return ((low / len(self.values) + high) / self.basis.size).to(sigma.dtype)
+        return ((low + high) / self.basis.size).to(sigma.dtype)
 
     def sample(self, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw images of the classes ``y`` exactly (not clamped), (n, C, H, W)."""
         u = torch.randn((len(y), self.basis.size), generator=generator, dtype=self.mean.dtype)
         out = torch.empty_like(u)
         for k, rows in _by_class(y):
-            j = torch.multinomial(self.log_weights[k].exp(), len(rows), True, generator=generator)
-            low = self.offset[k, j] + u[rows, : self.band] * self.values[k].sqrt()
-            out[rows, : self.band] = low @ self.vectors[k].T
+            weights = self.log_weights[k].exp().flatten()
+            j = torch.multinomial(weights, len(rows), True, generator=generator)
+            g = j // self.log_weights.shape[2]
+            low = self.offset[k].flatten(0, 1)[j] + u[rows, : self.band] * self.values[k, g].sqrt()
+            placed = low.new_zeros(len(rows), *self.values[k].shape)
+            placed[torch.arange(len(rows)), g] = low
+            out[rows, : self.band] = placed.flatten(1) @ self.vectors[k].T
         high = u[:, self.band :] * self.high_values.sqrt()
         out[:, self.band :] = high @ self.high_vectors.T
         return self.basis.inverse(out + self.mean[y])
@@ -154,12 +168,17 @@ class Mixture:
     def _variance(self, sigma: torch.Tensor) -> torch.Tensor:
         return (sigma.to(self.mean.dtype) ** 2)[:, None]
 
+    def _rotated(self, k: int, low: torch.Tensor) -> torch.Tensor:
+        """Return low coefficients (n, d) in each eigenbasis of class k, (n, G, d)."""
+        return (low @ self.vectors[k]).view(-1, *self.values[k].shape)
+
     def _logits(self, k: int, a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-        """Log weight minus half the squared distance to each component of class k, (n, J)."""
-        precision = 1 / (self.values[k] + variance)
+        """Log weight and density of each component of class k, but for a constant, (n, G, J/G)."""
+        total = self.values[k] + variance[:, None]
         b = self.offset[k]
-        square = (a**2 * precision).sum(1, keepdim=True) + precision @ (b**2).T
-        return self.log_weights[k] - square / 2 + (a * precision) @ b.T
+        square = (a**2 / total).sum(2, keepdim=True) + torch.einsum("ngd,gjd->ngj", 1 / total, b**2)
+        square = square - 2 * torch.einsum("ngd,gjd->ngj", a / total, b)
+        return self.log_weights[k] - (square + torch.log(total).sum(2, keepdim=True)) / 2
 
 
 def _gaussian_log_density(a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:

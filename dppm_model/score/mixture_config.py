@@ -14,6 +14,8 @@ from dppm_model.errors import ConfigError
 from dppm_model.score.dct import Basis
 from dppm_model.score.settings import from_settings
 
+_MAYBE = (("axes", 0), ("pooled", 0))
+
 
 @dataclass(frozen=True)
 class MixtureConfig:
@@ -25,6 +27,12 @@ class MixtureConfig:
         d, the number of low cosine coefficients that get component centres and full covariances.
     components
         J, Gaussians per class; 1 is the class Gaussian.
+    axes
+        m, the number of principal axes of a class in which each component gets a covariance of its
+        own; 0 leaves the components of a class with one covariance.
+    pooled
+        Number of coefficients above the band whose covariance is pooled over all classes; 0 leaves
+        them their prior, modulated by the texture.
     texture
         Number of cosine coefficients of the smooth map of local contrast.
     pixel_variance
@@ -33,6 +41,12 @@ class MixtureConfig:
         Guess of the mean pixel value, in [-1, 1].
     means_radius, covariance_radius, components_radius
         Clip radius of the half-whitened residual, in units of its norm expected under the prior.
+    spread_radius
+        Clip radius of a component's outer products, in units of the trace of the class covariance
+        that was released before (half-whitened with it).
+    pooled_radius
+        Clip radius of the half-whitened fine residual, in units of its norm expected under the
+        modulated prior.
     count_weight
         Share (as a norm) of a record's vector that its class or component indicator gets.
     texture_weight
@@ -41,21 +55,25 @@ class MixtureConfig:
 
     band: int = 144
     components: int = 1
+    axes: int = 0
+    pooled: int = 0
     texture: int = 100
     pixel_variance: float = 0.25
     background: float = -0.5
     means_radius: float = 1.3
     covariance_radius: float = 1.4
     components_radius: float = 1.3
+    spread_radius: float = 1.3
+    pooled_radius: float = 1.3
     count_weight: float = 0.1
     texture_weight: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("band", "components", "texture"):
+        for name, least in (("band", 1), ("components", 1), ("texture", 1), *_MAYBE):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(
-                    f"mixture.{name} is {value!r}.", "Give a whole number above zero."
+                    f"mixture.{name} is {value!r}.", f"Give a whole number, at least {least}."
                 )
         for name in (f.name for f in fields(self) if f.type == "float"):
             value = getattr(self, name)
@@ -101,6 +119,16 @@ class Scales:
         return min(self.config.band, self.basis.size)
 
     @property
+    def axes(self) -> int:
+        """m, at most the band."""
+        return min(self.config.axes, self.band)
+
+    @property
+    def pooled(self) -> int:
+        """Number of pooled coefficients, at most those above the band."""
+        return min(self.config.pooled, self.basis.size - self.band)
+
+    @property
     def texture(self) -> int:
         """Number of texture coefficients, at most the number of coefficients."""
         return min(self.config.texture, self.basis.size)
@@ -118,6 +146,15 @@ class Scales:
         """
         std = self.std[:size]
         return 1 / torch.sqrt(std * std.sum())
+
+    def pooled_whitening(self) -> torch.Tensor:
+        """Return such weights (pooled,) for the pooled coefficients."""
+        std = self.std[self.band : self.band + self.pooled]
+        return 1 / torch.sqrt(std * std.sum())
+
+    def fine_prior(self, texture: torch.Tensor) -> torch.Tensor:
+        """Return the prior covariance of all coefficients above the band, (P - d, P - d)."""
+        return self.modulated_prior(texture.double(), slice(self.band, None))
 
     def prior_mean(self) -> torch.Tensor:
         """(P,) coefficients of the constant background image."""

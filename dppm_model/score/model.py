@@ -24,6 +24,7 @@ from safetensors.numpy import save as save_tensors
 from dppm_model import files
 from dppm_model.errors import ModelError
 from dppm_model.score.dct import Basis
+from dppm_model.score.matrices import component_covariances, symmetric
 from dppm_model.score.mixture import Mixture
 from dppm_model.score.mixture_config import MixtureConfig, Scales
 from dppm_model.score.pyramid import Pyramid, load_pyramid, start_weights
@@ -86,7 +87,10 @@ class ScoreModel:
         ``mixture.class_weights`` (classes,), ``mixture.mean`` (classes, P),
         ``mixture.component_weights`` (classes, J), ``mixture.components`` (classes, J, d),
         ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients of
-        pixels; ``mixture.texture`` (C, H, W), the variance of each whitened pixel.
+        pixels; ``mixture.texture`` (C, H, W), the variance of each whitened pixel; and, if
+        components have covariances of their own, ``mixture.axes`` (classes, d, m) and
+        ``mixture.spread`` (classes, J, m(m+1)/2), see `dppm_model.score.matrices`; and, if the
+        coefficients above the band have one of theirs, its triangle ``mixture.pooled``.
 
     Raises
     ------
@@ -119,6 +123,8 @@ class ScoreModel:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         k, j, d = self.classes, self.config.components, self.scales.band
+        m, h = self.scales.axes, self.scales.pooled
+        own = {"mixture.axes": (k, d, m), "mixture.spread": (k, j, m * (m + 1) // 2)}
         return {
             "mixture.class_weights": (k,),
             "mixture.mean": (k, self.scales.basis.size),
@@ -126,6 +132,8 @@ class ScoreModel:
             "mixture.components": (k, j, d),
             "mixture.covariance": (k, d, d),
             "mixture.texture": self.shape,
+            **(own if m else {}),
+            **({"mixture.pooled": (h * (h + 1) // 2,)} if h else {}),
         }
 
     @classmethod
@@ -165,6 +173,11 @@ class ScoreModel:
             "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
             "mixture.texture": np.ones(base, np.float32),
         }
+        if m := scales.axes:
+            arrays["mixture.axes"] = np.zeros((classes, d, m), np.float32)
+            arrays["mixture.spread"] = np.zeros((classes, j, m * (m + 1) // 2), np.float32)
+        if h := scales.pooled:
+            arrays["mixture.pooled"] = np.zeros(h * (h + 1) // 2, np.float32)
         if pyramid.octaves:
             arrays["detail.start"] = start_weights(shape[0])
         return cls(meta, arrays)
@@ -181,16 +194,38 @@ class ScoreModel:
     @cached_property
     def mixture(self) -> Mixture:
         """The closed form (eigen-decompositions are made on first use)."""
-        a, scales = self.arrays, self.scales
-        texture = torch.from_numpy(a["mixture.texture"]).double()
+        a = self.arrays
         return Mixture(
-            scales.basis,
+            self.scales.basis,
             a["mixture.mean"],
             a["mixture.components"],
             a["mixture.component_weights"],
-            a["mixture.covariance"],
-            scales.modulated_prior(texture, slice(scales.band, None)).numpy(),
+            self.covariances().numpy(),
+            self._fine_covariance().numpy(),
         )
+
+    def _fine_covariance(self) -> torch.Tensor:
+        """Return the covariance of the coefficients above the band, (P - d, P - d)."""
+        fine = self.scales.fine_prior(torch.from_numpy(self.arrays["mixture.texture"]))
+        h = self.scales.pooled
+        if h and self.arrays["mixture.pooled"].any():
+            pooled = torch.from_numpy(self.arrays["mixture.pooled"]).double()
+            fine[:h, :] = fine[:, :h] = 0
+            fine[:h, :h] = symmetric(pooled[None], h)[0]
+        return fine
+
+    def covariances(self) -> torch.Tensor:
+        """Return the covariances within components, (classes, J, d, d), or 1 for J if they share.
+
+        Float64; the d lowest coefficients.
+        """
+        names = ("mixture.covariance", "mixture.axes", "mixture.spread")
+        shared, *own = (
+            torch.from_numpy(self.arrays[n]).double() for n in names if n in self.arrays
+        )
+        if not own or not own[1].any():
+            return shared[:, None]
+        return component_covariances(shared, *own)
 
     @cached_property
     def residual(self) -> Residual | None:

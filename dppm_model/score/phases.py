@@ -18,8 +18,10 @@ from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.pooled import PooledLearner, PooledQuery
 from dppm_model.score.query import Learner, Query
 from dppm_model.score.residual import ResidualQuery
+from dppm_model.score.spread import SpreadLearner, SpreadQuery
 
 
 class _Kind(NamedTuple):
@@ -33,6 +35,8 @@ PHASES = {
     "means": _Kind(MeansQuery, lambda model, _seed: MeansLearner(model)),
     "covariance": _Kind(CovarianceQuery, lambda model, _seed: CovarianceLearner(model)),
     "components": _Kind(ComponentsQuery, ComponentsLearner),
+    "spread": _Kind(SpreadQuery, lambda model, _seed: SpreadLearner(model)),
+    "pooled": _Kind(PooledQuery, lambda model, _seed: PooledLearner(model)),
     "score": _Kind(ResidualQuery, partial(GradientLearner, ResidualQuery)),
     "detail": _Kind(DetailQuery, partial(GradientLearner, DetailQuery)),
 }

@@ -19,13 +19,18 @@ def wiener(values: torch.Tensor, noise: torch.Tensor, shell: torch.Tensor) -> to
     """Shrink noisy values (k, P) of mean zero by signal/(signal + noise), shell by shell.
 
     The signal's variance is estimated (empirical Bayes) in each shell as the mean square less the
-    noise; ``noise`` (P,) is the known variance, ``shell`` (P,) numbers the shells.
+    noise, rows with less noise counting for more. ``noise`` (P,) or (k, P) is the known variance,
+    ``shell`` (P,) numbers the shells.
     """
+    tiny = torch.finfo(values.dtype).tiny
+    noise = noise.expand_as(values)
+    rows = noise.mean(1, keepdim=True).clamp(min=tiny)
+    weight = 1 / (rows / rows.min())
     count = torch.bincount(shell).clamp(min=1)
-    excess = (values**2).mean(0) - noise
+    excess = (weight * (values**2 - noise)).sum(0) / weight.sum()
     signal = torch.zeros(len(count), dtype=values.dtype).index_add_(0, shell, excess) / count
     signal = signal.clamp(min=0)[shell]
-    return values * signal / (signal + noise).clamp(min=torch.finfo(values.dtype).tiny)
+    return values * signal / (signal + noise).clamp(min=tiny)
 
 
 def shrink_covariance(matrix: torch.Tensor, std: float, prior: torch.Tensor) -> torch.Tensor:

@@ -13,54 +13,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dppm_model.config import initial_model, read_config
+from dppm_model.config import read_config
 from dppm_model.records import sources
 from dppm_model.run import Run
 from dppm_model.score.detail_loss import questions, see
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import set_weights
-from dppm_model.score.phases import build_learner
 from dppm_model.score.pyramid import build_detail, start_weights, to_base
 from sampler.evaluation.evaluate import evaluate
 from sampler.generate import generate
 from sampler.images import load_images
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
+from tests.benchmarks.central import train_centrally
 from tests.benchmarks.record import record
 
-_BLOCK = 1024
 _TEST_RECORDS = 512
 _SIGMAS = (0.3, 1.0, 3.0)
-
-
-def exact_twin(run: Run) -> ScoreModel:
-    """Train by the run's plan from exact sums."""
-    config, plan = read_config(run.config), run.plan()
-    records = sources.load(config.data, "train")
-    model, rng = initial_model(config), np.random.default_rng(0)
-    for phase in plan.phases:
-        learner = build_learner(phase.name, model, config.seed)
-        begun = time.perf_counter()
-        for _ in range(phase.rounds):
-            query = learner.query()
-            total = np.zeros(query.dimension, dtype=np.int64)
-            sampled = np.flatnonzero(rng.random(len(records)) < phase.sampling_rate)
-            for block in np.array_split(sampled, max(1, len(sampled) // _BLOCK)):
-                seeds = torch.from_numpy(rng.integers(0, 2**62, len(block)))
-                x = query.view(records.pixels(block), seeds)
-                y = torch.from_numpy(records.labels[block])
-                total += query.clipped_sum(x, y, phase.grid, seeds)
-            learner.step(phase.grid.to_float(total) / phase.divisor, 1e-9)
-        model = learner.result()
-        print(f"{phase.name}: {time.perf_counter() - begun:.0f} s", flush=True)
-    return model
 
 
 @torch.no_grad()
@@ -108,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(1)  # small products: waiting for a second core costs more than it gives
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        exact_twin(run).save(path)
+        train_centrally(config, run.plan(), noise=0.0).save(path)
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     few = np.linspace(0, len(test) - 1, _TEST_RECORDS).astype(np.int64)
     images, labels = test.pixels(few), test.labels[few]

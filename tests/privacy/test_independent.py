@@ -30,10 +30,10 @@ PRIVACY = {
     "colluding_sites": 0,
 }
 PLANS: dict[str, tuple[str, dict[str, Any]]] = {
-    "epsilon 10": ("large_budget", {}),
-    "epsilon 1": ("small_budget", {"epsilon": 1.0}),
-    "site view, epsilon 20": ("large_budget", {"view": "site", "epsilon": 20.0}),
-    "8 of 10 sites, 1 colludes": ("large_budget", {"min_survivors": 8, "colluding_sites": 1}),
+    "epsilon 10": ("mixture", {}),
+    "epsilon 1": ("mixture_small", {"epsilon": 1.0}),
+    "site view, epsilon 20": ("mixture", {"view": "site", "epsilon": 20.0}),
+    "8 of 10 sites, 1 colludes": ("mixture", {"min_survivors": 8, "colluding_sites": 1}),
     "residual": ("residual", {}),
 }
 DIMENSIONS = {  # on MNIST

@@ -25,12 +25,23 @@ class NearestOnly(Mixture):
         return 1e3 * super()._logits(k, a, variance)
 
 
-def build(cls: type[Mixture] = Mixture, dtype: torch.dtype = torch.float64) -> Mixture:
+class OneVolume(Mixture):
+    """Broken twin: forgets that a wide component is thin everywhere."""
+
+    def _logits(self, k: int, a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        total = self.values[k] + variance[:, None]
+        return super()._logits(k, a, variance) + torch.log(total).sum(2, keepdim=True) / 2
+
+
+def build(
+    cls: type[Mixture] = Mixture, dtype: torch.dtype = torch.float64, groups: int = 1
+) -> Mixture:
+    """Components share a covariance (groups = 1) or have their own (groups = J)."""
     rng = np.random.default_rng(0)
     mean = rng.normal(size=(K, P))
     centres = mean[:, None, :D] + rng.normal(size=(K, J, D))
-    a, b = rng.normal(size=(K, D, D)), rng.normal(size=(P - D, P - D))
-    covariance = 0.3 * a @ a.transpose(0, 2, 1) + 0.05 * np.eye(D)
+    a, b = rng.normal(size=(K, groups, D, D)), rng.normal(size=(P - D, P - D))
+    covariance = 0.3 * a @ a.transpose(0, 1, 3, 2) + 0.05 * np.eye(D)
     weights = rng.uniform(0.5, 1, size=(K, J))
     high = 0.2 * b @ b.T + 0.05 * np.eye(P - D)
     return cls(Basis(SHAPE), mean, centres, weights, covariance, high, dtype)
@@ -52,8 +63,9 @@ def tweedie_gap(mixture: Mixture) -> float:
     return float((mixture.denoise(x, sigma, y) - expected).detach().abs().max())
 
 
-def integration_gap(cls: type[Mixture]) -> float:
+def integration_gap(cls: type[Mixture], groups: int = 1) -> float:
     """Largest |D - posterior mean by summing over a fine grid|, for a two-pixel image."""
+    covariances = np.array([[[0.3, 0.1], [0.1, 0.2]], [[0.05, 0.0], [0.0, 0.6]]])[:groups]
     rng = np.random.default_rng(3)
     mean = 0.3 * rng.normal(size=(1, 2))
     centres = mean[:, None] + np.array([[[-1.0, 0.3], [0.8, -0.6]]])
@@ -62,17 +74,20 @@ def integration_gap(cls: type[Mixture]) -> float:
         mean,
         centres,
         np.array([[0.3, 0.7]]),
-        np.array([[[0.3, 0.1], [0.1, 0.2]]]),
+        covariances[None],
         np.zeros((0, 0)),
         torch.float64,
     )
     axis = torch.linspace(-5, 5, 401, dtype=torch.float64)
     u = torch.cartesian_prod(axis, axis)
-    inverse = torch.linalg.inv(torch.tensor([[0.3, 0.1], [0.1, 0.2]], dtype=torch.float64))
     prior = torch.zeros(len(u), dtype=torch.float64)
-    for centre, weight in zip(torch.from_numpy(centres[0]), (0.3, 0.7), strict=True):
+    for j, (centre, weight) in enumerate(
+        zip(torch.from_numpy(centres[0]), (0.3, 0.7), strict=True)
+    ):
+        covariance = torch.from_numpy(covariances[j % groups])
         r = u - centre
-        prior += weight * torch.exp(-((r @ inverse) * r).sum(1) / 2)
+        density = torch.exp(-((r @ torch.linalg.inv(covariance)) * r).sum(1) / 2)
+        prior += weight * density / torch.linalg.det(covariance).sqrt()
     images = u @ dct_matrix(2)  # coefficients back to pixels
     gap = 0.0
     for sigma in (0.3, 1.0):
@@ -87,13 +102,29 @@ def integration_gap(cls: type[Mixture]) -> float:
 
 
 def test_denoiser_is_the_posterior_mean() -> None:
-    assert integration_gap(Mixture) < 1e-8
-    assert tweedie_gap(build()) < 1e-9
+    for groups in (1, 2):
+        assert integration_gap(Mixture, groups) < 1e-8
+    for groups in (1, J):
+        assert tweedie_gap(build(groups=groups)) < 1e-9
 
 
-@pytest.mark.parametrize("twin", [WrongGain, NearestOnly])
+@pytest.mark.parametrize("twin", [WrongGain, NearestOnly, OneVolume])
 def test_broken_denoisers_are_caught(twin: type[Mixture]) -> None:
-    assert integration_gap(twin) > 1e-3
+    assert integration_gap(twin, groups=2) > 1e-3
+
+
+def test_equal_covariances_are_one_covariance() -> None:
+    shared = build()
+    own = build(groups=J)
+    own.high_values, own.high_vectors = shared.high_values, shared.high_vectors
+    k, d, _ = shared.vectors.shape
+    own.values = shared.values.expand(k, J, d).clone()
+    own.vectors = shared.vectors.repeat(1, 1, J)
+    own.offset = shared.offset.transpose(1, 2).clone()
+    own.log_weights = shared.log_weights.transpose(1, 2).clone()
+    x, sigma, y = batch()
+    assert torch.allclose(own.denoise(x, sigma, y), shared.denoise(x, sigma, y), atol=1e-12)
+    assert torch.allclose(own.log_density(x, sigma, y), shared.log_density(x, sigma, y))
 
 
 def test_class_shift_is_the_gradient_of_the_class_posterior() -> None:
@@ -117,7 +148,7 @@ def test_log_density_integrates_to_one() -> None:
         np.zeros((1, 2)),
         np.array([[[-1.0], [1.0]]]),
         np.array([[1.0, 2.0]]),
-        np.full((1, 1, 1), 0.2),
+        np.full((1, 1, 1, 1), 0.2),
         np.full((1, 1), 0.4),
         torch.float64,
     )
@@ -142,7 +173,7 @@ def test_limits_of_the_noise_level() -> None:
     tiny = torch.full((len(x),), 1e-5, dtype=torch.float64)
     assert torch.allclose(mixture.denoise(x, tiny, y), x, atol=1e-6)
     huge = torch.full((len(x),), 1e6, dtype=torch.float64)
-    centre = (mixture.log_weights.exp()[:, :, None] * mixture.offset).sum(1)
+    centre = (mixture.log_weights.exp()[..., None] * mixture.offset).sum((1, 2))
     mean = mixture.mean.clone()
     mean[:, :D] += torch.einsum("kd,kcd->kc", centre, mixture.vectors)
     assert torch.allclose(mixture.denoise(x, huge, y), mixture.basis.inverse(mean[y]), atol=1e-5)
@@ -156,19 +187,23 @@ def test_rows_do_not_depend_on_each_other() -> None:
     assert mixture.denoise(x[:0], sigma[:0], y[:0]).shape == (0, *SHAPE)
 
 
-def test_samples_have_the_mixture_moments() -> None:
+@pytest.mark.parametrize("groups", [1, J])
+def test_samples_have_the_mixture_moments(groups: int) -> None:
     """z below 5.5 for 6 means and 6 variances: false-alarm rate below 1e-6."""
-    mixture = build()
+    mixture = build(groups=groups)
     n = 40_000
     y = torch.ones(n, dtype=torch.int64)
     u = mixture.basis.forward(mixture.sample(y, torch.Generator().manual_seed(0)))
-    weights, vectors = mixture.log_weights[1].exp(), mixture.vectors[1]
-    centres = mixture.offset[1] @ vectors.T
+    weights = mixture.log_weights[1].exp().flatten()
+    vectors = mixture.vectors[1].view(D, groups, D).transpose(0, 1)
+    centres = (mixture.offset[1] @ vectors.transpose(1, 2)).flatten(0, 1)
+    within = ((vectors**2) * mixture.values[1][:, None]).sum(2)  # (groups, D)
+    within = mixture.log_weights[1].exp().sum(1) @ within
     mean = mixture.mean[1].clone()
     mean[:D] += weights @ centres
     variance = torch.empty(P, dtype=torch.float64)
     spread = centres - weights @ centres
-    variance[:D] = ((vectors**2) * mixture.values[1]).sum(1) + weights @ spread**2
+    variance[:D] = within + weights @ spread**2
     variance[D:] = ((mixture.high_vectors**2) * mixture.high_values).sum(1)
     centred = u - mean
     assert (centred.mean(0).abs() < 5.5 * (variance / n).sqrt()).all()
@@ -185,7 +220,7 @@ def test_posterior_variance_is_the_mean_squared_error_of_a_gaussian() -> None:
         rng.normal(size=(1, P)),
         np.zeros((1, 1, P)),
         np.ones((1, 1)),
-        0.2 * a @ a.transpose(0, 2, 1),
+        0.2 * (a @ a.transpose(0, 2, 1))[:, None],
         np.zeros((0, 0)),
         torch.float64,
     )

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from dppm_model.errors import ConfigError
+from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.grid import Grid
 from dppm_model.score import slots
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner, build_query
-from dppm_model.score.query import Learner
-from dppm_model.score.slots import SlotQuery
+from dppm_model.score.pooled import PooledLearner
+from dppm_model.score.query import Learner, Query
+from dppm_model.score.spread import SpreadLearner, SpreadQuery
 
-MOMENTS = ("means", "covariance", "components")
+MOMENTS = ("means", "covariance", "components", "spread", "pooled")
 SHAPE, CLASSES, BAND = (1, 6, 6), 3, 12
 SEEDS = torch.arange(100_000)
 GRID = Grid(1.0, 1 << 24)
@@ -24,11 +25,15 @@ def initial(components: int = 2, radius: float = 30.0, band: int = BAND) -> Scor
     mixture = {
         "band": band,
         "components": components,
+        "axes": 5,
+        "pooled": 20,
         "texture": 8,
         "background": 0.0,
         "means_radius": radius,
         "covariance_radius": radius,
         "components_radius": radius,
+        "spread_radius": radius,
+        "pooled_radius": radius,
     }
     return ScoreModel.initial(SHAPE, CLASSES, {"mixture": mixture})
 
@@ -84,7 +89,7 @@ class RoundsOnly(Grid):
         return (vectors.double() * self.steps / self.clip_norm).round()
 
 
-def longest(query: SlotQuery, grid: Grid) -> int:
+def longest(query: Query, grid: Grid) -> int:
     """Largest squared integer norm of what a single extreme record can send."""
     x, y = extremes()
     squares = []
@@ -96,10 +101,9 @@ def longest(query: SlotQuery, grid: Grid) -> int:
 
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_no_record_exceeds_the_clip_norm(kind: str) -> None:
-    query = build_query(kind, initial(radius=0.5))
-    assert isinstance(query, SlotQuery)
+    query = learner(kind, initial(radius=0.5)).query()
     assert 0.5 * GRID.steps**2 < longest(query, GRID) <= GRID.steps**2
-    if kind != "covariance":
+    if kind in ("means", "components"):
         query.body_weight = 2.0  # a question that is too long by itself
     assert longest(query, GRID) <= GRID.steps**2
     assert longest(query, RoundsOnly(1.0, GRID.steps)) > GRID.steps**2
@@ -135,6 +139,8 @@ def test_dimensions() -> None:
     assert build_query("means", model).dimension == 3 + 3 * 36
     assert build_query("covariance", model).dimension == 8 + 3 * 78
     assert build_query("components", model).dimension == 6 + 6 * 12
+    assert build_query("spread", model).dimension == 6 * 15
+    assert build_query("pooled", model).dimension == 20 * 20
 
 
 def test_a_kind_can_be_asked_again_under_another_name() -> None:
@@ -231,6 +237,99 @@ def test_components_keep_the_class_mean_and_covariance() -> None:
     between = np.einsum("kja,kjb->kab", weights * offset, offset)
     total = split.arrays["mixture.covariance"] + between
     assert np.allclose(total, model.arrays["mixture.covariance"], atol=2e-3)
+
+
+class KeepsTheCentre(SpreadLearner):
+    """Broken twin: takes differences to the model for the components' covariances themselves."""
+
+    def step(self, estimate: np.ndarray, std: float) -> None:
+        super().step(estimate, std)
+        self._body -= self._rounds * SpreadQuery(self._start).centre
+        self._model = self._fit()
+
+
+def spread_error_of(kind: type[SpreadLearner], std: float = 0.0) -> float:
+    """How far the components' covariances are from those of their records, in the class's axes.
+
+    Class 0 has two clusters: one varies along one direction, one along another.
+    """
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(3000) % CLASSES
+    side = torch.randint(2, (3000,), generator=g)
+    model = initial()
+    u = 0.02 * torch.randn((3000, 36), generator=g)
+    u[:, 0] += 2 * side - 1.0
+    u[torch.arange(3000), 1 + side] += 0.5 * torch.randn(3000, generator=g)
+    x = model.scales.basis.inverse(u.double()).float()
+    for phase, rounds in (("means", 1), ("covariance", 1), ("components", 4)):
+        model = ask(learner(phase, model), x, y, rounds=rounds)
+    model = ask(kind(model), x, y, rounds=2, std=std)
+    covariances = model.covariances()
+    gap = 0.0
+    for j in range(2):
+        which = int(model.arrays["mixture.components"][0, j, 0] > 0)
+        rows = u[(y == 0) & (side == which)].double()[:, :BAND]
+        sample = torch.from_numpy(np.cov(rows.numpy(), rowvar=False))
+        gap = max(gap, float((covariances[0, j] - sample).abs().max() / sample.abs().max()))
+    return gap
+
+
+def test_spread_without_noise_finds_each_components_own_covariance() -> None:
+    assert spread_error_of(SpreadLearner) < 0.15  # a tenth of the class's variance always stays
+    assert spread_error_of(KeepsTheCentre) > 0.5
+    assert spread_error_of(SpreadLearner, std=10.0) > 0.5  # in noise it stays the class's
+
+
+def test_spread_under_noise_stays_near_the_class_covariance() -> None:
+    x, y = records()
+    model = ask(learner("components", trained()), x, y, rounds=2)
+    blurred = ask(learner("spread", model), x, y, std=100.0).covariances().numpy()
+    for k, known in enumerate(model.covariances()[:, 0].numpy()):
+        ratios = [np.linalg.eigvals(np.linalg.solve(known, own)).real for own in blurred[k]]
+        assert 0.09 < np.min(ratios) <= np.max(ratios) < 4.1
+
+
+def test_new_components_forget_the_spread_of_the_old() -> None:
+    x, y = records()
+    model = ask(learner("components", trained()), x, y)
+    model = ask(learner("spread", model), x, y)
+    assert model.arrays["mixture.spread"].any()
+    again = ask(learner("components", model), x, y)
+    assert not again.arrays["mixture.spread"].any()
+
+
+def test_spread_refuses_a_model_without_axes() -> None:
+    with pytest.raises(ModelError, match="axes"):
+        build_query("spread", trained()).check()
+
+
+def test_pooled_without_noise_is_the_pooled_covariance() -> None:
+    x, y = records()
+    model = ask(learner("pooled", trained()), x, y, rounds=2)
+    u = model.scales.basis.forward(x) - torch.from_numpy(model.arrays["mixture.mean"])[y]
+    fine = u[:, BAND : BAND + 20].double()
+    sample = fine.T @ fine / len(fine)
+    high = model.mixture
+    released = (high.high_vectors * high.high_values) @ high.high_vectors.T
+    assert float((released[:20, :20] - sample).abs().max()) < 5e-3 * float(sample.abs().max())
+    assert float(released[:20, 20:].abs().max()) < 1e-6  # above them the prior, by itself
+    assert float(released[20:, 20:].diagonal().min()) > 0
+
+
+def test_pooled_counts_both_triangles() -> None:
+    """Noise is on the whole matrix: the released one is symmetric, and shrunk for half of it."""
+    x, y = records()
+    first = PooledLearner(trained())
+    query = first.query()
+    total = GRID.to_float(query.clipped_sum(x, y, GRID, SEEDS)) / len(y)
+    noise = np.zeros((20, 20))
+    noise[0, 1] = 1e-3
+    first.step(total + noise.flatten(), 1e-9)
+    second = PooledLearner(trained())
+    second.step(total + noise.T.flatten(), 1e-9)
+    assert np.allclose(
+        first.result().arrays["mixture.pooled"], second.result().arrays["mixture.pooled"]
+    )
 
 
 @pytest.mark.parametrize("std", [1e-4, 1e-2, 1.0, 100.0])

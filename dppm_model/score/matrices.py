@@ -1,0 +1,78 @@
+"""Symmetric matrices as vectors, and the covariance of each component from the two parts released.
+
+A component's covariance is told relative to its class's: with principal axes A (d, m) of the class
+covariance Sigma, A Aᵀ being what Sigma holds in those directions, component j has
+
+    Sigma_j = Sigma + A (M_j - I) Aᵀ,      M_j (m, m) positive definite, I if nothing is known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def upper(matrices: torch.Tensor) -> torch.Tensor:
+    """Return upper triangles (n, d(d+1)/2) of (n, d, d), off-diagonals times sqrt(2)."""
+    size = matrices.shape[-1]
+    rows, columns = torch.triu_indices(size, size)
+    scale = torch.where(rows == columns, 1.0, math.sqrt(2)).to(matrices.dtype)
+    return matrices[:, rows, columns] * scale
+
+
+def upper_outer(r: torch.Tensor) -> torch.Tensor:
+    """Return ``upper`` of the outer products r rᵀ of the rows of r (n, d), without forming them."""
+    size = r.shape[1]
+    scaled = r * 2**0.25
+    rows = [scaled[:, i, None] * scaled[:, i:] for i in range(size)]
+    for row in rows:
+        row[:, 0] *= math.sqrt(0.5)  # the diagonal
+    return torch.cat(rows, dim=1)
+
+
+def symmetric(triangles: torch.Tensor, size: int) -> torch.Tensor:
+    """Undo ``upper``: (n, d(d+1)/2) -> (n, d, d)."""
+    rows, columns = torch.triu_indices(size, size)
+    scale = torch.where(rows == columns, 1.0, math.sqrt(0.5)).to(triangles.dtype)
+    out = torch.zeros((len(triangles), size, size), dtype=triangles.dtype)
+    out[:, rows, columns] = triangles * scale
+    out[:, columns, rows] = triangles * scale
+    return out
+
+
+def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int) -> torch.Tensor:
+    """Return A (..., d, m): the m axes of largest variance, each as long as its deviation.
+
+    Parameters
+    ----------
+    covariance
+        (..., d, d) positive semi-definite.
+    whitening
+        (d,) weights under which variances are compared.
+    """
+    w = whitening
+    values, vectors = torch.linalg.eigh(covariance * w * w[:, None])
+    values, vectors = values.flip(-1)[..., :count], vectors.flip(-1)[..., :count]
+    least = 1e-6 * values[..., :1]
+    axes: torch.Tensor = vectors * values.maximum(least).sqrt()[..., None, :] / w[:, None]
+    return axes
+
+
+def component_covariances(
+    covariance: torch.Tensor, axes: torch.Tensor, spread: torch.Tensor
+) -> torch.Tensor:
+    """Return each component's own covariance, (classes, J, d, d).
+
+    Parameters
+    ----------
+    covariance
+        (classes, d, d) of the class, within its components.
+    axes
+        (classes, d, m) its `principal_axes`.
+    spread
+        (classes, J, m(m+1)/2) the upper triangles of M_j - I.
+    """
+    k, j, _ = spread.shape
+    relative = symmetric(spread.flatten(0, 1), axes.shape[2]).reshape(k, j, *[axes.shape[2]] * 2)
+    return covariance[:, None] + axes[:, None] @ relative @ axes[:, None].transpose(2, 3)

@@ -1,0 +1,143 @@
+"""The ``pooled`` phase: how the fine structure of all images varies around their class means.
+
+The coefficients above the band get one covariance for all classes: pooled over all records it is
+known well even at a small epsilon, and a classifier cannot mistake its noise for a class. A record
+answers the outer product r rᵀ of its half-whitened residual in those coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.errors import ModelError
+from dppm_model.mechanism.chunks import fixed_chunks
+from dppm_model.mechanism.grid import Grid
+from dppm_model.score.matrices import upper
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.pyramid import to_base
+from dppm_model.score.shrinkage import shrink_covariance
+
+_CHUNK = 256
+_ROWS = 4  # vectors that are formed together
+
+
+class PooledQuery:
+    """Outer products of fine coefficients; see `dppm_model.score.query.Query`.
+
+    The vector is the whole matrix, flattened, so that rounding r to integers is enough: r rᵀ is
+    then a matrix of integers whose norm is the integer |r|², and a sum of them is one matrix
+    product, exact in float64 whatever its order.
+    """
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.octaves, self.band = model.pyramid.octaves, model.scales.band
+        self.basis, self.side = model.scales.basis, model.scales.pooled
+        if not self.side:
+            raise ModelError("mixture.pooled is 0.", "Say how many coefficients are pooled.")
+        self.whitening = model.scales.pooled_whitening()
+        self.mean = torch.from_numpy(model.arrays["mixture.mean"])
+        self.prior = model.scales.fine_prior(torch.from_numpy(model.arrays["mixture.texture"]))
+        w = self.whitening
+        trace = float((self.prior[: self.side, : self.side].diagonal() * w**2).sum())
+        self.unit = model.config.pooled_radius**2 * trace
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates d of a record's vector."""
+        return self.side**2
+
+    def check(self) -> None:
+        """See `dppm_model.score.query.Query`: there is always a mean to ask around."""
+        return
+
+    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
+        """Look at the base images; see `dppm_model.score.query.Query`."""
+        del seeds
+        return to_base(pixels, self.octaves)
+
+    def _residuals(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return r (n, side) such that r rᵀ is a record's vector before clipping."""
+        fine = slice(self.band, self.band + self.side)
+        r = (self.basis.forward(x) - self.mean[y])[:, fine] * self.whitening.float()
+        return r / math.sqrt(self.unit)
+
+    def clipped_sum(
+        self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
+    ) -> NDArray[np.int64]:
+        """Sum the clipped integer matrices; see `dppm_model.score.query.Query`."""
+        del seeds  # nothing is drawn
+        total = torch.zeros((self.side, self.side), dtype=torch.float64)
+        # |r|² is at most C, in steps.
+        root = replace(grid, clip_norm=math.sqrt(grid.clip_norm), steps=math.isqrt(grid.steps))
+        half = root.clip_norm / root.steps / 2
+        for images, labels in fixed_chunks((x, y), _CHUNK):
+            r = self._residuals(images, labels)
+            r = root.quantise(r + half * r.sign())  # rounding to the nearest: r rᵀ is not biased
+            total += r.T @ r
+        return total.flatten().to(torch.int64).numpy()
+
+    def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the matrices, flattened; see `dppm_model.score.query.Query`."""
+        del seeds
+        left = len(x)
+        for images, labels in fixed_chunks((x, y), _CHUNK):
+            for r in torch.split(self._residuals(images, labels)[:left], _ROWS):
+                yield (r[:, :, None] * r[:, None]).flatten(1)
+            left -= _CHUNK
+
+
+class PooledLearner:
+    """Averages the rounds of a ``pooled`` phase; see `dppm_model.score.query.Learner`."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self._start = self._model = model
+        self._query = PooledQuery(model)
+        self._rounds = 0
+        self._variance = 0.0
+        self._total = torch.zeros((self._query.side,) * 2, dtype=torch.float64)
+
+    def query(self) -> PooledQuery:
+        """Ask the same question each round."""
+        return self._query
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Add a round."""
+        self._rounds += 1
+        self._variance += std**2
+        matrix = torch.from_numpy(np.asarray(estimate, dtype=np.float64))
+        self._total += matrix.reshape(self._total.shape) * self._query.unit
+        self._model = self._fit()
+
+    def _fit(self) -> ScoreModel:
+        """Both triangles carry noise of their own: their mean has half its variance."""
+        matrix = (self._total + self._total.T) / 2 / self._rounds
+        w, side = self._query.whitening, self._query.side
+        prior = self._query.prior[:side, :side] * w * w[:, None]
+        std = math.sqrt(self._variance / 2) / self._rounds * self._query.unit
+        covariance = shrink_covariance(matrix, std, prior) / w / w[:, None]
+        return self._start.replace({"mixture.pooled": upper(covariance[None])[0].float().numpy()})
+
+    def result(self) -> ScoreModel:
+        """Return the model with the pooled covariance of the rounds so far."""
+        return self._model
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return the running sums."""
+        return {
+            "rounds": np.array(self._rounds),
+            "variance": np.array(self._variance),
+            "total": self._total.numpy().copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from ``state_dict`` of a learner that began with the same model."""
+        self._rounds = int(state["rounds"])
+        self._variance = float(state["variance"])
+        self._total = torch.tensor(state["total"], dtype=torch.float64)
+        self._model = self._fit() if self._rounds else self._start

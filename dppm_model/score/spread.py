@@ -1,0 +1,164 @@
+"""The ``spread`` phase: how the images of each component vary, beside those of its class.
+
+Images vary around different centres in different directions, so that a few Gaussians with
+covariances of their own say more than many that share one. A record answers the outer product of
+its residual to the nearest component, in the principal axes of its class, less what the model
+holds. All components' differences are shrunk together, by what they turn out to be worth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.errors import ModelError
+from dppm_model.score.components import nearest, shared
+from dppm_model.score.matrices import principal_axes, symmetric, upper, upper_outer
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.shrinkage import wiener
+from dppm_model.score.slots import Answers, SlotQuery
+
+_LEAST, _MOST = 0.1, 4.0  # times the class's variance, in any direction
+_LEAST_COUNT = 1e-4  # share of all records: of smaller components nothing is learned
+
+
+class SpreadQuery(SlotQuery):
+    """Centred outer products in the class's axes (one slot per component of each class).
+
+    The axes are half-whitened with the class covariance: coordinates have the standard deviations
+    ``std`` (classes, m), whose squares are the square roots of the half-whitened variances. As for
+    `Scales.half_whitening`, it is where a given clip norm lets the least noise come back.
+    """
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.octaves = model.pyramid.octaves
+        self.basis, self.band = model.scales.basis, model.scales.band
+        self.components_each, self.axes = model.config.components, model.scales.axes
+        self.head, self.slots = 0, model.classes * self.components_each
+        self.body = self.axes * (self.axes + 1) // 2
+        if not self.axes:
+            raise ModelError("mixture.axes is 0.", "Give each component a number of axes.")
+        self.whitening = model.scales.half_whitening(self.band)
+        self.components = torch.from_numpy(model.arrays["mixture.components"])
+        self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
+        class_weights = torch.from_numpy(model.arrays["mixture.class_weights"])
+        self.frequency = (class_weights[:, None] * self.weights).flatten().double()
+        axes = torch.from_numpy(model.arrays["mixture.axes"]).double()
+        axes = axes * self.whitening[:, None]
+        variance = (axes**2).sum(1)  # (classes, m), half-whitened
+        self.known = bool((variance > 0).all())
+        self.std = variance**0.25
+        self.projection = axes * (self.std / variance)[:, None]
+        self.unit = model.config.spread_radius * (self.std**2).sum(1)
+        spread = torch.from_numpy(model.arrays["mixture.spread"]).double()
+        relative = torch.eye(self.axes, dtype=torch.float64) + symmetric(
+            spread.flatten(0, 1), self.axes
+        )
+        each = self.std.repeat_interleave(self.components_each, 0)
+        self.centre = upper(relative * each[:, :, None] * each[:, None])
+
+    def check(self) -> None:
+        """See `dppm_model.score.query.Query`."""
+        if not self.known:
+            raise ModelError(
+                "The model has no principal axes.", "Ask with the model of the phase's round."
+            )
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `SlotQuery`.
+
+        Products are over all rows for each class that occurs: who else is of it decides nothing.
+        """
+        w = self.whitening.float()
+        u = self.basis.forward(x)[:, : self.band] * w
+        component = nearest(u, y, self.components * w, self.weights)
+        r = u - self.components[y, component] * w
+        a = torch.empty(len(x), self.axes)
+        for k in torch.unique(y):
+            rows = y == k
+            a[rows] = (r @ self.projection[k].float())[rows]
+        slot = y * self.components_each + component
+        body = upper_outer(a) - self.centre.float()[slot]
+        return Answers(body[:, :0], slot, body / self.unit.float()[y, None])
+
+
+class SpreadLearner:
+    """Averages the rounds of a ``spread`` phase; see `dppm_model.score.query.Learner`."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        covariance = torch.from_numpy(model.arrays["mixture.covariance"]).double()
+        whitening = model.scales.half_whitening(model.scales.band)
+        axes = principal_axes(covariance, whitening, model.scales.axes)
+        self._start = shared(model).replace({"mixture.axes": axes.float().numpy()})
+        self._model = self._start
+        query = SpreadQuery(self._start)
+        self._rounds = 0
+        self._variance = 0.0
+        self._body = torch.zeros((query.slots, query.body), dtype=torch.float64)
+
+    def query(self) -> SpreadQuery:
+        """Ask around the present covariances."""
+        return SpreadQuery(self._model)
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Add a round."""
+        query = self.query()
+        _, body = query.split(estimate)
+        self._rounds += 1
+        self._variance += std**2
+        self._body += query.centre + body * self._scale(query)
+        self._model = self._fit()
+
+    @staticmethod
+    def _scale(query: SpreadQuery) -> torch.Tensor:
+        """What a coordinate of an estimate is worth in a component's covariance, (slots, 1)."""
+        unit = query.unit.repeat_interleave(query.components_each)
+        return (unit / query.frequency.clamp(min=_LEAST_COUNT))[:, None]
+
+    def _fit(self) -> ScoreModel:
+        """Shrink classes' mean differences, and each component's difference to that mean."""
+        query = SpreadQuery(self._start)
+        shape = (self._start.classes, query.components_each, -1)
+        noise = (self._variance / self._rounds**2 * self._scale(query) ** 2).expand_as(self._body)
+        weights = query.weights.double()[:, :, None]
+        difference = (self._body / self._rounds - query.centre).view(shape)
+        mean = (weights * difference).sum(1)
+        noise_of_mean = (weights**2 * noise.reshape(shape)).sum(1)
+        shell = _shells(query.axes)
+        own = wiener((difference - mean[:, None]).flatten(0, 1), noise, shell).view(shape)
+        total = own + wiener(mean, noise_of_mean, shell)[:, None]
+        std = query.std.repeat_interleave(query.components_each, 0)
+        relative = symmetric(total.flatten(0, 1), query.axes) / std[:, :, None] / std[:, None]
+        values, vectors = torch.linalg.eigh(relative)
+        values = values.clamp(_LEAST - 1, _MOST - 1)[:, None]
+        spread = upper((vectors * values) @ vectors.transpose(1, 2)).view(shape)
+        return self._start.replace({"mixture.spread": spread.float().numpy()})
+
+    def result(self) -> ScoreModel:
+        """Return the model with the components' covariances of the rounds so far."""
+        return self._model
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return the running sums."""
+        return {
+            "rounds": np.array(self._rounds),
+            "variance": np.array(self._variance),
+            "body": self._body.numpy().copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from ``state_dict`` of a learner that began with the same model."""
+        self._rounds = int(state["rounds"])
+        self._variance = float(state["variance"])
+        self._body = torch.tensor(state["body"], dtype=torch.float64)
+        self._model = self._fit() if self._rounds else self._start
+
+
+def _shells(axes: int) -> torch.Tensor:
+    """Number the entries of an upper triangle by the octaves of their two axes' ranks, int64."""
+    octave = torch.log2(torch.arange(axes) + 1.0).long()
+    rows, columns = torch.triu_indices(axes, axes)
+    return octave[rows] * (math.ceil(math.log2(axes + 1)) + 1) + octave[columns]
