@@ -112,6 +112,25 @@ def _nearest_alone(old: Any) -> Any:
     return nearest
 
 
+def _projected_alone(old: Any) -> Any:
+    def projected(self: Any, r: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(len(r), self.axes)
+        for k in torch.unique(y):
+            out[y == k] = old(self, r[y == k], y[y == k])
+        return out
+
+    return projected
+
+
+def _rounded_only(_: Any) -> Any:
+    def clipped_sum(self: Any, x: torch.Tensor, y: torch.Tensor, grid: Any, seeds: Any) -> Any:
+        del seeds
+        r = (self._residuals(x, y).double() * 4096 / grid.clip_norm**0.5).round()
+        return (r.T @ r).flatten().to(torch.int64).numpy()
+
+    return clipped_sum
+
+
 def _first_twice(old: Any) -> Any:
     return lambda x: old(x) * np.where(np.arange(x.shape[-1]) == 0, 2, 1)
 
@@ -475,7 +494,7 @@ TWINS: dict[str, Twin] = {
         "dppm_model.score.mixture:Mixture.denoise",
         _by_class_alone,
         "privacy/test_chunks.py::"
-        "test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image",
+        "test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image[False]",
     ),
     "nearest in company": Twin(
         "distances to components are reckoned for the records of a class alone",
@@ -483,6 +502,19 @@ TWINS: dict[str, Twin] = {
         _nearest_alone,
         "privacy/test_chunks.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_distances",
+    ),
+    "projected in company": Twin(
+        "residuals are projected on the axes of a class for the records of that class alone",
+        "dppm_model.score.spread:SpreadQuery.projected",
+        _projected_alone,
+        "privacy/test_chunks.py::"
+        "test_how_many_are_of_a_records_class_decides_nothing_of_its_spread",
+    ),
+    "long matrices": Twin(
+        "matrices of fine coefficients are rounded to integers, and not clipped",
+        "dppm_model.score.pooled:PooledQuery.clipped_sum",
+        _rounded_only,
+        "unit/score/test_moments.py::test_no_record_exceeds_the_clip_norm[pooled]",
     ),
     "freed memory": Twin(
         "a network's weights are whatever was freed in their place before",

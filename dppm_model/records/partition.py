@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import ConfigError, DataError
 
-SCHEMES = ("even", "dirichlet", "sizes")
+SCHEMES = ("even", "dirichlet", "sizes", "exclusive")
 
 
 def partition(
@@ -32,7 +32,8 @@ def partition(
     ----------
     scheme
         ``even``; ``dirichlet``: each class is spread over the sites by a Dirichlet(alpha) draw;
-        ``sizes``: in proportion to ``sizes``.
+        ``sizes``: in proportion to ``sizes``; ``exclusive``: evenly, but that the first site alone
+        has the first class.
     seed
         Of public randomness: the same seed deals the same way.
     persons
@@ -59,6 +60,9 @@ def partition(
                 "Give one number above zero per site.",
             )
         shares = np.array([sizes], dtype=float) / sum(sizes)
+    elif scheme == "exclusive":
+        shares = np.full((int(labels.max()) + 1, sites), 1 / sites)
+        shares[0] = np.eye(sites)[0]
     elif scheme == "dirichlet":
         if not 0 < alpha < math.inf:
             raise ConfigError(f"partition.alpha is {alpha}.", "Give a number above zero.")

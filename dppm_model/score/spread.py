@@ -68,21 +68,25 @@ class SpreadQuery(SlotQuery):
             )
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `SlotQuery`.
-
-        Products are over all rows for each class that occurs: who else is of it decides nothing.
-        """
+        """Return the vectors before the final clip; see `SlotQuery`."""
         w = self.whitening.float()
         u = self.basis.forward(x)[:, : self.band] * w
         component = nearest(u, y, self.components * w, self.weights)
-        r = u - self.components[y, component] * w
-        a = torch.empty(len(x), self.axes)
-        for k in torch.unique(y):
-            rows = y == k
-            a[rows] = (r @ self.projection[k].float())[rows]
+        a = self.projected(u - self.components[y, component] * w, y)
         slot = y * self.components_each + component
         body = upper_outer(a) - self.centre.float()[slot]
         return Answers(body[:, :0], slot, body / self.unit.float()[y, None])
+
+    def projected(self, r: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return residuals r (n, d) in the axes of their classes y (n,): (n, m).
+
+        Products are over all rows for each class that occurs: who else is of it decides nothing.
+        """
+        a = torch.empty(len(r), self.axes)
+        for k in torch.unique(y):
+            rows = y == k
+            a[rows] = (r @ self.projection[k].float())[rows]
+        return a
 
 
 class SpreadLearner:

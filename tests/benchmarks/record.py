@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def command() -> str:
+    """Return how this program was called."""
+    path = Path(sys.argv[0]).resolve().relative_to(Path.cwd()).with_suffix("")
+    module = ".".join(path.parts).removesuffix(".__main__")
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
@@ -35,7 +43,7 @@ def record(name: str, figures: dict[str, Any]) -> None:
                 "versions": {p: version(p) for p in ("torch", "numpy", "opacus", "flwr", "ray")},
                 "python": platform.python_version(),
                 "commit": commit,
-                "command": f"python -m tests.benchmarks.{Path(sys.argv[0]).stem}",
+                "command": command(),
             },
             indent=2,
         )

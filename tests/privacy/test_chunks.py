@@ -14,17 +14,20 @@ from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_query
+from dppm_model.score.phases import build_learner
 from dppm_model.score.residual import ResidualQuery
+from dppm_model.score.spread import SpreadLearner, SpreadQuery
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
+MOMENTS = ("means", "covariance", "components", "spread", "pooled")
 Sum = Callable[[slice], np.ndarray]
 
 
 def model(**residual: object) -> ScoreModel:
     settings = {"band": 16, "channels": 16, "blocks": 2} | residual
-    config = {"mixture": {"band": 16, "components": 2}, "residual": settings}
+    mixture = {"band": 16, "components": 2, "axes": 16, "pooled": 200}
+    config = {"mixture": mixture, "residual": settings}
     return ScoreModel.initial((1, 16, 16), 3, config)
 
 
@@ -35,7 +38,7 @@ def records() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def moments(phase: str) -> Sum:
-    query = build_query(phase, model())
+    query = build_learner(phase, model(), 0).query()
     x, y = records()
     seeds = torch.arange(N)
     return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, seeds[rows])
@@ -72,7 +75,7 @@ def details() -> Sum:
 
 
 CASES: dict[str, Callable[[], Sum]] = {
-    **{name: (lambda name=name: moments(name)) for name in ("means", "covariance", "components")},
+    **{name: (lambda name=name: moments(name)) for name in MOMENTS},
     "conv, factors": lambda: steps("conv", "factors"),
     "dct_mlp, factors": lambda: steps("dct_mlp", "factors"),
     "score": lambda: steps("conv", None),
@@ -112,23 +115,49 @@ def same_in_any_class_sizes(rows_of: Callable[[torch.Tensor], torch.Tensor]) -> 
     )
 
 
-def large_mixture() -> tuple[ScoreModel, torch.Tensor]:
-    """The size of MNIST's, where products of few rows do take other kernels."""
-    start = ScoreModel.initial((1, 28, 28), 2, {"mixture": {"components": 50}})
+def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
+    """The size of MNIST's, where products of few rows do take other kernels.
+
+    With ``own`` each component has a covariance of its own.
+    """
+    settings = {"components": 20, "axes": 64} if own else {"components": 50}
+    start = ScoreModel.initial((1, 28, 28), 2, {"mixture": settings})
     rng = np.random.default_rng(0)
     root = 0.2 * rng.standard_normal((2, 144, 144)).astype(np.float32)
     components = start.arrays["mixture.components"]
     components = components + rng.standard_normal(components.shape).astype(np.float32)
     covariance = root @ root.transpose(0, 2, 1)
     model = start.replace({"mixture.components": components, "mixture.covariance": covariance})
+    if own:
+        model = SpreadLearner(model).result()
+        spread = 0.02 * rng.standard_normal(model.arrays["mixture.spread"].shape)
+        model = model.replace({"mixture.spread": spread.astype(np.float32)})
     x = torch.randn(CHUNK, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     return model, x
 
 
-def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image() -> None:
-    model, x = large_mixture()
+@pytest.mark.parametrize("own", [False, True])
+def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(own: bool) -> None:
+    model, x = large_mixture(own)
     sigma = torch.linspace(0.1, 1.0, CHUNK)
     assert same_in_any_class_sizes(lambda y: model.mixture.denoise(x, sigma, y))
+
+
+def rows_of_products(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[torch.Tensor], object]
+) -> set[int]:
+    """Ask with classes of 1, 2 and all but one records: how many rows its products have."""
+    products = set()
+    matmul = torch.Tensor.__matmul__
+
+    def seen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        products.add(a.shape[0])
+        return matmul(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", seen)
+    for k in (1, 2, CHUNK - 1):
+        ask((torch.arange(CHUNK) >= k).long())
+    return products
 
 
 def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
@@ -139,14 +168,15 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
     u = model.scales.basis.forward(x)[:, :144]
     components = torch.from_numpy(model.arrays["mixture.components"])
     weights = torch.ones(2, 50)
-    products = []
-    matmul = torch.Tensor.__matmul__
+    rows = rows_of_products(monkeypatch, lambda y: nearest(u, y, components, weights))
+    assert rows == {CHUNK}
 
-    def seen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        products.append(tuple(a.shape))
-        return matmul(a, b)
 
-    monkeypatch.setattr(torch.Tensor, "__matmul__", seen)
-    for k in (1, 2, CHUNK - 1):
-        nearest(u, (torch.arange(CHUNK) >= k).long(), components, weights)
-    assert {shape[0] for shape in products} == {CHUNK}
+def test_how_many_are_of_a_records_class_decides_nothing_of_its_spread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = large_mixture(own=True)
+    query = SpreadQuery(model)
+    r = x.flatten(1)[:, :144]
+    assert rows_of_products(monkeypatch, lambda y: query.projected(r, y)) == {CHUNK}
+    assert same_in_any_class_sizes(lambda y: query.projected(r, y))

@@ -31,7 +31,7 @@ from tests.conftest import TINY
 from tests.plans import TOY
 from tests.privacy.test_site import make_site
 
-KINDS = ("means", "covariance", "components", "score", "detail")
+KINDS = ("means", "covariance", "components", "spread", "pooled", "score", "detail")
 K = 3
 GRID = Grid(0.01, 1 << 24)  # every vector is longer: each is clipped
 OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person
@@ -40,7 +40,7 @@ OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person
 @cache
 def question(kind: str) -> Query:
     settings = {
-        "mixture": {"band": 16, "components": 2},
+        "mixture": {"band": 16, "components": 2, "axes": 8, "pooled": 40},
         "residual": {"band": 16, "channels": 16, "blocks": 2},
         "pyramid": {"octaves": int(kind == "detail")},
     }
