@@ -30,10 +30,12 @@ from dppm_model.errors import ConfigError, DataError, DppmError, PlanError, RunF
 from dppm_model.files import write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.pretraining import public_start
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
 from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.group import honest_reports, write_peers
 from dppm_model.securesum.keys import Identity
@@ -97,9 +99,10 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
         **plan.summary(),
         "epsilon_secure_sum": secure_sum,
         "epsilon_site": site,
-        "public_data": ["drawn shapes"]
-        if any(kind_of(p.name) == "detail" for p in plan.phases)
-        else [],
+        "public_data": [
+            *([] if config.public is None else [config.public]),
+            *(["drawn shapes"] if any(kind_of(p.name) == "detail" for p in plan.phases) else []),
+        ],
         "data": config.data,
     }
 
@@ -143,8 +146,30 @@ def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes
     """Write what is public of a run, all but its plan: a folder with a plan is ready."""
     write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
     write_peers(run.roster, peers)
-    initial_model(config).save(run.initial)
+    start_model(config).save(run.initial)
     write_json(run.privacy, privacy_json(plan, config))
+
+
+def start_model(config: Config) -> ScoreModel:
+    """Return what private rounds start from: public constants, or what public records taught.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If the public data set is not at hand, or its images or classes are others.
+    """
+    model = initial_model(config)
+    if config.public is None:
+        return model
+    records = load(config.public, "train")
+    manifest = records.manifest
+    if (manifest.shape, len(manifest.classes)) != (config.shape, config.classes):
+        raise ConfigError(
+            f"public is {config.public}: {len(manifest.classes)} classes of {manifest.shape}, and "
+            f"the data have {config.classes} of {config.shape}.",
+            "Import public images of the same size and classes (`dppm data import`).",
+        )
+    return public_start(model, config.phase_requests(), records, config.seed)
 
 
 def run_name(name: str) -> str:

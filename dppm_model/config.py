@@ -56,7 +56,8 @@ class ServerConfig:
 class Config:
     """A resolved and checked configuration; ``tree`` is the plain dictionary it came from.
 
-    ``records`` counts the units of privacy, records or persons.
+    ``records`` counts the units of privacy, records or persons; ``public`` names a data set that is
+    nobody's, from which the model starts.
     """
 
     data: str
@@ -66,6 +67,7 @@ class Config:
     shape: tuple[int, int, int]
     classes: int
     records: int
+    public: str | None
     partition: dict[str, Any]
     server: ServerConfig
     tree: dict[str, Any]
@@ -191,6 +193,7 @@ def check_config(tree: dict[str, Any]) -> Config:
         shape=tuple(facts["shape"]),
         classes=_whole("facts.classes", facts["classes"]),
         records=_whole("facts.records", facts["records"]),
+        public=None if tree["public"] is None else str(tree["public"]),
         partition=dict(tree["partition"]),
         server=ServerConfig(
             _number("server.wait_seconds", tree["server"]["wait_seconds"]),
@@ -201,6 +204,11 @@ def check_config(tree: dict[str, Any]) -> Config:
         tree=tree,
     )
     config.privacy_request()
+    if config.public == config.data:
+        raise ConfigError(
+            f"public is {config.public}, which is the private data.",
+            "Name a data set that is nobody's, or leave it out.",
+        )
     return config
 
 

@@ -85,9 +85,12 @@ class ComponentsLearner:
         self._seed = seed
         self._rounds = 0
         self._total = _total_covariance(model)
-        spread = self._draw(0)
-        uniform = torch.full(spread.shape[:2], 1 / spread.shape[1], dtype=torch.float64)
-        self._model = self._with(self._centre() + spread, uniform)
+        centres = torch.from_numpy(model.arrays["mixture.components"]).double()
+        weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
+        if torch.allclose(centres, self._centre()):  # else those that are there go on
+            centres = self._centre() + self._draw(0)
+            weights = torch.full(centres.shape[:2], 1 / centres.shape[1], dtype=torch.float64)
+        self._model = self._with(centres, weights)
 
     def query(self) -> ComponentsQuery:
         """Ask around the present centres."""

@@ -84,18 +84,18 @@ class CovarianceLearner:
 
     def _fit(self) -> ScoreModel:
         query = CovarianceQuery(self._start)
-        scales, w = query.scales, query.whitening
+        w = query.whitening
         smooth = torch.zeros((1, query.basis.size), dtype=torch.float64)
         smooth[0, : query.head] = self._texture / self._rounds
         texture = query.basis.inverse(smooth)[0].clamp(min=_LEAST_TEXTURE)
-        prior = scales.modulated_prior(texture, slice(query.band)) * w * w[:, None]
+        prior = self._prior(texture) * w * w[:, None]
         std = math.sqrt(self._variance / 2) / self._rounds * query.unit
         frequency = self._start.class_weights()
         whitened = symmetric(self._body / self._rounds, query.band)
         covariance = torch.stack(
             [
-                shrink_covariance(matrix, std / p, prior)
-                for matrix, p in zip(whitened, frequency, strict=True)
+                shrink_covariance(matrix, std / p, shape)
+                for matrix, p, shape in zip(whitened, frequency, prior, strict=True)
             ]
         )
         return self._start.replace(
@@ -104,6 +104,13 @@ class CovarianceLearner:
                 "mixture.texture": texture.float().numpy(),
             }
         )
+
+    def _prior(self, texture: torch.Tensor) -> torch.Tensor:
+        """Return the shape of what noise covers (classes, d, d), from public records or none."""
+        if "public" in self._start.meta:
+            return torch.from_numpy(self._start.arrays["mixture.covariance"]).double()
+        prior = self._start.scales.modulated_prior(texture, slice(self._start.scales.band))
+        return prior.expand(self._start.classes, -1, -1)
 
     def result(self) -> ScoreModel:
         """Return the model with the covariances and the texture of the rounds so far."""

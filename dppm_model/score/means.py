@@ -83,12 +83,12 @@ class MeansLearner:
         std = math.sqrt(self._variance) / self._rounds * query.radius / query.body_weight
         noise = (std / query.whitening * query.slots) ** 2  # of a class of the average size
         shell = octaves(self._start.scales.std)
-        # Shrink the grand mean towards the prior's, and the classes towards the grand mean.
-        prior = self._start.scales.prior_mean()
+        # Shrink towards what was known before: all classes' common step, and each class's from it.
         share = frequency / frequency.sum()
-        grand = (share @ mean - prior)[None]
-        centre = prior + wiener(grand, noise / query.slots, shell)
-        mean = centre + wiener(mean - grand - prior, noise, shell)
+        step = mean - query.mean.double()
+        common = (share @ step)[None]
+        step = wiener(common, noise / query.slots, shell) + wiener(step - common, noise, shell)
+        mean = query.mean + step
         shift = mean - query.mean
         components = torch.from_numpy(self._start.arrays["mixture.components"])
         components = components + shift[:, None, : components.shape[2]]

@@ -81,7 +81,8 @@ class ScoreModel:
     ----------
     meta
         JSON-able: ``shape`` [C, H, W] of an image, ``classes``, ``mixture`` (a `MixtureConfig` as
-        a dictionary), ``pyramid`` (a `PyramidConfig`) and ``residual``, where there are such parts.
+        a dictionary), ``pyramid`` (a `PyramidConfig`) and ``residual``, where there are such parts;
+        ``public`` (data, digest), if public records taught it first.
     arrays
         Released and public arrays by name, treated as read-only. With d the band, J components:
         ``mixture.class_weights`` (classes,), ``mixture.mean`` (classes, P),
@@ -201,10 +202,10 @@ class ScoreModel:
             a["mixture.components"],
             a["mixture.component_weights"],
             self.covariances().numpy(),
-            self._fine_covariance().numpy(),
+            self.fine_covariance().numpy(),
         )
 
-    def _fine_covariance(self) -> torch.Tensor:
+    def fine_covariance(self) -> torch.Tensor:
         """Return the covariance of the coefficients above the band, (P - d, P - d)."""
         fine = self.scales.fine_prior(torch.from_numpy(self.arrays["mixture.texture"]))
         h = self.scales.pooled

@@ -42,7 +42,7 @@ class PooledQuery:
             raise ModelError("mixture.pooled is 0.", "Say how many coefficients are pooled.")
         self.whitening = model.scales.pooled_whitening()
         self.mean = torch.from_numpy(model.arrays["mixture.mean"])
-        self.prior = model.scales.fine_prior(torch.from_numpy(model.arrays["mixture.texture"]))
+        self.prior = model.fine_covariance()
         w = self.whitening
         trace = float((self.prior[: self.side, : self.side].diagonal() * w**2).sum())
         self.unit = model.config.pooled_radius**2 * trace

@@ -1,0 +1,83 @@
+"""Phases in one place, from exact sums: what public records teach before private rounds begin.
+
+The phases are those of the private run. Nothing protects the records, which are to be nobody's; a
+run names them in its model, its configuration and ``privacy.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from dppm_model.mechanism.grid import Grid
+from dppm_model.phase import GRID_STEPS
+from dppm_model.records.view import Records
+from dppm_model.requests import PhaseRequest
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_learner
+
+_BLOCK = 1024  # records whose images are in memory together
+_EXACT = 1e-9  # the noise that learners are told of where there is none
+
+
+def teach(
+    model: ScoreModel,
+    phases: Sequence[PhaseRequest],
+    records: Records,
+    seed: int,
+    *,
+    deviations: Sequence[float] | None = None,
+    say: Callable[[str, float], None] = lambda _what, _share: None,
+) -> ScoreModel:
+    """Let all records answer all phases.
+
+    Parameters
+    ----------
+    model
+        What the first phase starts from.
+    seed
+        Of first weights and centres, of who is sampled, and of noise.
+    deviations
+        For each phase, the standard deviation of Gaussian noise in a coordinate of a round's mean
+        vector; none by default. (For measurements: this noise is not secret.)
+    say
+        Called with a phase's name and the share of the rounds done.
+    """
+    rng = np.random.default_rng(seed)
+    every, done = sum(p.rounds for p in phases), 0
+    for number, phase in enumerate(phases):
+        learner = build_learner(phase.name, model, seed)
+        grid = Grid(phase.clip_norm, GRID_STEPS)
+        deviation = deviations[number] if deviations else 0.0
+        for _ in range(phase.rounds):
+            say(phase.name, done / every)
+            query = learner.query()
+            total = np.zeros(query.dimension, dtype=np.int64)
+            sampled = np.flatnonzero(rng.random(len(records)) < phase.sampling_rate)
+            for block in np.array_split(sampled, max(1, len(sampled) // _BLOCK)):
+                seeds = torch.from_numpy(rng.integers(0, 2**62, len(block)))
+                x = query.view(records.pixels(block), seeds)
+                y = torch.from_numpy(records.labels[block])
+                total += query.clipped_sum(x, y, grid, seeds)
+            mean = grid.to_float(total) / (phase.sampling_rate * len(records))
+            mean += deviation * rng.standard_normal(len(mean))
+            learner.step(mean, max(deviation, _EXACT))
+            done += 1
+        model = learner.result()
+    return model
+
+
+def public_start(
+    model: ScoreModel,
+    phases: Sequence[PhaseRequest],
+    records: Records,
+    seed: int,
+    say: Callable[[str, float], None] = lambda _what, _share: None,
+) -> ScoreModel:
+    """Return the model that public records teach; its ``meta`` names them."""
+    taught = teach(model, phases, records, seed, say=say)
+    manifest = records.manifest
+    public = {"data": manifest.name, "digest": manifest.digest}
+    return ScoreModel({**taught.meta, "public": public}, taught.arrays)
