@@ -11,6 +11,8 @@ _RECORD = {
     "means": 3.0e-5,
     "covariance": 2.0e-4,
     "components": 2.0e-5,
+    "spread": 6.0e-5,
+    "pooled": 5.0e-5,
     "score": 1.5e-3,
     "detail": 7.0e-3,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dppm_model.score.model import Denoiser
+from dppm_model.score.denoiser import Denoiser
 from sampler.dynamics import Force, flow_step, noise_levels
 from sampler.hmc import Info, State, hmc_step
 from sampler.langevin import langevin_step

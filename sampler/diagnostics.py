@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dppm_model.files import write_bytes
 from dppm_model.records.pixels import to_pixels
-from dppm_model.score.model import Denoiser
+from dppm_model.score.denoiser import Denoiser
 from sampler.anneal import annealed, kernel_of
 from sampler.chains import effective_draws, split_r_hat
 from sampler.dynamics import noise_levels

@@ -15,7 +15,8 @@ import torch
 
 from dppm_model.errors import ModelError, SamplerError
 from dppm_model.records.pixels import to_pixels
-from dppm_model.score.model import ImageModel, ScoreModel
+from dppm_model.score.denoiser import ImageModel
+from dppm_model.score.model import ScoreModel
 from sampler.images import Shard, encode_shard
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings

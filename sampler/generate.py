@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dppm_model.files import write_bytes
-from dppm_model.score.model import ImageModel
+from dppm_model.score.denoiser import ImageModel
 from sampler import images
 from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from dppm_model.errors import SamplerError
-from dppm_model.score.model import ImageModel
+from dppm_model.score.denoiser import ImageModel
 from sampler.draw import Loader, draw_shard, load_model, on_threads
 from sampler.images import Shard
 from sampler.settings import SamplerSettings, check_whole

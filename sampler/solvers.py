@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dppm_model.score.model import Denoiser
+from dppm_model.score.denoiser import Denoiser
 from sampler.dynamics import noise_levels
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from dppm_model.errors import ConfigError
-from dppm_model.score.model import ImageModel
+from dppm_model.score.denoiser import ImageModel
 from sampler.anneal import annealed_hmc, annealed_langevin
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings

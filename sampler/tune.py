@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dppm_model.files import write_json
-from dppm_model.score.model import Denoiser, ImageModel
+from dppm_model.score.denoiser import Denoiser, ImageModel
 from sampler.anneal import annealed, kernel_of
 from sampler.dynamics import Force
 from sampler.hmc import Info, State

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,42 +33,6 @@ from dppm_model.score.pyramid_config import PyramidConfig
 Arrays = Mapping[str, NDArray[Any]]
 # F(x, D_base, sigma, y) -> (n, C, H, W), in units of the base's posterior standard deviation.
 Residual = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class Denoiser(Protocol):
-    """What a sampler needs of a model: EDM's D(x; sigma), in pixel space [-1, 1]."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        ...
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        ...
-
-    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return E[clean image | x]; x (n, C, H, W), sigma (n,), y (n,). Score: (D - x)/sigma²."""
-        ...
-
-    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return sigma² grad log p(y | x; sigma): what knowing the class adds to the denoised x."""
-        ...
-
-
-class ImageModel(Denoiser, Protocol):
-    """What draws images: the `Denoiser` of the base image, and the octaves above it."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a finished image."""
-        ...
-
-    @property
-    def octaves(self) -> Pyramid | None:
-        """The octaves, if the base is not the image yet."""
-        ...
 
 
 class ScoreModel:

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 from dppm_model.run import Run
-from dppm_model.score.model import Denoiser, ScoreModel
+from dppm_model.score.denoiser import Denoiser
+from dppm_model.score.model import ScoreModel
 from sampler.generate import generate
 from sampler.images import shard_size
 from sampler.noise import ImageNoise

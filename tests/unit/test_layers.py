@@ -20,7 +20,7 @@ FLOORS = [
     {"score"},
     {"phase", "plan"},
     {"requests", "round", "budget"},
-    {"planner", "planner_directions", "audit"},
+    {"planner", "planner_directions", "audit", "pretraining"},
     {"run", "config"},
 ]
 
