@@ -29,7 +29,7 @@ from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.evaluate import write_evaluation
-from sampler.evaluation.recipes import QUICK, check_seeds, recipe_named
+from sampler.evaluation.recipes import QUICK, Recipe, check_seeds, recipe_named
 from sampler.images import load_images
 
 _RUNS = Path("runs")
@@ -156,9 +156,7 @@ def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         raise RunFolderError(
             f"{run.folder} has no images yet.", f"Run `dppm sample {run.folder}` first."
         )
-    # A run that was made before there was a choice has none in its configuration.
-    recipe = recipe_named(settings.get("recipe", QUICK.name))
-    seeds = check_seeds(settings["seeds"])
+    recipe, seeds = recipe_and_seeds(settings)
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     synthetic, unseen = load_images(run.samples), (test.images, test.labels)
     with progress("evaluating", counts=False) as bar:
@@ -177,6 +175,18 @@ def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     write_evaluation(run.evaluation, result)
     write_report(run, result, test.manifest.classes, synthetic, unseen)
     return result
+
+
+def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]:
+    """Check the ``evaluation`` group.
+
+    Raises
+    ------
+    ConfigError
+        An unknown recipe, or seeds that are none.
+    """
+    # A run that was made before there was a choice has none in its configuration.
+    return recipe_named(settings.get("recipe", QUICK.name)), check_seeds(settings["seeds"])
 
 
 def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> None:
@@ -220,7 +230,9 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm demo`: the main job from nothing to a score."""
     begun = time.monotonic()
-    name = str(compose_config(overrides)["data"])
+    tree = compose_config(overrides)
+    recipe_and_seeds(tree["evaluation"])  # refused before anything is spent
+    name = str(tree["data"])
     with progress(f"fetching {name}", counts=False) as bar:
         sources.fetch(name, progress=bar.say)
     run, config, _ = _prepare(folder or _RUNS / "demo", overrides)

@@ -122,10 +122,11 @@ def figures_of(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
             "training_seconds": sum(line["seconds"] for line in run.rounds()),
             "real": both["_real"] | {"images": result["train_images"]},
         }
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
-            f"{run.folder} lacks {error} in evaluation.json, privacy.json or metrics.jsonl.",
-            f"Run `dppm evaluate {run.folder}` again.",
+            f"{run.folder}: evaluation.json, privacy.json or metrics.jsonl is damaged, or was "
+            f"written by another version ({type(error).__name__}: {error}).",
+            f"Run `dppm evaluate {run.folder}` again, or leave this run out.",
         ) from None
 
 

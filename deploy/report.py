@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.show import epsilon_text
-from deploy.table import figure, markdown_table, with_spread
+from deploy.table import MISSING, figure, markdown_table, with_spread
 from dppm_model.files import write_bytes
 from dppm_model.run import Run
 from sampler.evaluation.ceiling import Records
@@ -137,6 +137,8 @@ def _figures(result: Mapping[str, Any]) -> list[Row]:
         keys = [(f"accuracy at {side} pixels", f"accuracy_{side}", 4) for side in SIDES]
         keys.append(("Fréchet distance of crops", "frechet_crops", 2))
         rows += [(n, figure(detail[k], d), figure(detail[f"{k}_real"], d)) for n, k, d in keys]
+        decibel = detail["spectrum"]["largest_db_below_a_quarter"]
+        rows.append(("spectrum, largest difference (dB)", figure(decibel, 1), MISSING))
     return rows
 
 

@@ -95,6 +95,10 @@ def write_page(
         coverage["coverage_real_per_class"],
     )
     _write_texts(page, title, lines, shows_records=real is not None)
+    note = "Measured on real images and not covered by ε: for those who may see the data."
+    if result["accuracy_per_class_std"] is not None:
+        note = f"Whiskers: one standard deviation over classifier seeds. {note}"
+    _write(page, 0.15, height - 0.25, note, fontsize=8, color="0.35")
     buffer = io.BytesIO()
     page.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())
@@ -107,8 +111,8 @@ def _label(row: int, name: str) -> str:
 
 def _strip(images: Images, labels: Labels, classes: int, inches: float) -> NDArray[np.uint8]:
     """Pixels (rows, columns, 3) of the first images of every class, one class below another."""
-    side = min(_MOST_SIDE, images.shape[3])
-    pitch = (side * max(1, -(-_TILE // side)) + GAP) / _DOTS
+    height, width = shrink(images[:1], _MOST_SIDE).shape[2:]
+    pitch = (width * max(1, -(-_TILE // height)) + GAP) / _DOTS
     columns = max(1, int(inches / pitch))
     few = np.concatenate([np.flatnonzero(labels == c)[:columns] for c in range(classes)])
     pixels = grid(
@@ -199,7 +203,7 @@ def _compare(
 
 
 def _write_texts(page: Figure, title: str, lines: Sequence[str], *, shows_records: bool) -> None:
-    wide, height = page.get_size_inches()
+    wide, _ = page.get_size_inches()
     _write(page, 0.15, 0.18, title, fontsize=14, weight="bold")
     _write(page, 0.15, 0.5, "\n".join(lines), fontsize=9.5, linespacing=1.45)
     right = wide - 3.5
@@ -207,8 +211,6 @@ def _write_texts(page: Figure, title: str, lines: Sequence[str], *, shows_record
     _write(page, right, 0.72, "◇ real, or trained on real images", color=_REAL)
     if shows_records:
         _write(page, right, 0.18, "SHOWS REAL RECORDS", fontsize=14, weight="bold", color=_REAL)
-    note = "Measured on real images and not covered by ε: for those who may see the data."
-    _write(page, 0.15, height - 0.25, note, fontsize=8, color="0.35")
 
 
 def _write(page: Figure, left: float, down: float, text: str, **style: Any) -> None:
