@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DOTS = 200  # an inch
 _TILE = 112  # pixels an image is enlarged to, at least
-_MOST_SIDE = 256  # larger images are shrunk
+_LEAST_SIDE, _MOST_SIDE, _MOST_ROWS = 128, 256, 2600  # pixels: larger images are shrunk
 _PICTURES = 7.2  # inches for a row of images, at most; all that follow are inches, too
 _PANEL, _NUMBERS, _SPACE = 1.9, 1.05, 0.3
 _ABOVE, _BELOW = 1.5, 0.55
@@ -111,12 +111,13 @@ def _label(row: int, name: str) -> str:
 
 def _strip(images: Images, labels: Labels, classes: int, inches: float) -> NDArray[np.uint8]:
     """Pixels (rows, columns, 3) of the first images of every class, one class below another."""
-    height, width = shrink(images[:1], _MOST_SIDE).shape[2:]
+    side = max(_LEAST_SIDE, min(_MOST_SIDE, _MOST_ROWS // classes))
+    height, width = shrink(images[:1], side).shape[2:]
     pitch = (width * max(1, -(-_TILE // height)) + GAP) / _DOTS
     columns = max(1, int(inches / pitch))
     few = np.concatenate([np.flatnonzero(labels == c)[:columns] for c in range(classes)])
     pixels = grid(
-        *(shrink(images[few], _MOST_SIDE).numpy(), labels[few], np.arange(classes), columns),
+        *(shrink(images[few], side).numpy(), labels[few], np.arange(classes), columns),
         tile=_TILE,
     )
     return np.moveaxis(np.broadcast_to(pixels, (3, *pixels.shape[1:])), 0, -1)
