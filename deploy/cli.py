@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from deploy import commands, sampling
 from deploy.audit import audit_run
+from deploy.compare import compare
 from deploy.kit import commands as kit
 from deploy.kit.arguments import add_server, add_site
 from deploy.ledger import show_ledger
@@ -81,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
         help="attack expected answers instead of random ones; nothing private is read",
     )
 
+    runs = verb(
+        "compare",
+        "set finished runs side by side in a Markdown table",
+        "compare runs/demo runs/eps1\ncompare runs/* > table.md\ncompare runs/demo --json",
+    )
+    runs.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="evaluated run folders")
+
     _serve_options(
         verb(
             "serve",
@@ -116,8 +124,9 @@ def parser() -> argparse.ArgumentParser:
         ),
         (
             "evaluate",
-            "train a classifier on the synthetic images and test it on real ones",
-            "evaluate runs/demo\nevaluate runs/demo --json",
+            "train classifiers on the synthetic images and test them on real ones",
+            "evaluate runs/demo\nevaluate runs/demo evaluation=thorough    (larger, three seeds)\n"
+            "evaluate runs/demo evaluation.seeds=[0,1,2] --json",
         ),
         (
             "demo",
@@ -169,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             show_ledger(arguments)
         elif arguments.command == "audit":
             audit_run(arguments)
+        elif arguments.command == "compare":
+            compare(arguments)
         elif arguments.command == "plan":
             commands.plan(arguments.overrides, as_json=arguments.json)
         elif arguments.command == "serve":

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
+from deploy.report import page_path, private_page_path, report_path, write_report
 from deploy.sampling import draw, group_of, trained
 from deploy.show import (
     console,
@@ -19,6 +20,7 @@ from deploy.show import (
     progress,
     uplink_bytes,
 )
+from deploy.table import figure, with_spread
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
@@ -27,6 +29,7 @@ from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.evaluate import write_evaluation
+from sampler.evaluation.recipes import QUICK, Recipe, check_seeds, recipe_named
 from sampler.images import load_images
 
 _RUNS = Path("runs")
@@ -147,28 +150,43 @@ def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
 
 
 def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """Judge the run's images and write ``evaluation.json``."""
+    """Judge the run's images and write ``evaluation.json``, the table and the pages of pictures."""
     config = read_config(run.config)
     if not run.samples.exists():
         raise RunFolderError(
             f"{run.folder} has no images yet.", f"Run `dppm sample {run.folder}` first."
         )
-    train_records = sources.load(config.data, "train")
-    test_records = sources.load(config.data, "test")
+    recipe, seeds = recipe_and_seeds(settings)
+    train, test = (sources.load(config.data, split) for split in ("train", "test"))
+    synthetic, unseen = load_images(run.samples), (test.images, test.labels)
     with progress("evaluating", counts=False) as bar:
         result = judge(
-            load_images(run.samples),
-            (train_records.images, train_records.labels),
-            (test_records.images, test_records.labels),
+            synthetic,
+            (train.images, train.labels),
+            unseen,
             dataset=config.data,
             classes=config.classes,
-            seeds=tuple(settings["seeds"]),
+            recipe=recipe,
+            seeds=seeds,
             cache=sources.data_root() / config.data / "evaluation",
             pictures=run.folder / "private",
             progress=bar.say,
         )
     write_evaluation(run.evaluation, result)
+    write_report(run, result, test.manifest.classes, synthetic, unseen)
     return result
+
+
+def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]:
+    """Check the ``evaluation`` group.
+
+    Raises
+    ------
+    ConfigError
+        An unknown recipe, or seeds that are none.
+    """
+    # A run that was made before there was a choice has none in its configuration.
+    return recipe_named(settings.get("recipe", QUICK.name)), check_seeds(settings["seeds"])
 
 
 def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> None:
@@ -181,10 +199,14 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
         f"(a site's own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, "
         f"adjacency: {privacy['adjacency']}"
     )
+    coverage, seeds = result["coverage"], ", ".join(map(str, result["seeds"]))
     console.print(
-        f"utility    accuracy [bold]{result['accuracy']:.4f}[/] trained on "
-        f"{result['synthetic_images']} synthetic images, {result['accuracy_real']:.4f} trained on "
-        "real ones; both tested on real"
+        f"utility    accuracy [bold]{with_spread(result['accuracy'], result['accuracy_std'])}[/] "
+        f"trained on {result['synthetic_images']} synthetic images, "
+        f"{with_spread(result['accuracy_real'], result['accuracy_real_std'])} trained on real "
+        f"ones; both tested on real ({result['recipe']} recipe, seeds {seeds})\n"
+        f"           coverage {figure(coverage['coverage'], 3)} of real test images "
+        f"({figure(coverage['coverage_real'], 3)} by real training images)"
     )
     if detail := result.get("detail"):
         sizes = ", ".join(
@@ -196,7 +218,11 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
             f"{detail['frechet_crops']:.2f} ({detail['frechet_crops_real']:.2f}); spectrum within "
             f"{detail['spectrum']['largest_db_below_a_quarter']:.1f} dB (in brackets: real images)"
         )
-    console.print(f"pictures   {run.folder / 'samples.png'}")
+    console.print(
+        f"pictures   {run.folder / 'samples.png'}\n"
+        f"report     {report_path(run)}, {page_path(run)}; beside real images: "
+        f"{private_page_path(run)}"
+    )
     if minutes is not None:
         console.print(f"time       {minutes:.1f} minutes")
 
@@ -204,7 +230,9 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm demo`: the main job from nothing to a score."""
     begun = time.monotonic()
-    name = str(compose_config(overrides)["data"])
+    tree = compose_config(overrides)
+    recipe_and_seeds(tree["evaluation"])  # refused before anything is spent
+    name = str(tree["data"])
     with progress(f"fetching {name}", counts=False) as bar:
         sources.fetch(name, progress=bar.say)
     run, config, _ = _prepare(folder or _RUNS / "demo", overrides)

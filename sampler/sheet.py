@@ -13,7 +13,7 @@ from dppm_model.files import write_bytes
 from sampler.images import to_image
 
 _TILE = 56  # pixels an image is enlarged to, at least
-_GAP = 2
+GAP = 2
 _MARGIN = 24  # for the class numbers
 _GREY = 96
 
@@ -30,23 +30,49 @@ def contact_sheet(
     path
         Where the PNG goes; written atomically.
     """
-    channels, height, width = images.shape[1:]
-    scale = max(1, -(-_TILE // height))
-    tall, wide = height * scale, width * scale
     classes = np.unique(labels)
     columns = min(columns, int(np.unique_counts(labels).counts.max()))
-    size = (len(classes) * (tall + _GAP) + _GAP, _MARGIN + columns * (wide + _GAP) + _GAP)
-    sheet = np.full((channels, *size), _GREY, dtype=np.uint8)
-    for row, label in enumerate(classes):
-        for column, image in enumerate(images[labels == label][:columns]):
-            top, left = _GAP + row * (tall + _GAP), _MARGIN + _GAP + column * (wide + _GAP)
-            big = image.repeat(scale, axis=1).repeat(scale, axis=2)
-            sheet[:, top : top + tall, left : left + wide] = big
-    picture = to_image(sheet)
+    sheet = grid(images, labels, classes, columns, tile=_TILE)
+    picture = to_image(np.pad(sheet, ((0, 0), (0, 0), (_MARGIN, 0)), constant_values=_GREY))
     pen = ImageDraw.Draw(picture)
+    pitch = (picture.height - GAP) / len(classes)
     for row, label in enumerate(classes):
-        middle = (_MARGIN / 2, _GAP + row * (tall + _GAP) + tall / 2)
+        middle = (_MARGIN / 2, GAP / 2 + (row + 0.5) * pitch)
         pen.text(middle, str(label), fill="white", anchor="mm")
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
+
+
+def grid(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    columns: int,
+    *,
+    tile: int,
+) -> NDArray[np.uint8]:
+    """Set the first ``columns`` images of each class in a row of its own, on grey.
+
+    Parameters
+    ----------
+    images, labels
+        (n, C, H, W) uint8 and (n,).
+    tile
+        Images are enlarged by a whole factor, until they are this many pixels high at least.
+
+    Returns
+    -------
+    (C, rows, columns) of pixels, `GAP` pixels between and around the images.
+    """
+    channels, height, width = images.shape[1:]
+    scale = max(1, -(-tile // height))
+    tall, wide = height * scale, width * scale
+    size = (len(classes) * (tall + GAP) + GAP, columns * (wide + GAP) + GAP)
+    sheet = np.full((channels, *size), _GREY, dtype=np.uint8)
+    for row, label in enumerate(classes):
+        for column, index in enumerate(np.flatnonzero(labels == label)[:columns]):
+            top, left = GAP + row * (tall + GAP), GAP + column * (wide + GAP)
+            big = images[index].repeat(scale, axis=1).repeat(scale, axis=2)
+            sheet[:, top : top + tall, left : left + wide] = big
+    return sheet

@@ -1,7 +1,7 @@
 """The same classifiers trained on the real images: the ceiling, and where features come from.
 
 It is the same for every run on a data set, so it is kept in a file named after the digest of the
-data and of the recipe.
+data, of the recipe, and of the code that carries it out.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 
 from dppm_model import files
-from sampler.evaluation import classifier as recipe
-from sampler.evaluation.classifier import CNN, Classifier, Images, Labels, build, shrink
+from sampler.evaluation import classifier as code
+from sampler.evaluation.classifier import Classifier, Images, Labels, Settings, build, shrink
+from sampler.evaluation.recipes import Recipe
 
 Records = tuple[Images, Labels]
 
@@ -34,9 +35,12 @@ class Ceiling:
     accuracy_mlp: float
 
 
-def places(cache: Path, train: Records, test: Records, seeds: Sequence[int]) -> dict[int, Path]:
-    """Where each seed's ceiling is kept: by SHA-256 over data, recipe's source and PyTorch."""
-    sha = hashlib.sha256(torch.__version__.encode() + Path(recipe.__file__).read_bytes())
+def places(
+    cache: Path, train: Records, test: Records, seeds: Sequence[int], recipe: Recipe
+) -> dict[int, Path]:
+    """Where each seed's ceiling is kept: by SHA-256 over data, recipe, its code and PyTorch."""
+    sha = hashlib.sha256(torch.__version__.encode() + Path(code.__file__).read_bytes())
+    sha.update(repr((recipe.cnn, recipe.mlp)).encode())
     for images, labels in (train, test):
         sha.update(repr(images.shape).encode())
         for begin in range(0, len(images), 1000):
@@ -59,14 +63,14 @@ def save(path: Path, ceiling: Ceiling) -> None:
     files.write_bytes(path, safetensors.torch.save(weights, {"figures": json.dumps(figures)}))
 
 
-def load(path: Path, images: Images, classes: int) -> Ceiling:
-    """Read what `save` wrote, for a CNN that takes images like ``images``."""
-    _, channels, height, width = shrink(images[:1], CNN.side).shape
-    network = build("cnn", (channels, height, width), classes, torch.Generator())
+def load(path: Path, images: Images, classes: int, settings: Settings) -> Ceiling:
+    """Read what `save` wrote of a CNN of these settings, which takes images like ``images``."""
+    _, channels, height, width = shrink(images[:1], settings.side).shape
+    network = build(settings, (channels, height, width), classes, torch.Generator())
     with safetensors.safe_open(path, framework="pt") as file:
         figures = json.loads(file.metadata()["figures"])
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     cnn = Classifier(
-        network.eval(), CNN, figures["mean"], figures["std"], figures["held_out_accuracy"]
+        network.eval(), settings, figures["mean"], figures["std"], figures["held_out_accuracy"]
     )
     return Ceiling(cnn, figures["accuracy"], figures["accuracy_per_class"], figures["accuracy_mlp"])

@@ -1,7 +1,6 @@
-"""Two small classifiers of different kind, and one fixed recipe to train either.
+"""Two small classifiers of different kind, and one way to train either.
 
-The recipe sees training images and their labels only: its few constants were set once, on held-out
-*training* images of MNIST and Fashion-MNIST, and nothing is chosen per data set.
+Training sees training images and their labels only; its constants are in `recipes`.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ class Settings:
 
     kind: str
     """``cnn`` or ``mlp``."""
+    widths: tuple[int, ...]
+    """Channels of the three convolutions (multiples of 8), or units of the two hidden layers."""
     steps: int
     batch: int
     learning_rate: float
@@ -39,11 +40,8 @@ class Settings:
     """Share of the training images that is not trained on but scored, see `Classifier`."""
 
     def __str__(self) -> str:
-        return f"{self.kind}, {self.steps} steps of {self.batch}, at most {self.side} px"
-
-
-CNN = Settings("cnn", steps=3750, batch=64, learning_rate=4e-3, side=64)
-MLP = Settings("mlp", steps=2500, batch=64, learning_rate=2e-3, side=32)
+        widths = "-".join(map(str, self.widths))
+        return f"{self.kind} {widths}, {self.steps} steps of {self.batch}, at most {self.side} px"
 
 
 @dataclass(frozen=True)
@@ -90,12 +88,13 @@ class Fold(nn.Module):
 
 
 def build(
-    kind: str, shape: tuple[int, int, int], classes: int, generator: torch.Generator
+    settings: Settings, shape: tuple[int, int, int], classes: int, generator: torch.Generator
 ) -> nn.Sequential:
     """Untrained network for images of ``shape`` (C, H, W); its last layer reads the features."""
     # Built on the meta device, because the layers' own first weights come from a global RNG.
+    layers = _cnn if settings.kind == "cnn" else _mlp
     with torch.device("meta"):
-        network = _layers(kind, shape, classes)
+        network = layers(settings.widths, shape, classes)
     network.to_empty(device="cpu")
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
@@ -105,17 +104,21 @@ def build(
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _layers(kind: str, shape: tuple[int, int, int], classes: int) -> nn.Sequential:
+def _mlp(widths: tuple[int, ...], shape: tuple[int, int, int], classes: int) -> nn.Sequential:
+    first, second = widths
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(math.prod(shape), first),
+        nn.SiLU(),
+        nn.Linear(first, second),
+        nn.SiLU(),
+        nn.Linear(second, classes),
+    )
+
+
+def _cnn(widths: tuple[int, ...], shape: tuple[int, int, int], classes: int) -> nn.Sequential:
     channels, height, width = shape
-    if kind == "mlp":
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * height * width, 256),
-            nn.SiLU(),
-            nn.Linear(256, 256),
-            nn.SiLU(),
-            nn.Linear(256, classes),
-        )
+    first, second, third = widths
     fold = Fold(height, width)
     cells = math.prod(math.ceil(math.ceil(n / fold.factor) / 2) for n in (height, width))
 
@@ -125,11 +128,11 @@ def _layers(kind: str, shape: tuple[int, int, int], classes: int) -> nn.Sequenti
 
     return nn.Sequential(
         fold,
-        *block(channels * fold.factor**2, 16),
-        *block(16, 32, stride=2),
-        *block(32, 32),
+        *block(channels * fold.factor**2, first),
+        *block(first, second, stride=2),
+        *block(second, third),
         nn.Flatten(),
-        nn.Linear(32 * cells, 128),
+        nn.Linear(third * cells, 128),
         nn.SiLU(),
         nn.Linear(128, classes),
     )
@@ -159,12 +162,12 @@ def train_classifier(
     settings: Settings,
     progress: Callable[[float], None] | None = None,
 ) -> Classifier:
-    """Train by the fixed recipe.
+    """Train by ``settings``.
 
     Parameters
     ----------
     images, labels
-        (n, C, H, W) uint8 and (n,) int64; the *only* data the recipe sees.
+        (n, C, H, W) uint8 and (n,) int64; the *only* data that training sees.
     seed
         Decides first weights, order, shifts and which images are held out. The same seed on the
         same number of torch threads gives the same bits.
@@ -178,7 +181,7 @@ def train_classifier(
     held_out, kept = order[:cut], order[cut:]
     mean, std = x[kept].float().mean().item(), max(1.0, x[kept].float().std().item())
 
-    network = build(settings.kind, (x.shape[1], x.shape[2], x.shape[3]), classes, generator)
+    network = build(settings, (x.shape[1], x.shape[2], x.shape[3]), classes, generator)
     optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.2

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from dppm_model.files import write_bytes, write_json
 from sampler.evaluation.classifier import (
-    CNN,
     Classifier,
     Images,
     Labels,
@@ -57,7 +56,8 @@ def detail(
     Parameters
     ----------
     judge
-        The project's classifier at 64 pixels, trained on real images.
+        The recipe's CNN at 64 pixels, trained on real images; the same recipe is used at the other
+        sizes, with one seed.
     synthetic, train, test
         Each (images, labels), as for `sampler.evaluation.evaluate.evaluate`.
     known
@@ -75,7 +75,7 @@ def detail(
     """
 
     def job(records: Records, side: int) -> Job:
-        settings = replace(CNN, side=side)
+        settings = replace(judge.settings, side=side)
         return lambda report: accuracy(
             train_classifier(*records, classes=classes, seed=0, settings=settings, progress=report),
             *test,

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model import files
-from dppm_model.errors import ConfigError, DataError
+from dppm_model.errors import DataError
 from sampler.evaluation import ceiling as ceilings
 from sampler.evaluation.ceiling import Ceiling, Records
 from sampler.evaluation.classifier import (
-    CNN,
-    MLP,
     Classifier,
     Images,
     Labels,
@@ -25,10 +23,13 @@ from sampler.evaluation.classifier import (
     predict,
     train_classifier,
 )
+from sampler.evaluation.coverage import coverage_figures
 from sampler.evaluation.detail import LEAST_SIDE, detail
 from sampler.evaluation.distances import frechet_distance, kernel_distance
 from sampler.evaluation.nearest import nearest_figures, spaced
 from sampler.evaluation.parallel import Job, run_jobs
+from sampler.evaluation.recipes import QUICK, Recipe, check_seeds
+from sampler.evaluation.spread import over_seeds
 
 Say = Callable[[str, float | None], None]
 
@@ -43,6 +44,7 @@ def evaluate(
     *,
     dataset: str,
     classes: int,
+    recipe: Recipe = QUICK,
     seeds: Sequence[int] = (0,),
     cache: Path | None,
     pictures: Path | None = None,
@@ -57,8 +59,10 @@ def evaluate(
     ----------
     synthetic, train, test
         Each (images, labels): (n, C, H, W) uint8 of one shape and (n,) integers in 0..classes-1.
+    recipe
+        How classifiers are trained.
     seeds
-        Classifier seeds; accuracies are means over them.
+        Classifier seeds; accuracies are means over them, ``_std`` their standard deviation.
     cache
         Folder in which the classifiers trained on the real images are kept; None keeps nothing.
     pictures
@@ -72,30 +76,30 @@ def evaluate(
     dict
         JSON-able. ``accuracy`` (CNN) and ``accuracy_mlp`` were trained on synthetic images,
         ``..._real`` on the real training images; all are measured on the real test images.
+        ``..._std`` is the standard deviation over seeds (n - 1), None for a single seed.
 
     Raises
     ------
     ConfigError
-        No seed.
+        No seed, or one twice.
     DataError
         Images of another shape, labels out of range, a class with too few images.
     """
     begun = time.monotonic()
-    if not seeds:
-        raise ConfigError("evaluation.seeds is empty.", "Name one seed at least: seeds=[0].")
+    seeds = check_seeds(seeds)
     shape = train[0].shape[1:]
     check_records("real training", train, shape, classes, FEWEST_PER_CLASS)
     check_records("real test", test, shape, classes, 1)
     check_records("synthetic", synthetic, shape, classes, FEWEST_PER_CLASS)
 
-    places = {} if cache is None else ceilings.places(cache, train, test, seeds)
+    places = {} if cache is None else ceilings.places(cache, train, test, seeds, recipe)
     real = {
-        seed: ceilings.load(path, train[0], classes)
+        seed: ceilings.load(path, train[0], classes, recipe.cnn)
         for seed, path in places.items()
         if path.exists()
     }
     missing = [seed for seed in seeds if seed not in real]
-    trained = _train(synthetic, train, classes, seeds, missing, progress)
+    trained = _train(synthetic, train, classes, recipe, seeds, missing, progress)
 
     progress("measuring", None)
     for seed in missing:
@@ -118,6 +122,7 @@ def evaluate(
     judge = real[seeds[0]].cnn
     beside: dict[str, Job] = {
         "distances": lambda _: distance_figures(judge, synthetic[0], train[0], test[0]),
+        "coverage": lambda _: coverage_figures(judge, synthetic, train, test, classes),
         "nearest": lambda _: nearest_figures(synthetic[0], train[0], test[0]),
     }
     measured = run_jobs(beside, lambda share: None)
@@ -128,34 +133,38 @@ def evaluate(
             progress=lambda share: progress("looking at detail", share),
         )
     recognised = predict(judge, synthetic[0]) == synthetic[1]
+    accuracies = {
+        "accuracy": right["cnn"].mean(1),
+        "accuracy_real": [real[s].accuracy for s in seeds],
+        "accuracy_mlp": right["mlp"].mean(1),
+        "accuracy_mlp_real": [real[s].accuracy_mlp for s in seeds],
+    }
+    named = {
+        "features": f"last hidden layer of the CNN ({recipe.name} recipe) trained on real "
+        f"{dataset} images, seed {seeds[0]}, divided by their root mean square over the real test "
+        "images"
+    }
     return {
         "dataset": dataset,
-        "accuracy": float(right["cnn"].mean()),
-        "accuracy_real": _mean([real[s].accuracy for s in seeds]),
-        "accuracy_mlp": float(right["mlp"].mean()),
-        "accuracy_mlp_real": _mean([real[s].accuracy_mlp for s in seeds]),
+        **{k: v for name, found in accuracies.items() for k, v in over_seeds(name, found).items()},
         "synthetic_images": len(synthetic[0]),
         "train_images": len(train[0]),
         "test_images": len(test[0]),
-        "classifier": str(CNN),
-        "classifier_mlp": str(MLP),
+        "recipe": recipe.name,
+        "classifier": str(recipe.cnn),
+        "classifier_mlp": str(recipe.mlp),
         "seeds": list(seeds),
-        "accuracy_by_seed": right["cnn"].mean(1).tolist(),
-        "accuracy_real_by_seed": [real[s].accuracy for s in seeds],
-        "accuracy_held_out_synthetic": _mean(
-            [trained["synthetic", "cnn", s].held_out_accuracy for s in seeds]
+        **{f"{name}_by_seed": list(map(float, values)) for name, values in accuracies.items()},
+        **over_seeds(
+            "accuracy_held_out_synthetic",
+            [trained["synthetic", "cnn", s].held_out_accuracy for s in seeds],
         ),
-        "accuracy_per_class": per_class(right["cnn"].mean(0), test[1], classes),
-        "accuracy_real_per_class": np.mean(
-            [real[s].accuracy_per_class for s in seeds], axis=0
-        ).tolist(),
+        **over_seeds("accuracy_per_class", [per_class(r, test[1], classes) for r in right["cnn"]]),
+        **over_seeds("accuracy_real_per_class", [real[s].accuracy_per_class for s in seeds]),
         "images_per_class": np.bincount(synthetic[1], minlength=classes).tolist(),
         "recognised_per_class": per_class(recognised, synthetic[1], classes),
-        "distances": measured["distances"]
-        | {
-            "features": f"last hidden layer of the CNN trained on real {dataset} images, "
-            f"seed {seeds[0]}, divided by their root mean square over the real test images"
-        },
+        "distances": measured["distances"] | named,
+        "coverage": measured["coverage"] | named,
         "nearest": measured["nearest"],
         **({"detail": measured["detail"]} if "detail" in measured else {}),
         "seconds": round(time.monotonic() - begun, 1),
@@ -235,6 +244,7 @@ def _train(
     synthetic: Records,
     train: Records,
     classes: int,
+    recipe: Recipe,
     seeds: Sequence[int],
     missing: Sequence[int],
     progress: Say,
@@ -248,12 +258,8 @@ def _train(
 
     jobs = {
         (source, settings.kind, seed): job(records, seed, settings)
-        for settings in (CNN, MLP)  # the longest first
+        for settings in (recipe.cnn, recipe.mlp)  # the longest first
         for source, records, chosen in (("real", train, missing), ("synthetic", synthetic, seeds))
         for seed in chosen
     }
     return run_jobs(jobs, lambda share: progress("training classifiers", share))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))

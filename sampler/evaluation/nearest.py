@@ -66,8 +66,8 @@ def nearest_figures(synthetic: Images, train: Images, test: Images) -> dict[str,
     }
 
 
-def spaced(images: Images, n: int) -> Images:
-    """Return ``n`` images, evenly spaced from first to last: every class, in whatever order."""
+def spaced(images: NDArray[Any], n: int) -> NDArray[Any]:
+    """Return ``n`` images, or indices, evenly spaced: every class, in whatever order they are."""
     return images[np.linspace(0, len(images) - 1, n).round().astype(np.int64)]
 
 

@@ -27,9 +27,10 @@ from dppm_model.records.shards import Records
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.evaluation import ceiling
-from sampler.evaluation.classifier import CNN, Classifier, accuracy, features, train_classifier
+from sampler.evaluation.classifier import Classifier, accuracy, features, train_classifier
 from sampler.evaluation.distances import frechet_distance, kernel_distance
 from sampler.evaluation.nearest import spaced
+from sampler.evaluation.recipes import QUICK
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
@@ -96,8 +97,8 @@ def compare(
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     real = (train.images, train.labels), (test.images, test.labels)
     cache = sources.data_root() / config.data / "evaluation"
-    path = ceiling.places(cache, *real, (0,))[0]
-    judge = ceiling.load(path, train.images, model.classes).cnn
+    path = ceiling.places(cache, *real, (0,), QUICK)[0]
+    judge = ceiling.load(path, train.images, model.classes, QUICK.cnn).cnn
     n = per_class * model.classes
     seen, unseen = (features(judge, spaced(r.images, 5000)) for r in (train, test))
     scale = np.sqrt((unseen**2).mean())
@@ -143,7 +144,7 @@ def judged(
     """Distances to real test images, and a classifier's accuracy on them."""
     found = features(judge, images) / scale
     trained = train_classifier(
-        images, labels, classes=classes, seed=0, settings=CNN, progress=lambda _: None
+        images, labels, classes=classes, seed=0, settings=QUICK.cnn, progress=lambda _: None
     )
     return {
         "frechet": round(frechet_distance(found, reference), 4),

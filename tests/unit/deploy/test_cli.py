@@ -17,7 +17,8 @@ def run(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "verb", ["data", "plan", "ledger", "simulate", "sample", "serve", "evaluate", "demo"]
+    "verb",
+    ["data", "plan", "ledger", "simulate", "sample", "serve", "evaluate", "compare", "demo"],
 )
 def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

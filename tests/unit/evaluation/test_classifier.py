@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dppm_model.config import compose_config
+from dppm_model.errors import ConfigError
 from sampler.evaluation.classifier import (
-    CNN,
-    MLP,
     Settings,
     accuracy,
     features,
@@ -15,8 +15,10 @@ from sampler.evaluation.classifier import (
     shrink,
     train_classifier,
 )
+from sampler.evaluation.recipes import QUICK, RECIPES, check_seeds, recipe_named
 from tests.unit.evaluation.toys import squares
 
+CNN, MLP = QUICK.cnn, QUICK.mlp
 KINDS = [replace(CNN, steps=60), replace(MLP, steps=60)]
 
 
@@ -91,3 +93,29 @@ def test_shift_moves_each_image_by_a_pixel_at_most() -> None:
     where = shift(x, torch.Generator().manual_seed(0)).flatten(1).argmax(1)
     places = {(int(i) // 9 - 4, int(i) % 9 - 4) for i in where}
     assert places == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_chosen_and_trains(name: str) -> None:
+    group = compose_config([f"evaluation={'default' if name == 'quick' else name}"])["evaluation"]
+    recipe = recipe_named(group["recipe"])
+    assert recipe.name == name
+    check_seeds(group["seeds"])
+    settings = replace(recipe.cnn, steps=40)
+    trained = train_classifier(*squares(400, 0), classes=4, seed=0, settings=settings)
+    assert accuracy(trained, *squares(200, 1)) > 0.9
+    channels = [m.out_channels for m in trained.network if isinstance(m, torch.nn.Conv2d)]
+    assert tuple(channels) == recipe.cnn.widths
+
+
+@pytest.mark.parametrize("name", ["exhaustive", None, 3, ["quick"]], ids=str)
+def test_unknown_recipes_are_refused(name: object) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.recipe") as caught:
+        recipe_named(name)
+    assert "thorough" in caught.value.cure
+
+
+@pytest.mark.parametrize("seeds", [[], 3, "01", [0, 0], [0, 1.5], [-1], [True], [None]], ids=str)
+def test_seeds_that_mean_nothing_are_refused(seeds: object) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.seeds"):
+        check_seeds(seeds)

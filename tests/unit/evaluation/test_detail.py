@@ -1,6 +1,7 @@
 """Detail of large images: spectra, crops, and the picture of nearest records."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from sampler.evaluation import detail as module
 from sampler.evaluation.detail import CROP, detail, random_crops, show_nearest, spectrum
+from sampler.evaluation.recipes import QUICK
 
 
 def noise(n: int, side: int = 128, seed: int = 0) -> np.ndarray:
@@ -74,7 +76,7 @@ def test_the_whole_judgement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     smooth = np.repeat(np.repeat(noise(60, 32), 4, axis=2), 4, axis=3)
     labels = np.arange(60) % 2
     grainy = (smooth // 2 + noise(60, seed=1) // 2).astype(np.uint8)
-    judge: Any = None
+    judge: Any = SimpleNamespace(settings=QUICK.cnn)
     real = (smooth, labels)
     same = detail(judge, real, real, real, 2, tmp_path)
     known = tmp_path / "known.json"

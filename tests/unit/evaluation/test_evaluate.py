@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 
 import numpy as np
 import pytest
@@ -8,22 +9,18 @@ import torch
 from safetensors.numpy import load_file
 
 from dppm_model.errors import ConfigError, DataError
-from sampler.evaluation import ceiling
 from sampler.evaluation import evaluate as module
 from sampler.evaluation.ceiling import Records
 from sampler.evaluation.evaluate import evaluate, write_evaluation
+from sampler.evaluation.recipes import QUICK, Recipe
+from sampler.evaluation.spread import over_seeds
 from tests.unit.evaluation.toys import squares
 
 TRAIN, TEST, SYNTHETIC = squares(400, 0), squares(200, 1), squares(200, 2)
 PERMUTED = (TEST[0], np.random.default_rng(5).permutation(TEST[1]))
 
 
-@pytest.fixture(autouse=True)
-def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    cnn, mlp = replace(module.CNN, steps=30), replace(module.MLP, steps=30)
-    monkeypatch.setattr(module, "CNN", cnn)
-    monkeypatch.setattr(module, "MLP", mlp)
-    monkeypatch.setattr(ceiling, "CNN", cnn)
+SHORT = Recipe("short", replace(QUICK.cnn, steps=30), replace(QUICK.mlp, steps=30))
 
 
 def judge(synthetic: Records, test: Records = TEST, cache: Path | None = None, **more) -> dict:
@@ -35,7 +32,7 @@ def judge(synthetic: Records, test: Records = TEST, cache: Path | None = None, *
         classes=4,
         cache=cache,
         progress=lambda message, share: None,
-        **more,
+        **{"recipe": SHORT} | more,
     )
 
 
@@ -86,6 +83,57 @@ def test_same_result_from_the_cache_and_without_it(
         judge(SYNTHETIC, (TEST[0], TEST[1][::-1].copy()), cache=tmp_path)
 
 
+def test_the_cache_knows_recipes_apart(tmp_path: Path) -> None:
+    first = judge(SYNTHETIC, cache=tmp_path)
+    wider = Recipe("wider", replace(SHORT.cnn, widths=(24, 32, 32)), SHORT.mlp)
+    other = judge(SYNTHETIC, cache=tmp_path, recipe=wider)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert (first["recipe"], other["recipe"]) == ("short", "wider")
+    assert "24-32-32" in other["classifier"]
+    assert other["distances"] != first["distances"]  # another judge, other features
+    again = judge(SYNTHETIC, cache=tmp_path, recipe=wider)  # read back: the widths fit
+    assert without_seconds(again) == without_seconds(other)
+
+
+def test_spread_is_the_standard_deviation_over_seeds() -> None:
+    assert over_seeds("a", [0.5]) == {"a": 0.5, "a_std": None}
+    assert over_seeds("a", [1.0, 2.0, 6.0]) == {"a": 3.0, "a_std": pytest.approx(7**0.5)}
+    assert over_seeds("a", [[1.0, 4.0], [3.0, 4.0]]) == {
+        "a": [2.0, 4.0],
+        "a_std": [pytest.approx(2**0.5), 0.0],
+    }
+
+
+def test_every_accuracy_has_a_spread() -> None:
+    mixed = SYNTHETIC[0], np.random.default_rng(3).permutation(SYNTHETIC[1])
+    result = judge(mixed, seeds=(0, 1, 2))
+    single = judge(SYNTHETIC)
+    for name in ("accuracy", "accuracy_real", "accuracy_mlp", "accuracy_mlp_real"):
+        values = result[f"{name}_by_seed"]
+        assert len(values) == 3
+        assert result[name] == pytest.approx(sum(values) / 3)
+        assert result[f"{name}_std"] == pytest.approx(stdev(values))
+        assert single[f"{name}_std"] is None
+    assert result["accuracy_std"] > 0
+    assert len(result["accuracy_per_class_std"]) == 4
+    assert single["accuracy_per_class_std"] is None
+
+
+def test_coverage_falls_with_a_lost_kind_of_image() -> None:
+    """Half of each class is one image over and over: its classifier may not mind, coverage does."""
+    good = judge(SYNTHETIC)["coverage"]
+    images, labels = SYNTHETIC
+    poor = images.copy()
+    for c in range(4):
+        poor[labels == c] = images[labels == c][0]
+    bad = judge((poor, labels))["coverage"]
+    assert good["images_per_class"] == [50] * 4
+    assert len(good["coverage_per_class"]) == 4
+    assert good["coverage"] > 0.5 * good["coverage_real"]
+    assert bad["coverage"] < 0.5 * good["coverage"]
+    assert bad["coverage_real"] == good["coverage_real"]
+
+
 def test_same_result_on_any_number_of_cores() -> None:
     alone = judge(SYNTHETIC)
     torch.set_num_threads(3)  # the fixture of this folder sets it back
@@ -128,8 +176,9 @@ def test_result_is_json_with_the_agreed_keys(tmp_path: Path) -> None:
     read = json.loads((tmp_path / "evaluation.json").read_text())
     assert read == result
     agreed = "dataset accuracy accuracy_real synthetic_images classifier seeds distances nearest"
-    assert set(agreed.split()) <= read.keys()
+    assert {*agreed.split(), "coverage", "recipe"} <= read.keys()
     assert "squares" in read["distances"]["features"]
+    assert read["coverage"]["features"] == read["distances"]["features"]
     assert read["images_per_class"] == [50] * 4
 
 
@@ -154,6 +203,7 @@ def test_refusals(name: str) -> None:
     assert caught.value.cure
 
 
-def test_no_seed_is_refused() -> None:
+@pytest.mark.parametrize("seeds", [(), (0, 0)], ids=str)
+def test_no_seed_or_one_twice_is_refused(seeds: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="seeds"):
-        judge(SYNTHETIC, seeds=())
+        judge(SYNTHETIC, seeds=seeds)

@@ -1,0 +1,183 @@
+"""From a trained run to its report, and several runs in one table; what is missing is named."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy.cli import main
+from deploy.report import report
+from dppm_model.errors import ConfigError, RunFolderError
+from sampler.evaluation import recipes
+from sampler.evaluation.detail import SIDES
+from tests.conftest import TINY
+
+SMALL = ["sampler.workers=0", "sampler.per_class=20", "sampler.levels=6"]
+_FINISHED: list[Path] = []  # made by the first test that asks
+
+
+def run(*arguments: object) -> int:
+    return main(list(map(str, arguments)))
+
+
+@pytest.fixture
+def finished(
+    tiny: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A run that was trained, sampled and evaluated (by a recipe of few steps)."""
+    short = replace(
+        recipes.QUICK,
+        cnn=replace(recipes.QUICK.cnn, steps=20),
+        mlp=replace(recipes.QUICK.mlp, steps=20),
+    )
+    monkeypatch.setitem(recipes.RECIPES, "quick", short)
+    if not _FINISHED:
+        folder = tmp_path_factory.mktemp("finished") / "first"
+        assert run("simulate", folder, *TINY) == 0
+        assert run("sample", folder, *SMALL) == 0
+        assert run("evaluate", folder) == 0
+        _FINISHED.append(folder)
+    copy = tmp_path / "first"
+    shutil.copytree(_FINISHED[0], copy)
+    return copy
+
+
+def rows_of(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_evaluate_leaves_a_table_and_pages_of_pictures(finished: Path) -> None:
+    text = (finished / "evaluation.md").read_text()
+    result = json.loads((finished / "evaluation.json").read_text())
+    privacy = json.loads((finished / "privacy.json").read_text())
+    rows = {row[0]: row[1:] for row in rows_of(text)}
+    assert rows["accuracy, CNN"] == [
+        f"{result['accuracy']:.4f}",
+        f"{result['accuracy_real']:.4f}",
+    ]
+    assert rows["coverage, mean over classes"][0] == f"{result['coverage']['coverage']:.3f}"
+    assert float(rows["a site's own reports"][0]) >= privacy["epsilon_site"]
+    assert float(rows["secure sum, 3 honest sites"][0]) >= privacy["epsilon_secure_sum"]
+    assert {"a", "b"} <= rows.keys()  # the classes by name
+    assert result["distances"]["features"] in text
+    assert "single one" in text
+    for page in ("evaluation.png", "private/evaluation.png"):
+        assert (finished / page).stat().st_size > 5000
+
+
+def test_a_spread_is_shown_once_there_are_seeds(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("evaluate", finished, "evaluation.seeds=[0,1]", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["seeds"] == [0, 1]
+    shown = f"{result['accuracy']:.4f} ± {result['accuracy_std']:.4f}"
+    assert shown in (finished / "evaluation.md").read_text()
+    assert run("compare", finished) == 0
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["evaluation.recipe=slow", "evaluation=slow", "evaluation.seeds=[]", "evaluation.seeds=1"],
+)
+def test_recipes_and_seeds_are_checked(finished: Path, override: str) -> None:
+    before = (finished / "evaluation.json").read_text()
+    assert run("evaluate", finished, override) == ConfigError.exit_code
+    assert (finished / "evaluation.json").read_text() == before
+
+
+def test_demo_checks_them_before_anything_is_spent(tiny: Path, tmp_path: Path) -> None:
+    assert run("demo", tmp_path / "run", *TINY, "evaluation.seeds=[]") == ConfigError.exit_code
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_large_images_detail_stands_in_the_table(finished: Path) -> None:
+    result = json.loads((finished / "evaluation.json").read_text())
+    detail = {f"accuracy_{side}{kind}": 0.75 for side in SIDES for kind in ("", "_real")}
+    detail |= {"frechet_crops": 0.5, "frechet_crops_real": 0.25}
+    detail |= {"spectrum": {"largest_db_below_a_quarter": 1.44}}
+    privacy = json.loads((finished / "privacy.json").read_text())
+    rows = rows_of(report("run", result | {"detail": detail}, privacy, ["a", "b"]))
+    assert ["accuracy at 128 pixels", "0.7500", "0.7500"] in rows
+    assert ["spectrum, largest difference (dB)", "1.4", "–"] in rows
+
+
+def test_runs_stand_side_by_side(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = finished.parent / "second|run"
+    shutil.copytree(finished, other)
+    result = json.loads((other / "evaluation.json").read_text())
+    (other / "evaluation.json").write_text(json.dumps(result | {"accuracy": 0.25}))
+    capsys.readouterr()
+    assert run("compare", finished, other) == 0
+    text = capsys.readouterr().out.replace("\\|", "/")
+    header, _, first, second, real = rows_of(text)
+    assert len({len(row) for row in rows_of(text)}) == 1
+    assert first[header.index("run")] == str(finished)
+    assert second[header.index("run")] == str(other).replace("|", "/")
+    assert second[header.index("accuracy")] == "0.2500"
+    assert second[header.index("MLP")] == first[header.index("MLP")]
+    assert real[header.index("accuracy")] == f"{result['accuracy_real']:.4f}"  # one row for both
+    assert run("compare", finished, other, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    privacy = json.loads((finished / "privacy.json").read_text())
+    metrics = (finished / "metrics.jsonl").read_text().splitlines()
+    assert [f["accuracy"] for f in found] == [result["accuracy"], 0.25]
+    assert found[0]["epsilon_site"] == privacy["epsilon_site"]
+    assert found[0]["training_seconds"] == sum(json.loads(line)["seconds"] for line in metrics)
+    assert found[0]["model"] is None  # changed by overrides: it goes by its phases
+    assert found[0]["phases"] == [phase["name"] for phase in privacy["phases"]]
+
+
+def test_what_an_older_version_did_not_measure_is_a_dash(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished / "evaluation.json"
+    result = json.loads(path.read_text())
+    for key in ("coverage", "recipe", "accuracy_std", "accuracy_mlp_std"):
+        del result[key]
+    path.write_text(json.dumps(result))
+    capsys.readouterr()
+    assert run("compare", finished) == 0
+    header, _, row, _ = rows_of(capsys.readouterr().out)
+    assert row[header.index("coverage")] == "–"
+
+
+def test_all_that_is_missing_is_named_at_once(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(finished, bare)
+    (bare / "evaluation.json").unlink()
+    assert run("compare", finished, bare, tmp_path / "nowhere") == RunFolderError.exit_code
+    shown = "".join(capsys.readouterr().err.split())
+    for path in ("bare/evaluation.json", "nowhere/config.yaml", "nowhere/metrics.jsonl"):
+        assert path in shown
+    assert "bare/privacy.json" not in shown
+    assert f"dppmevaluate{bare}" in shown
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("evaluation.json", "{", "evaluation.json is missing or damaged"),
+        ("evaluation.json", '{"dataset": "tiny"}', "distances"),
+        ("evaluation.json", "[]", "evaluation.json"),
+        ("privacy.json", "{}", "phases"),
+        ("metrics.jsonl", '{"phase": "means"}\n', "seconds"),
+        ("metrics.jsonl", "nonsense\n", "metrics.jsonl"),
+    ],
+)
+def test_damaged_files_are_refused(
+    finished: Path, file: str, content: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / file).write_text(content)
+    assert run("compare", finished) == RunFolderError.exit_code
+    assert says.replace(" ", "") in "".join(capsys.readouterr().err.split())
