@@ -1,7 +1,8 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
 config.yaml  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl  status.json
-model.safetensors  samples.png  evaluation.json  audit.json  samples/  sites/ (simulation)  state/
+model.safetensors  samples.png  samples/  evaluation.json  evaluation.md  evaluation.png  audit.json
+private/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations
