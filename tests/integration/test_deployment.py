@@ -35,7 +35,7 @@ FACTS = [
     "privacy.unit=record",
 ]
 PATIENT = ["server.retry_seconds=3"]
-ROUNDS = 22  # by more rounds of the last phase
+ROUNDS = 24  # by more rounds of a phase
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from dppm_model.steps import Step, watched
 from tests.conftest import TINY
 from tests.grids import LateGrid, SiteDied, play, twin_of
 
-SHORT = [*TINY, "model=mixture_small", "server.max_retries=1", "server.retry_seconds=0.001"]
+SHORT = [*TINY, "model=gaussian", "server.max_retries=1", "server.retry_seconds=0.001"]
 
 
 class Killed(BaseException):

@@ -28,7 +28,7 @@ from tests.plans import with_response
 def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
-        settings = ["model=mixture_small", "server.max_retries=0", "sites=4"]
+        settings = ["model=gaussian", "server.max_retries=0", "sites=4"]
         folder = tmp_path_factory.mktemp("lies") / "run"
         return simulation.prepare(folder, [*TINY, *settings])[0]
 
