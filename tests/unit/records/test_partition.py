@@ -11,6 +11,7 @@ OPTIONS = [
     {"scheme": "even"},
     {"scheme": "dirichlet", "alpha": 0.5},
     {"scheme": "sizes", "sizes": [1, 2, 3, 4, 5, 6, 7]},
+    {"scheme": "exclusive"},
 ]
 
 
@@ -53,6 +54,13 @@ def test_a_small_alpha_is_uneven_and_a_large_one_is_not() -> None:
     uneven = partition(LABELS, 5, scheme="dirichlet", seed=0, alpha=0.3)
     level = partition(LABELS, 5, scheme="dirichlet", seed=0, alpha=1000)
     assert skew(uneven) > 0.5 > 0.15 > skew(level)
+
+
+def test_exclusive_gives_one_site_a_class_nobody_else_has() -> None:
+    first, *others = partition(LABELS, 5, scheme="exclusive", seed=0)
+    assert (LABELS[first] == 0).sum() == (LABELS == 0).sum()
+    assert all((LABELS[part] != 0).all() for part in others)
+    assert {len(np.unique(LABELS[part])) for part in (first, *others)} == {9, 10}
 
 
 @pytest.mark.parametrize("options", OPTIONS)
