@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[float, list[str]]] = {
 
 
 def measure(
-    overrides: list[str], noise: float, per_class: int, seeds: tuple[int, ...]
+    overrides: list[str], noise: float, per_class: int, seeds: tuple[int, ...], workers: int | None
 ) -> dict[str, Any]:
     """Train, draw and judge one variant."""
     config = resolve(overrides)
@@ -57,6 +57,7 @@ def measure(
             Path(scratch) / "samples",
             per_class=per_class,
             seed=0,
+            workers=workers,
             settings=SamplerSettings.from_dict(config.tree["sampler"]),
             privacy={"epsilon_secure_sum": None},
         )
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--per-class", type=int, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, help="that draw; 0: this process")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--run", type=Path, help="a federated run of the recipe, evaluated")
     arguments = parser.parse_args()
@@ -104,7 +106,11 @@ def main() -> None:
     for variant in arguments.only:
         noise, changes = VARIANTS[variant]
         rows[variant] = measure(
-            [*base, *changes], noise, arguments.per_class, tuple(arguments.seeds)
+            [*base, *changes],
+            noise,
+            arguments.per_class,
+            tuple(arguments.seeds),
+            arguments.workers,
         )
         print(variant, rows[variant], flush=True)
         record(name, {"per_class": arguments.per_class, "rows": rows})
