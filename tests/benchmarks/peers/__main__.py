@@ -3,13 +3,15 @@
     python -m tests.benchmarks.peers --data mnist --epsilon 10 --ours runs/demo
     python -m tests.benchmarks.peers --epsilon 1 --only dp_merf dpsgd --rounds dpsgd=100
 
-``--ours`` reads a finished run. Each peer is one run with one training seed. Their few constants
+``--ours`` reads a finished run; a peer whose JSON stands in ``--out`` is not trained again (delete
+it to do so). Each peer is one run with one training seed. Their few constants
 were set on MNIST at epsilon = 10 by looking at the Fréchet distance, which is in their favour.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -72,29 +74,34 @@ def main() -> None:
     )
     parser.add_argument("--per-class", type=int, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the classifiers")
-    parser.add_argument("--out", type=Path, help="folder for pictures; default: a temporary one")
+    parser.add_argument(
+        "--out", type=Path, help="folder for pictures and figures; default: a temporary one"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     out = arguments.out or Path(tempfile.mkdtemp(prefix="peers-"))
+    out /= f"{arguments.data}-eps{arguments.epsilon:g}"
     out.mkdir(parents=True, exist_ok=True)
     print(f"pictures: {out}", flush=True)
     results: dict[str, Any] = {}
     if arguments.ours:
         results["ours"] = ours(arguments.ours, arguments.data, arguments.epsilon)
-    for name in arguments.only:
-        results[name] = judged(
-            name,
-            arguments.data,
-            arguments.epsilon,
-            dict(arguments.rounds).get(name),
-            arguments.per_class,
-            arguments.seeds,
-            out,
-        )
-        print(row(name, results[name]), flush=True)
-    print(
-        "method | trust | guarantee | ε | accuracy cnn/mlp | Fréchet | kernel | minutes | peak MB"
-    )
+    for name in PEERS:
+        kept = out / f"{name}.json"
+        if kept.exists():
+            results[name] = json.loads(kept.read_text())
+        elif name in arguments.only:
+            results[name] = judged(
+                name,
+                arguments.data,
+                arguments.epsilon,
+                dict(arguments.rounds).get(name),
+                arguments.per_class,
+                arguments.seeds,
+                out,
+            )
+            print(row(name, results[name]), flush=True)
+    print(" | ".join(COLUMNS))
     for name, facts in results.items():
         print(row(name, facts))
     figures = {"data": arguments.data, "delta": DELTA, "per_class": arguments.per_class}

@@ -35,12 +35,12 @@ _CHUNK = 64  # gradients held at once; a matter of memory and speed alone
 class Recipe:
     """Rounds, Poisson rate and clip norm C; Adam on the noisy mean; one noise level a record."""
 
-    rounds: int = 300
-    rate: float = 0.034
+    rounds: int = 1500
+    rate: float = 0.008
     clip_norm: float = 0.5
     learning_rate: float = 0.01
-    warmup: int = 10
-    ema: float = 0.95
+    warmup: int = 50
+    ema: float = 0.99
 
 
 def per_record(network: nn.Module) -> GradSampleModule:

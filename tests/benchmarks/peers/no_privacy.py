@@ -26,7 +26,7 @@ class Recipe:
 
     steps: int = 5000
     batch: int = 128
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     warmup: int = 100
     ema: float = 0.995
 

@@ -19,9 +19,9 @@ from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
 
-# Of ln sigma in training. EDM's -1.2 spends a short training on fine noise: after as many steps the
-# digits had strokes, but not the shape of their class.
-P_MEAN, P_STD = 0.0, 1.2
+# Of ln sigma in training. EDM's -1.2 and 1.2 spend a short training on fine noise: the digits got
+# strokes, but not the shape of their class.
+P_MEAN, P_STD = 1.0, 1.0
 SIGMA_LOW, SIGMA_HIGH = 0.02, 20.0  # of the sampler; beyond, the network sees the end of the range
 SAMPLER = SamplerSettings("heun", levels=18, sigma_min=SIGMA_LOW, sigma_max=SIGMA_HIGH)
 
