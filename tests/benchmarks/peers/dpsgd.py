@@ -35,7 +35,7 @@ _CHUNK = 64  # gradients held at once; a matter of memory and speed alone
 class Recipe:
     """Rounds, Poisson rate and clip norm C; Adam on the noisy mean; one noise level a record."""
 
-    rounds: int = 1500
+    rounds: int = 1000
     rate: float = 0.008
     clip_norm: float = 0.5
     learning_rate: float = 0.01

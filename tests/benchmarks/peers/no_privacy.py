@@ -24,7 +24,7 @@ from tests.benchmarks.peers.score_network import (
 class Recipe:
     """Adam; the batches are drawn with replacement."""
 
-    steps: int = 5000
+    steps: int = 4000
     batch: int = 128
     learning_rate: float = 0.02
     warmup: int = 100
