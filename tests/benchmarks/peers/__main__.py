@@ -4,8 +4,9 @@
     python -m tests.benchmarks.peers --epsilon 1 --only dp_merf dpsgd --rounds dpsgd=100
 
 ``--ours`` reads a finished run; a peer whose JSON stands in ``--out`` is not trained again (delete
-it to do so). Each peer is one run with one training seed. Their few constants
-were set on MNIST at epsilon = 10 by looking at the Fréchet distance, which is in their favour.
+it to do so). Each peer is one run with one training seed. The constants of the score network's
+training were set on MNIST, without privacy and at epsilon = 10, by the Fréchet distance to real
+training images: a choice that is charged to nobody, and in the peers' favour.
 """
 
 from __future__ import annotations
