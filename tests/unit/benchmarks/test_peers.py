@@ -42,6 +42,7 @@ def test_noise_of_full_rounds_meets_epsilon_by_the_closed_form(target: float, ro
     assert gaussian_delta(mu * 1.01, target) > DELTA  # and wastes nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.5, 1.0])
 def test_noise_of_sampled_rounds_meets_epsilon_by_our_accountant(target: float) -> None:
     recipe = dpsgd.Recipe(rounds=200)
@@ -141,6 +142,7 @@ def test_epsilon_of_federated_rounds_is_that_of_their_composition(rounds: int) -
     assert federated_dp.epsilon_of_run(z, DELTA, 4 * rounds) > 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", [dp_merf, dpsgd, federated_dp, no_privacy])
 def test_every_peer_trains_and_draws(peer: object) -> None:
     trained = peer.train(toy_task())  # type: ignore[attr-defined]
