@@ -39,7 +39,9 @@ class PooledQuery:
         self.octaves, self.band = model.pyramid.octaves, model.scales.band
         self.basis, self.side = model.scales.basis, model.scales.pooled
         if not self.side:
-            raise ModelError("mixture.pooled is 0.", "Say how many coefficients are pooled.")
+            raise ModelError(
+                "mixture.pooled is 0.", "Set model.mixture.pooled, to 640 for instance."
+            )
         self.whitening = model.scales.pooled_whitening()
         self.mean = torch.from_numpy(model.arrays["mixture.mean"])
         self.prior = model.fine_covariance()

@@ -40,7 +40,7 @@ class SpreadQuery(SlotQuery):
         self.head, self.slots = 0, model.classes * self.components_each
         self.body = self.axes * (self.axes + 1) // 2
         if not self.axes:
-            raise ModelError("mixture.axes is 0.", "Give each component a number of axes.")
+            raise ModelError("mixture.axes is 0.", "Set model.mixture.axes, to 64 for instance.")
         self.whitening = model.scales.half_whitening(self.band)
         self.components = torch.from_numpy(model.arrays["mixture.components"])
         self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])

@@ -303,6 +303,13 @@ def test_spread_refuses_a_model_without_axes() -> None:
         build_query("spread", trained()).check()
 
 
+@pytest.mark.parametrize(("phase", "field"), [("spread", "axes"), ("pooled", "pooled")])
+def test_a_phase_that_was_given_no_room_is_refused(phase: str, field: str) -> None:
+    bare = ScoreModel.initial(SHAPE, CLASSES, {"mixture": {"band": BAND, "components": 2}})
+    with pytest.raises(ModelError, match=f"mixture.{field} is 0"):
+        build_query(phase, bare)
+
+
 def test_pooled_without_noise_is_the_pooled_covariance() -> None:
     x, y = records()
     model = ask(learner("pooled", trained()), x, y, rounds=2)
