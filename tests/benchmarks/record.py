@@ -15,10 +15,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def command() -> str:
-    """Return how this program was called."""
+    """Return how this program was called; of absolute paths only the last part."""
     path = Path(sys.argv[0]).resolve().relative_to(Path.cwd()).with_suffix("")
     module = ".".join(path.parts).removesuffix(".__main__")
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
+    return shlex.join(["python", "-m", module, *arguments])
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
