@@ -197,7 +197,8 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
         f"privacy    ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] (secure sum, "
         f"{privacy['honest_sites']} honest sites), {epsilon_text(privacy['epsilon_site'])} "
         f"(a site's own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, "
-        f"adjacency: {privacy['adjacency']}"
+        f"adjacency: {privacy['adjacency']}\n           public data: "
+        f"{', '.join(privacy['public_data']) or 'none'}"
     )
     coverage, seeds = result["coverage"], ", ".join(map(str, result["seeds"]))
     console.print(

@@ -114,6 +114,7 @@ def figures_of(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
             "data": result["dataset"],
             "model": names[0] if names else None,
             "phases": phases,
+            "public_data": privacy["public_data"],
             **{k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")},
             "recipe": result.get("recipe"),  # absent, as are spreads, where an older version judged
             "seeds": result["seeds"],
@@ -144,7 +145,7 @@ def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         figures["run"],
         figures["data"],
-        figures["model"] or " → ".join(figures["phases"]),
+        _model(figures),
         f"{figures['delta']:g}, {figures['unit']}",
         epsilon_text(figures["epsilon_secure_sum"]),
         epsilon_text(figures["epsilon_site"]),
@@ -153,6 +154,12 @@ def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
         str(figures["synthetic_images"]),
         f"{figures['training_seconds']:.0f} s",
     )
+
+
+def _model(figures: Mapping[str, Any]) -> str:
+    """Name the model, or its phases, and what public data taught it: never one row for both."""
+    name = figures["model"] or " → ".join(figures["phases"])
+    return f"{name}, public: {', '.join(public)}" if (public := figures["public_data"]) else name
 
 
 def _real_row(figures: Mapping[str, Any]) -> tuple[str, ...]:

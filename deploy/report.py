@@ -100,8 +100,9 @@ def report(
         "test images are. Copies would show here; that none shows proves nothing.",
         "## Privacy",
         _privacy(privacy),
-        f"Adjacency: {privacy['adjacency']}. These ε say what the images reveal. The figures of "
-        "this page were measured on real data and are not covered by them.",
+        f"Adjacency: {privacy['adjacency']}. Public data, which the model started from: "
+        f"{', '.join(privacy['public_data']) or 'none'}. These ε say what the images reveal. The "
+        "figures of this page were measured on real data and are not covered by them.",
         "## By class",
         _classes(result, names),
     )

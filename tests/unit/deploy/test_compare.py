@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import main
+from deploy.compare import table
 from deploy.report import report
 from dppm_model.errors import ConfigError, RunFolderError
 from sampler.evaluation import recipes
@@ -134,6 +135,8 @@ def test_runs_stand_side_by_side(finished: Path, capsys: pytest.CaptureFixture[s
     assert found[0]["training_seconds"] == sum(json.loads(line)["seconds"] for line in metrics)
     assert found[0]["model"] is None  # changed by overrides: it goes by its phases
     assert found[0]["phases"] == [phase["name"] for phase in privacy["phases"]]
+    assert "public:" not in table(found)
+    assert ", public: fonts |" in table([found[0] | {"public_data": ["fonts"]}])
 
 
 def test_what_an_older_version_did_not_measure_is_a_dash(
