@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.components import nearest, shared
 from dppm_model.score.matrices import symmetric, upper, upper_outer
 from dppm_model.score.model import ScoreModel
@@ -56,14 +57,14 @@ class CovarianceQuery(SlotQuery):
         return Answers(head / self.texture_unit, y, body / self.unit)
 
 
-class CovarianceLearner:
+class CovarianceLearner(AveragingLearner):
     """Averages the rounds of a ``covariance`` phase; see `dppm_model.score.query.Learner`."""
 
+    totals = ("texture", "body")
+
     def __init__(self, model: ScoreModel) -> None:
-        self._start = self._model = shared(model)
+        super().__init__(shared(model))
         query = CovarianceQuery(model)
-        self._rounds = 0
-        self._variance = 0.0
         self._texture = torch.zeros(query.head, dtype=torch.float64)
         self._body = torch.zeros((query.slots, query.body), dtype=torch.float64)
 
@@ -111,24 +112,3 @@ class CovarianceLearner:
             return torch.from_numpy(self._start.arrays["mixture.covariance"]).double()
         prior = self._start.scales.modulated_prior(texture, slice(self._start.scales.band))
         return prior.expand(self._start.classes, -1, -1)
-
-    def result(self) -> ScoreModel:
-        """Return the model with the covariances and the texture of the rounds so far."""
-        return self._model
-
-    def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return the running sums."""
-        return {
-            "rounds": np.array(self._rounds),
-            "variance": np.array(self._variance),
-            "texture": self._texture.numpy().copy(),
-            "body": self._body.numpy().copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from ``state_dict`` of a learner that began with the same model."""
-        self._rounds = int(state["rounds"])
-        self._variance = float(state["variance"])
-        self._texture = torch.tensor(state["texture"], dtype=torch.float64)
-        self._body = torch.tensor(state["body"], dtype=torch.float64)
-        self._model = self._fit() if self._rounds else self._start

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.shrinkage import octaves, wiener
 from dppm_model.score.slots import Answers, SlotQuery
@@ -49,14 +50,14 @@ class MeansQuery(SlotQuery):
         return Answers(count * self.count_weight, y, body)
 
 
-class MeansLearner:
+class MeansLearner(AveragingLearner):
     """Averages the rounds of a ``means`` phase; see `dppm_model.score.query.Learner`."""
 
+    totals = ("frequency", "residual", "centre")
+
     def __init__(self, model: ScoreModel) -> None:
-        self._start = self._model = model
+        super().__init__(model)
         zeros = torch.zeros(model.arrays["mixture.mean"].shape, dtype=torch.float64)
-        self._rounds = 0
-        self._variance = 0.0  # sum over the rounds of the noise variance of an estimate
         self._frequency = torch.zeros(model.classes, dtype=torch.float64)
         self._residual = zeros.clone()
         self._centre = zeros.clone()
@@ -99,26 +100,3 @@ class MeansLearner:
                 "mixture.components": components.float().numpy(),
             }
         )
-
-    def result(self) -> ScoreModel:
-        """Return the model with the class weights and means of the rounds so far."""
-        return self._model
-
-    def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return the running sums."""
-        return {
-            "rounds": np.array(self._rounds),
-            "variance": np.array(self._variance),
-            "frequency": self._frequency.numpy().copy(),
-            "residual": self._residual.numpy().copy(),
-            "centre": self._centre.numpy().copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from ``state_dict`` of a learner that began with the same model."""
-        self._rounds = int(state["rounds"])
-        self._variance = float(state["variance"])
-        self._frequency = torch.tensor(state["frequency"], dtype=torch.float64)
-        self._residual = torch.tensor(state["residual"], dtype=torch.float64)
-        self._centre = torch.tensor(state["centre"], dtype=torch.float64)
-        self._model = self._fit() if self._rounds else self._start

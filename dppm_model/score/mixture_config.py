@@ -14,7 +14,7 @@ from dppm_model.errors import ConfigError
 from dppm_model.score.dct import Basis
 from dppm_model.score.settings import from_settings
 
-_MAYBE = (("axes", 0), ("pooled", 0))
+_LEAST = {"band": 1, "components": 1, "texture": 1, "axes": 0, "pooled": 0}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class MixtureConfig:
     texture_weight: float = 0.15
 
     def __post_init__(self) -> None:
-        for name, least in (("band", 1), ("components", 1), ("texture", 1), *_MAYBE):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dppm_model.errors import ModelError
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.matrices import upper
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.pyramid import to_base
@@ -94,14 +95,14 @@ class PooledQuery:
             left -= _CHUNK
 
 
-class PooledLearner:
+class PooledLearner(AveragingLearner):
     """Averages the rounds of a ``pooled`` phase; see `dppm_model.score.query.Learner`."""
 
+    totals = ("total",)
+
     def __init__(self, model: ScoreModel) -> None:
-        self._start = self._model = model
+        super().__init__(model)
         self._query = PooledQuery(model)
-        self._rounds = 0
-        self._variance = 0.0
         self._total = torch.zeros((self._query.side,) * 2, dtype=torch.float64)
 
     def query(self) -> PooledQuery:
@@ -124,22 +125,3 @@ class PooledLearner:
         std = math.sqrt(self._variance / 2) / self._rounds * self._query.unit
         covariance = shrink_covariance(matrix, std, prior) / w / w[:, None]
         return self._start.replace({"mixture.pooled": upper(covariance[None])[0].float().numpy()})
-
-    def result(self) -> ScoreModel:
-        """Return the model with the pooled covariance of the rounds so far."""
-        return self._model
-
-    def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return the running sums."""
-        return {
-            "rounds": np.array(self._rounds),
-            "variance": np.array(self._variance),
-            "total": self._total.numpy().copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from ``state_dict`` of a learner that began with the same model."""
-        self._rounds = int(state["rounds"])
-        self._variance = float(state["variance"])
-        self._total = torch.tensor(state["total"], dtype=torch.float64)
-        self._model = self._fit() if self._rounds else self._start

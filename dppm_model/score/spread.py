@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.errors import ModelError
+from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.components import nearest, shared
 from dppm_model.score.matrices import principal_axes, symmetric, upper, upper_outer
 from dppm_model.score.model import ScoreModel
@@ -89,18 +90,17 @@ class SpreadQuery(SlotQuery):
         return a
 
 
-class SpreadLearner:
+class SpreadLearner(AveragingLearner):
     """Averages the rounds of a ``spread`` phase; see `dppm_model.score.query.Learner`."""
+
+    totals = ("body",)
 
     def __init__(self, model: ScoreModel) -> None:
         covariance = torch.from_numpy(model.arrays["mixture.covariance"]).double()
         whitening = model.scales.half_whitening(model.scales.band)
         axes = principal_axes(covariance, whitening, model.scales.axes)
-        self._start = shared(model).replace({"mixture.axes": axes.float().numpy()})
-        self._model = self._start
+        super().__init__(shared(model).replace({"mixture.axes": axes.float().numpy()}))
         query = SpreadQuery(self._start)
-        self._rounds = 0
-        self._variance = 0.0
         self._body = torch.zeros((query.slots, query.body), dtype=torch.float64)
 
     def query(self) -> SpreadQuery:
@@ -140,25 +140,6 @@ class SpreadLearner:
         values = values.clamp(_LEAST - 1, _MOST - 1)[:, None]
         spread = upper((vectors * values) @ vectors.transpose(1, 2)).view(shape)
         return self._start.replace({"mixture.spread": spread.float().numpy()})
-
-    def result(self) -> ScoreModel:
-        """Return the model with the components' covariances of the rounds so far."""
-        return self._model
-
-    def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return the running sums."""
-        return {
-            "rounds": np.array(self._rounds),
-            "variance": np.array(self._variance),
-            "body": self._body.numpy().copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from ``state_dict`` of a learner that began with the same model."""
-        self._rounds = int(state["rounds"])
-        self._variance = float(state["variance"])
-        self._body = torch.tensor(state["body"], dtype=torch.float64)
-        self._model = self._fit() if self._rounds else self._start
 
 
 def _shells(axes: int) -> torch.Tensor:
