@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dppm_model.mechanism.grid import Grid
-from dppm_model.phase import GRID_STEPS
+from dppm_model.phase import GRID_STEPS, PhasePlan
 from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
 from dppm_model.score.model import ScoreModel
@@ -24,7 +24,7 @@ _EXACT = 1e-9  # the noise that learners are told of where there is none
 
 def teach(
     model: ScoreModel,
-    phases: Sequence[PhaseRequest],
+    phases: Sequence[PhaseRequest | PhasePlan],
     records: Records,
     seed: int,
     *,

@@ -25,5 +25,4 @@ def train_centrally(config: Config, plan: Plan, *, noise: float = 1.0) -> ScoreM
     """
     deviations = [noise * p.clip_norm / p.cost("secure_sum", 1).mu / p.divisor for p in plan.phases]
     records = sources.load(config.data, "train")
-    requests = config.phase_requests()
-    return teach(initial_model(config), requests, records, config.seed, deviations=deviations)
+    return teach(initial_model(config), plan.phases, records, config.seed, deviations=deviations)
