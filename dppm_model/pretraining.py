@@ -6,7 +6,7 @@ run names them in its model, its configuration and ``privacy.json``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ def teach(
     seed: int,
     *,
     deviations: Sequence[float] | None = None,
-    say: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> ScoreModel:
     """Let all records answer all phases.
 
@@ -42,17 +41,13 @@ def teach(
     deviations
         For each phase, the standard deviation of Gaussian noise in a coordinate of a round's mean
         vector; none by default. (For measurements: this noise is not secret.)
-    say
-        Called with a phase's name and the share of the rounds done.
     """
     rng = np.random.default_rng(seed)
-    every, done = sum(p.rounds for p in phases), 0
     for number, phase in enumerate(phases):
         learner = build_learner(phase.name, model, seed)
         grid = Grid(phase.clip_norm, GRID_STEPS)
         deviation = deviations[number] if deviations else 0.0
         for _ in range(phase.rounds):
-            say(phase.name, done / every)
             query = learner.query()
             total = np.zeros(query.dimension, dtype=np.int64)
             sampled = np.flatnonzero(rng.random(len(records)) < phase.sampling_rate)
@@ -64,7 +59,6 @@ def teach(
             mean = grid.to_float(total) / (phase.sampling_rate * len(records))
             mean += deviation * rng.standard_normal(len(mean))
             learner.step(mean, max(deviation, _EXACT))
-            done += 1
         model = learner.result()
     return model
 
@@ -74,10 +68,9 @@ def public_start(
     phases: Sequence[PhaseRequest],
     records: Records,
     seed: int,
-    say: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> ScoreModel:
     """Return the model that public records teach; its ``meta`` names them."""
-    taught = teach(model, phases, records, seed, say=say)
+    taught = teach(model, phases, records, seed)
     manifest = records.manifest
     public = {"data": manifest.name, "digest": manifest.digest}
     return ScoreModel({**taught.meta, "public": public}, taught.arrays)
