@@ -17,6 +17,9 @@ from deploy.compare import compare
 from deploy.kit import commands as kit
 from deploy.kit.arguments import add_server, add_site
 from deploy.ledger import show_ledger
+from deploy.pages.live import DEFAULT_ADDRESS
+from deploy.pages.report import report
+from deploy.pages.watch import watch
 from deploy.serve import serve
 from deploy.show import console, plain
 from deploy.verbs import add_verb
@@ -89,6 +92,28 @@ def parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="evaluated run folders")
 
+    told = verb(
+        "report",
+        "write one HTML file that tells a run: privacy, images, worth, cost, how to repeat it",
+        "report runs/demo\nreport runs/demo --public    (only what ε covers)",
+    )
+    told.add_argument("run", type=Path, help="run folder with finished rounds")
+    told.add_argument(
+        "--public", action="store_true", help="leave out what was measured on real data"
+    )
+
+    page = verb(
+        "watch",
+        "show a run in the browser while it trains; it only reads the run's folder",
+        "watch runs/demo\nwatch runs/demo --address 0.0.0.0:8600 --tls-cert cert.pem "
+        "--tls-key key.pem --token-file tokens.txt",
+    )
+    page.add_argument("run", type=Path, help="run folder, of a simulation or of a server")
+    page.add_argument("--address", default=DEFAULT_ADDRESS, help=f"host:port ({DEFAULT_ADDRESS})")
+    page.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key")
+    page.add_argument("--tls-key", type=Path, help="PEM file")
+    page.add_argument("--token-file", type=Path, help="who may look, one a line: NAME TOKEN")
+
     _serve_options(
         verb(
             "serve",
@@ -110,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
             "simulate",
             "train with virtual sites on this machine",
             "simulate\nsimulate runs/small sites=20 privacy.epsilon=1\nsimulate runs/small"
-            "    (continues it)",
+            "    (continues it)\nsimulate runs/small --watch    (with a live page in the browser)",
         ),
         (
             "sample",
@@ -136,6 +161,8 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = verb(name, text, examples)
         sub.add_argument("arguments", nargs="*", metavar="[RUN] [OVERRIDE ...]", help=_OVERRIDES)
+        if name == "simulate":
+            sub.add_argument("--watch", action="store_true", help="show a live page meanwhile")
     return root
 
 
@@ -180,10 +207,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             audit_run(arguments)
         elif arguments.command == "compare":
             compare(arguments)
+        elif arguments.command == "report":
+            report(arguments)
+        elif arguments.command == "watch":
+            watch(arguments)
         elif arguments.command == "plan":
             commands.plan(arguments.overrides, as_json=arguments.json)
         elif arguments.command == "serve":
             serve(*split_arguments(arguments.arguments), arguments)
+        elif arguments.command == "simulate":
+            folder, overrides = split_arguments(arguments.arguments)
+            commands.simulate(folder, overrides, as_json=arguments.json, watch=arguments.watch)
         else:
             folder, overrides = split_arguments(arguments.arguments)
             home = sampling if arguments.command in ("sample", "diagnose") else commands

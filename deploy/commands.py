@@ -10,7 +10,8 @@ from typing import Any
 
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
-from deploy.report import page_path, private_page_path, report_path, write_report
+from deploy.evaluation import page_path, private_page_path, report_path, write_report
+from deploy.pages.watch import beside
 from deploy.sampling import draw, group_of, trained
 from deploy.show import (
     console,
@@ -108,8 +109,8 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     )
 
 
-def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
-    """`dppm simulate [RUN]`: train, or continue, a run folder."""
+def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, watch: bool) -> None:
+    """`dppm simulate [RUN]`: train, or continue, a run folder; with a live page if asked for."""
     if folder is None:
         folder = _RUNS / str(compose_config(overrides)["data"])
     run, config, begun = _prepare(folder, overrides)
@@ -118,7 +119,8 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     else:
         if begun:
             console.print(f"{folder} goes on after round {len(run.rounds())}.")
-        train(run, config)
+        with beside(run, show=watch):
+            train(run, config)
     if as_json:
         print_json(run.read_json(run.privacy))
 

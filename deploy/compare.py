@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deploy.overrides import choices
 from deploy.show import epsilon_text, print_json
 from deploy.table import MISSING, figure, markdown_table, with_spread
-from dppm_model.config import CONF, compose_config, read_config
-from dppm_model.errors import ConfigError, RunFolderError
+from dppm_model.config import read_config
+from dppm_model.errors import RunFolderError
 from dppm_model.run import Run
 
 _HEADER = (
@@ -34,7 +35,7 @@ def compare(arguments: argparse.Namespace) -> None:
     """
     runs = [Run(folder) for folder in arguments.runs]
     refuse_missing(runs)
-    known = known_models()
+    known = choices("model")
     found = [figures_of(run, known) for run in runs]
     if arguments.json:
         print_json(found)
@@ -68,24 +69,13 @@ def refuse_missing(runs: Sequence[Run]) -> None:
         )
 
 
-def known_models() -> dict[str, Any]:
-    """Return the ``model`` group of every configuration that can be chosen, by name."""
-    known = {}
-    for path in sorted((CONF / "model").glob("*.yaml")):
-        try:
-            known[path.stem] = compose_config([f"model={path.stem}"])["model"]
-        except ConfigError:  # a part of others, no choice of its own
-            continue
-    return known
-
-
 def figures_of(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
     """Gather what the table shows of one run, from the run's own files.
 
     Parameters
     ----------
     known
-        Models by name, see `known_models`; one that was changed by overrides goes by its phases.
+        Models by name, see `choices`; one that was changed by overrides goes by its phases.
 
     Raises
     ------

@@ -242,7 +242,7 @@ def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: Non
         InProcessGrid(client_app, config.sites, run_config).play(server_app)
         return
     app = stage_app(_fresh(run.folder / "state" / "app"))
-    status = run.folder / "status.json"
+    status = run.status
     status.unlink(missing_ok=True)
     try:
         run_flower(

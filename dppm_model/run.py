@@ -1,21 +1,31 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
-config.yaml  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl  status.json
-model.safetensors  samples.png  samples/  evaluation.json  evaluation.md  evaluation.png  audit.json
-private/  sites/ (simulation)  state/
+config.yaml  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl  sessions.jsonl
+status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json  evaluation.md
+evaluation.png  audit.json  report.html  private/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dppm_model.errors import DppmError, RunFolderError
-from dppm_model.files import held, is_held, read_json_lines, write_bytes, write_json
+from dppm_model.files import (
+    append_json_line,
+    held,
+    is_held,
+    read_json_lines,
+    write_bytes,
+    write_json,
+)
 from dppm_model.plan import Plan
 
 _LOCK = ".training"
@@ -56,6 +66,16 @@ class Run:
     def metrics(self) -> Path:
         """One line a round."""
         return self.folder / "metrics.jsonl"
+
+    @property
+    def sessions(self) -> Path:
+        """One line for each start of the training loop: when, and by which versions."""
+        return self.folder / "sessions.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """What the training loop said of itself last."""
+        return self.folder / "status.json"
 
     @property
     def snapshot(self) -> Path:
@@ -159,8 +179,16 @@ class Run:
             yield from self._reporting()
 
     def _reporting(self) -> Iterator[None]:
-        path = self.folder / "status.json"
+        path = self.status
         write_json(path, {"state": "running"})
+        append_json_line(
+            self.sessions,
+            {
+                "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("dppm", "torch", "numpy", "flwr")},
+            },
+        )
         try:
             yield
         except DppmError as error:

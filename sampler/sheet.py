@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from dppm_model.files import write_bytes
 from sampler.images import to_image
@@ -39,9 +39,25 @@ def contact_sheet(
     for row, label in enumerate(classes):
         middle = (_MARGIN / 2, GAP / 2 + (row + 0.5) * pitch)
         pen.text(middle, str(label), fill="white", anchor="mm")
+    write_bytes(path, _png(picture))
+
+
+def encoded_grid(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    columns: int,
+    *,
+    tile: int,
+) -> bytes:
+    """Return `grid`'s pixels as a PNG."""
+    return _png(to_image(grid(images, labels, classes, columns, tile=tile)))
+
+
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def grid(

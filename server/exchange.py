@@ -15,6 +15,8 @@ import numpy as np
 import safetensors.numpy
 
 from dppm_model.files import write_bytes
+from dppm_model.plan import Plan
+from dppm_model.run import Run
 from dppm_model.securesum.material import Material
 from dppm_model.securesum.ring import Vector
 from server.state import Arrays, read_state
@@ -86,3 +88,17 @@ class Exchange:
             survivors and {int(i): bytes.fromhex(s) for i, s in survivors.items()},
             None if survivors is None else tensors["total"],
         )
+
+
+def stage(run: Run, plan: Plan, done: int) -> str:
+    """Say what the server waits for, as far as its state files tell.
+
+    Parameters
+    ----------
+    done
+        How many rounds are finished.
+    """
+    exchange = Exchange.read(run.exchange, plan.digest)
+    if exchange is None or exchange.number < done:
+        return "waiting for sites to take part"
+    return "waiting for reports" if exchange.survivors is None else "opening the sum"

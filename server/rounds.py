@@ -7,8 +7,11 @@ asked for again. Sites then send the report that they stored, so nothing is spen
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
+
+import numpy as np
 
 from dppm_model.budget import Budget
 from dppm_model.files import append_json_line, write_bytes
@@ -76,10 +79,9 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
             ledger.debit(plan.debit(index, round_))
             reached(Step.SERVER_DEBITED)
             answer = ask(index, round_, learner.result().to_bytes())
-            learner.step(
-                estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_)),
-                phase.noise_std(answer.sites),
-            )
+            mean = estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_))
+            noise_std = phase.noise_std(answer.sites)
+            learner.step(mean, noise_std)
             reached(Step.SERVER_LEARNED)
             done = plan.number(index, round_) + 1
             secure_sum, site = epsilons(plan, done)
@@ -92,6 +94,8 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
                     "sites": answer.sites,
                     "uplink_bytes": answer.uplink_bytes,
                     "downlink_bytes": answer.downlink_bytes,
+                    "answer_norm": float(np.linalg.norm(mean)) / phase.clip_norm,
+                    "noise_norm": noise_std * math.sqrt(phase.dimension) / phase.clip_norm,
                     "epsilon_secure_sum": secure_sum,
                     "epsilon_site": site,
                 },

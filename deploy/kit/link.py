@@ -203,7 +203,7 @@ class Link:
         shutil.rmtree(app, ignore_errors=True)
         unpack(announcement.bundle, app)
         shutil.rmtree(app / ".info")
-        status = run.folder / "status.json"
+        status = run.status
         for _ in range(_MOST_DEATHS):
             for old in self._flower.live_runs():
                 self._flower.stop(old)
@@ -225,7 +225,7 @@ class Link:
 
     def _goes_on(self, flower: str, run: Run) -> bool:
         """Say whether the ServerApp works: by its own word, and before it gives it, Flower's."""
-        status = run.folder / "status.json"
+        status = run.status
         if status.exists():
             return run.read_json(status)["state"] == "running" and run.in_work
         now = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ from deploy.kit.federation import ServerSettings, enrolled
 from deploy.kit.locks import is_running
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
+from deploy.pages.facts import Facts
 from dppm_model.errors import FederationError
 from dppm_model.files import read_json_lines
-from dppm_model.plan import Plan
-from dppm_model.planner import epsilons
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
 from dppm_model.run import Run
-from server.exchange import Exchange
 
 
 def server_status(folder: Path) -> dict[str, Any]:
@@ -32,52 +29,22 @@ def server_status(folder: Path) -> dict[str, Any]:
         "federation": settings.federation,
         "address": settings.address,
         "running": running,
-        "online": _online(folder) if running else 0,
+        "online": online(folder) if running else 0,
         "enrolled": sorted(enrolled(folder)),
         "runs": [
-            _run_status(Run(path))
+            Facts.of(Run(path)).summary()
             for path in sorted((folder / "runs").glob("*"))
             if (path / "plan.json").is_file()
         ],
     }
 
 
-def _run_status(run: Run) -> dict[str, Any]:
-    plan, rounds = run.plan(), run.rounds()
-    path = run.folder / "status.json"
-    said = json.loads(path.read_text()) if path.is_file() else {"state": "not begun"}
-    spent = epsilons(plan, len(rounds)) if rounds else (0.0, 0.0)
-    total = epsilons(plan)
-    return {
-        "run": plan.run,
-        "folder": str(run.folder),
-        "state": said["state"],
-        "stage": _stage(run, plan, len(rounds)) if said["state"] == "running" else "",
-        "round": len(rounds),
-        "rounds": plan.rounds,
-        "sites": plan.sites,
-        "sites_in_last_sum": rounds[-1]["sites"] if rounds else None,
-        "seconds_of_last_round": rounds[-1]["seconds"] if rounds else None,
-        "epsilon_secure_sum": {"spent": spent[0], "planned": total[0]},
-        "epsilon_site": {"spent": spent[1], "planned": total[1]},
-        "last_error": said.get("cause"),
-    }
-
-
-def _online(folder: Path) -> int | None:
+def online(folder: Path) -> int | None:
     """How many SuperNodes are connected; None while the SuperLink does not answer."""
     try:
         return FlowerControl(folder.resolve() / "flower").online()
     except FederationError:
         return None
-
-
-def _stage(run: Run, plan: Plan, done: int) -> str:
-    """What the ServerApp waits for, as far as its state files tell."""
-    exchange = Exchange.read(run.exchange, plan.digest)
-    if exchange is None or exchange.number < done:
-        return "waiting for sites to take part"
-    return "waiting for reports" if exchange.survivors is None else "opening the sum"
 
 
 def site_status(folder: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_too_few_sites_void_the_round_with_a_reason(tmp_path: Path, tiny: Path) 
     run = prepare(tmp_path / "run", ["server.max_retries=0"])
     with pytest.raises(FederationError, match=r"3 must join .1 × Flower error 5"):
         train(run, dropped=(1,))
-    assert json.loads((run.folder / "status.json").read_text())["state"] == "failed"
+    assert json.loads((run.status).read_text())["state"] == "failed"
 
 
 def test_enough_sites_go_on_without_the_dropped_one(tmp_path: Path, tiny: Path) -> None:

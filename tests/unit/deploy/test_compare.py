@@ -9,7 +9,7 @@ import pytest
 
 from deploy.cli import main
 from deploy.compare import table
-from deploy.report import report
+from deploy.evaluation import report
 from dppm_model.errors import ConfigError, RunFolderError
 from sampler.evaluation import recipes
 from sampler.evaluation.detail import SIDES

@@ -87,5 +87,5 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert run.in_work
         with pytest.raises(RunFolderError, match="Another process"), Run(run.folder).reporting():
             pass
-        assert run.read_json(run.folder / "status.json")["state"] == "running"
-    assert not run.in_work and run.read_json(run.folder / "status.json")["state"] == "finished"
+        assert run.read_json(run.status)["state"] == "running"
+    assert not run.in_work and run.read_json(run.status)["state"] == "finished"

@@ -66,8 +66,8 @@ def headline(result: Mapping[str, Any], privacy: Mapping[str, Any]) -> list[str]
         f"ε = {epsilon_text(privacy['epsilon_secure_sum'])} (secure sum), "
         f"{epsilon_text(privacy['epsilon_site'])} (a site's own reports); "
         f"δ = {privacy['delta']:g}, unit: {privacy['unit']}",
-        f"accuracy {_spread_of(result, 'accuracy')} trained on them, "
-        f"{_spread_of(result, 'accuracy_real')} trained on real images "
+        f"accuracy {spread_of(result, 'accuracy')} trained on them, "
+        f"{spread_of(result, 'accuracy_real')} trained on real images "
         f"({result['recipe']} recipe, {seeds} seed{'s' * (seeds > 1)})",
         f"Fréchet distance {figure(distances['frechet'], 2)} "
         f"(real: {figure(distances['frechet_real'], 2)}), "
@@ -87,7 +87,7 @@ def report(
     nearest, coverage = result["nearest"], result["coverage"]
     paragraphs = (
         f"# Evaluation of {name} ({result['dataset']})",
-        markdown_table(("", "synthetic", "real"), _figures(result)),
+        markdown_table(("", "synthetic", "real"), figures(result)),
         f"Accuracies are measured on {result['test_images']} real test images, by classifiers "
         f"trained on synthetic or on real images ({result['recipe']} recipe, seeds {seeds}: "
         f"{spread}). CNN: {result['classifier']}. MLP: {result['classifier_mlp']}.",
@@ -109,12 +109,13 @@ def report(
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _figures(result: Mapping[str, Any]) -> list[Row]:
+def figures(result: Mapping[str, Any]) -> list[Row]:
+    """Return each figure of synthetic and of real images, as text: (what, synthetic, real)."""
     distances, coverage, nearest = (result[k] for k in ("distances", "coverage", "nearest"))
     rows: list[Row] = [
         ("images", str(result["synthetic_images"]), str(result["train_images"])),
         *(
-            (name, _spread_of(result, key), _spread_of(result, f"{key}_real"))
+            (name, spread_of(result, key), spread_of(result, f"{key}_real"))
             for name, key in (("accuracy, CNN", "accuracy"), ("accuracy, MLP", "accuracy_mlp"))
         ),
         *(
@@ -174,5 +175,6 @@ def _classes(result: Mapping[str, Any], names: Sequence[str]) -> str:
     )
 
 
-def _spread_of(result: Mapping[str, Any], key: str) -> str:
+def spread_of(result: Mapping[str, Any], key: str) -> str:
+    """Write an accuracy with its spread over seeds, where that is known."""
     return with_spread(result[key], result[f"{key}_std"])
