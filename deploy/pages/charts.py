@@ -13,6 +13,7 @@ from deploy.pages.draw import (
     THIRD,
     Chart,
     band_phases,
+    plain_numbers,
     round_axis,
     svg_of,
 )
@@ -110,6 +111,7 @@ def noise_chart(facts: Facts) -> Chart:
             *(rounds, noise), color=SECOND, marker="_", markersize=11, linewidth=0, label="noise"
         )
         axes.set(ylabel="length, over the clip norm", yscale="log")
+        plain_numbers(axes)
         round_axis(axes, len(rounds))
         band_phases(axes, facts.phase_of_round[: len(rounds)], labels=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)

@@ -125,6 +125,15 @@ def round_axis(axes: Axes, rounds: int, *, least: float = 0.5) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
+def plain_numbers(axes: Axes) -> None:
+    """Write the left axis's numbers as 0.01, not as mathematics: its text stays text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def band_phases(axes: Axes, names: Sequence[str], *, labels: bool) -> None:
     """Mark where phases begin, on an axis of rounds 1..T, and write their names above.
 

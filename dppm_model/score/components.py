@@ -42,9 +42,7 @@ def nearest(
 
 def shared(model: ScoreModel) -> ScoreModel:
     """Return the model without what told its components' covariances from their class's."""
-    if "mixture.spread" not in model.arrays:
-        return model
-    return model.replace({"mixture.spread": np.zeros_like(model.arrays["mixture.spread"])})
+    return model.without("mixture.axes", "mixture.spread")
 
 
 class ComponentsQuery(SlotQuery):

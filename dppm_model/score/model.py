@@ -52,10 +52,11 @@ class ScoreModel:
         ``mixture.class_weights`` (classes,), ``mixture.mean`` (classes, P),
         ``mixture.component_weights`` (classes, J), ``mixture.components`` (classes, J, d),
         ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients of
-        pixels; ``mixture.texture`` (C, H, W), the variance of each whitened pixel; and, if
-        components have covariances of their own, ``mixture.axes`` (classes, d, m) and
-        ``mixture.spread`` (classes, J, m(m+1)/2), see `dppm_model.score.matrices`; and, if the
-        coefficients above the band have one of theirs, its triangle ``mixture.pooled``.
+        pixels; ``mixture.texture`` (C, H, W), the variance of each whitened pixel. Once they are
+        released, and not before (they are large, and would travel as zeros): ``mixture.axes``
+        (classes, d, m) and ``mixture.spread`` (classes, J, m(m+1)/2), the components' own
+        covariances, see `dppm_model.score.matrices`; and ``mixture.pooled``, the triangle of that
+        of the coefficients above the band.
 
     Raises
     ------
@@ -78,7 +79,10 @@ class ScoreModel:
         self.pyramid = PyramidConfig.from_dict(meta.get("pyramid", {}), self.image_shape)
         self.shape = self.pyramid.base_shape(self.image_shape)
         self.scales = Scales(self.config, Basis(self.shape))
-        for name, shape in self._shapes().items():
+        later = self._later_shapes()
+        for name, shape in {**self._shapes(), **later}.items():
+            if name not in arrays and name in later:
+                continue
             if name not in arrays or arrays[name].shape != shape:
                 found = arrays[name].shape if name in arrays else "missing"
                 raise ModelError(
@@ -88,8 +92,6 @@ class ScoreModel:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         k, j, d = self.classes, self.config.components, self.scales.band
-        m, h = self.scales.axes, self.scales.pooled
-        own = {"mixture.axes": (k, d, m), "mixture.spread": (k, j, m * (m + 1) // 2)}
         return {
             "mixture.class_weights": (k,),
             "mixture.mean": (k, self.scales.basis.size),
@@ -97,9 +99,23 @@ class ScoreModel:
             "mixture.components": (k, j, d),
             "mixture.covariance": (k, d, d),
             "mixture.texture": self.shape,
-            **(own if m else {}),
-            **({"mixture.pooled": (h * (h + 1) // 2,)} if h else {}),
         }
+
+    def _later_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what may be there: only what the configuration has room for."""
+        k, j, d = self.classes, self.config.components, self.scales.band
+        m, h = self.scales.axes, self.scales.pooled
+        shapes: dict[str, tuple[int, ...]] = {}
+        if m:
+            shapes |= {"mixture.axes": (k, d, m), "mixture.spread": (k, j, m * (m + 1) // 2)}
+        if h:
+            shapes["mixture.pooled"] = (h * (h + 1) // 2,)
+        return shapes
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """Return an array; one that is not released yet reads as zeros."""
+        found: NDArray[np.float32] | None = self.arrays.get(name)
+        return np.zeros(self._later_shapes()[name], np.float32) if found is None else found
 
     @classmethod
     def initial(
@@ -138,11 +154,6 @@ class ScoreModel:
             "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
             "mixture.texture": np.ones(base, np.float32),
         }
-        if m := scales.axes:
-            arrays["mixture.axes"] = np.zeros((classes, d, m), np.float32)
-            arrays["mixture.spread"] = np.zeros((classes, j, m * (m + 1) // 2), np.float32)
-        if h := scales.pooled:
-            arrays["mixture.pooled"] = np.zeros(h * (h + 1) // 2, np.float32)
         if pyramid.octaves:
             arrays["detail.start"] = start_weights(shape[0])
         return cls(meta, arrays)
@@ -155,6 +166,10 @@ class ScoreModel:
     def replace(self, arrays: Arrays) -> ScoreModel:
         """Return a model with some arrays replaced or added."""
         return ScoreModel(self.meta, {**self.arrays, **arrays})
+
+    def without(self, *names: str) -> ScoreModel:
+        """Return a model in which these arrays are not released."""
+        return ScoreModel(self.meta, {k: v for k, v in self.arrays.items() if k not in names})
 
     @cached_property
     def mixture(self) -> Mixture:
@@ -173,7 +188,7 @@ class ScoreModel:
         """Return the covariance of the coefficients above the band, (P - d, P - d)."""
         fine = self.scales.fine_prior(torch.from_numpy(self.arrays["mixture.texture"]))
         h = self.scales.pooled
-        if h and self.arrays["mixture.pooled"].any():
+        if "mixture.pooled" in self.arrays:
             pooled = torch.from_numpy(self.arrays["mixture.pooled"]).double()
             fine[:h, :] = fine[:, :h] = 0
             fine[:h, :h] = symmetric(pooled[None], h)[0]
@@ -185,12 +200,9 @@ class ScoreModel:
         Float64; the d lowest coefficients.
         """
         names = ("mixture.covariance", "mixture.axes", "mixture.spread")
-        shared, *own = (
-            torch.from_numpy(self.arrays[n]).double() for n in names if n in self.arrays
-        )
-        if not own or not own[1].any():
-            return shared[:, None]
-        return component_covariances(shared, *own)
+        if "mixture.spread" not in self.arrays:
+            return torch.from_numpy(self.arrays["mixture.covariance"]).double()[:, None]
+        return component_covariances(*(torch.from_numpy(self.array(n)).double() for n in names))
 
     @cached_property
     def residual(self) -> Residual | None:

@@ -47,14 +47,14 @@ class SpreadQuery(SlotQuery):
         self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
         class_weights = torch.from_numpy(model.arrays["mixture.class_weights"])
         self.frequency = (class_weights[:, None] * self.weights).flatten().double()
-        axes = torch.from_numpy(model.arrays["mixture.axes"]).double()
+        axes = torch.from_numpy(model.array("mixture.axes")).double()
         axes = axes * self.whitening[:, None]
         variance = (axes**2).sum(1)  # (classes, m), half-whitened
         self.known = bool((variance > 0).all())
         self.std = variance**0.25
         self.projection = axes * (self.std / variance)[:, None]
         self.unit = model.config.spread_radius * (self.std**2).sum(1)
-        spread = torch.from_numpy(model.arrays["mixture.spread"]).double()
+        spread = torch.from_numpy(model.array("mixture.spread")).double()
         relative = torch.eye(self.axes, dtype=torch.float64) + symmetric(
             spread.flatten(0, 1), self.axes
         )
