@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+BROWSERS := chromium-headless-shell chromium google-chrome
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-256 test test-all lint bench proto clean
+.PHONY: help setup browser demo demo-256 test test-all lint bench proto clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +21,10 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
+
+browser: ## Install Debian's headless Chromium, in which `make test` then tests the pages too
+	@for name in $(BROWSERS); do command -v $$name && exit 0; done; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
 demo: setup ## Train, sample and judge on MNIST under privacy (ARGS="privacy.epsilon=1" for another budget)
 	$(BIN)/dppm demo $(ARGS)

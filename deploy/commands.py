@@ -11,6 +11,7 @@ from typing import Any
 from deploy import simulate as simulation
 from deploy.estimate import round_seconds
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
+from deploy.pages.live import DEFAULT_ADDRESS
 from deploy.pages.watch import beside
 from deploy.sampling import draw, group_of, trained
 from deploy.show import (
@@ -119,7 +120,7 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, wa
     else:
         if begun:
             console.print(f"{folder} goes on after round {len(run.rounds())}.")
-        with beside(run, show=watch):
+        with beside(run, DEFAULT_ADDRESS if watch else None):
             train(run, config)
     if as_json:
         print_json(run.read_json(run.privacy))

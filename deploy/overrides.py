@@ -38,18 +38,19 @@ def overrides_of(tree: Tree) -> list[str]:
     wanted = {key: value for key, value in tree.items() if key not in _LEFT_OUT}
     plain = [f"privacy.epsilon={_value(wanted['privacy']['epsilon'])}"]  # the model depends on it
     named = list(plain)
+    default = compose_config(plain)
     for group in _GROUPS:
-        default = compose_config(plain)[group]
-        nearest = min(
-            ((name, found) for name, found in choices(group).items()),
-            key=lambda pair: len(list(_differences(pair[1], wanted[group]))),
+        if wanted[group] == default[group]:
+            continue
+        name, found = min(
+            choices(group).items(), key=lambda pair: len(list(_differences(pair[1], wanted[group])))
         )
-        if nearest[1] != default:
-            named.append(f"{group}={nearest[0]}")
+        if found != default[group]:
+            named.append(f"{group}={name}")
     start = {k: v for k, v in compose_config(named).items() if k not in _LEFT_OUT}
-    found = [*named, *_differences(start, wanted)]
     usual = compose_config([])["privacy"]["epsilon"]
-    return [o for o in found if o != f"privacy.epsilon={_value(usual)}"]
+    changed = [*named, *_differences(start, wanted)]
+    return [o for o in changed if o != f"privacy.epsilon={_value(usual)}"]
 
 
 def _differences(old: Tree, new: Tree, prefix: str = "") -> Iterator[str]:

@@ -63,6 +63,9 @@ def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
     """Give Ray: the caller's if it is up, else a cluster's, else a private one on loopback."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would put its workers behind everything else on the machine: beside one busy program
+    # they would get a thirtieth of the time. Of a cluster, whoever starts it decides.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

@@ -1,6 +1,8 @@
 """A tiny data set in a store of the test's own: two classes of 8×8 images, learnable, instant."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from hypothesis import settings
 
 import sampler.service  # noqa: F401 - before any test imports grpc: it settles how grpc forks
+from deploy.cli import main
 from dppm_model.records.shards import write_records
+from sampler.evaluation import recipes
 
 # `make test` draws the same examples every time; `make test-all` looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
@@ -20,6 +24,12 @@ TINY = [
     *("data=tiny", "sites=3", "backend=inprocess", "privacy.epsilon=8"),
     *("model.mixture.components=2", "model.mixture.band=16", "model.mixture.texture=9"),
 ]
+SMALL = ["sampler.workers=0", "sampler.per_class=20", "sampler.levels=6"]
+_FINISHED: list[Path] = []  # made by the first test that asks
+
+
+def run(*arguments: object) -> int:
+    return main(list(map(str, arguments)))
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +94,28 @@ def tiny(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point the data store at the tiny data set."""
     monkeypatch.setenv("DPPM_DATA", str(tiny_store))
     return tiny_store
+
+
+@pytest.fixture
+def finished(
+    tiny: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A run that was trained, sampled and evaluated (by a recipe of few steps)."""
+    short = replace(
+        recipes.QUICK,
+        cnn=replace(recipes.QUICK.cnn, steps=20),
+        mlp=replace(recipes.QUICK.mlp, steps=20),
+    )
+    monkeypatch.setitem(recipes.RECIPES, "quick", short)
+    if not _FINISHED:
+        folder = tmp_path_factory.mktemp("finished") / "first"
+        assert run("simulate", folder, *TINY) == 0
+        assert run("sample", folder, *SMALL) == 0
+        assert run("evaluate", folder) == 0
+        _FINISHED.append(folder)
+    copy = tmp_path / "first"
+    shutil.copytree(_FINISHED[0], copy)
+    return copy

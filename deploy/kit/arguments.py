@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.pages.live import DEFAULT_ADDRESS
 from deploy.verbs import add_verb
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]
@@ -44,8 +45,21 @@ def add_server(root: argparse.ArgumentParser) -> None:
     announce.add_argument("run", help="name of the run")
     announce.add_argument("overrides", nargs="*", help="as for `dppm plan`, and facts.*")
 
-    run = add("run", "open the server and play a run to its end, from where it is", "run fed first")
+    run = add(
+        "run",
+        "open the server and play a run to its end, from where it is",
+        "run fed first\n"
+        "run fed first --page 0.0.0.0:8600 --page-tokens tokens.txt    (seen by others)\n"
+        "run fed first --page off",
+    )
     run.add_argument("run", help="name of the run")
+    run.add_argument(
+        "--page",
+        default=DEFAULT_ADDRESS,
+        help=f"host:port of the live page, or off ({DEFAULT_ADDRESS}); where other machines can "
+        "reach it, under the server's certificate and with --page-tokens",
+    )
+    run.add_argument("--page-tokens", type=Path, help="who may look, one a line: NAME TOKEN")
     add("status", "show sites, rounds, what is spent and left, and the last error", "status fed")
 
 

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.markup import escape
@@ -18,13 +19,15 @@ from deploy.kit.link import Link
 from deploy.kit.node import Node
 from deploy.kit.papers import Invitation
 from deploy.kit.preflight import preflight
-from deploy.kit.status import server_status, site_status
+from deploy.kit.status import online, server_status, site_status
 from deploy.ledger import show_ledger
+from deploy.pages.watch import beside
 from deploy.show import console, epsilon_text, plain, print_json, progress
 from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, DataError, NotApproved, RunFolderError
 from dppm_model.records.sources import data_root
 from dppm_model.run import Run
+from sampler.service.access import is_loopback, split_address
 
 
 def _say(text: str) -> None:
@@ -89,7 +92,7 @@ def _server_run(a: argparse.Namespace) -> None:
     if run.model.exists():
         _say(f"{run.folder} is trained; nothing to do.")
         return
-    with Link(a.folder, _say).up() as link:
+    with _page(a, run), Link(a.folder, _say).up() as link:
         _say(f"{link.settings.address} is open to {len(federation.enrolled(a.folder))} sites.")
         with progress(f"training {a.run} over {plan.sites} sites") as bar:
             link.train(run, lambda: bar.count(len(run.rounds()), plan.rounds))
@@ -97,6 +100,19 @@ def _server_run(a: argparse.Namespace) -> None:
     _say(f"{run.folder} is trained. Next: dppm sample {run.folder}")
     if a.json:
         print_json(run.read_json(run.privacy))
+
+
+def _page(a: argparse.Namespace, run: Run) -> AbstractContextManager[None]:
+    """Show the run; where other machines can look, under the server's own certificate."""
+    if a.page == "off":
+        return beside(run, None)
+    own = (a.folder / "tls" / "server.crt", a.folder / "tls" / "server.key")
+    return beside(
+        *(run, a.page),
+        token_file=a.page_tokens,
+        tls=None if is_loopback(split_address(a.page)[0]) else own,
+        count_online=lambda: online(a.folder),
+    )
 
 
 def _server_status(a: argparse.Namespace) -> None:

@@ -121,7 +121,7 @@ def round_axis(axes: Axes, rounds: int, *, least: float = 0.5) -> None:
     """Make the axis below one of rounds: whole numbers, from ``least`` to the last."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set(xlabel="round", xlim=(least, rounds + (least > 0) * 0.5))
+    axes.set(xlabel="round", xlim=(least, rounds + max(0.5, 0.02 * rounds)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 

@@ -140,7 +140,7 @@ def live_page(
     Parameters
     ----------
     address
-        HOST:PORT. If the port is taken on loopback, a free one is used instead.
+        HOST:PORT; port 0 takes a free one, and so does a port of loopback that is taken.
     tokens
         By client; needed where other machines can reach the address, and so is ``tls``.
     tls
@@ -155,7 +155,7 @@ def live_page(
     """
     host, port = split_address(address)
     require_guard(host, tls=tls is not None, tokens=tokens is not None, insecure=False)
-    if is_loopback(host) and (port == 0 or listens(port, host)):
+    if port == 0 or (is_loopback(host) and listens(port, host)):
         port = free_port()
     hosts = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(host) else ["*"]
     app = page_app(board, hosts, None if tokens is None else Access(tokens))

@@ -66,9 +66,9 @@ def sights(facts: Facts) -> list[Row]:
         ("A site", "Its own records, and the model of each round.", f"ε = {whole} for the others'"),
         (
             "This page",
-            "The run's folder. It holds no record, and nothing of a single site but whether it "
-            "took part.",
-            f"ε = {whole}",
+            "The run's folder: no record, and nothing of a single site but whether it took part; "
+            "and where it says so, figures that were measured against real data.",
+            f"ε = {whole}, but for those figures",
         ),
     ]
 

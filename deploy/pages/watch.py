@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deploy.pages.board import Board
-from deploy.pages.live import DEFAULT_ADDRESS, live_page
+from deploy.pages.live import live_page
 from deploy.show import console, print_json
-from dppm_model.errors import ConfigError
+from dppm_model.errors import ConfigError, ServiceError
 from dppm_model.run import Run
 from sampler.service.access import read_tokens
 
@@ -58,11 +58,36 @@ def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | No
 
 
 @contextmanager
-def beside(run: Run, *, show: bool) -> Iterator[None]:
-    """Show a run on loopback for the length of a block, if asked to."""
-    if not show:
-        yield
-        return
-    with live_page(Board(run), DEFAULT_ADDRESS) as address:
-        console.print(f"watch it at {address}", soft_wrap=True)
+def beside(
+    run: Run,
+    address: str | None,
+    *,
+    token_file: Path | None = None,
+    tls: tuple[Path, Path] | None = None,
+    count_online: Callable[[], int | None] = lambda: None,
+) -> Iterator[None]:
+    """Show a run for the length of a block; that a page cannot be served stops no training.
+
+    Parameters
+    ----------
+    address
+        HOST:PORT; None shows nothing.
+    token_file, tls
+        See `live_page`.
+    count_online
+        See `Board`.
+
+    Raises
+    ------
+    ConfigError
+        As `live_page` and `read_tokens`, before the block begins.
+    """
+    with ExitStack() as stack:
+        if address is not None:
+            tokens = None if token_file is None else read_tokens(token_file)
+            page = live_page(Board(run, count_online), address, tokens=tokens, tls=tls)
+            try:
+                console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)
+            except ServiceError as error:
+                console.print(f"{error.cause} {error.cure} Training goes on.", soft_wrap=True)
         yield

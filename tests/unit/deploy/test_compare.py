@@ -2,50 +2,15 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deploy.cli import main
 from deploy.compare import table
 from deploy.evaluation import report
 from dppm_model.errors import ConfigError, RunFolderError
-from sampler.evaluation import recipes
 from sampler.evaluation.detail import SIDES
-from tests.conftest import TINY
-
-SMALL = ["sampler.workers=0", "sampler.per_class=20", "sampler.levels=6"]
-_FINISHED: list[Path] = []  # made by the first test that asks
-
-
-def run(*arguments: object) -> int:
-    return main(list(map(str, arguments)))
-
-
-@pytest.fixture
-def finished(
-    tiny: Path,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """A run that was trained, sampled and evaluated (by a recipe of few steps)."""
-    short = replace(
-        recipes.QUICK,
-        cnn=replace(recipes.QUICK.cnn, steps=20),
-        mlp=replace(recipes.QUICK.mlp, steps=20),
-    )
-    monkeypatch.setitem(recipes.RECIPES, "quick", short)
-    if not _FINISHED:
-        folder = tmp_path_factory.mktemp("finished") / "first"
-        assert run("simulate", folder, *TINY) == 0
-        assert run("sample", folder, *SMALL) == 0
-        assert run("evaluate", folder) == 0
-        _FINISHED.append(folder)
-    copy = tmp_path / "first"
-    shutil.copytree(_FINISHED[0], copy)
-    return copy
+from tests.conftest import TINY, run
 
 
 def rows_of(text: str) -> list[list[str]]:
