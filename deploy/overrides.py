@@ -49,7 +49,9 @@ def overrides_of(tree: Tree) -> list[str]:
             named.append(f"{group}={name}")
     start = {k: v for k, v in compose_config(named).items() if k not in _LEFT_OUT}
     usual = compose_config([])["privacy"]["epsilon"]
-    changed = [*named, *_differences(start, wanted)]
+    changed = sorted(
+        [*named, *_differences(start, wanted)], key=lambda o: not o.startswith("data=")
+    )
     return [o for o in changed if o != f"privacy.epsilon={_value(usual)}"]
 
 

@@ -85,8 +85,9 @@ def beside(
     with ExitStack() as stack:
         if address is not None:
             tokens = None if token_file is None else read_tokens(token_file)
-            page = live_page(Board(run, count_online), address, tokens=tokens, tls=tls)
+            board = Board(run, count_online)
             try:
+                page = live_page(board, address, tokens=tokens, tls=tls)
                 console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)
             except ServiceError as error:
                 console.print(f"{error.cause} {error.cure} Training goes on.", soft_wrap=True)

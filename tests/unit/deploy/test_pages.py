@@ -1,0 +1,228 @@
+"""The report and the live page without a browser: what they say, refuse, and never read."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from deploy.overrides import overrides_of
+from deploy.pages import report as report_module
+from deploy.pages import watch as watch_module
+from deploy.pages.board import Board
+from deploy.pages.facts import STATES, Facts
+from deploy.pages.live import page_app
+from deploy.pages.metrics import exposition
+from deploy.pages.peers import peers_of
+from deploy.pages.watch import beside
+from deploy.show import epsilon_text
+from dppm_model.config import compose_config
+from dppm_model.errors import ConfigError, RunFolderError, ServiceError
+from dppm_model.run import Run
+from sampler.service.access import Access
+from tests.conftest import TINY, run
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "a-token-that-is-long-enough"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["privacy.epsilon=1", "sites=3"],
+        ["privacy.epsilon=1", "model=mixture", "model.phases.means.rounds=7"],
+        ["model=residual", "sampler=heun", "mechanism=directions", "~model.phases.pooled"],
+        ["partition.scheme=sizes", "partition.sizes=[1,2.5,3]", "sites=3", "data='a b'"],
+        ["model=pyramid", "privacy.unit=person", "public=fonts", "sampler.step=auto"],
+        TINY,
+    ],
+)
+def test_a_configuration_leads_back_to_its_command(overrides: list[str]) -> None:
+    tree = compose_config(overrides)
+    found = overrides_of(tree | {"facts": {"classes": 3}})
+    assert compose_config(found) == tree
+    assert len(found) <= len(overrides)  # and to no longer one
+
+
+def test_the_report_says_what_the_run_promised(finished: Path) -> None:
+    assert run("report", finished) == 0
+    text = (finished / "report.html").read_text()
+    privacy = json.loads((finished / "privacy.json").read_text())
+    for view in ("secure_sum", "site"):
+        assert f">{epsilon_text(privacy[f'epsilon_{view}'])}<" in text
+    assert privacy["plan"] in text
+    assert "dppm simulate runs/first data=tiny" in re.sub(r"\s+", " ", text)
+    assert "SHOWS REAL RECORDS" not in text
+    assert not re.search(r"(src|href)=\"(?!#|data:)", text)  # it asks nobody for anything
+    assert "<script" not in text
+    assert Run(finished).sessions.read_text().count("\n") == 1
+    assert json.loads(Run(finished).sessions.read_text())["dppm"] in text
+
+
+def test_names_cannot_break_out_of_the_page(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "<script>alert(1)</script>"
+    monkeypatch.setattr(Facts, "class_names", (evil, '"><b>'))
+    facts = replace(Facts.of(Run(finished)), error=evil, state="failed")
+    content = report_module.content(facts, None, public=False)
+    page = report_module.render("report.html", **content, twins=None)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<b>" not in page
+
+
+def test_a_report_needs_a_run(tmp_path: Path, finished: Path) -> None:
+    assert run("report", tmp_path) == RunFolderError.exit_code
+    metrics = finished / "metrics.jsonl"
+    first = json.loads(metrics.read_text().splitlines()[0])
+    metrics.write_text(json.dumps({k: v for k, v in first.items() if k != "noise_norm"}) + "\n")
+    assert run("report", finished) == RunFolderError.exit_code
+    metrics.unlink()
+    assert run("report", finished) == RunFolderError.exit_code
+    assert not (finished / "report.html").exists()
+
+
+def test_an_unfinished_run_is_told_as_such(finished: Path) -> None:
+    Run(finished).status.write_text('{"state": "running"}')  # and nobody trains it
+    assert Facts.of(Run(finished)).state == "stopped"
+    assert run("report", finished, "--public") == 0
+    text = (finished / "report.html").read_text()
+    assert "This run is not finished: stopped" in text
+    assert "What the images are worth" not in text
+    assert not (finished / "private" / "report.html").exists()
+
+
+def test_peers_that_we_measured_are_those_of_the_benchmark() -> None:
+    """Each figure of `ours` is in results/, and each result of a peer is in the table.
+
+    Flower's server-side DP is left out: it protects whole sites, so its epsilon is another.
+    """
+    names = {"dp_merf": "DP-MERF", "dpsgd": "DP-SGD (Opacus)"}
+    found = set()
+    for path in sorted((ROOT / "tests" / "benchmarks" / "results").glob("peers-*.json")):
+        figures = json.loads(path.read_text())["figures"]
+        for method, facts in figures["methods"].items():
+            if method in names:
+                value = round(facts["evaluation"]["accuracy"], 3)
+                found.add((figures["data"], figures["epsilon"], names[method], value))
+    told = {
+        (data, p.epsilon, p.method, p.accuracy)
+        for data in ("mnist", "fashion-mnist")
+        for epsilon in (1, 10)
+        for p in peers_of(data, epsilon)
+        if p.measured_by == "this project"
+    }
+    assert told == found
+    assert peers_of("mnist", 9.993)
+    assert not peers_of("mnist", 5)
+    assert not peers_of("scans", 10)
+
+
+def client(folder: Path, *, tokens: bool = False) -> TestClient:
+    access = Access({"ward": TOKEN}) if tokens else None
+    app = page_app(Board(Run(folder)), ["testserver"], access)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_the_page_is_for_who_has_a_token(finished: Path) -> None:
+    page = client(finished, tokens=True)
+    for path in ("/", "/parts.json", "/state.json", "/metrics", "/live.js", "/nothing"):
+        answer = page.get(path)
+        assert answer.status_code == 401
+        assert "epsilon" not in answer.text
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert page.get("/metrics", headers=bearer).status_code == 200
+    assert page.get("/metrics", headers={"authorization": TOKEN + "x"}).status_code == 401
+    assert page.post("/enter", content="token=wrong").status_code == 401
+    assert page.post("/enter", content=b"\xff" * 100_000).status_code == 401
+    entered = page.post("/enter", content=f"token={TOKEN}", follow_redirects=False)
+    assert entered.status_code == 303
+    assert {"httponly", "samesite=strict"} <= {
+        part.strip().lower() for part in entered.headers["set-cookie"].split(";")
+    }
+    assert page.get("/state.json").json()["state"] == "finished"
+
+
+def test_another_page_cannot_read_it_by_a_name_of_its_own(finished: Path) -> None:
+    page = client(finished)
+    assert page.get("/state.json").status_code == 200
+    assert page.get("/state.json", headers={"host": "evil.example"}).status_code == 400
+    headers = page.get("/").headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in headers
+
+
+def test_nobody_looks_in_from_outside_without_tls_and_tokens(
+    finished: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"ward {TOKEN}\n")
+    for more in ([], ["--token-file", tokens], ["--tls-cert", tokens, "--tls-key", tokens]):
+        code = run("watch", finished, "--address", "0.0.0.0:0", *more)
+        assert code == ConfigError.exit_code
+    assert run("watch", finished, "--tls-cert", tokens) == ConfigError.exit_code
+    assert run("watch", finished, "--address", "nonsense") == ConfigError.exit_code
+    assert run("watch", tmp_path) == RunFolderError.exit_code
+
+
+def test_the_page_follows_the_run_and_reads_nothing_of_a_site(finished: Path) -> None:
+    shutil.rmtree(finished / "sites")
+    (finished / "sites").mkdir()  # what is left of a simulation: no site's file can be read
+    board = Board(Run(finished))
+    before = board.parts()
+    assert board.parts() is before  # nothing has changed: nothing is drawn again
+    metrics = finished / "metrics.jsonl"
+    lines = metrics.read_text().splitlines()
+    metrics.write_text("\n".join(lines[:-1]) + "\n")
+    after = board.parts()
+    assert after is not before
+    last = json.loads(lines[-2])
+    for view in ("secure_sum", "site"):
+        assert f">{epsilon_text(last[f'epsilon_{view}'])}<" in after["figures"]
+        assert f">{epsilon_text(last[f'epsilon_{view}'])}<" not in before["figures"]
+
+
+def test_a_damaged_file_is_said_and_does_not_end_the_page(finished: Path) -> None:
+    page = client(finished)
+    assert page.get("/state.json").status_code == 200
+    status = finished / "status.json"
+    status.write_text("{")
+    answer = page.get("/state.json")
+    assert answer.status_code == 503
+    assert "status.json" in answer.json()["cause"]
+    status.write_text('{"state": "finished"}')
+    assert page.get("/state.json").status_code == 200
+
+
+def test_a_page_that_cannot_be_served_stops_no_training(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise ServiceError("It cannot be served.", "Take another port.")
+
+    monkeypatch.setattr(watch_module, "live_page", refused)
+    trained = False
+    with beside(Run(finished), "127.0.0.1:0"):
+        trained = True
+    assert trained
+
+
+def test_metrics_are_the_runs_and_documented(finished: Path) -> None:
+    facts = Facts.of(Run(finished))
+    text = exposition(facts, online=2).decode()
+    values = dict(re.findall(r"^(dppm_.+) (\S+)$", text, re.MULTILINE))
+    assert float(values['dppm_rounds_total{run="first"}']) == len(facts.rounds)
+    spent = values['dppm_epsilon_spent{run="first",view="site"}']
+    assert float(spent) == facts.rounds[-1]["epsilon_site"]
+    assert float(values['dppm_sites_online{run="first"}']) == 2
+    states = {s: float(values[f'dppm_state{{run="first",state="{s}"}}']) for s in STATES}
+    assert states == {s: float(s == "finished") for s in STATES}
+    exported = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    documented = set(re.findall(r"`(dppm_[a-z_]+)", (ROOT / "deploy" / "README.md").read_text()))
+    assert exported == documented
