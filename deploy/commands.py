@@ -12,6 +12,7 @@ from deploy import simulate as simulation
 from deploy.estimate import round_seconds
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
 from deploy.pages.live import DEFAULT_ADDRESS
+from deploy.pages.report import write_reports
 from deploy.pages.watch import beside
 from deploy.sampling import draw, group_of, trained
 from deploy.show import (
@@ -192,8 +193,10 @@ def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]
     return recipe_named(settings.get("recipe", QUICK.name)), check_seeds(settings["seeds"])
 
 
-def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> None:
-    """Print what a run achieved and what it cost, in the fewest lines."""
+def summary(
+    run: Run, result: dict[str, Any], told: Path | None = None, minutes: float | None = None
+) -> None:
+    """Print what a run achieved and what it cost, in the fewest lines, and where to look."""
     privacy = run.read_json(run.privacy)
     console.rule(f"{run.folder}")
     console.print(
@@ -224,9 +227,10 @@ def summary(run: Run, result: dict[str, Any], minutes: float | None = None) -> N
         )
     console.print(
         f"pictures   {run.folder / 'samples.png'}\n"
-        f"report     {report_path(run)}, {page_path(run)}; beside real images: "
+        f"figures    {report_path(run)}, {page_path(run)}; beside real images: "
         f"{private_page_path(run)}"
     )
+    console.print(f"report     {told or f'dppm report {run.folder}'}")
     if minutes is not None:
         console.print(f"time       {minutes:.1f} minutes")
 
@@ -244,6 +248,8 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
         train(run, config)
     draw(run, dict(config.tree["sampler"]))
     result = measure(run, dict(config.tree["evaluation"]))
-    summary(run, result, (time.monotonic() - begun) / 60)
+    with console.status("writing the report"):
+        told = write_reports(run, public=False)
+    summary(run, result, told[0], (time.monotonic() - begun) / 60)
     if as_json:
         print_json({"privacy": run.read_json(run.privacy), "evaluation": result})
