@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deploy.kit.keys import make_authority, make_certificate
+from deploy.processes import stop
 from dppm_model.records.sources import data_root
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient
@@ -169,33 +170,35 @@ class Reader:
             if name.startswith(begin):
                 return self._start(begin, line)
         asked = b"yes\n" * 4 if name.startswith(ASKED) else None
-        return self._run(["bash", "-c", line], line, asked, terminal=True)
+        return self._run(["bash", "-c", line], line, asked, terminal=asked is not None)
 
     def _run(
         self, command: Sequence[str], line: str, said: bytes | None, *, terminal: bool = False
     ) -> None:
         begun = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            ours: int | None = None
-            if said is not None and terminal:  # a person is there
-                ours, theirs = pty.openpty()
-                stack.callback(os.close, ours)
-                stack.callback(os.close, theirs)
-                os.write(ours, said)
-            done = subprocess.run(
-                command,
-                cwd=self.folder,
-                env=self._environment,
-                **({"stdin": theirs} if ours is not None else {"input": said or b""}),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        printed = done.stdout.decode(errors="replace")
-        print(f"{time.monotonic() - begun:6.1f} s  {line}\n{printed}", flush=True)
-        assert done.returncode == 0, (
-            f"{self.document}: {line}: {done.returncode}\n{printed[-4000:]}"
+        ours, theirs = pty.openpty() if terminal else os.pipe()[::-1]
+        os.write(ours, said or b"")
+        if not terminal:
+            os.close(ours)
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+        try:
+            printed = process.communicate()[0].decode(errors="replace")
+        finally:
+            stop(process)  # and all that it has started, should this test be interrupted
+            os.close(theirs)
+            if terminal:
+                os.close(ours)
+        print(f"{time.monotonic() - begun:6.1f} s  {line}\n{printed}", flush=True)
+        failed = f"{self.document}: {line}: {process.returncode}\n{printed[-4000:]}"
+        assert process.returncode == 0, failed
 
     def _start(self, begin: str, line: str) -> None:
         self.stop(begin)  # its port is free again
