@@ -16,8 +16,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deploy.kit.keys import make_authority, make_certificate
-from deploy.processes import stop
+from deploy.processes import start, stop
 from dppm_model.records.sources import data_root
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient
@@ -77,7 +78,7 @@ def plain(line: str) -> str:
     return shlex.join(shlex.split(line, comments=True)).removeprefix(".venv/bin/")
 
 
-def instead(document: str, line: str, **ports: int) -> str:
+def instead(document: str, line: str, ports: Mapping[str, int]) -> str:
     """Return what is typed for a command of a document."""
     for words, typed, _ in INSTEAD.get(document, []):
         line = re.sub(rf"(?<!\S){re.escape(words)}(?!\S)", typed.format(**ports), line)
@@ -132,12 +133,15 @@ class Reader:
         Where commands are typed.
     home
         What HOME is; the data store is in it.
+    ports
+        Free ones, by their names in `INSTEAD`.
     """
 
-    def __init__(self, document: str, tree: Path, folder: Path, home: Path) -> None:
-        self.document, self.folder = document, folder
-        self.ports: dict[str, int] = {}
-        self._lasting: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+    def __init__(
+        self, document: str, tree: Path, folder: Path, home: Path, ports: Mapping[str, int]
+    ) -> None:
+        self.document, self.folder, self.ports = document, folder, ports
+        self.lasting: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
         self._environment = {
             **{
                 k: v
@@ -161,13 +165,13 @@ class Reader:
 
     def type(self, line: str) -> None:
         """Type one command; what runs until Ctrl-C goes on in the background."""
-        name, line = plain(line), instead(self.document, line, **self.ports)
+        name, line = plain(line), instead(self.document, line, self.ports)
         if name.split()[0] == "grpcurl":
             return _call(line)
         if name.split()[0] == "dppm" and name.split()[1] in PENDING:
             return None
         for begin in LASTING:
-            if name.startswith(begin):
+            if f"{name} ".startswith(f"{begin} "):
                 return self._start(begin, line)
         asked = b"yes\n" * 4 if name.startswith(ASKED) else None
         return self._run(["bash", "-c", line], line, asked, terminal=asked is not None)
@@ -180,41 +184,30 @@ class Reader:
         os.write(ours, said or b"")
         if not terminal:
             os.close(ours)
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self._environment,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            printed = process.communicate()[0].decode(errors="replace")
-        finally:
-            stop(process)  # and all that it has started, should this test be interrupted
-            os.close(theirs)
-            if terminal:
-                os.close(ours)
+        with tempfile.TemporaryFile() as output:
+            process = start(command, self.folder, self._environment, output, theirs)
+            try:
+                process.wait()
+            finally:
+                stop(process)  # and all that it has started, should this test be interrupted
+                os.close(theirs)
+                if terminal:
+                    os.close(ours)
+            output.seek(0)
+            printed = output.read().decode(errors="replace")
         print(f"{time.monotonic() - begun:6.1f} s  {line}\n{printed}", flush=True)
         failed = f"{self.document}: {line}: {process.returncode}\n{printed[-4000:]}"
         assert process.returncode == 0, failed
 
     def _start(self, begin: str, line: str) -> None:
-        self.stop(begin)  # its port is free again
+        self.interrupt(begin)  # its port is free again
         log = self.folder / f"{begin.replace(' ', '-')}.log"
+        # A shell lets its background jobs ignore SIGINT, and they their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"],
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-        self._lasting[begin] = process, log
+            command = ["bash", "-c", f"exec {line}"]
+            process = start(command, self.folder, self._environment, output)
+        self.lasting[begin] = process, log
         deadline = time.monotonic() + 120
         while LASTING[begin][0] not in log.read_text(errors="replace"):
             assert process.poll() is None, f"{line} ended:\n{log.read_text()[-4000:]}"
@@ -227,14 +220,14 @@ class Reader:
 
     def ended(self, begin: str, seconds: float) -> None:
         """Wait for what ends by itself, and expect success."""
-        process, log = self._lasting.pop(begin)
+        process, log = self.lasting.pop(begin)
         assert process.wait(seconds) == 0, log.read_text(errors="replace")[-4000:]
         print(log.read_text(errors="replace"))
 
-    def stop(self, begin: str) -> None:
+    def interrupt(self, begin: str) -> None:
         """Press Ctrl-C, and expect the exit code that is promised."""
-        if begin in self._lasting:
-            process, log = self._lasting.pop(begin)
+        if begin in self.lasting:
+            process, log = self.lasting.pop(begin)
             process.send_signal(signal.SIGINT)
             try:
                 code = process.wait(60)
@@ -243,10 +236,10 @@ class Reader:
             assert code == LASTING[begin][1], f"{code}\n{log.read_text(errors='replace')[-4000:]}"
 
     def leave(self) -> None:
-        for process, _ in self._lasting.values():
+        for process, _ in self.lasting.values():
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-        self._lasting.clear()
+        self.lasting.clear()
 
 
 _TOKEN = "t" * 32
@@ -282,10 +275,10 @@ def reader(document: str, tree: Path, folder: Path) -> Iterator[Reader]:
                 (home / "store" / name / split).symlink_to(data_root() / name / split)
     some_scans(home / "scans")
     bring(tree)
-    someone = Reader(document, tree, tree, home)
+    someone = Reader(document, tree, tree, home, {})
     try:
         yield someone
-        for begin in list(someone._lasting):
-            someone.stop(begin)
+        for begin in list(someone.lasting):
+            someone.interrupt(begin)
     finally:
         someone.leave()

@@ -67,12 +67,11 @@ def test_every_command_does_what_is_written(document: str, tree: Path, tmp_path:
 @REAL[-1]  # nginx
 def test_a_federation_by_the_page_for_operators(tree: Path, tmp_path: Path) -> None:
     homes = {name: tmp_path / name for name in ("server", *SITES)}
+    ports = {"port": free_port(), "inner": free_port()}
     people: dict[str, Reader] = {}
     for seed, (name, home) in enumerate(homes.items()):
         some_scans(home / "scans", seed)
-        people[name] = Reader(DEPLOYMENT, tree, home, home)
-    ports = {"port": free_port(), "inner": free_port()}
-    people["server"].ports = ports
+        people[name] = Reader(DEPLOYMENT, tree, home, home, ports)
     text = documents()[DEPLOYMENT]
     lines = [c for f in fences(text) if f.language == "bash" for c in commands(f)]
     fed, first = homes["server"] / "fed", Run(homes["server"] / "fed" / "runs" / "first")
@@ -95,7 +94,7 @@ def test_a_federation_by_the_page_for_operators(tree: Path, tmp_path: Path) -> N
             if begin == "dppm site status":
                 people["server"].ended("dppm server run", 1200)
                 for site in SITES:
-                    people[site].stop("dppm site run")
+                    people[site].interrupt("dppm site run")
         assert len(first.rounds()) == first.plan().rounds
         assert all(r["sites"] == len(SITES) for r in first.rounds())
         assert (first.folder / "samples.png").is_file()
