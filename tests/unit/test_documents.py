@@ -8,7 +8,7 @@ import pytest
 from deploy.cli import parser
 from tests.documents import ROOT, commands, dead_links, documents, fences, picture, wrong_in
 from tests.integration.test_readme import TURNS
-from tests.reader import INSTEAD, is_elsewhere, plain
+from tests.reader import INSTEAD, instead, is_elsewhere, plain
 from tests.typed import PENDING, Typed, Wrong, wrong_commands
 
 DOCUMENTS = documents()
@@ -40,6 +40,12 @@ def test_what_is_typed_otherwise_is_still_in_the_documents() -> None:
     for name, entries in INSTEAD.items():
         lines = " ".join(plain(line) for line in typed_in(name))
         assert not [entry.words for entry in entries if entry.words not in lines]
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_typed_instead_parses_too(name: str) -> None:
+    lines = [instead(name, line, {"port": 1, "inner": 2}) for line in typed_in(name)]
+    assert not wrong_commands(name, "\n".join(["```bash", *lines, "```\n"]))
 
 
 def test_what_runs_elsewhere_is_there_word_for_word() -> None:
