@@ -163,7 +163,7 @@ def plot(levels: list[Level], mixed: list[dict[str, Any]], path: Path) -> None:
     divergences = sum(level.divergences for level in levels)
     figure.suptitle(f"{divergences} divergences in {len(levels)} levels")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
     write_bytes(path, buffer.getvalue())
 
 

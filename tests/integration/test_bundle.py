@@ -32,7 +32,7 @@ def test_only_the_three_packages_travel(tmp_path: Path) -> None:
     names = _build(app)
     folders = {n.split("/")[0] for n in names if "/" in n and not n.startswith(".info")}
     assert folders == set(PACKAGES)
-    assert not [n for n in names if n.endswith(".json") or "runs" in n]
+    assert not [n for n in names if n.endswith((".json", ".md")) or "runs" in n]
     assert not [n for n in names if n.endswith(".safetensors")]  # `Run.initial` has the weights
     assert {"client/app.py", "server/app.py", "dppm_model/conf/config.yaml"} <= names
 

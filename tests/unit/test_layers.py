@@ -1,11 +1,11 @@
 """The floor plan holds: imports go downwards only, Flower and Ray stay in their rooms."""
 
-import ast
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.documents import ROOT, imports
+
 ALLOWED = {
     "dppm_model": set(),
     "client": {"dppm_model"},
@@ -23,16 +23,6 @@ FLOORS = [
     {"planner", "planner_directions", "audit", "pretraining"},
     {"run", "config"},
 ]
-
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
 
 
 def files(package: str) -> list[Path]:

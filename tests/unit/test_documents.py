@@ -1,0 +1,140 @@
+"""What the documents say is there: every command parses, every link leads somewhere, every picture
+is of its folder. That the commands also do what is said is shown by `integration/test_readme.py`,
+which types them.
+"""
+
+import pytest
+
+from deploy.cli import parser
+from tests.documents import ROOT, commands, dead_links, documents, fences, picture, wrong_in
+from tests.integration.test_readme import TURNS
+from tests.reader import INSTEAD, instead, is_elsewhere, plain
+from tests.typed import PENDING, Typed, Wrong, wrong_commands
+
+DOCUMENTS = documents()
+DRAWN = ["server", "client", "dppm_model", "sampler", "deploy", "tests"]
+
+
+def typed_in(name: str) -> list[str]:
+    return [c for f in fences(DOCUMENTS[name]) if f.language == "bash" for c in commands(f)]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_of_a_document_can_be_typed(name: str) -> None:
+    assert not wrong_commands(name, DOCUMENTS[name])
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    assert not dead_links(name, DOCUMENTS[name])
+
+
+@pytest.mark.parametrize("folder", DRAWN)
+def test_every_picture_is_of_its_folder(folder: str) -> None:
+    drawn = picture(DOCUMENTS[f"{folder}/README.md"])
+    assert drawn.boxes and drawn.arrows
+    assert not wrong_in(drawn, ROOT / folder)
+
+
+def test_what_is_typed_otherwise_is_still_in_the_documents() -> None:
+    for name, entries in INSTEAD.items():
+        lines = " ".join(plain(line) for line in typed_in(name))
+        assert not [entry.words for entry in entries if entry.words not in lines]
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_typed_instead_parses_too(name: str) -> None:
+    lines = [instead(name, line, {"port": 1, "inner": 2}) for line in typed_in(name)]
+    assert not wrong_commands(name, "\n".join(["```bash", *lines, "```\n"]))
+
+
+def test_what_runs_elsewhere_is_there_word_for_word() -> None:
+    there = {plain(line) for line in typed_in("deploy/README.md")}
+    moved = {plain(line) for line in typed_in("README.md") if is_elsewhere("README.md", line)}
+    assert moved and moved <= there
+
+
+def test_every_command_of_a_deployment_has_its_turn() -> None:
+    lines = [plain(line) for line in typed_in("deploy/README.md")]
+    for line in lines:
+        assert sum(line.startswith(begin) for _, begin in TURNS) == 1, line
+    for _, begin in TURNS:
+        assert sum(line.startswith(begin) for line in lines) == 1, begin
+
+
+def test_nothing_that_exists_is_pending() -> None:
+    (verbs,) = [a.choices for a in parser()._actions if a.dest == "command"]
+    assert verbs and not PENDING.keys() & set(verbs)
+
+
+# Broken twins
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("dppm plan --jason", "--jason"),
+        ("dppm plann", "invalid choice"),
+        ("dppm plan privacy.epsilonn=1", "privacy.epsilon"),
+        ("dppm plan model=mixtur", "model"),
+        ("dppm plan data=unheard-of", "unheard-of"),
+        ("dppm sample runs/nowhere", "runs/nowhere is not there"),
+        ("make demo\ndppm sample runs/demo privacy.epsilon=1", "after training"),
+        ("make demo\ndppm audit runs/demo --trials many", "invalid int value"),
+        ("make demo-512", "no target demo-512"),
+        ('make demo ARGS="privacy.epsilonn=1"', "privacy.epsilon"),
+        ("python -m tests.benchmarks.nothing", "no module"),
+        ("pytest tests/unit/nothing", "tests/unit/nothing is not there"),
+        ("rm -rf runs", "knows what rm is"),
+        ("make demo && make test", "one plain command a line"),
+        ("grpcurl -d '{\"label\": 3}' 127.0.0.1:1 dppm.sampling.v1.Sampling/Sample", "label"),
+        ("grpcurl -d '{}' 127.0.0.1:1 dppm.sampling.v1.Sampling/Draw", "sampling.proto"),
+    ],
+)
+def test_a_wrong_command_is_found(typed: str, says: str) -> None:
+    assert not wrong_commands("good", "```bash\nmake demo\ndppm sample runs/demo\n```\n")
+    (found,) = wrong_commands("bad", f"```bash\n{typed}\n```\n")
+    assert says in found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("```sh\nmake demo\n```\n", "no test runs a fence of sh"),
+        ("```\ndppm plan\n```\n", "call the fence bash"),
+        ("- so:\n\n  ```bash\n  dppm plan\n  ```\n", "at the beginning of its lines"),
+        ("```python\nprint(\n```\n", "Python"),
+        ("Say `dppm evaluate RUN evaluation.sedes=[0]`.", "evaluation.seeds"),
+        ("Set `sampler.stepp=auto`.", "sampler.stepp"),
+        ("See `pytest tests/unit/nothing`.", "tests/unit/nothing"),
+    ],
+)
+def test_no_command_hides_from_the_tests(text: str, says: str) -> None:
+    (found,) = wrong_commands("bad", text)
+    assert says in found
+
+
+def test_a_dead_link_is_found() -> None:
+    good = "[a](CONTRIBUTING.md), [b](CONTRIBUTING.md#house-rules), [c](#own)\n\n## Own\n"
+    assert not dead_links("README.md", good)
+    for link in ("CONTRIBUTE.md", "CONTRIBUTING.md#house-rulez", "#owm", "../elsewhere.md"):
+        assert len(dead_links("README.md", f"[a]({link})\n\n## Own\n")) == 1
+
+
+def test_a_picture_of_something_else_is_found() -> None:
+    text = DOCUMENTS["server/README.md"]
+    for old, new, says in (
+        ("rounds.py<br>", "round.py<br>", "round.py is not there"),
+        ('  state["state.py<br>', '  state["files<br>', "state.py is not in the picture"),
+        ("app --> rounds", "state --> rounds", "state.py does not import rounds.py"),
+    ):
+        assert old in text
+        assert says in "; ".join(wrong_in(picture(text.replace(old, new)), ROOT / "server"))
+
+
+def test_a_folder_is_there_once_a_command_has_made_it() -> None:
+    reader = Typed()
+    with pytest.raises(Wrong):
+        reader.command("dppm audit runs/new")
+    reader.command("dppm simulate runs/new")
+    reader.command("dppm audit runs/new")
