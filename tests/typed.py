@@ -40,7 +40,7 @@ BROUGHT = {
     "from-charite/enrolment.json": "from a site's operator",
 }
 # Commands that are written about before they are merged.
-PENDING: dict[str, str] = {"report": "`dppm report RUN` is being written"}
+PENDING: dict[str, str] = {}
 # Verbs of a trained run take overrides of one group only.
 _GROUPS = {"sample": "sampler", "diagnose": "sampler", "serve": "sampler", "evaluate": "evaluation"}
 _MODELS = [[], ["model=pyramid"], ["model=residual"], ["mechanism=directions"]]
