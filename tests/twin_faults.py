@@ -420,6 +420,7 @@ LEDGER = "unit/privacy/test_ledger.py::test_"
 PERSONS = "privacy/test_persons.py::test_"
 GDP, ACCOUNT = "privacy/test_gdp.py::test_", "privacy/test_accountant.py::test_"
 COMPANY = "privacy/test_chunks.py::test_a_record_adds_the_same_integers_in_any_company"
+PAGES = "unit/deploy/test_pages.py::"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
 
 TWINS: dict[str, Twin] = {
@@ -952,5 +953,25 @@ TWINS: dict[str, Twin] = {
         "client.app:_log",
         lambda old: lambda error: f"{old(error)}: {error.cause}",
         LIES + "[-another_round--0-0]",
+    ),
+    "page reads a site": Twin(
+        "the live page reads a site's own files",
+        "deploy.pages.facts:Facts.of",
+        lambda old: classmethod(
+            lambda cls, run: (next(run.sites.glob("*/ledger.jsonl")), old.__func__(cls, run))[1]
+        ),
+        PAGES + "test_the_page_follows_the_run_and_reads_nothing_of_a_site",
+    ),
+    "page for all": Twin(
+        "the live page is shown to who has no token",
+        "deploy.pages.live:_known",
+        lambda _: lambda access, token: True,
+        PAGES + "test_the_page_is_for_who_has_a_token",
+    ),
+    "records for all": Twin(
+        "the report that may be handed on shows real records",
+        "deploy.pages.report:render",
+        lambda old: lambda template, **kw: old(template, **{**kw, "twins": kw["sheets"]}),
+        PAGES + "test_the_report_says_what_the_run_promised",
     ),
 }
