@@ -43,7 +43,7 @@ class Instead(NamedTuple):
     why: str
 
 
-_FEW = "model.phases.detail.rounds=2 sampler.per_class=2"
+_FEW = "model.phases.detail.rounds=2 sampler.per_class=10"
 INSTEAD: dict[str, list[Instead]] = {
     "README.md": [
         Instead("make test", "make test ARGS=--collect-only", "the tests run beside this one"),
@@ -213,6 +213,7 @@ class Reader:
             assert process.poll() is None, f"{line} ended:\n{log.read_text()[-4000:]}"
             assert time.monotonic() < deadline, f"{line} is not ready:\n{log.read_text()[-4000:]}"
             time.sleep(0.2)
+        print(f"  ready  {line}", flush=True)
         if "--token-file tokens.txt" in line:
             address = f"127.0.0.1:{re.findall(r'--address [0-9.]+:([0-9]+)', line)[0]}"
             with SamplingClient(address, token=_TOKEN, ca=self.folder / "ca.pem") as client:
