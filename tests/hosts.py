@@ -82,9 +82,11 @@ class Hosts:
         folder: Path,
         shards: Sequence[Path],
         address: str,
-        prefix: Callable[[str], list[str]] = lambda host: [],
+        prefix: Callable[[str], list[str]] | None = None,
     ) -> None:
-        self.folder, self.shards, self.address, self._prefix = folder, shards, address, prefix
+        self.folder, self.shards, self.address = folder, shards, address
+        self.on_loopback = prefix is None
+        self._prefix = prefix or (lambda host: [])
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property

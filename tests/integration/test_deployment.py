@@ -6,6 +6,7 @@ Images are MNIST's, fetched if need be. Time per round is printed (pytest -s).
 """
 
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -72,6 +74,11 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
     hosts.wait_for_round("first", 5)
     undisturbed = [r["seconds"] for r in hosts.run("first").rounds()[1:]]
     hosts.type("site-2", "site", "preflight", hosts.site(2))
+    if hosts.on_loopback:
+        (page,) = re.findall(r"watch it at (http://\S+/)", hosts.said("server"))
+        state = httpx.get(f"{page}state.json", timeout=60).json()
+        assert state["state"] == "running" and state["round"] >= 5
+        assert state["sites_online"] == SITES
 
     hosts.kill("site-1")  # in mid round, SuperNode, gate, worker and all
     time.sleep(5)
