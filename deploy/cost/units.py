@@ -1,0 +1,202 @@
+"""Unit costs: what one record, coordinate, pair of sites or message costs on one core.
+
+`LAPTOP` was measured by ``python -m tests.benchmarks.unit_costs`` on the machine that it names; the
+same benchmark measures any other. Seconds unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """A kind of phase.
+
+    Attributes
+    ----------
+    query
+        To build the question at a site, once a round.
+    record
+        To read a record, form its vector, clip and add it.
+    coordinate
+        Of a round's estimate, for the server to learn from it.
+    """
+
+    query: float
+    record: float
+    coordinate: float
+
+
+@dataclass(frozen=True)
+class Units:
+    """Unit costs of one machine.
+
+    Attributes
+    ----------
+    machine
+        Where they were measured.
+    parallel
+        How many cores' work the machine does with ``cores`` of them busy (two threads of one core
+        do less than two cores).
+    cores
+        How many of them virtual sites get.
+    kinds
+        By kind of phase.
+    gradient
+        A record's clipped gradient, per trained parameter of a network of matrix products.
+    row
+        To average the vectors of a person's records, per record and coordinate.
+    unit
+        To list and sample a unit (record or person) that a site holds, per round.
+    rotate
+        Per coordinate and level of the Hadamard transform.
+    answer, answer_word, answer_table
+        Randomized response per coordinate: what each costs however many answers are asked, per 64
+        coins up to 2^14 answers, and per 2^14 answers beyond.
+    decode
+        From the sum to the estimate, per coordinate.
+    mask_byte
+        To expand a mask and add it, per byte.
+    pack, unpack
+        Per number and plane of bits.
+    site
+        A site in a round, whatever the plan: files, locks, ledger, audit log.
+    peer
+        A site's work for each peer in a round: agree on a key, derive, seal, unseal, remember.
+    meet
+        The same once a run: verify and agree on the channel.
+    field
+        One step of a polynomial over Shamir's field, to make shares.
+    hashed_byte
+        Of the list of participants, for each signature of it that is verified.
+    listed_pair
+        To find that no key is in the list of peers twice, per pair of keys and reading.
+    server
+        The server in a round, whatever the plan, beside what it learns.
+    server_site, server_pair
+        The server's work for each site, and for each pair of sites: shares pass through it.
+    combine, weight
+        Per share that is combined, and per pair of helpers whose Lagrange weights are computed.
+    account
+        Epsilon of the rounds so far, once a round.
+    certify
+        A phase's mu, once in every process.
+    start
+        To start Flower's SuperLink, Ray and the app, and to stop them.
+    exchange, message, item
+        Flower's simulation: an exchange with all sites, a question with its reply, an entry of a
+        list in either.
+    down_byte, up_byte
+        A byte of a question or a reply there.
+    copied_site, copied_item
+        The in-process backend: a site's two messages in a round, an entry of a list.
+    poll
+        Deployment: until all SuperNodes have fetched a message and the server has the replies.
+    site_bytes, server_bytes
+        Bytes of memory of a process before it does anything.
+    cell_bytes, server_cell_bytes
+        Bytes of memory per number of a report, at a site and at the server.
+    peer_bytes, pair_bytes
+        Bytes of memory for each peer at a site, and for each pair of sites at the server.
+    """
+
+    machine: str
+    parallel: float
+    cores: int
+    kinds: Mapping[str, Kind]
+    gradient: float
+    row: float
+    unit: float
+    rotate: float
+    answer: float
+    answer_word: float
+    answer_table: float
+    decode: float
+    mask_byte: float
+    pack: float
+    unpack: float
+    site: float
+    peer: float
+    meet: float
+    field: float
+    hashed_byte: float
+    listed_pair: float
+    server: float
+    server_site: float
+    server_pair: float
+    combine: float
+    weight: float
+    account: float
+    certify: float
+    start: float
+    exchange: float
+    message: float
+    item: float
+    down_byte: float
+    up_byte: float
+    copied_site: float
+    copied_item: float
+    poll: float
+    site_bytes: float
+    server_bytes: float
+    cell_bytes: float
+    server_cell_bytes: float
+    peer_bytes: float
+    pair_bytes: float
+
+
+LAPTOP = Units(
+    machine="to be measured",
+    parallel=2,
+    cores=2,
+    kinds={
+        "means": Kind(0.003, 3e-5, 8e-7),
+        "covariance": Kind(0.04, 2.6e-4, 8e-7),
+        "components": Kind(0.001, 6e-5, 4e-6),
+        "spread": Kind(0.06, 5e-5, 3e-7),
+        "pooled": Kind(0.06, 5e-5, 8e-7),
+        "score": Kind(0.01, 1.5e-3, 1e-7),
+        "detail": Kind(0.01, 7e-3, 1e-7),
+    },
+    gradient=2.5e-10,
+    row=1.2e-9,
+    unit=1e-7,
+    rotate=3.7e-9,
+    answer=5.2e-7,
+    answer_word=1.8e-8,
+    answer_table=2.7e-7,
+    decode=1e-7,
+    mask_byte=3.9e-10,
+    pack=1.9e-9,
+    unpack=2.6e-9,
+    site=0.05,
+    peer=2e-4,
+    meet=1.7e-4,
+    field=1.7e-7,
+    hashed_byte=1.8e-9,
+    listed_pair=1e-8,
+    server=0.03,
+    server_site=1e-3,
+    server_pair=1e-5,
+    combine=7e-7,
+    weight=4.9e-7,
+    account=0.01,
+    certify=0.7,
+    start=16.0,
+    exchange=0.05,
+    message=0.004,
+    item=1e-6,
+    down_byte=4e-9,
+    up_byte=4e-9,
+    copied_site=1e-4,
+    copied_item=4e-7,
+    poll=3.5,
+    site_bytes=4e8,
+    server_bytes=4e8,
+    cell_bytes=82.0,
+    server_cell_bytes=43.0,
+    peer_bytes=4000.0,
+    pair_bytes=2000.0,
+)
