@@ -95,7 +95,8 @@ class Units:
     poll
         Deployment: until all SuperNodes have fetched a message and the server has the replies.
     site_bytes, server_bytes
-        Bytes of memory of a process before it does anything.
+        Peak bytes of a process that answers, or learns from, every phase of the plan, beside what
+        grows with numbers of a report and with sites.
     cell_bytes, server_cell_bytes
         Bytes of memory per number of a report, at a site and at the server.
     peer_bytes, pair_bytes

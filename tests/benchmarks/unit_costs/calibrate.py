@@ -47,10 +47,12 @@ def calibrate(
             known |= measure()
         say("timing phases")
         unit, opened = phases.listing(plan, config)
+        kinds, model = phases.kinds(plan, config)
         with tempfile.TemporaryDirectory() as folder:
             certify, account = phases.reckoning(plan, Path(folder))
+            known |= phases.resident(plan, config, model, Path(folder))
         known |= {
-            "kinds": {**LAPTOP.kinds, **phases.kinds(plan, config)},
+            "kinds": {**LAPTOP.kinds, **kinds},
             "gradient": phases.gradient(),
             "row": phases.row(),
             "unit": unit,

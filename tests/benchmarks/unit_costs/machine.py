@@ -1,11 +1,9 @@
-"""What a machine's cores do together, and what a process takes before it does anything."""
+"""What a machine's cores do together."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 
 import numpy as np
 import torch
@@ -13,8 +11,6 @@ import torch
 from dppm_model.securesum.keys import agree, public_of
 from dppm_model.securesum.ring import Ring
 from tests.benchmarks.unit_costs.clock import seconds
-
-_RSS = "import resource, {0}; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 
 def _work() -> None:
@@ -54,17 +50,4 @@ def machine() -> dict[str, float]:
     return {
         "cores": cores,
         "parallel": max(1.0, cores * min(1.0, alone / together)),
-        "site_bytes": _resident("client.app"),
-        "server_bytes": _resident("server.app"),
     }
-
-
-def _resident(module: str) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", _RSS.format(module)], capture_output=True, text=True, check=True
-    )
-    return 1024.0 * int(done.stdout)
-
-
-if __name__ == "__main__":
-    print(machine())

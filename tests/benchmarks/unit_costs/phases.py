@@ -6,7 +6,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +41,41 @@ _RECKON = (
     "    times.append(time.perf_counter() - begun)\n"
     "print(json.dumps([first, times]))\n"
 )
+_RESIDENT = """
+import resource, sys; from pathlib import Path
+import numpy as np, torch
+import {module}
+from dppm_model.mechanism.coins import Coins
+from dppm_model.plan import Plan
+from dppm_model.planner import epsilons
+from dppm_model.records.shards import open_records
+from dppm_model.records.units import Units
+from dppm_model.score.asking import Asking
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import build_learner, build_query
+torch.set_num_threads(1)
+folder, shards = map(Path, sys.argv[1:])
+plan, model = Plan.from_json((folder / "plan.json").read_text()), ScoreModel.load(folder / "model")
+epsilons(plan)
+for p in plan.phases:
+    {work}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+_ASK = """units = Units.of(open_records(shards), plan.unit, plan.records_per_person)
+    few = np.arange(min(256, len(units)))
+    Asking(units, build_query(p.name, model), p.grid, few, Coins().seeds(len(few))).total()"""
+_LEARN = """learner = build_learner(p.name, model, 0)
+    learner.step(np.zeros(p.dimension), 1e-3)
+    learner.result().to_bytes()"""
 
 
-def kinds(plan: Plan, config: Config) -> dict[str, Kind]:
-    """Walk through the plan's phases, one round each, with a few records and no noise."""
+def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
+    """Walk through the plan's phases, one round each, with a few records and no noise.
+
+    Returns
+    -------
+    Unit costs of the kinds, and the model that they end in.
+    """
     records = load(config.data, "train")
     model, found, coins = initial_model(config), dict[str, list[Kind]](), Coins()
     units = Units.of(records, plan.unit, plan.records_per_person)
@@ -74,9 +104,32 @@ def kinds(plan: Plan, config: Config) -> dict[str, Kind]:
             Kind(max(few - chunk * record, 0.0), record, step / p.dimension)
         )
         model = learner.result()
-    return {
+    medians = {
         kind: Kind(*(statistics.median(column) for column in zip(*all_, strict=True)))
         for kind, all_ in found.items()
+    }
+    return medians, model
+
+
+def resident(plan: Plan, config: Config, model: ScoreModel, folder: Path) -> dict[str, float]:
+    """Peak bytes of a process that asks a few records by each phase, and of one that learns."""
+    (folder / "plan.json").write_text(plan.to_json())
+    model.save(folder / "model")
+    shards = str(data_root() / config.data / "train")
+
+    def peak(module: str, work: str) -> float:
+        program = _RESIDENT.format(module=module, work=work)
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(folder), shards],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return 1024.0 * int(done.stdout)
+
+    return {
+        "site_bytes": peak("client.app", _ASK),
+        "server_bytes": peak("server.app", _LEARN),
     }
 
 
@@ -122,17 +175,3 @@ def reckoning(plan: Plan, folder: Path) -> tuple[float, float]:
     )
     first, times = json.loads(done.stdout)
     return first / len(plan.phases), statistics.mean(times)
-
-
-if __name__ == "__main__":
-    from deploy import simulate as simulation
-
-    torch.set_num_threads(1)
-    begun = time.perf_counter()
-    config = simulation.resolve(sys.argv[1:])
-    made = simulation.plan_of(config, "units")
-    print("plan", time.perf_counter() - begun)
-    for kind, found in kinds(made, config).items():
-        print(kind, found)
-    print("gradient", gradient(), "row", row(), "listing", listing(made, config))
-    print("reckoning", reckoning(made, Path("/tmp")), "in all", time.perf_counter() - begun)

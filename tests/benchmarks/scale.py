@@ -1,0 +1,155 @@
+"""The cost model against simulations: predicted and measured, side by side.
+
+    python -m tests.benchmarks.scale FOLDER [SITES,SITES,...] [OVERRIDE]...
+
+For each number of sites (10, 30, 100 and 300) unit costs are measured by small benchmarks, then a
+whole training is played: by Flower, or by ``backend=inprocess``. Nothing is fitted to what is
+predicted. Unit costs and figures are kept in FOLDER, and what is there is not played again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy import simulate as simulation
+from deploy.cost.run import RunCost
+from deploy.cost.seconds import whole
+from deploy.cost.units import Kind, Units
+from dppm_model.config import Config
+from dppm_model.run import Run
+from tests.benchmarks.record import record
+from tests.benchmarks.unit_costs.calibrate import calibrate
+
+SITES = (10, 30, 100, 300)
+LOOK = 1.0  # seconds between two looks at the memory of processes
+
+
+class Peaks:
+    """The largest resident memory of this process's descendants, by what they are."""
+
+    def __init__(self) -> None:
+        self.bytes = {"site": 0, "server": 0}
+        self._last = 0.0
+
+    def look(self) -> None:
+        """Read what the kernel has noted, at most once a second."""
+        if time.monotonic() - self._last < LOOK:
+            return
+        self._last = time.monotonic()
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                status = dict(
+                    line.split(":", 1) for line in (path / "status").read_text().splitlines()
+                )
+            except (OSError, ValueError):
+                continue
+            who = {"ClientAppActor": "site", "flwr-serverapp": "server"}
+            for mark, name in who.items():
+                if mark in command and "VmHWM" in status:
+                    size = 1024 * int(status["VmHWM"].split()[0])
+                    self.bytes[name] = max(self.bytes[name], size)
+
+
+def units_of(path: Path, run: Run, config: Config) -> Units:
+    """Read the unit costs that were measured before this run, or measure them."""
+    if not path.exists():
+        units = calibrate(run.plan(), config, flower=config.backend == "flower")
+        path.write_text(json.dumps(asdict(units), indent=2))
+    raw = json.loads(path.read_text())
+    kinds = {name: Kind(*kind) for name, kind in raw.pop("kinds").items()}
+    return Units(kinds=kinds, **raw)
+
+
+def play(folder: Path, sites: int, overrides: list[str]) -> dict[str, Any]:
+    """Predict one training, play it, and return both."""
+    figures = folder / f"{sites}.json"
+    if figures.exists():
+        return json.loads(figures.read_text())  # type: ignore[no-any-return]
+    home = folder / f"run-{sites}"
+    shutil.rmtree(home, ignore_errors=True)  # a run that was interrupted has no time of its own
+    run, config, _ = simulation.prepare(home, [f"sites={sites}", *overrides])
+    units = units_of(folder / f"units-{sites}.json", run, config)
+    cost, peaks = RunCost.of(run.plan(), config, units), Peaks()
+    begun = time.perf_counter()
+    simulation.simulate(run, config, tick=peaks.look)
+    seconds = time.perf_counter() - begun
+    found = {"predicted": predicted(cost), "measured": measured(run, seconds, peaks)}
+    found["units"] = asdict(units)
+    figures.write_text(json.dumps(found, indent=2))
+    shutil.rmtree(home / "sites")
+    return found
+
+
+def predicted(cost: RunCost) -> dict[str, Any]:
+    """Return what the model says."""
+    traffic = cost.traffic()
+    return {
+        "seconds": cost.simulated,
+        "begin": cost.begin,
+        "rounds": {b.load.phase.name: b.simulated for b in cost.bills},
+        "up": sum(t.up for t in traffic),
+        "down": sum(t.down for t in traffic),
+        "site_memory": max(whole(b.site_memory) for b in cost.bills),
+        "server_memory": max(whole(b.server_memory) for b in cost.bills),
+        "terms": {
+            b.load.phase.name: {"site": b.site, "server": b.server, "messages": b.messages}
+            for b in cost.bills
+        },
+    }
+
+
+def measured(run: Run, seconds: float, peaks: Peaks) -> dict[str, Any]:
+    """Return what happened; the last round of a phase is far from the start of the run."""
+    lines, rounds = run.rounds(), defaultdict[str, list[float]](list)
+    for line in lines:
+        rounds[line["phase"]].append(line["seconds"])
+    sites = run.plan().sites
+    return {
+        "seconds": seconds,
+        "begin": seconds - sum(len(times) * np.median(times) for times in rounds.values()),
+        "rounds": {phase: float(np.median(times)) for phase, times in rounds.items()},
+        "up": sum(line["uplink_bytes"] for line in lines) / sites,
+        "down": sum(line["downlink_bytes"] for line in lines) / sites,
+        "site_memory": peaks.bytes["site"],
+        "server_memory": peaks.bytes["server"],
+    }
+
+
+def show(sites: int, found: dict[str, Any]) -> None:
+    """Print one number of sites."""
+    said, was = found["predicted"], found["measured"]
+    rows = {name: (said[name], was[name]) for name in said if not isinstance(said[name], dict)}
+    rows |= {f"  {name}": (said["rounds"][name], was["rounds"][name]) for name in said["rounds"]}
+    for name, (one, two) in rows.items():
+        ratio = f"{one / two:.2f}" if two else "–"
+        print(f"N = {sites:3d}  {name:18s} {one:14.4g} predicted {two:14.4g} measured  {ratio}")
+
+
+def main() -> None:
+    """Play all, print, record."""
+    folder, *rest = sys.argv[1:]
+    sites = [s for s in rest if "=" not in s]
+    overrides = ["data=mnist", *(s for s in rest if "=" in s)]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    figures = {}
+    for n in map(int, sites[0].split(",")) if sites else SITES:
+        figures[n] = play(Path(folder), n, overrides)
+        show(n, figures[n])
+        record("scale", {"overrides": overrides, "sites": figures})
+    for n, found in figures.items():
+        one, two = found["predicted"]["seconds"], found["measured"]["seconds"]
+        print(f"{n:5d} sites: {one:7.1f} s predicted, {two:7.1f} s measured, ratio {one / two:.2f}")
+
+
+if __name__ == "__main__":
+    main()
