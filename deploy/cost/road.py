@@ -177,7 +177,7 @@ def _priced(config: Config, phase: PhasePlan, threshold: int, plan: int, units: 
     d = phase.dimension
     model = len(initial_model(config).to_bytes()) + 8 * d  # the weights and their average
     load = Load(phase, threshold, 1, plan, model, phase.rounds)
-    of_its_size = Kind(0.0, units.gradient * d, units.kinds[load.kind].coordinate)
+    of_its_size = Kind(0.0, 0.0, units.gradient * d, units.kinds[load.kind].coordinate)
     own = replace(units, kinds={**units.kinds, load.kind: of_its_size})
     noise = phase.noise_std(phase.sites) * math.sqrt(d) / phase.clip_norm
     bill = Bill(load, own, config.backend)

@@ -72,6 +72,16 @@ class Bill:
         return server_memory(self.load, self.units)
 
     @property
+    def reading(self) -> float:
+        """Seconds to read the round's model, which every process does once, at the same time."""
+        return self.units.kinds[self.load.kind].model * max(1.0, self.processes / self.parallel)
+
+    @property
+    def processes(self) -> int:
+        """How many processes play the sites of a simulation."""
+        return 1 if self.backend == "inprocess" else min(self.units.cores, self.load.sites)
+
+    @property
     def parallel(self) -> float:
         """How many sites' work is done at a time in a simulation."""
         return 1.0 if self.backend == "inprocess" else self.units.parallel
@@ -79,7 +89,7 @@ class Bill:
     @property
     def simulated(self) -> float:
         """Wall seconds where one machine plays all sites and the server."""
-        sites = self.load.sites * whole(self.site) / self.parallel
+        sites = self.load.sites * whole(self.site) / self.parallel + self.reading
         return sites + whole(self.messages) + whole(self.server)
 
     @property
@@ -91,7 +101,7 @@ class Bill:
     @property
     def deployed(self) -> float:
         """Wall seconds where every site has a machine, and the server one."""
-        own = whole(self.site) + whole(self.server)
+        own = whole(self.site) + self.units.kinds[self.load.kind].model + whole(self.server)
         return own + 2 * self.units.poll + self.transfer
 
     def to_json(self) -> dict[str, Any]:

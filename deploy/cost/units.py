@@ -16,14 +16,17 @@ class Kind(NamedTuple):
 
     Attributes
     ----------
+    model
+        To read the round's model and what follows from it, once in every process.
     query
-        To build the question at a site, once a round.
+        To build the question, for each site.
     record
         To read a record, form its vector, clip and add it.
     coordinate
         Of a round's estimate, for the server to learn from it.
     """
 
+    model: float
     query: float
     record: float
     coordinate: float
@@ -97,6 +100,8 @@ class Units:
     site_bytes, server_bytes
         Peak bytes of a process that answers, or learns from, every phase of the plan, beside what
         grows with numbers of a report and with sites.
+    actor_bytes, grid_bytes
+        What Ray adds to a site's process, and Flower to the server's, in a simulation.
     cell_bytes, server_cell_bytes
         Bytes of memory per number of a report, at a site and at the server.
     peer_bytes, pair_bytes
@@ -142,6 +147,8 @@ class Units:
     poll: float
     site_bytes: float
     server_bytes: float
+    actor_bytes: float
+    grid_bytes: float
     cell_bytes: float
     server_cell_bytes: float
     peer_bytes: float
@@ -153,13 +160,13 @@ LAPTOP = Units(
     parallel=2,
     cores=2,
     kinds={
-        "means": Kind(0.003, 3e-5, 8e-7),
-        "covariance": Kind(0.04, 2.6e-4, 8e-7),
-        "components": Kind(0.001, 6e-5, 4e-6),
-        "spread": Kind(0.06, 5e-5, 3e-7),
-        "pooled": Kind(0.06, 5e-5, 8e-7),
-        "score": Kind(0.01, 1.5e-3, 1e-7),
-        "detail": Kind(0.01, 7e-3, 1e-7),
+        "means": Kind(0.05, 0.0, 3e-5, 8e-7),
+        "covariance": Kind(0.05, 0.0, 2.6e-4, 8e-7),
+        "components": Kind(0.05, 0.0, 6e-5, 4e-6),
+        "spread": Kind(0.05, 0.0, 5e-5, 3e-7),
+        "pooled": Kind(0.05, 0.0, 5e-5, 8e-7),
+        "score": Kind(0.05, 0.0, 1.5e-3, 1e-7),
+        "detail": Kind(0.05, 0.0, 7e-3, 1e-7),
     },
     gradient=2.5e-10,
     row=1.2e-9,
@@ -196,6 +203,8 @@ LAPTOP = Units(
     poll=3.5,
     site_bytes=4e8,
     server_bytes=4e8,
+    actor_bytes=2.0e8,
+    grid_bytes=1.0e8,
     cell_bytes=82.0,
     server_cell_bytes=43.0,
     peer_bytes=4000.0,

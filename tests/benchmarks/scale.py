@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 
 from deploy import simulate as simulation
 from deploy.cost.run import RunCost
-from deploy.cost.seconds import whole
+from deploy.cost.seconds import Terms, whole
 from deploy.cost.units import Kind, Units
 from dppm_model.config import Config
 from dppm_model.run import Run
@@ -92,20 +93,25 @@ def play(folder: Path, sites: int, overrides: list[str]) -> dict[str, Any]:
 
 def predicted(cost: RunCost) -> dict[str, Any]:
     """Return what the model says."""
-    traffic = cost.traffic()
+    traffic, units = cost.traffic(), cost.bills[0].units
     return {
         "seconds": cost.simulated,
         "begin": cost.begin,
         "rounds": {b.load.phase.name: b.simulated for b in cost.bills},
         "up": sum(t.up for t in traffic),
         "down": sum(t.down for t in traffic),
-        "site_memory": max(whole(b.site_memory) for b in cost.bills),
-        "server_memory": max(whole(b.server_memory) for b in cost.bills),
+        "site_memory": most(b.site_memory for b in cost.bills) + units.actor_bytes,
+        "server_memory": most(b.server_memory for b in cost.bills) + units.grid_bytes,
         "terms": {
             b.load.phase.name: {"site": b.site, "server": b.server, "messages": b.messages}
             for b in cost.bills
         },
     }
+
+
+def most(all_: Iterable[Terms]) -> float:
+    """Return the largest of some sums of terms."""
+    return max(whole(terms) for terms in all_)
 
 
 def measured(run: Run, seconds: float, peaks: Peaks) -> dict[str, Any]:

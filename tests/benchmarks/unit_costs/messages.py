@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from deploy.flower import run_flower, stage_app
 
 ECHO = Path(__file__).parent / "echo"
 NODES, FEW = 40, 4
-DOWN, UP, ITEMS = 4_000_000, 1_000_000, 300
+DOWN, UP, ITEMS = 4_000_000, 1_000_000, 3000
 _BARE = {"nodes": NODES, "down": 0, "up": 0, "items": 0, "rounds": 5}
 CASES = {
     "warm": _BARE | {"rounds": 1},  # the workers import what they need
@@ -33,13 +36,17 @@ CASES = {
 
 def messages() -> dict[str, float]:
     """Unit costs by the names of `deploy.cost.units.Units`."""
-    start, found = echo()
+    start, seen = echo()
+    found = {case: statistics.median(each["seconds"]) for case, each in seen.items()}
     message = (found["bare"] - found["few"]) / (NODES - FEW)
 
     def beside(case: str, amount: int) -> float:
         return max(0.0, found[case] - found["bare"]) / NODES / amount
 
+    # Ray's and Flower's own share, beside what importing a site or a server takes.
     return {
+        "actor_bytes": seen["bare"]["site"] - imported("client.app"),
+        "grid_bytes": seen["bare"]["server"] - imported("server.app"),
         "start": start,
         "exchange": max(0.0, found["bare"] - NODES * message),
         "message": message,
@@ -49,17 +56,19 @@ def messages() -> dict[str, float]:
     }
 
 
-def echo() -> tuple[float, dict[str, float]]:
+def echo() -> tuple[float, dict[str, dict[str, Any]]]:
     """Play the cases.
 
     Returns
     -------
-    Seconds of the whole run but its rounds, and of the median round of each case.
+    Seconds of the whole run but its rounds, and what each case took: ``seconds`` of its rounds,
+    peak bytes of a ``site`` and of the ``server`` so far.
     """
     with tempfile.TemporaryDirectory() as temporary:
         app = stage_app(Path(temporary) / "app")
         for name in ("client", "server"):
             shutil.copy(ECHO / f"{name}_app.py", app / name / "app.py")
+        shutil.copy(ECHO / "memory.py", app / "client" / "memory.py")
         path = Path(temporary) / "echo.json"
         path.write_text(json.dumps({"nodes": NODES, "cases": list(CASES.values())}))
         begun = time.perf_counter()
@@ -67,9 +76,21 @@ def echo() -> tuple[float, dict[str, float]]:
             app, nodes=NODES, run_config={"run": str(path)}, log=Path(temporary) / "flower.log"
         )
         whole = time.perf_counter() - begun
-        seconds = json.loads(path.with_suffix(".seconds.json").read_text())
-    medians = {name: statistics.median(s) for name, s in zip(CASES, seconds, strict=True)}
-    return whole - sum(map(sum, seconds[1:])), medians
+        found = json.loads(path.with_suffix(".found.json").read_text())
+    rest = sum(sum(each["seconds"]) for each in found[1:])  # the first waits for the imports
+    return whole - rest, dict(zip(CASES, found, strict=True))
+
+
+def imported(module: str) -> int:
+    """Peak bytes of a process that imports a module and does nothing."""
+    program = f"import {module}; from tests.benchmarks.unit_costs.echo.memory import peak"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "; print(peak())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _RECKON = (
     "print(json.dumps([first, times]))\n"
 )
 _RESIDENT = """
-import resource, sys; from pathlib import Path
+import sys; from pathlib import Path
 import numpy as np, torch
 import {module}
 from dppm_model.mechanism.coins import Coins
@@ -59,7 +59,8 @@ plan, model = Plan.from_json((folder / "plan.json").read_text()), ScoreModel.loa
 epsilons(plan)
 for p in plan.phases:
     {work}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+from tests.benchmarks.unit_costs.echo.memory import peak
+print(peak())
 """
 _ASK = """units = Units.of(open_records(shards), plan.unit, plan.records_per_person)
     few = np.arange(min(256, len(units)))
@@ -85,13 +86,15 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
         learner = build_learner(p.name, model, config.seed)
         content = learner.result().to_bytes()
 
-        def ask(count: int, p=p, content=content) -> np.ndarray:  # type: ignore[no-untyped-def]
-            fresh = ScoreModel.from_bytes(content)
+        read = ScoreModel.from_bytes(content)
+
+        def ask(count: int, p=p, model=read) -> np.ndarray:  # type: ignore[no-untyped-def]
             sampled = np.sort(np.random.default_rng(count).permutation(len(units))[:count])
-            asked = Asking(units, build_query(p.name, fresh), p.grid, sampled, coins.seeds(count))
+            asked = Asking(units, build_query(p.name, model), p.grid, sampled, coins.seeds(count))
             return asked.total()
 
         few, many = (seconds(lambda n=n: ask(n), 3) for n in (chunk, _CHUNKS * chunk))  # type: ignore[misc]
+        anew = seconds(lambda: ask(chunk, model=ScoreModel.from_bytes(content)), 2)  # noqa: B023
         record = (many - few) / ((_CHUNKS - 1) * chunk)
         estimate = p.grid.to_float(ask(_CHUNKS * chunk)) / (_CHUNKS * chunk)
 
@@ -101,7 +104,7 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
 
         step = once(learn)
         found.setdefault(kind, []).append(
-            Kind(max(few - chunk * record, 0.0), record, step / p.dimension)
+            Kind(max(anew - few, 0.0), max(few - chunk * record, 0.0), record, step / p.dimension)
         )
         model = learner.result()
     medians = {
@@ -125,7 +128,7 @@ def resident(plan: Plan, config: Config, model: ScoreModel, folder: Path) -> dic
             text=True,
             check=True,
         )
-        return 1024.0 * int(done.stdout)
+        return float(done.stdout)
 
     return {
         "site_bytes": peak("client.app", _ASK),

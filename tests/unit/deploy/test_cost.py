@@ -38,7 +38,7 @@ from tests.grids import play
 
 FREE = replace(
     LAPTOP,
-    kinds={kind: Kind(0.0, 0.0, 0.0) for kind in LAPTOP.kinds},
+    kinds={kind: Kind(0.0, 0.0, 0.0, 0.0) for kind in LAPTOP.kinds},
     **{f.name: 0.0 for f in fields(Units) if f.name not in ("machine", "cores", "kinds")},
 )
 
@@ -219,5 +219,7 @@ def test_a_simulation_shares_its_cores_and_a_deployment_does_not(
     load = _load(tmp_path, 3)
     assert Bill(load, units, "flower").simulated == 3 * 6 / 2 + 0.5
     assert Bill(load, units, "inprocess").simulated == 3 * 6 + 0.5
+    once = replace(units, kinds={**units.kinds, "means": Kind(4.0, 0.0, 0.0, 0.0)}, cores=2)
+    assert Bill(load, once, "flower").simulated == 3 * 6 / 2 + 4 + 0.5  # both at the same time
     bill = Bill(load, units, "flower")
     assert bill.deployed == pytest.approx(6 + 0.5 + 2 + bill.transfer)

@@ -5,6 +5,7 @@ Stands where ``client/app.py`` does in a staged app, see `tests.benchmarks.unit_
 
 from __future__ import annotations
 
+from client.memory import peak
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -19,6 +20,7 @@ def echo(message: Message, _: Context) -> Message:
     asked = message.content.config_records["question"]
     answer = {
         "report": bytes(int(asked["up"])),  # type: ignore[arg-type]
+        "memory": peak(),
         "shares": [bytes(66)] * int(asked["items"]),  # type: ignore[arg-type]
     }
     return Message(RecordDict({"answer": ConfigRecord(answer)}), reply_to=message)
