@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.cost.load import Load
 from deploy.cost.seconds import Terms
+from deploy.cost.traffic import report
 from deploy.cost.units import Units
 
 _MODELS = 3  # the bytes that came, their arrays, and the network or closed form built of them
@@ -31,3 +32,9 @@ def server_memory(load: Load, units: Units) -> Terms:
         "model": _MODELS * float(load.model_bytes),
         "pairs": load.sites**2 * units.pair_bytes,
     }
+
+
+def simulation_memory(load: Load, units: Units) -> Terms:
+    """Return what Flower's simulation holds: the server, and every site's question at once."""
+    own = {"flower": units.grid_bytes, "questions": load.sites * float(report(load).down)}
+    return server_memory(load, units) | own

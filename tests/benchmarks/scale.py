@@ -9,7 +9,9 @@ predicted. Unit costs and figures are kept in FOLDER, and what is there is not p
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -17,11 +19,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from deploy import simulate as simulation
+from deploy.cost.memory import simulation_memory
 from deploy.cost.run import RunCost
 from deploy.cost.seconds import Terms, whole
 from deploy.cost.units import Kind, Units
@@ -37,8 +40,10 @@ LOOK = 1.0  # seconds between two looks at the memory of processes
 class Peaks:
     """The largest resident memory of this process's descendants, by what they are."""
 
+    marks: ClassVar = {"ClientAppActor": "site", "flwr-simulation": "server"}
+
     def __init__(self) -> None:
-        self.bytes = {"site": 0, "server": 0}
+        self.bytes = dict.fromkeys(self.marks.values(), 0)
         self._last = 0.0
 
     def look(self) -> None:
@@ -46,19 +51,22 @@ class Peaks:
         if time.monotonic() - self._last < LOOK:
             return
         self._last = time.monotonic()
+        parents, sizes = dict[int, int](), dict[int, tuple[str, int]]()
         for path in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                status = dict(
-                    line.split(":", 1) for line in (path / "status").read_text().splitlines()
-                )
-            except (OSError, ValueError):
-                continue
-            who = {"ClientAppActor": "site", "flwr-serverapp": "server"}
-            for mark, name in who.items():
-                if mark in command and "VmHWM" in status:
-                    size = 1024 * int(status["VmHWM"].split()[0])
-                    self.bytes[name] = max(self.bytes[name], size)
+            with contextlib.suppress(OSError, ValueError):
+                command = (path / "cmdline").read_text()
+                lines = (path / "status").read_text().splitlines()
+                status = dict(line.split(":", 1) for line in lines)
+                parents[int(path.name)] = int(status["PPid"])
+                for mark, name in self.marks.items():
+                    if mark in command and "VmHWM" in status:
+                        size = 1024 * int(status["VmHWM"].split()[0])
+                        sizes[int(path.name)] = (name, size)
+        for process, (name, size) in sizes.items():
+            while process not in (0, os.getpid()):
+                process = parents.get(process, 0)
+            if process:
+                self.bytes[name] = max(self.bytes[name], size)
 
 
 def units_of(path: Path, run: Run, config: Config) -> Units:
@@ -101,7 +109,7 @@ def predicted(cost: RunCost) -> dict[str, Any]:
         "up": sum(t.up for t in traffic),
         "down": sum(t.down for t in traffic),
         "site_memory": most(b.site_memory for b in cost.bills) + units.actor_bytes,
-        "server_memory": most(b.server_memory for b in cost.bills) + units.grid_bytes,
+        "server_memory": most(simulation_memory(b.load, units) for b in cost.bills),
         "terms": {
             b.load.phase.name: {"site": b.site, "server": b.server, "messages": b.messages}
             for b in cost.bills

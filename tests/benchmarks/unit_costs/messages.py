@@ -43,9 +43,9 @@ def messages() -> dict[str, float]:
     def beside(case: str, amount: int) -> float:
         return max(0.0, found[case] - found["bare"]) / NODES / amount
 
-    # Ray's and Flower's own share, beside what importing a site or a server takes.
+    # Ray's and Flower's own share, once models have travelled, beside the imports of site and server.
     return {
-        "actor_bytes": seen["bare"]["site"] - imported("client.app"),
+        "actor_bytes": seen["down"]["site"] - imported("client.app"),
         "grid_bytes": seen["bare"]["server"] - imported("server.app"),
         "start": start,
         "exchange": max(0.0, found["bare"] - NODES * message),
