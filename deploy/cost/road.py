@@ -21,7 +21,8 @@ from dppm_model.config import Config, compose_config, initial_model
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
-from dppm_model.planner import epsilons, loss_of, make_plan
+from dppm_model.planner import loss_of, make_plan
+from dppm_model.privacy.accountant import epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 
 SITES = (10, 1_000, 100_000)
@@ -162,7 +163,7 @@ def _row(config: Config, sites: int, parameters: int, units: Units) -> Row:
         return replace(_bare(config, sites, parameters, units), refused=error.cause)
     row = _priced(config, plan.phases[0], plan.min_survivors, len(plan.to_json()), units)
     loss = loss_of(plan.phases[0], privacy.view)
-    return replace(row, epsilon=epsilons(plan)[0], loss=loss)
+    return replace(row, epsilon=epsilon(plan.costs("secure_sum"), plan.delta), loss=loss)
 
 
 def _bare(config: Config, sites: int, parameters: int, units: Units) -> Row:

@@ -74,8 +74,8 @@ def cost_text(cost: RunCost) -> str:
 
 def road_table(rows: Sequence[Row]) -> Table:
     """Draw the road: a gradient round of each federation and model."""
-    columns = ("sites", "D", "ε", "noise", "site", "server", "up", "down", "RAM", "server's")
-    table = _table("A gradient round of D parameters", columns)
+    columns = ("sites", "D", "ε", "noise", "site", "server", "up", "down", "site", "server")
+    table = _table("A gradient round of D parameters: time, bytes of a site, memory", columns)
     for row in rows:
         bill = row.bill
         table.add_row(

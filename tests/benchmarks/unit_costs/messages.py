@@ -43,7 +43,7 @@ def messages() -> dict[str, float]:
     def beside(case: str, amount: int) -> float:
         return max(0.0, found[case] - found["bare"]) / NODES / amount
 
-    # Ray's and Flower's own share, once models have travelled, beside the imports of site and server.
+    # The share of Ray and Flower, once models have travelled, beside imports of site and server.
     return {
         "actor_bytes": seen["down"]["site"] - imported("client.app"),
         "grid_bytes": seen["bare"]["server"] - imported("server.app"),
