@@ -147,12 +147,13 @@ class RunCost:
     def begin(self) -> float:
         """Seconds of a simulation that belong to no round: processes start, sites meet.
 
-        Every process certifies every phase: the sites' at the same time, then the server's.
+        Every process certifies every phase: the sites' at the same time, then the server's. Where
+        one process does it all, it has done so when it planned.
         """
         first, units = self.bills[0], self.bills[0].units
         meeting = first.load.sites * whole(first_seconds(first.load, units))
         if first.backend == "inprocess":
-            return meeting + len(self.bills) * units.certify
+            return meeting
         apart = 1 + units.cores / units.parallel
         return units.start + meeting / first.parallel + apart * len(self.bills) * units.certify
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -36,14 +37,14 @@ def _forever() -> None:
 def machine() -> dict[str, float]:
     """Unit costs by the names of `deploy.cost.units.Units`."""
     cores = os.cpu_count() or 1
-    alone = seconds(_work)
+    alone = seconds(_work, 9, perf_counter)
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=_forever, daemon=True) for _ in range(cores - 1)]
     for process in others:
         process.start()
     try:
-        seconds(_work, 8)  # until they have begun
-        together = seconds(_work, 9)
+        seconds(_work, 8, perf_counter)  # until they have begun
+        together = seconds(_work, 9, perf_counter)
     finally:
         for process in others:
             process.terminate()

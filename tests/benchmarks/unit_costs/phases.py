@@ -34,11 +34,11 @@ _RECKON = (
     "import sys, time, json; from pathlib import Path\n"
     "from dppm_model.plan import Plan; from dppm_model.planner import epsilons\n"
     "import client.app\n"
-    "plan = Plan.from_json(Path(sys.argv[1]).read_text()); begun = time.perf_counter()\n"
-    "epsilons(plan); first = time.perf_counter() - begun; times = []\n"
+    "plan = Plan.from_json(Path(sys.argv[1]).read_text()); begun = time.process_time()\n"
+    "epsilons(plan); first = time.process_time() - begun; times = []\n"
     "for done in range(1, plan.rounds + 1):\n"
-    "    begun = time.perf_counter(); epsilons(plan, done)\n"
-    "    times.append(time.perf_counter() - begun)\n"
+    "    begun = time.process_time(); epsilons(plan, done)\n"
+    "    times.append(time.process_time() - begun)\n"
     "print(json.dumps([first, times]))\n"
 )
 _RESIDENT = """
@@ -170,7 +170,7 @@ def listing(plan: Plan, config: Config) -> tuple[float, float]:
 
 
 def reckoning(plan: Plan, folder: Path) -> tuple[float, float]:
-    """Seconds to certify a phase in a new process, and of a round's epsilon after that."""
+    """Processor seconds to certify a phase in a new process, and of a round's epsilon later."""
     path = folder / "plan.json"
     path.write_text(plan.to_json())
     done = subprocess.run(
