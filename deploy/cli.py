@@ -54,8 +54,13 @@ def parser() -> argparse.ArgumentParser:
     plan = verb(
         "plan",
         "print what a run would cost, before anything is spent",
-        "plan\nplan data=mnist sites=50 privacy.epsilon=1 --json",
+        "plan\nplan data=mnist sites=50 privacy.epsilon=1 --json\n"
+        "plan --scale    (up to 100,000 sites and 10^9 parameters; takes minutes)\n"
+        "plan --scale --at-sites 10,500 --at-parameters 1e6,3e7 privacy.epsilon=1",
     )
+    plan.add_argument("--scale", action="store_true", help="a gradient round at larger scales")
+    plan.add_argument("--at-sites", metavar="N,N,…", help="with --scale")
+    plan.add_argument("--at-parameters", metavar="D,D,…", help="with --scale")
     plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
 
     ledger = verb(
@@ -212,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif arguments.command == "watch":
             watch(arguments)
         elif arguments.command == "plan":
-            commands.plan(arguments.overrides, as_json=arguments.json)
+            commands.plan(arguments)
         elif arguments.command == "serve":
             serve(*split_arguments(arguments.arguments), arguments)
         elif arguments.command == "simulate":

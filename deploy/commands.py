@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy import simulate as simulation
-from deploy.estimate import round_seconds
+from deploy.cost.road import PARAMETERS, SITES, most_sites, road, whole_numbers
+from deploy.cost.run import RunCost
+from deploy.cost.show import cost_table, cost_text, road_notes, road_table
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
 from deploy.pages.live import DEFAULT_ADDRESS
 from deploy.pages.report import write_reports
@@ -21,7 +23,6 @@ from deploy.show import (
     plan_table,
     print_json,
     progress,
-    uplink_bytes,
 )
 from deploy.table import figure, with_spread
 from dppm_model.config import Config, compose_config, read_config
@@ -71,20 +72,44 @@ def data(arguments: argparse.Namespace) -> None:
             console.print("No data sets yet; `dppm data fetch mnist` gets one.")
 
 
-def plan(overrides: Sequence[str], *, as_json: bool) -> None:
+def plan(arguments: argparse.Namespace) -> None:
     """`dppm plan`: the costs of a run, before anything is spent."""
-    config = simulation.resolve(overrides)
+    if arguments.scale:
+        plan_scale(arguments)
+        return
+    if arguments.at_sites or arguments.at_parameters:
+        raise ConfigError(
+            "--at-sites and --at-parameters are for --scale.",
+            "Add --scale, or give sites=… to plan for other sites.",
+        )
+    config = simulation.resolve(arguments.overrides)
     with console.status("planning"):
         made = simulation.plan_of(config, "plan")
         privacy = simulation.privacy_json(made, config)
-    if as_json:
-        print_json(privacy)
+    if arguments.json:
+        print_json(privacy | {"cost": RunCost.of(made, config).to_json()})
     else:
         show_plan(made, config, privacy)
 
 
+def plan_scale(arguments: argparse.Namespace) -> None:
+    """`dppm plan --scale`: what a gradient round costs with more sites and larger models."""
+    sites = whole_numbers("--at-sites", arguments.at_sites) or SITES
+    parameters = whole_numbers("--at-parameters", arguments.at_parameters) or PARAMETERS
+    config = simulation.resolve(arguments.overrides)
+    with progress("planning") as bar:
+        rows = road(config, sites, parameters, tick=bar.count)
+    last = most_sites(config)
+    if arguments.json:
+        print_json({"rows": [row.to_json() for row in rows], "secure_sum_stops": last.to_json()})
+        return
+    console.print(road_table(rows))
+    for note in road_notes(rows, last):
+        console.print(note)
+
+
 def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
-    """Print the plan as a table, what it promises, and what it assumes."""
+    """Print the plan as a table, what it promises and costs, and what it assumes."""
     console.print(plan_table(made, config.privacy_request().view))
     console.print(
         f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] for whoever sees the sum over "
@@ -100,14 +125,11 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         f"  if {2 * made.min_survivors - made.sites} or more do: "
         f"ε = {epsilon_text(privacy['epsilon_site'])}"
     )
-    rounds = made.rounds
-    size = sum(uplink_bytes(p) * p.rounds for p in made.phases)
-    coordinates = sum(p.cells * p.rounds for p in made.phases)
-    minutes = sum(round_seconds(p, made.records_per_person) * p.rounds for p in made.phases) / 60
+    cost = RunCost.of(made, config)
+    console.print(cost_table(cost))
     console.print(
-        f"{rounds} rounds, {size / 1e6:.1f} MB up per site in all ({size / coordinates:.2f} bytes "
-        f"a coordinate), about {minutes:.0f} min on two cores of a laptop. The sum is secure: "
-        f"{made.min_survivors} of {made.sites} sites must report, and help to open it."
+        f"{cost_text(cost)} The sum is secure: {made.min_survivors} of {made.sites} sites must "
+        "report, and help to open it."
     )
 
 

@@ -25,7 +25,6 @@ from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
-from dppm_model.securesum.masks import Sum
 
 console = Console(stderr=True)
 
@@ -85,8 +84,7 @@ def plan_table(plan: Plan, view: Any) -> Table:
 
     T rounds at Poisson rate q; D numbers in a report, each the tally of m questions with range R
     over clip C (or K counts of m slots that named directions); truth strength theta; loss in mu
-    against an ideal Gaussian; bits of a number of the sum; kB of a site's report; mu of a round in
-    the secure-sum view.
+    against an ideal Gaussian; bits of a number of the sum; mu of a round in the secure-sum view.
     """
     directions = plan.phases[0].mechanism == "directions"
     table = Table(
@@ -98,7 +96,7 @@ def plan_table(plan: Plan, view: Any) -> Table:
     table.add_column("phase", no_wrap=True)
     for column in (
         *("T", "q", "K" if directions else "D", "R/C", "θ"),
-        *("slots" if directions else "m", "loss", "bits", "kB up", "µ"),
+        *("slots" if directions else "m", "loss", "bits", "µ"),
     ):
         table.add_column(column, justify="right", no_wrap=True)
     for p in plan.phases:
@@ -113,7 +111,6 @@ def plan_table(plan: Plan, view: Any) -> Table:
             str(p.response.most),
             f"{100 * (loss - 1):.1f}%" if loss < 2 else f"{loss:.0f}×",
             str(p.bits),
-            f"{uplink_bytes(p) / 1000:.0f}",
             f"{p.cost('secure_sum', 1).mu:.3f}",
         )
     return table
@@ -123,8 +120,3 @@ def _range_over_clip(p: PhasePlan) -> str:
     if isinstance(p.response, DirectionsResponse):
         return "–"
     return f"{p.response.range_ / p.clip_norm:.3g}"
-
-
-def uplink_bytes(p: PhasePlan) -> int:
-    """Bytes of one site's masked report in one round."""
-    return Sum(0, p.bits, p.cells).ring.packed_bytes

@@ -10,9 +10,10 @@ from importlib.metadata import version
 
 from deploy.overrides import overrides_of
 from deploy.pages.facts import Facts
-from deploy.show import epsilon_text, uplink_bytes
+from deploy.show import epsilon_text
 from deploy.simulate import epsilon_if_colluding
 from dppm_model.score.phases import kind_of
+from dppm_model.securesum.masks import Sum
 
 # What each kind of phase asks every record or person for.
 QUESTIONS = {
@@ -85,7 +86,7 @@ def phases(facts: Facts) -> Iterator[Row]:
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
             f"{p.dimension}",
-            f"{uplink_bytes(p) / 1000:.0f}",
+            f"{Sum(0, p.bits, p.cells).ring.packed_bytes / 1000:.0f}",
             f"{p.noise_std(p.sites) / p.clip_norm:.2g}",
             f"{p.cost('secure_sum', 1).mu:.3f}",
             f"{p.cost('site', 1).mu:.3f}",

@@ -22,12 +22,9 @@ def command() -> str:
     return shlex.join(["python", "-m", module, *arguments])
 
 
-def record(name: str, figures: dict[str, Any]) -> None:
-    """Write ``results/NAME.json``: figures, machine, versions, commit and command."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    cpu = next(
+def cpu() -> str:
+    """Return the processor's name."""
+    return next(
         (
             line.split(":")[1].strip()
             for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -35,12 +32,19 @@ def record(name: str, figures: dict[str, Any]) -> None:
         ),
         platform.processor(),
     )
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Write ``results/NAME.json``: figures, machine, versions, commit and command."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(
         json.dumps(
             {
                 "figures": figures,
-                "machine": f"{cpu}, {platform.platform()}",
+                "machine": f"{cpu()}, {platform.platform()}",
                 "versions": {p: version(p) for p in ("torch", "numpy", "opacus", "flwr", "ray")},
                 "python": platform.python_version(),
                 "commit": commit,

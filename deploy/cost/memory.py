@@ -1,0 +1,40 @@
+"""Peak bytes of memory of a site's process and of the server's."""
+
+from __future__ import annotations
+
+from deploy.cost.load import Load
+from deploy.cost.seconds import Terms
+from deploy.cost.traffic import report
+from deploy.cost.units import Units
+
+_MODELS = 3  # the bytes that came, their arrays, and the network or closed form built of them
+
+
+def site_memory(load: Load, units: Units) -> Terms:
+    """Return what a site holds: its report as it is made, the model, keys and shares of peers."""
+    return {
+        "process": units.site_bytes,
+        "report": load.cells * units.cell_bytes,
+        "model": _MODELS * float(load.model_bytes),
+        "keys": load.sites * units.peer_bytes,
+    }
+
+
+def server_memory(load: Load, units: Units) -> Terms:
+    """Return what the server holds: one sum, the model, and a share for each pair of sites.
+
+    Reports are added as they come, so none is counted; shares are kept for two rounds, and written
+    as text between them.
+    """
+    return {
+        "process": units.server_bytes,
+        "sum": load.cells * units.server_cell_bytes,
+        "model": _MODELS * float(load.model_bytes),
+        "pairs": load.sites**2 * units.pair_bytes,
+    }
+
+
+def simulation_memory(load: Load, units: Units) -> Terms:
+    """Return what Flower's simulation holds: the server, and every site's question at once."""
+    own = {"flower": units.grid_bytes, "questions": load.sites * float(report(load).down)}
+    return server_memory(load, units) | own

@@ -1,0 +1,213 @@
+"""Unit costs: what one record, coordinate, pair of sites or message costs on one core.
+
+`LAPTOP` was measured by ``python -m tests.benchmarks.unit_costs`` on the machine that it names; the
+same benchmark measures any other. Seconds of a core that does nothing else (of the wall clock where
+several processes work on one thing: ``start`` to ``up_byte`` and ``poll``), unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """A kind of phase.
+
+    Attributes
+    ----------
+    model
+        To read the round's model and what follows from it, once in every process.
+    query
+        To build the question, for each site.
+    record
+        To read a record, form its vector, clip and add it.
+    coordinate
+        Of a round's estimate, for the server to learn from it.
+    """
+
+    model: float
+    query: float
+    record: float
+    coordinate: float
+
+
+@dataclass(frozen=True)
+class Units:
+    """Unit costs of one machine.
+
+    Attributes
+    ----------
+    machine
+        Where they were measured.
+    parallel
+        How many cores' work the machine does with ``cores`` of them busy (two threads of one core
+        do less than two cores).
+    cores
+        How many of them virtual sites get.
+    kinds
+        By kind of phase.
+    gradient
+        A record's clipped gradient, per trained parameter of a network of matrix products.
+    row
+        To average the vectors of a person's records, per record and coordinate.
+    unit
+        To list and sample a unit (record or person) that a site holds, per round.
+    rotate
+        Per coordinate and level of the Hadamard transform.
+    answer, answer_word, answer_table
+        Randomized response per coordinate: what each costs however many answers are asked, per 64
+        coins up to 2^14 answers, and per 2^14 answers beyond.
+    decode
+        From the sum to the estimate, per coordinate.
+    mask_byte
+        To expand a mask and add it, per byte.
+    pack, unpack
+        Per number and plane of bits.
+    site
+        A site in a round, whatever the plan: files, locks, ledger, audit log.
+    peer
+        A site's work for each peer in a round: agree on a key, derive, seal, unseal, remember.
+    meet
+        The same once a run: verify and agree on the channel.
+    field
+        One step of a polynomial over Shamir's field, to make shares.
+    hashed_byte
+        Of the list of participants, for each signature of it that is verified.
+    listed_pair
+        To find that no key is in the list of peers twice, per pair of keys and reading.
+    server
+        The server in a round, whatever the plan, beside what it learns.
+    server_site, server_pair
+        The server's work for each site, and for each pair of sites: shares pass through it.
+    combine, weight
+        Per share that is combined, and per pair of helpers whose Lagrange weights are computed.
+    account
+        Epsilon of the rounds so far, once a round.
+    certify
+        A phase's mu, once in every process.
+    start
+        To start Flower's SuperLink, Ray and the app, and to stop them.
+    exchange, message, item
+        Flower's simulation: an exchange with all sites, a question with its reply, an entry of a
+        list in either.
+    down_byte, up_byte
+        A byte of a question or a reply there.
+    copied_site, copied_item
+        The in-process backend: a site's two messages in a round, an entry of a list.
+    poll
+        Deployment: until all SuperNodes have fetched a message and the server has the replies.
+    site_bytes, server_bytes
+        Peak bytes of a process that answers, or learns from, every phase of the plan, beside what
+        grows with numbers of a report and with sites.
+    actor_bytes, grid_bytes
+        What Ray adds to a site's process, and Flower to the server's, in a simulation.
+    cell_bytes, server_cell_bytes
+        Bytes of memory per number of a report, at a site and at the server.
+    peer_bytes, pair_bytes
+        Bytes of memory for each peer at a site, and for each pair of sites at the server.
+    """
+
+    machine: str
+    parallel: float
+    cores: int
+    kinds: Mapping[str, Kind]
+    gradient: float
+    row: float
+    unit: float
+    rotate: float
+    answer: float
+    answer_word: float
+    answer_table: float
+    decode: float
+    mask_byte: float
+    pack: float
+    unpack: float
+    site: float
+    peer: float
+    meet: float
+    field: float
+    hashed_byte: float
+    listed_pair: float
+    server: float
+    server_site: float
+    server_pair: float
+    combine: float
+    weight: float
+    account: float
+    certify: float
+    start: float
+    exchange: float
+    message: float
+    item: float
+    down_byte: float
+    up_byte: float
+    copied_site: float
+    copied_item: float
+    poll: float
+    site_bytes: float
+    server_bytes: float
+    actor_bytes: float
+    grid_bytes: float
+    cell_bytes: float
+    server_cell_bytes: float
+    peer_bytes: float
+    pair_bytes: float
+
+
+LAPTOP = Units(
+    machine="AMD EPYC, Linux",
+    parallel=1.44,
+    cores=2,
+    kinds={
+        "means": Kind(0.00162, 0.00189, 2.21e-5, 4.44e-7),
+        "covariance": Kind(0.00168, 0.0169, 0.000202, 5.59e-7),
+        "components": Kind(0.00147, 0.00129, 1.8e-5, 2.33e-6),
+        "spread": Kind(0.0, 0.0252, 3.26e-5, 1.8e-7),
+        "pooled": Kind(0.00676, 0.0224, 4.11e-5, 4.31e-7),
+        "score": Kind(0.0242, 0.000965, 0.00126, 5.57e-8),
+        "detail": Kind(0.05, 0.0, 0.007, 1e-7),  # by tests/benchmarks/round.py, and judged
+    },
+    gradient=1.78e-10,
+    row=1.03e-9,
+    unit=1.45e-7,
+    rotate=2.09e-9,
+    answer=2.25e-7,
+    answer_word=3.55e-9,
+    answer_table=3.73e-7,
+    decode=3.84e-8,
+    mask_byte=2.79e-10,
+    pack=1.38e-9,
+    unpack=1.64e-9,
+    site=0.00531,
+    peer=0.000443,
+    meet=0.000169,
+    field=1.75e-7,
+    hashed_byte=1.22e-9,
+    listed_pair=1.02e-8,
+    server=0.0,
+    server_site=0.0,
+    server_pair=1.95e-5,
+    combine=4.89e-7,
+    weight=4.98e-7,
+    account=0.0301,
+    certify=0.523,
+    start=54.1,
+    exchange=0.0905,
+    message=0.00334,
+    item=5.11e-7,
+    down_byte=4.39e-9,
+    up_byte=4.14e-9,
+    copied_site=0.00018,
+    copied_item=2.21e-7,
+    poll=3.5,
+    site_bytes=5.21e8,
+    server_bytes=6.29e8,
+    actor_bytes=4.33e8,
+    grid_bytes=1.03e8,
+    cell_bytes=82.0,
+    server_cell_bytes=42.5,
+    peer_bytes=4.06e3,
+    pair_bytes=1.96e3,
+)
