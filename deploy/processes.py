@@ -35,6 +35,7 @@ def environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # see sampler.pool: Ray would put the sites behind all else
         "PYTHONUNBUFFERED": "1",
     }
     # Flower's commands start one another by name.
