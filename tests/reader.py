@@ -58,6 +58,7 @@ INSTEAD: dict[str, list[Instead]] = {
         Instead(
             "fed.example.org:8443", "localhost:{port} --superlink-port {inner}", "no such host"
         ),
+        Instead("fed/runs/first", "fed/runs/first sampler.per_class=2", "half an hour"),
     ],
 }
 # Commands of one document that the test of another runs, word for word the same.
