@@ -31,8 +31,8 @@ from dppm_model.plan import Plan
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
+from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
 from sampler.evaluation.evaluate import evaluate as judge
-from sampler.evaluation.evaluate import write_evaluation
 from sampler.evaluation.recipes import QUICK, Recipe, check_seeds, recipe_named
 from sampler.images import load_images
 
@@ -119,7 +119,8 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     )
     for colluding, epsilon in simulation.epsilon_if_colluding(made):
         console.print(
-            f"  if {colluding} more sites collude with the server: ε = {epsilon_text(epsilon)}"
+            f"  if {colluding} more {'site' if colluding == 1 else 'sites'} collude with the "
+            f"server: ε = {epsilon_text(epsilon)}"
         )
     console.print(
         f"  if {2 * made.min_survivors - made.sites} or more do: "
@@ -261,7 +262,13 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
     """`dppm demo`: the main job from nothing to a score."""
     begun = time.monotonic()
     tree = compose_config(overrides)
-    recipe_and_seeds(tree["evaluation"])  # refused before anything is spent
+    recipe_and_seeds(tree["evaluation"])  # refused before anything is spent, as is this:
+    few = tree["sampler"]["per_class"]
+    if isinstance(few, int) and few < FEWEST_PER_CLASS:
+        raise ConfigError(
+            f"sampler.per_class is {few}, and the demo judges its images.",
+            f"Give at least {FEWEST_PER_CLASS}, or use `dppm simulate` and `dppm sample`.",
+        )
     name = str(tree["data"])
     with progress(f"fetching {name}", counts=False) as bar:
         sources.fetch(name, progress=bar.say)

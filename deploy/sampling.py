@@ -100,11 +100,12 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     if as_json:
         print_json(found)
         return
-    worst = max(found["mixing"], key=lambda m: float(m["r_hat"]))
+    first, last = found["mixing"][0], found["mixing"][-1]
     accepted = [level["acceptance"] for level in found["levels"]]
     console.print(
         f"acceptance {min(accepted):.2f} to {max(accepted):.2f}, {found['divergences']} "
-        f"divergences; R-hat at most {worst['r_hat']:.3f} (σ = {worst['sigma']:.3g})\n"
+        f"divergences; R-hat {first['r_hat']:.3f} at σ = {first['sigma']:.3g}, {last['r_hat']:.3f} "
+        f"at σ = {last['sigma']:.3g}, where each chain keeps its own picture\n"
         f"look at {found['plot']} and {found['film']}"
     )
 

@@ -32,7 +32,7 @@ from dppm_model.records.sources import data_root
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient
 from tests.documents import ROOT, commands, fences
-from tests.typed import PENDING, grpc_request
+from tests.typed import grpc_request
 
 
 class Instead(NamedTuple):
@@ -169,8 +169,6 @@ class Reader:
         name, line = plain(line), instead(self.document, line, self.ports)
         if name.split()[0] == "grpcurl":
             return _call(line)
-        if name.split()[0] == "dppm" and name.split()[1] in PENDING:
-            return None
         for begin in LASTING:
             if f"{name} ".startswith(f"{begin} "):
                 return self._start(begin, line)

@@ -39,8 +39,6 @@ BROUGHT = {
     "from-st-mary/enrolment.json": "from a site's operator",
     "from-charite/enrolment.json": "from a site's operator",
 }
-# Commands that are written about before they are merged.
-PENDING: dict[str, str] = {}
 # Verbs of a trained run take overrides of one group only.
 _GROUPS = {"sample": "sampler", "diagnose": "sampler", "serve": "sampler", "evaluate": "evaluation"}
 _MODELS = [[], ["model=pyramid"], ["model=residual"], ["mechanism=directions"]]
@@ -119,8 +117,6 @@ class Typed:
         raise Wrong(f"{' '.join(words)} cannot be composed")
 
     def dppm(self, words: list[str]) -> None:
-        if words[:1] and words[0] in PENDING:
-            return
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):

@@ -5,11 +5,10 @@ which types them.
 
 import pytest
 
-from deploy.cli import parser
 from tests.documents import ROOT, commands, dead_links, documents, fences, picture, wrong_in
 from tests.integration.test_readme import TURNS
 from tests.reader import INSTEAD, instead, is_elsewhere, plain
-from tests.typed import PENDING, Typed, Wrong, wrong_commands
+from tests.typed import Typed, Wrong, wrong_commands
 
 DOCUMENTS = documents()
 DRAWN = ["server", "client", "dppm_model", "sampler", "deploy", "tests"]
@@ -60,11 +59,6 @@ def test_every_command_of_a_deployment_has_its_turn() -> None:
         assert sum(line.startswith(begin) for _, begin in TURNS) == 1, line
     for _, begin in TURNS:
         assert sum(line.startswith(begin) for line in lines) == 1, begin
-
-
-def test_nothing_that_exists_is_pending() -> None:
-    (verbs,) = [a.choices for a in parser()._actions if a.dest == "command"]
-    assert verbs and not PENDING.keys() & set(verbs)
 
 
 # Broken twins
