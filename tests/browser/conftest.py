@@ -59,11 +59,14 @@ class Watched:
         ]
 
 
-@pytest.fixture(params=["light", "dark"])
+DAY_AND_NIGHT = pytest.mark.parametrize("seen", ["light", "dark"], indirect=True)
+
+
+@pytest.fixture
 def seen(request: pytest.FixtureRequest, chromium: Browser, tmp_path: Path) -> Iterator[Watched]:
-    """A fresh page by day, and one by night; its picture is kept."""
+    """A fresh page, by day unless it is told otherwise; its picture is kept."""
     context = chromium.new_context(
-        color_scheme=request.param,
+        color_scheme=getattr(request, "param", "light"),
         viewport={"width": 1100, "height": 900},
         ignore_https_errors=True,
     )

@@ -17,7 +17,7 @@ from deploy.pages.live import live_page
 from deploy.processes import stop
 from deploy.show import epsilon_text
 from dppm_model.run import Run
-from tests.browser.conftest import Watched
+from tests.browser.conftest import DAY_AND_NIGHT, Watched
 from tests.conftest import TINY
 
 LONG = [*TINY, "model.phases.means.rounds=400"]
@@ -99,6 +99,7 @@ def test_it_moves_while_a_run_trains_and_tells_its_death(
         assert round_of(seen) == len(lines)
 
 
+@DAY_AND_NIGHT
 def test_a_finished_run_shows_its_numbers_and_images(finished: Path, seen: Watched) -> None:
     privacy = json.loads((finished / "privacy.json").read_text())
     with live_page(Board(Run(finished)), "127.0.0.1:0") as address:
