@@ -54,9 +54,7 @@ class Board:
             self._online, self._counted = self.count_online(), time.monotonic()
         seen = (*(_stamp(p) for p in self._files()), self.run.in_work, self._online)
         if seen != self._seen:
-            planned = self.facts.planned  # costs seconds, and never changes
             self.facts = Facts.of(self.run)
-            self.facts.__dict__["planned"] = planned
             self._parts = self._made()
             self._seen = seen
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from dppm_model.config import Config, read_config
@@ -109,14 +109,10 @@ class Facts:
         """The phase of every planned round."""
         return tuple(p.name for p in self.plan.phases for _ in range(p.rounds))
 
-    @cached_property
+    @property
     def planned(self) -> tuple[tuple[int, float, float], ...]:
         """Rounds, and epsilon of both views, that are planned for the end of each phase."""
-        ends, done = [], 0
-        for phase in self.plan.phases:
-            done += phase.rounds
-            ends.append((done, *epsilons(self.plan, done)))
-        return tuple(ends)
+        return _planned(self.plan)
 
     @property
     def spent(self) -> tuple[float, float]:
@@ -155,6 +151,15 @@ class Facts:
     def simulated(self) -> bool:
         """Whether the sites were virtual ones of this machine."""
         return self.run.sites.is_dir()
+
+
+@lru_cache(maxsize=4)  # certificates take seconds, and a live page asks again each round
+def _planned(plan: Plan) -> tuple[tuple[int, float, float], ...]:
+    ends, done = [], 0
+    for phase in plan.phases:
+        done += phase.rounds
+        ends.append((done, *epsilons(plan, done)))
+    return tuple(ends)
 
 
 def _state(run: Run) -> tuple[str, str | None]:
