@@ -14,6 +14,7 @@ from deploy.cost.seconds import (
     message_seconds,
     server_seconds,
     site_seconds,
+    watching,
     whole,
 )
 from deploy.cost.traffic import Traffic, site_traffic
@@ -83,8 +84,12 @@ class Bill:
 
     @property
     def parallel(self) -> float:
-        """How many sites' work is done at a time in a simulation."""
-        return 1.0 if self.backend == "inprocess" else self.units.parallel
+        """How many sites' work is done at a time in a simulation, beside looking for messages."""
+        return (
+            1.0
+            if self.backend == "inprocess"
+            else self.units.parallel - watching(self.load, self.units)
+        )
 
     @property
     def simulated(self) -> float:

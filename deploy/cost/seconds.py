@@ -16,6 +16,7 @@ from dppm_model.securesum.masks import CHECKS
 Terms = dict[str, float]
 
 ATTESTED = 70  # bytes a participant in what sites sign: its index and its mask key in hexadecimal
+WATCH_PAUSE = 0.1  # seconds between two looks of Flower's simulation at all nodes
 READINGS = 4  # of the approval, with its list of peers, in a site's two messages of a round
 
 
@@ -96,6 +97,15 @@ def message_seconds(load: Load, units: Units, backend: str) -> Terms:
         "keys moved": items * units.item,
         "bytes moved": n * (moved.down * units.down_byte + report(load).up * units.up_byte),
     }
+
+
+def watching(load: Load, units: Units) -> float:
+    """Return the share of a core with which Flower's simulation looks for messages, all the time.
+
+    One thread goes through all messages, half of N on the average, for each node, and pauses.
+    """
+    look = load.sites**2 / 2 * units.watch
+    return look / (look + WATCH_PAUSE)
 
 
 def first_seconds(load: Load, units: Units) -> Terms:

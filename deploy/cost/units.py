@@ -94,6 +94,8 @@ class Units:
         list in either.
     down_byte, up_byte
         A byte of a question or a reply there.
+    watch
+        When the simulation looks whether a node has messages: for each that any node has.
     copied_site, copied_item
         The in-process backend: a site's two messages in a round, an entry of a list.
     poll
@@ -143,6 +145,7 @@ class Units:
     item: float
     down_byte: float
     up_byte: float
+    watch: float
     copied_site: float
     copied_item: float
     poll: float
@@ -158,53 +161,54 @@ class Units:
 
 LAPTOP = Units(
     machine="AMD EPYC, Linux",
-    parallel=1.44,
+    parallel=1.1,
     cores=2,
     kinds={
-        "means": Kind(0.00162, 0.00189, 2.21e-5, 4.44e-7),
-        "covariance": Kind(0.00168, 0.0169, 0.000202, 5.59e-7),
-        "components": Kind(0.00147, 0.00129, 1.8e-5, 2.33e-6),
-        "spread": Kind(0.0, 0.0252, 3.26e-5, 1.8e-7),
-        "pooled": Kind(0.00676, 0.0224, 4.11e-5, 4.31e-7),
-        "score": Kind(0.0242, 0.000965, 0.00126, 5.57e-8),
+        "means": Kind(0.00298, 0.000886, 1.7e-5, 4.38e-7),
+        "covariance": Kind(0.0, 0.0262, 0.000158, 5.7e-7),
+        "components": Kind(0.000514, 0.00176, 1.77e-5, 2.35e-6),
+        "spread": Kind(0.0, 0.0152, 3.8e-5, 1.59e-7),
+        "pooled": Kind(0.00101, 0.0248, 3.29e-5, 4.12e-7),
+        "score": Kind(0.0, 0.0183, 0.00105, 5.97e-8),
         "detail": Kind(0.05, 0.0, 0.007, 1e-7),  # by tests/benchmarks/round.py, and judged
     },
-    gradient=1.78e-10,
-    row=1.03e-9,
-    unit=1.45e-7,
-    rotate=2.09e-9,
-    answer=2.25e-7,
-    answer_word=3.55e-9,
-    answer_table=3.73e-7,
-    decode=3.84e-8,
-    mask_byte=2.79e-10,
+    gradient=1.55e-10,
+    row=7.15e-10,
+    unit=9.9e-8,
+    rotate=1.95e-9,
+    answer=1.43e-7,
+    answer_word=3.54e-9,
+    answer_table=3.03e-7,
+    decode=3.37e-8,
+    mask_byte=2.78e-10,
     pack=1.38e-9,
-    unpack=1.64e-9,
-    site=0.00531,
-    peer=0.000443,
-    meet=0.000169,
-    field=1.75e-7,
-    hashed_byte=1.22e-9,
-    listed_pair=1.02e-8,
-    server=0.0,
-    server_site=0.0,
-    server_pair=1.95e-5,
-    combine=4.89e-7,
-    weight=4.98e-7,
-    account=0.0301,
-    certify=0.523,
-    start=54.1,
-    exchange=0.0905,
-    message=0.00334,
-    item=5.11e-7,
-    down_byte=4.39e-9,
-    up_byte=4.14e-9,
-    copied_site=0.00018,
-    copied_item=2.21e-7,
+    unpack=1.63e-9,
+    site=0.00847,
+    peer=0.000298,
+    meet=0.000168,
+    field=1.62e-7,
+    hashed_byte=1.14e-9,
+    listed_pair=1.09e-8,
+    server=0.00373,
+    server_site=0.000519,
+    server_pair=1.4e-5,
+    combine=4.64e-7,
+    weight=4.81e-7,
+    account=0.0297,
+    certify=0.507,
+    start=32.9,
+    exchange=0.0992,
+    message=0.000663,
+    item=2.58e-7,
+    down_byte=3.61e-9,
+    up_byte=4.73e-9,
+    watch=3.02e-6,
+    copied_site=0.000148,
+    copied_item=1.86e-7,
     poll=3.5,
-    site_bytes=5.21e8,
-    server_bytes=6.29e8,
-    actor_bytes=4.33e8,
+    site_bytes=5.2e8,
+    server_bytes=6.32e8,
+    actor_bytes=4.74e8,
     grid_bytes=1.03e8,
     cell_bytes=82.0,
     server_cell_bytes=42.5,

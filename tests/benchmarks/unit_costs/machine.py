@@ -50,5 +50,5 @@ def machine() -> dict[str, float]:
             process.terminate()
     return {
         "cores": cores,
-        "parallel": max(1.0, cores * min(1.0, alone / together)),
+        "parallel": max(min(cores, 1.1), cores * min(1.0, alone / together)),
     }

@@ -16,12 +16,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from flwr.app import Message, RecordDict
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation.noop_federation_manager import NoOpFederationManager
+
 from deploy.flower import run_flower, stage_app
+from tests.benchmarks.unit_costs.clock import seconds
 
 ECHO = Path(__file__).parent / "echo"
 NODES, FEW = 40, 4
+STORED = 200  # messages
 DOWN, UP, ITEMS = 4_000_000, 1_000_000, 3000
 _BARE = {"nodes": NODES, "down": 0, "up": 0, "items": 0, "rounds": 5}
 CASES = {
@@ -47,6 +55,7 @@ def messages() -> dict[str, float]:
     return {
         "actor_bytes": seen["down"]["site"] - imported("client.app"),
         "grid_bytes": seen["bare"]["server"] - imported("server.app"),
+        "watch": watch(),
         "start": start,
         "exchange": max(0.0, found["bare"] - NODES * message),
         "message": message,
@@ -54,6 +63,18 @@ def messages() -> dict[str, float]:
         "up_byte": beside("up", UP),
         "item": beside("items", 3 * ITEMS),  # two lists in the question, one in the reply
     }
+
+
+def watch() -> float:
+    """Processor seconds with which the simulation looks at one message, for one node."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # messages bear it
+    state = InMemoryLinkState(NoOpFederationManager(), None)  # type: ignore[arg-type]
+    state.run_ids[1] = SimpleNamespace(run=SimpleNamespace(federation_id="@none/default"))  # type: ignore[assignment]
+    for node in range(STORED):
+        message = Message(RecordDict(), dst_node_id=node + 1, message_type="query.echo")
+        message.metadata.delivered_at = "now"
+        state.message_ins_store[str(node)] = message
+    return seconds(lambda: state.get_message_ins(STORED + 1, 1)) / STORED
 
 
 def echo() -> tuple[float, dict[str, dict[str, Any]]]:

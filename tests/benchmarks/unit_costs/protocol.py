@@ -13,6 +13,7 @@ import tempfile
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from client.site import Site
 from deploy.cost.load import Load
 from deploy.cost.seconds import server_seconds, site_seconds
 from deploy.cost.traffic import LIST_ITEMS, SEALED
-from deploy.cost.units import Units
+from deploy.cost.units import Kind, Units
 from deploy.inprocess import InProcessGrid
 from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
@@ -160,13 +161,17 @@ class _Pretended:
 
 def protocol(known: Units) -> dict[str, float]:
     """Fixed and linear unit costs, and the server's for a pair; ``known`` has all others."""
+    # Here the server neither learns nor accounts.
+    asking = replace(
+        known, account=0.0, decode=0.0, kinds=dict.fromkeys(known.kinds, Kind(*[0.0] * 4))
+    )
     rows, left = [], defaultdict[str, list[float]](list)
     for n in SIZES:
         found = play(n)
         load = Load(phase_of(64, _DIMENSION, n), n, 1, 2000, len(_MODEL), _ROUNDS)
         counted = {
             "site": sum(site_seconds(load, known).values()),
-            "server": sum(server_seconds(load, known).values()),
+            "server": sum(server_seconds(load, asking).values()),
             "copies": 0.0,
         }
         for name, value in found.items():

@@ -16,6 +16,7 @@ from deploy.cost.run import Bill, RunCost
 from deploy.cost.seconds import (
     ATTESTED,
     READINGS,
+    WATCH_PAUSE,
     answer_seconds,
     first_seconds,
     server_seconds,
@@ -221,5 +222,9 @@ def test_a_simulation_shares_its_cores_and_a_deployment_does_not(
     assert Bill(load, units, "inprocess").simulated == 3 * 6 + 0.5
     once = replace(units, kinds={**units.kinds, "means": Kind(4.0, 0.0, 0.0, 0.0)}, cores=2)
     assert Bill(load, once, "flower").simulated == 3 * 6 / 2 + 4 + 0.5  # both at the same time
+    # Looking for nine halves of a message, as long as the pause: half a core is left less.
+    busy = replace(units, watch=WATCH_PAUSE / 4.5)
+    assert Bill(load, busy, "flower").simulated == pytest.approx(3 * 6 / 1.5 + 0.5)
+    assert Bill(load, busy, "inprocess").simulated == 3 * 6 + 0.5
     bill = Bill(load, units, "flower")
     assert bill.deployed == pytest.approx(6 + 0.5 + 2 + bill.transfer)
