@@ -17,9 +17,8 @@ from deploy.compare import compare
 from deploy.kit import commands as kit
 from deploy.kit.arguments import add_server, add_site
 from deploy.ledger import show_ledger
-from deploy.pages.live import DEFAULT_ADDRESS
 from deploy.pages.report import report
-from deploy.pages.watch import watch
+from deploy.pages.watch import DEFAULT_ADDRESS, watch
 from deploy.serve import serve
 from deploy.show import console, plain
 from deploy.verbs import add_verb

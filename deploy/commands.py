@@ -13,9 +13,8 @@ from deploy.cost.road import PARAMETERS, SITES, most_sites, road, whole_numbers
 from deploy.cost.run import RunCost
 from deploy.cost.show import cost_table, cost_text, road_notes, road_table
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
-from deploy.pages.live import DEFAULT_ADDRESS
 from deploy.pages.report import write_reports
-from deploy.pages.watch import beside
+from deploy.pages.watch import DEFAULT_ADDRESS, beside
 from deploy.sampling import draw, group_of, trained
 from deploy.show import (
     console,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.pages.live import DEFAULT_ADDRESS
+from deploy.pages.watch import DEFAULT_ADDRESS
 from deploy.verbs import add_verb
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]

@@ -26,7 +26,6 @@ from deploy.processes import free_port, listens
 from dppm_model.errors import BadToken, DppmError, ServiceError
 from sampler.service.access import Access, bearer, is_loopback, require_guard, split_address
 
-DEFAULT_ADDRESS = "127.0.0.1:8600"
 _COOKIE = "dppm-token"
 _START_SECONDS = 10.0
 _LONGEST_FORM = 4096  # bytes

@@ -10,11 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deploy.pages.board import Board
-from deploy.pages.live import live_page
 from deploy.show import console, print_json
 from dppm_model.errors import ConfigError, ServiceError
 from dppm_model.run import Run
 from sampler.service.access import read_tokens
+
+DEFAULT_ADDRESS = "127.0.0.1:8600"
 
 
 def watch(arguments: argparse.Namespace) -> None:
@@ -27,6 +28,8 @@ def watch(arguments: argparse.Namespace) -> None:
     RunFolderError
         If the folder is no run folder.
     """
+    from deploy.pages.live import live_page  # a web framework, which no other command needs
+
     board = Board(Run(arguments.run))
     tls = tls_of(arguments.tls_cert, arguments.tls_key)
     tokens = None if arguments.token_file is None else read_tokens(arguments.token_file)
@@ -84,6 +87,8 @@ def beside(
     """
     with ExitStack() as stack:
         if address is not None:
+            from deploy.pages.live import live_page
+
             tokens = None if token_file is None else read_tokens(token_file)
             board = Board(run, count_online)
             try:

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from deploy.overrides import overrides_of
+from deploy.pages import live as live_module
 from deploy.pages import report as report_module
-from deploy.pages import watch as watch_module
 from deploy.pages.board import Board
 from deploy.pages.facts import STATES, Facts
 from deploy.pages.live import page_app
@@ -206,7 +206,7 @@ def test_a_page_that_cannot_be_served_stops_no_training(
     def refused(*_: object, **__: object) -> None:
         raise ServiceError("It cannot be served.", "Take another port.")
 
-    monkeypatch.setattr(watch_module, "live_page", refused)
+    monkeypatch.setattr(live_module, "live_page", refused)
     trained = False
     with beside(Run(finished), "127.0.0.1:0"):
         trained = True
