@@ -35,6 +35,10 @@ def server_memory(load: Load, units: Units) -> Terms:
 
 
 def simulation_memory(load: Load, units: Units) -> Terms:
-    """Return what Flower's simulation holds: the server, and every site's question at once."""
-    own = {"flower": units.grid_bytes, "questions": load.sites * float(report(load).down)}
+    """Return what Flower's simulation holds: the server, and a question for each process.
+
+    The questions that wait share the bytes of one model; only what is under way is a copy.
+    """
+    under_way = min(units.cores, load.sites)
+    own = {"flower": units.grid_bytes, "questions": under_way * float(report(load).down)}
     return server_memory(load, units) | own

@@ -15,9 +15,7 @@ from dppm_model.securesum.masks import CHECKS
 
 Terms = dict[str, float]
 
-ATTESTED = 70  # bytes a participant in what sites sign: its index and its mask key in hexadecimal
 WATCH_PAUSE = 0.1  # seconds between two looks of Flower's simulation at all nodes
-READINGS = 4  # of the approval, with its list of peers, in a site's two messages of a round
 
 
 def whole(terms: Terms) -> float:
@@ -46,8 +44,8 @@ def site_seconds(load: Load, units: Units) -> Terms:
     """Return what a site does in a round.
 
     It expands a mask with every other site, one of its own and four of the check numbers; splits
-    two secrets in N shares of degree t - 1; and verifies a signature of each survivor, over a list
-    of all participants.
+    two secrets in N shares of degree t - 1; and agrees with every other site on a key, and verifies
+    its signature (``keys``).
     """
     n, t, cells = load.sites, load.threshold, load.cells
     return {
@@ -61,8 +59,6 @@ def site_seconds(load: Load, units: Units) -> Terms:
         + cells * load.planes * units.pack,
         "keys": (n - 1) * units.peer,
         "shares": 2 * (n + 1) * (t - 1) * units.field,
-        "signatures": n * n * ATTESTED * units.hashed_byte,
-        "peer list": READINGS * n * n * units.listed_pair,
     }
 
 
@@ -78,7 +74,6 @@ def server_seconds(load: Load, units: Units) -> Terms:
         "sites": n * units.server_site,
         "reports": n * cells * load.planes * units.unpack,
         "pairs": n * n * units.server_pair,
-        "signatures": n * n * ATTESTED * units.hashed_byte,
         "shares": n * t * units.combine + t * t * units.weight,
         "masks": (n + CHECKS) * load.mask_bytes * units.mask_byte,
         "learning": cells * units.decode + load.phase.dimension * units.kinds[load.kind].coordinate,
@@ -114,5 +109,4 @@ def first_seconds(load: Load, units: Units) -> Terms:
     return {
         "keys": (n - 1) * units.meet,
         "shares": 2 * n * (t - 1) * units.field,
-        "peer list": 2 * n * n * units.listed_pair,
     }

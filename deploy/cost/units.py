@@ -68,15 +68,12 @@ class Units:
     site
         A site in a round, whatever the plan: files, locks, ledger, audit log.
     peer
-        A site's work for each peer in a round: agree on a key, derive, seal, unseal, remember.
+        A site's work for each peer in a round: agree on a key, derive, seal, unseal, verify its
+        signature, remember.
     meet
         The same once a run: verify and agree on the channel.
     field
         One step of a polynomial over Shamir's field, to make shares.
-    hashed_byte
-        Of the list of participants, for each signature of it that is verified.
-    listed_pair
-        To find that no key is in the list of peers twice, per pair of keys and reading.
     server
         The server in a round, whatever the plan, beside what it learns.
     server_site, server_pair
@@ -130,8 +127,6 @@ class Units:
     peer: float
     meet: float
     field: float
-    hashed_byte: float
-    listed_pair: float
     server: float
     server_site: float
     server_pair: float
@@ -187,8 +182,6 @@ LAPTOP = Units(
     peer=0.000298,
     meet=0.000168,
     field=1.62e-7,
-    hashed_byte=1.14e-9,
-    listed_pair=1.09e-8,
     server=0.00373,
     server_site=0.000519,
     server_pair=1.4e-5,

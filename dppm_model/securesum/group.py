@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,12 +126,13 @@ def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
     ConfigError
         If a name could be taken for something else, or a key is not 32 bytes or there twice.
     """
+    times = Counter(keys.values())
     for name, key in keys.items():
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{path}: {name!r} is no name of a site.", "Use letters, digits, '-' or '_'."
             )
-        if len(key) != 32 or list(keys.values()).count(key) > 1:
+        if len(key) != 32 or times[key] > 1:
             raise ConfigError(
                 f"{path}: the key of {name} is not 32 bytes, or another site's.",
                 "Ask the site for its key again.",

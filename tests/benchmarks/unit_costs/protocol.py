@@ -35,7 +35,7 @@ from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
 from dppm_model.securesum import shamir
-from dppm_model.securesum.group import Group, check_peers
+from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Identity, agree, public_of
 from dppm_model.securesum.material import Material
 from dppm_model.securesum.memory import Memory, RoundMemory
@@ -72,10 +72,8 @@ class TimedGrid(InProcessGrid):
 
 def primitives() -> dict[str, float]:
     """Unit costs of what grows with the square of the number of sites."""
-    key, many = Ed25519PrivateKey.generate(), 1 << 20
-    public, long, short = key.public_key(), bytes(many), bytes(64)
-    signed = {text: key.sign(text) for text in (long, short)}
-    slow, fast = (seconds(lambda t=t: public.verify(signed[t], t), 9) for t in (long, short))  # type: ignore[misc]
+    key, statement = Ed25519PrivateKey.generate(), bytes(64)
+    public, signed = key.public_key(), key.sign(statement)
     holders = range(1, 101)
     split = seconds(lambda: shamir.split(bytes(32), holders, 100, bytes(32)))
     one = seconds(lambda: shamir.split(bytes(32), [1], 100, bytes(32)))
@@ -87,18 +85,13 @@ def primitives() -> dict[str, float]:
             chosen = [h for h in sorted(held) if h != -1]
             shamir.combine({h: held[h] for h in chosen}, weights)
 
-    keys = {f"s{i}": secrets.token_bytes(32) for i in range(300)}
-    once_each = seconds(lambda: check_peers(keys, "")) - seconds(
-        lambda: [check_peers({n: k}, "") for n, k in keys.items()]
-    )
     private, other = secrets.token_bytes(32), public_of(secrets.token_bytes(32))
     return {
-        "hashed_byte": max(slow - fast, 0.0) / many,
         "field": (split - one) / (99 * 99),
         "combine": seconds(combine) / 100**2,
         "weight": seconds(lambda: shamir.weights(tuple(holders))) / 100**2,
-        "listed_pair": max(once_each, 0.0) / 300**2,
-        "meet": fast + seconds(lambda: agree(private, other), 9),
+        "meet": seconds(lambda: public.verify(signed, statement), 9)
+        + seconds(lambda: agree(private, other), 9),
     }
 
 

@@ -8,18 +8,14 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from client import approvals
 from deploy import simulate as simulation
 from deploy.cost.load import GRADIENTS, MOMENTS_CHUNK, Load, loads
 from deploy.cost.memory import server_memory, site_memory
 from deploy.cost.run import Bill, RunCost
 from deploy.cost.seconds import (
-    ATTESTED,
-    READINGS,
     WATCH_PAUSE,
     answer_seconds,
     first_seconds,
-    server_seconds,
     site_seconds,
     whole,
 )
@@ -89,7 +85,7 @@ def test_a_networks_weights_are_in_the_model_that_is_sent(tmp_path: Path, tiny: 
         assert 3 * said.down == pytest.approx(line["downlink_bytes"], rel=0.02)
 
 
-def test_masks_and_shares_and_readings_are_counted(
+def test_masks_and_shares_are_counted(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = 5
@@ -100,7 +96,6 @@ def test_masks_and_shares_and_readings_are_counted(
     steps = count(
         monkeypatch, shamir, "split", lambda _, holders, least, *__: len(holders) * (least - 1)
     )
-    read = count(monkeypatch, approvals, "_read", lambda *_: 1)
     play(run)
     assert masks["calls"] == rounds * (n + 1) * (n + CHECKS)
 
@@ -116,27 +111,21 @@ def test_masks_and_shares_and_readings_are_counted(
     assert total(replace(FREE, mask_byte=1), "masks") == pytest.approx(masks["amount"], rel=0.05)
     last = n * 2 * n * (t - 1)  # the last round prepares none
     assert total(replace(FREE, field=1), "shares") - last == steps["amount"]
-    # Joining reads once, a preparation of its own once; the last round does without one.
-    assert read["calls"] == n * (READINGS * rounds - 1 + 2)
 
 
-def test_signatures_are_counted(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("n", [3, 6])
+def test_a_signature_costs_the_same_however_many_sites_there_are(
+    n: int, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n = 6
-    run, config = prepared(tmp_path / "run", n)
+    run, _ = prepared(tmp_path / "run", n)
     size = lambda _, statement, __: len(statement)  # noqa: E731
     at_sites = count(monkeypatch, member, "verify", size)
     at_server = count(monkeypatch, collect, "verify", size)
     play(run)
     rounds = run.plan().rounds
     assert at_sites["calls"] == n * n * rounds and at_server["calls"] == n * rounds
-    each = at_server["amount"] / at_server["calls"]
-    label = 24 + 32 + len("participants") + 8 + 8
-    assert each - label == pytest.approx(n * ATTESTED, rel=0.1)
-    load, units = loads(run.plan(), config)[0], replace(FREE, hashed_byte=1.0)
-    assert site_seconds(load, units)["signatures"] == pytest.approx(n * (each - label), rel=0.1)
-    assert server_seconds(load, units)["signatures"] == pytest.approx(n * (each - label), rel=0.1)
+    for verified in (at_sites, at_server):
+        assert verified["amount"] / verified["calls"] < 128  # bytes
 
 
 def test_entries_of_lists_are_counted(tmp_path: Path, tiny: Path) -> None:

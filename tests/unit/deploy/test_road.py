@@ -111,7 +111,7 @@ def test_where_the_planner_refuses_the_road_says_so_and_still_costs(
     (row,) = road(config, [100_000], [10**6])
     assert row.epsilon is None and row.refused == "no plan today"
     assert row.limits["server memory"] == "pairs"
-    assert row.limits["site time"] in ("shares", "peer list", "signatures")
+    assert row.limits["site time"] in ("shares", "masks", "keys")
     assert whole(row.bill.server_memory) > 10 * MOST_SERVER_MEMORY
     assert any("no plan; no plan today" in note for note in road_notes([row], row))
 
