@@ -1,8 +1,12 @@
-"""A site's policy that allows nearly all."""
+"""Sites whose policy allows nearly all."""
 
 from math import inf
+from pathlib import Path
 
+from client.approvals import Approval
 from client.policy import Policy
+from dppm_model.plan import Plan
+from dppm_model.securesum.keys import Identity
 
 
 def policy(records: str, limit: float = inf, min_survivors: int = 1) -> Policy:
@@ -22,3 +26,16 @@ def policy(records: str, limit: float = inf, min_survivors: int = 1) -> Policy:
         hours="00:00-24:00",
         release_seconds=0.0,
     )
+
+
+def site_folders(folder: Path, plan: Plan) -> tuple[bytes, ...]:
+    """Make the plan's sites, without records, in folders 0000, 0001, ...; return their roster."""
+    made = [Identity.generate() for _ in range(plan.sites)]
+    peers = {f"site-{i:04d}": identity.public for i, identity in enumerate(made)}
+    for i, identity in enumerate(made):
+        home = folder / f"{i:04d}"
+        home.mkdir()
+        identity.write(home / "identity.key")
+        Approval(plan, peers, bundle="", note="").write(home)
+        policy("none").write(home / "site.toml")
+    return tuple(sorted(peers.values()))

@@ -15,6 +15,8 @@ from dppm_model.securesum.masks import CHECKS
 
 Terms = dict[str, float]
 
+SITE_FLUSHES = 13  # files and folders that a site flushes to disk in a round, before it goes on
+SERVER_FLUSHES = 10
 WATCH_PAUSE = 0.1  # seconds between two looks of Flower's simulation at all nodes
 
 
@@ -57,6 +59,7 @@ def site_seconds(load: Load, units: Units) -> Terms:
         "answers": cells * answer_seconds(load.answers, units),
         "masks": (n + CHECKS) * load.mask_bytes * units.mask_byte
         + cells * load.planes * units.pack,
+        "disk": SITE_FLUSHES * units.flush,
         "keys": (n - 1) * units.peer,
         "shares": 2 * (n + 1) * (t - 1) * units.field,
     }
@@ -71,6 +74,7 @@ def server_seconds(load: Load, units: Units) -> Terms:
     n, t, cells = load.sites, load.threshold, load.cells
     return {
         "files": units.server,
+        "disk": SERVER_FLUSHES * units.flush,
         "sites": n * units.server_site,
         "reports": n * cells * load.planes * units.unpack,
         "pairs": n * n * units.server_pair,

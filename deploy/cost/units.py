@@ -2,7 +2,7 @@
 
 `LAPTOP` was measured by ``python -m tests.benchmarks.unit_costs`` on the machine that it names; the
 same benchmark measures any other. Seconds of a core that does nothing else (of the wall clock where
-several processes work on one thing: ``start`` to ``up_byte`` and ``poll``), unless said otherwise.
+one waits: ``flush``, ``start`` to ``up_byte``, ``poll``), unless said otherwise.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ class Units:
         To expand a mask and add it, per byte.
     pack, unpack
         Per number and plane of bits.
+    flush
+        Until a written file, or its folder, is on disk (fsync), while as many others wait for
+        theirs as there are cores.
     site
         A site in a round, whatever the plan: files, locks, ledger, audit log.
     peer
@@ -123,6 +126,7 @@ class Units:
     mask_byte: float
     pack: float
     unpack: float
+    flush: float
     site: float
     peer: float
     meet: float
@@ -178,6 +182,7 @@ LAPTOP = Units(
     mask_byte=2.78e-10,
     pack=1.38e-9,
     unpack=1.63e-9,
+    flush=0.004,
     site=0.00847,
     peer=0.000298,
     meet=0.000168,

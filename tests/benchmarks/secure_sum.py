@@ -37,19 +37,17 @@ from flwr.server.workflow.constant import (
 from flwr.serverapp import ServerApp
 
 from client.app import create_app
-from client.approvals import Approval
 from client.site import Site
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
 from dppm_model.securesum.group import honest_reports
-from dppm_model.securesum.keys import Identity
 from server.collect import Federation
 from server.messages import Patience
 from tests.benchmarks.record import record
 from tests.grids import FlakyGrid
-from tests.policies import policy
+from tests.policies import site_folders
 
 CASES = [(sites, 1 << bits) for bits in (16, 20) for sites in (10, 50, 100)]
 RESPONSES = 64
@@ -102,14 +100,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
     plan = plan_of(sites, dimension)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        made = [Identity.generate() for _ in range(sites)]
-        peers = {str(i): identity.public for i, identity in enumerate(made)}
-        for i, identity in enumerate(made):
-            home = folder / f"{i:04d}"
-            home.mkdir()
-            identity.write(home / "identity.key")
-            Approval(plan, peers, bundle="", note="").write(home)
-            policy("none").write(home / "site.toml")
+        roster = site_folders(folder, plan)
 
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)
@@ -130,7 +121,6 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         @app.main()
         def main(grid: Any, _: Context) -> None:
             nonlocal second
-            roster = tuple(sorted(peers.values()))
             patience = Patience(600.0, 0, 0.0)
             federation = Federation(grid, plan, roster, folder / "exchange", patience)
             first, _total = timed(lambda: federation.ask(0, 0, MODEL))

@@ -61,7 +61,8 @@ def calibrate(
         }
         say("timing sites")
         ours = ("site", "peer", "server", "server_site", "server_pair")
-        own = protocol.protocol(replace(LAPTOP, **{**known, **dict.fromkeys(ours, 0.0)}))
+        spent = replace(LAPTOP, **{**known, "flush": 0.0, **dict.fromkeys(ours, 0.0)})
+        own = protocol.protocol(spent)
         own["site"] += opened
         return replace(LAPTOP, **{**known, **own})
     finally:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from time import perf_counter
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
 
+from dppm_model.files import write_bytes
 from dppm_model.securesum.keys import agree, public_of
 from dppm_model.securesum.ring import Ring
 from tests.benchmarks.unit_costs.clock import seconds
+
+WRITES = 100
 
 
 def _work() -> None:
@@ -29,26 +35,44 @@ def _work() -> None:
         np.bitwise_count(vector).sum()
 
 
-def _forever() -> None:
+def _write() -> None:
+    """Replace files as sites do."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(WRITES):
+            write_bytes(Path(folder) / str(number % 10), bytes(4000))
+
+
+def _waiting() -> float:
+    """Seconds that pass and are not spent, as a clock."""
+    return perf_counter() - process_time()
+
+
+def _forever(work: Callable[[], None]) -> None:
     while True:
-        _work()
+        work()
+
+
+def _beside_others(work: Callable[[], None], clock: Callable[[], float], cores: int) -> float:
+    """Seconds of some work while all other cores do the same."""
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_forever, args=(work,), daemon=True) for _ in range(cores - 1)]
+    for process in others:
+        process.start()
+    try:
+        seconds(work, 8, clock)  # until they have begun
+        return seconds(work, 9, clock)
+    finally:
+        for process in others:
+            process.terminate()
 
 
 def machine() -> dict[str, float]:
     """Unit costs by the names of `deploy.cost.units.Units`."""
     cores = os.cpu_count() or 1
     alone = seconds(_work, 9, perf_counter)
-    context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_forever, daemon=True) for _ in range(cores - 1)]
-    for process in others:
-        process.start()
-    try:
-        seconds(_work, 8, perf_counter)  # until they have begun
-        together = seconds(_work, 9, perf_counter)
-    finally:
-        for process in others:
-            process.terminate()
+    together = _beside_others(_work, perf_counter, cores)
     return {
         "cores": cores,
         "parallel": max(min(cores, 1.1), cores * min(1.0, alone / together)),
+        "flush": _beside_others(_write, _waiting, cores) / (2 * WRITES),  # the file, its folder
     }

@@ -51,9 +51,10 @@ def messages() -> dict[str, float]:
     def beside(case: str, amount: int) -> float:
         return max(0.0, found[case] - found["bare"]) / NODES / amount
 
-    # The share of Ray and Flower, once models have travelled, beside imports of site and server.
+    # The share of Ray and Flower, beside imports of site and server. Later cases share memory in
+    # which Ray hands their long messages over, and which the kernel counts too.
     return {
-        "actor_bytes": seen["down"]["site"] - imported("client.app"),
+        "actor_bytes": seen["bare"]["site"] - imported("client.app"),
         "grid_bytes": seen["bare"]["server"] - imported("server.app"),
         "watch": watch(),
         "start": start,

@@ -24,7 +24,6 @@ from flwr.serverapp import ServerApp
 from scipy.optimize import nnls
 
 from client.app import create_app
-from client.approvals import Approval
 from client.site import Site
 from deploy.cost.load import Load
 from deploy.cost.seconds import server_seconds, site_seconds
@@ -36,7 +35,7 @@ from dppm_model.plan import Plan
 from dppm_model.score.model import ScoreModel
 from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
-from dppm_model.securesum.keys import Identity, agree, public_of
+from dppm_model.securesum.keys import agree, public_of
 from dppm_model.securesum.material import Material
 from dppm_model.securesum.memory import Memory, RoundMemory
 from server.collect import Federation
@@ -44,7 +43,7 @@ from server.exchange import Exchange
 from server.messages import Patience
 from tests.benchmarks.unit_costs.clock import now, seconds
 from tests.benchmarks.unit_costs.coordinates import phase_of
-from tests.policies import policy
+from tests.policies import site_folders
 
 SIZES = (6, 24, 64)
 _ROUNDS, _DIMENSION = 6, 64
@@ -100,16 +99,9 @@ def play(sites: int) -> dict[str, float]:
     phase = phase_of(64, _DIMENSION, sites, _ROUNDS)
     plan = Plan("units", secrets.token_hex(16), 1e-5, "record", 1, sites, sites, 0, (phase,))
     with tempfile.TemporaryDirectory() as temporary:
-        folder, made = Path(temporary), [Identity.generate() for _ in range(sites)]
-        peers = {f"site-{i:04d}": identity.public for i, identity in enumerate(made)}
-        for i, identity in enumerate(made):
-            home = folder / f"{i:04d}"
-            home.mkdir()
-            identity.write(home / "identity.key")
-            Approval(plan, peers, bundle="", note="").write(home)
-            policy("none").write(home / "site.toml")
+        roster = site_folders(Path(temporary), plan)
         with _Pretended():
-            return _rounds(plan, tuple(sorted(peers.values())), folder)
+            return _rounds(plan, roster, Path(temporary))
 
 
 def _rounds(plan: Plan, roster: tuple[bytes, ...], folder: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The cost model counts what the code does: bytes, masks, shares, signatures, list entries."""
 
+import os
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from deploy.cost.load import GRADIENTS, MOMENTS_CHUNK, Load, loads
 from deploy.cost.memory import server_memory, site_memory
 from deploy.cost.run import Bill, RunCost
 from deploy.cost.seconds import (
+    SERVER_FLUSHES,
+    SITE_FLUSHES,
     WATCH_PAUSE,
     answer_seconds,
     first_seconds,
@@ -126,6 +129,21 @@ def test_a_signature_costs_the_same_however_many_sites_there_are(
     assert at_sites["calls"] == n * n * rounds and at_server["calls"] == n * rounds
     for verified in (at_sites, at_server):
         assert verified["amount"] / verified["calls"] < 128  # bytes
+
+
+def test_flushes_are_counted(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n, flushed = 4, Counter[str]()
+    run, _ = prepared(tmp_path / "run", n)
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        flushed["site" if path.is_relative_to(run.sites) else "server"] += 1
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    play(run)
+    rounds = run.plan().rounds
+    assert flushed["site"] == pytest.approx(n * rounds * SITE_FLUSHES, rel=0.1)
+    assert flushed["server"] == pytest.approx(rounds * SERVER_FLUSHES, rel=0.1)
 
 
 def test_entries_of_lists_are_counted(tmp_path: Path, tiny: Path) -> None:
