@@ -277,6 +277,14 @@ def _parents_coins(old: Any) -> Any:
 # Accounting.
 
 
+def _outermost_corners_only(_: Any) -> Any:
+    from dppm_model.privacy import gdp
+
+    return lambda answers, theta, tau, tol=0.0: max(
+        gdp.corner(0, answers - 1, theta, tau), gdp.corner(answers - 1, 0, theta, tau)
+    )
+
+
 def _no_rounding(_: Any) -> Any:
     def sensitivity(
         *, clip_norm: float, range_: float, truth_strength: float, dimension: int
@@ -679,6 +687,12 @@ TWINS: dict[str, Twin] = {
         "dppm_model.privacy.gdp:sum_slope",
         _times(0.99),
         GDP + "sum_slope_against_every_corner",
+    ),
+    "no sweep": Twin(
+        "only the two outermost corners are looked at",
+        "dppm_model.privacy.gdp:sum_slope",
+        _outermost_corners_only,
+        GDP + "the_sweep_finds_the_worst_corner_wherever_it_is[0.05-4321]",
     ),
     "rounding is free": Twin(
         "probabilities are rounded, which is not paid for",

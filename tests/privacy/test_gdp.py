@@ -49,9 +49,29 @@ def test_sum_slope_against_every_corner(answers: int, theta: float, tau: float) 
 
 
 def test_pieces_are_bounded_by_their_smallest_law() -> None:
-    """Lemma 7, which the branch and bound rests on."""
+    """Lemma 7, which the sweep rests on."""
     bound = gdp.corner(5, 9, 0.2, 1e-9)
     assert all(gdp.corner(5 + i, 9 + 6 - i, 0.2, 1e-9) <= bound for i in range(7))
+
+
+@pytest.mark.parametrize("worst", [0, 1, 17, 4321, 9998, 9999])
+@pytest.mark.parametrize("height", [1e-5, 3e-4, 0.05])
+def test_the_sweep_finds_the_worst_corner_wherever_it_is(
+    worst: int, height: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The true slope is largest at an end; here a made-up one, monotone as by Lemma 7, is not."""
+    answers, calls = 10_000, []
+
+    def corner(a: int, b: int, *_: float) -> float:
+        calls.append((a, b))
+        nearest = min(max(worst, a), answers - 1 - b)  # to the worst, of those in the piece
+        peak = 1 + height * max(0.0, 1 - abs(nearest - worst) / 50)
+        return peak * math.sqrt(answers / (a + b + 1))
+
+    monkeypatch.setattr(gdp, "corner", corner)
+    found = sum_slope(answers, 0.1 + 1e-6 * worst, 1e-9 * height)  # not what is known already
+    assert 1 + height <= found <= (1 + height) * (1 + 1e-4)
+    assert len(calls) < answers
 
 
 @settings(max_examples=40, deadline=None)
