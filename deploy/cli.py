@@ -1,28 +1,15 @@
-"""The `dppm` command: one function a verb, hydra overrides behind it, one exit code per refusal."""
+"""The `dppm` command: all that can be typed, with examples."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.markup import escape
-
-from deploy import commands, sampling
-from deploy.audit import audit_run
-from deploy.compare import compare
-from deploy.kit import commands as kit
 from deploy.kit.arguments import add_server, add_site
-from deploy.ledger import show_ledger
-from deploy.pages.report import report
-from deploy.pages.watch import DEFAULT_ADDRESS, watch
-from deploy.serve import serve
-from deploy.show import console, plain
-from deploy.verbs import add_verb
-from dppm_model.errors import ConfigError, DppmError
+from deploy.verbs import PAGE_ADDRESS, add_verb
 
 _OVERRIDES = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
 
@@ -113,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         "--tls-key key.pem --token-file tokens.txt",
     )
     page.add_argument("run", type=Path, help="run folder, of a simulation or of a server")
-    page.add_argument("--address", default=DEFAULT_ADDRESS, help=f"host:port ({DEFAULT_ADDRESS})")
+    page.add_argument("--address", default=PAGE_ADDRESS, help=f"host:port ({PAGE_ADDRESS})")
     page.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key")
     page.add_argument("--tls-key", type=Path, help="PEM file")
     page.add_argument("--token-file", type=Path, help="who may look, one a line: NAME TOKEN")
@@ -183,57 +170,12 @@ def _serve_options(sub: argparse.ArgumentParser) -> None:
     add("--insecure", action="store_true", help="to the network also without TLS and tokens")
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Tell the run folder from the overrides: an override has an equals sign."""
-    overrides = [a for a in arguments if "=" in a]
-    folders = [a for a in arguments if "=" not in a]
-    if len(folders) > 1:
-        raise ConfigError(
-            f"{' and '.join(folders)}: more than one run folder.",
-            "Name one; overrides are key=value.",
-        )
-    return (Path(folders[0]) if folders else None), overrides
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = parser().parse_args(argv)
-    # A batch system's SIGTERM ends like Ctrl-C: Flower's and Ray's processes are stopped first.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if arguments.command == "data":
-            commands.data(arguments)
-        elif arguments.command in ("server", "site"):
-            return kit.act(arguments)
-        elif arguments.command == "ledger":
-            show_ledger(arguments)
-        elif arguments.command == "audit":
-            audit_run(arguments)
-        elif arguments.command == "compare":
-            compare(arguments)
-        elif arguments.command == "report":
-            report(arguments)
-        elif arguments.command == "watch":
-            watch(arguments)
-        elif arguments.command == "plan":
-            commands.plan(arguments)
-        elif arguments.command == "serve":
-            serve(*split_arguments(arguments.arguments), arguments)
-        elif arguments.command == "simulate":
-            folder, overrides = split_arguments(arguments.arguments)
-            commands.simulate(folder, overrides, as_json=arguments.json, watch=arguments.watch)
-        else:
-            folder, overrides = split_arguments(arguments.arguments)
-            home = sampling if arguments.command in ("sample", "diagnose") else commands
-            getattr(home, arguments.command)(folder, overrides, as_json=arguments.json)
-    except DppmError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.cause))}")
-        console.print(f"[bold]Fix[/]: {escape(plain(error.cure))}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on from here.")
-        return 130
-    return 0
+    from deploy.act import act  # takes seconds, which help and mistyped commands can do without
+
+    return act(arguments)
 
 
 if __name__ == "__main__":

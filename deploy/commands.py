@@ -14,7 +14,7 @@ from deploy.cost.run import RunCost
 from deploy.cost.show import cost_table, cost_text, road_notes, road_table
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
 from deploy.pages.report import write_reports
-from deploy.pages.watch import DEFAULT_ADDRESS, beside
+from deploy.pages.watch import beside
 from deploy.sampling import draw, group_of, trained
 from deploy.show import (
     console,
@@ -24,6 +24,7 @@ from deploy.show import (
     progress,
 )
 from deploy.table import figure, with_spread
+from deploy.verbs import PAGE_ADDRESS
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
@@ -143,7 +144,7 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, wa
     else:
         if begun:
             console.print(f"{folder} goes on after round {len(run.rounds())}.")
-        with beside(run, DEFAULT_ADDRESS if watch else None):
+        with beside(run, PAGE_ADDRESS if watch else None):
             train(run, config)
     if as_json:
         print_json(run.read_json(run.privacy))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+PAGE_ADDRESS = "127.0.0.1:8600"  # of the live page
+
 
 def add_verb(
     verbs: Any, command: str, name: str, text: str, examples: str

@@ -21,7 +21,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from deploy.cli import parser, split_arguments
+from deploy.act import split_arguments
+from deploy.cli import parser
 from dppm_model.config import compose_config
 from dppm_model.errors import DppmError
 from dppm_model.records.sources import DATASETS

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.pages.watch import DEFAULT_ADDRESS
-from deploy.verbs import add_verb
+from deploy.verbs import PAGE_ADDRESS, add_verb
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]
 
@@ -55,8 +54,8 @@ def add_server(root: argparse.ArgumentParser) -> None:
     run.add_argument("run", help="name of the run")
     run.add_argument(
         "--page",
-        default=DEFAULT_ADDRESS,
-        help=f"host:port of the live page, or off ({DEFAULT_ADDRESS}); where other machines can "
+        default=PAGE_ADDRESS,
+        help=f"host:port of the live page, or off ({PAGE_ADDRESS}); where other machines can "
         "reach it, under the server's certificate and with --page-tokens",
     )
     run.add_argument("--page-tokens", type=Path, help="who may look, one a line: NAME TOKEN")

@@ -15,8 +15,6 @@ from dppm_model.errors import ConfigError, ServiceError
 from dppm_model.run import Run
 from sampler.service.access import read_tokens
 
-DEFAULT_ADDRESS = "127.0.0.1:8600"
-
 
 def watch(arguments: argparse.Namespace) -> None:
     """Show a run until Ctrl-C, from another terminal than the one that trains it.

@@ -1,6 +1,8 @@
 """The command line: help with examples, refusals with their own codes, JSON for scripts."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,11 @@ def test_the_ledger_is_shown_and_verified(
     ledger.path.write_text("")
     assert run("ledger", "verify", str(tmp_path)) == 13
     assert run("ledger", "show", str(tmp_path / "nothing")) == 13
+
+
+def test_help_does_not_wait_for_the_package() -> None:
+    program = "import sys, deploy.cli; deploy.cli.parser(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "flwr", "scipy", "ray"} & set(done.stdout.split())
