@@ -164,7 +164,7 @@ def main() -> None:
     for n in map(int, sites[0].split(",")) if sites else SITES:
         figures[n] = play(Path(folder), n, overrides)
         show(n, figures[n])
-        name = "scale-inprocess" if "backend=inprocess" in overrides else "scale"
+        name = "-".join(["scale", *(s.split("=")[1] for s in overrides[1:])])
         record(name, {"overrides": overrides, "sites": figures})
     for n, found in figures.items():
         one, two = found["predicted"]["seconds"], found["measured"]["seconds"]

@@ -63,8 +63,8 @@ from tests.benchmarks.unit_costs.echo.memory import peak
 print(peak())
 """
 _ASK = """units = Units.of(open_records(shards), plan.unit, plan.records_per_person)
-    few = np.arange(min(256, len(units)))
-    Asking(units, build_query(p.name, model), p.grid, few, Coins().seeds(len(few))).total()"""
+    own = np.arange(len(units) // plan.sites)
+    Asking(units, build_query(p.name, model), p.grid, own, Coins().seeds(len(own))).total()"""
 _LEARN = """learner = build_learner(p.name, model, 0)
     learner.step(np.zeros(p.dimension), 1e-3)
     learner.result().to_bytes()"""
@@ -115,7 +115,7 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
 
 
 def resident(plan: Plan, config: Config, model: ScoreModel, folder: Path) -> dict[str, float]:
-    """Peak bytes of a process that asks a few records by each phase, and of one that learns."""
+    """Peak bytes of a process that asks a site's records by each phase, and of one that learns."""
     (folder / "plan.json").write_text(plan.to_json())
     model.save(folder / "model")
     shards = str(data_root() / config.data / "train")
