@@ -38,7 +38,7 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 
 test: lint ## Lint, then the fast tests (unit, privacy, one round each through Flower and Ray)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-all: lint ## Also the slow statistical, training and fault tests
 	$(BIN)/pytest -m "" --hypothesis-profile=explore $(ARGS)

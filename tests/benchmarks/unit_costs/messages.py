@@ -1,4 +1,4 @@
-"""What a message of Flower's simulation costs, by an app that does nothing but answer.
+"""What a message of Flower's simulation costs, by an app that only keeps a core busy and answers.
 
     python -m tests.benchmarks.unit_costs.messages
 
@@ -9,6 +9,7 @@ The real SuperLink, Ray and our own way of asking many sites; only ``server/app.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -30,8 +31,9 @@ from tests.benchmarks.unit_costs.clock import seconds
 ECHO = Path(__file__).parent / "echo"
 NODES, FEW = 40, 4
 STORED = 200  # messages
+WORK = 20  # milliseconds that a site is busy: where all cores are, a message waits for one
 DOWN, UP, ITEMS = 4_000_000, 1_000_000, 3000
-_BARE = {"nodes": NODES, "down": 0, "up": 0, "items": 0, "rounds": 5}
+_BARE = {"nodes": NODES, "work": WORK, "down": 0, "up": 0, "items": 0, "rounds": 5}
 CASES = {
     "warm": _BARE | {"rounds": 1},  # the workers import what they need
     "bare": _BARE,
@@ -46,7 +48,8 @@ def messages() -> dict[str, float]:
     """Unit costs by the names of `deploy.cost.units.Units`."""
     start, seen = echo()
     found = {case: statistics.median(each["seconds"]) for case, each in seen.items()}
-    message = (found["bare"] - found["few"]) / (NODES - FEW)
+    each = (found["bare"] - found["few"]) / (NODES - FEW)
+    message = max(0.0, each - WORK / 1000 / (os.cpu_count() or 1))
 
     def beside(case: str, amount: int) -> float:
         return max(0.0, found[case] - found["bare"]) / NODES / amount
@@ -58,7 +61,7 @@ def messages() -> dict[str, float]:
         "grid_bytes": seen["bare"]["server"] - imported("server.app"),
         "watch": watch(),
         "start": start,
-        "exchange": max(0.0, found["bare"] - NODES * message),
+        "exchange": max(0.0, found["bare"] - NODES * each),
         "message": message,
         "down_byte": beside("down", DOWN),
         "up_byte": beside("up", UP),

@@ -2,8 +2,8 @@
 
 Stands where ``server/app.py`` does in a staged app, see
 `tests.benchmarks.unit_costs.messages`. The run config's ``run`` is a JSON file with the cases, a
-list of {nodes, down, up, items, rounds}; the seconds of their rounds, and
-the memory of a site and of the server, are written beside it.
+list of {nodes, work, down, up, items, rounds}; the seconds of their rounds, and the memory of a
+site and of the server, are written beside it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main(grid: Grid, context: Context) -> None:
 def _round(asker: Asker, nodes: dict[int, int], case: dict[str, int]) -> tuple[float, int]:
     begun, n = time.perf_counter(), case["items"]
     memory: list[int] = []
-    question = {"up": case["up"], "items": n, "model": bytes(case["down"])}
+    question: dict[str, int | bytes] = {key: case[key] for key in ("work", "up", "items")}
+    question["model"] = bytes(case["down"])
     asker.ask(
         "query.echo",
         nodes,
