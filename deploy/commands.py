@@ -151,8 +151,8 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, wa
 
 
 def _prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
-    with console.status("planning"):
-        run, config, begun = simulation.prepare(folder, overrides)
+    with console.status("planning") as status:
+        run, config, begun = simulation.prepare(folder, overrides, status.update)
     if not begun:
         show_plan(run.plan(), config, run.read_json(run.privacy))
     return run, config, begun

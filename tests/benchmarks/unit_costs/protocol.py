@@ -45,7 +45,7 @@ from tests.benchmarks.unit_costs.clock import now, seconds
 from tests.benchmarks.unit_costs.coordinates import phase_of
 from tests.policies import site_folders
 
-SIZES = (6, 24, 64)
+SIZES = (8, 40, 120)  # the last large enough to tell what grows with pairs
 _ROUNDS, _DIMENSION = 6, 64
 _MODEL = ScoreModel.initial((1, 8, 8), 2, {}).to_bytes()  # only has to be one
 logging.getLogger("flwr").setLevel(logging.ERROR)
