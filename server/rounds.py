@@ -78,7 +78,7 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
             )
             ledger.debit(plan.debit(index, round_))
             reached(Step.SERVER_DEBITED)
-            answer = ask(index, round_, learner.result().to_bytes())
+            answer = ask(index, round_, learner.sent().to_bytes())
             mean = estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_))
             noise_std = phase.noise_std(answer.sites)
             learner.step(mean, noise_std)

@@ -16,7 +16,7 @@ from dppm_model.score.phases import kind_of
 from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.ring import Ring
 
-GRADIENTS = ("score", "detail")  # kinds whose weights and their average join the model
+GRADIENTS = ("score", "detail")  # kinds whose weights join the model, and in the end their average
 MOMENTS_CHUNK = 256  # records that all other kinds ask together; the last chunk is filled up
 _FLOAT = 4  # bytes
 
@@ -100,15 +100,15 @@ class Load:
 
 def loads(plan: Plan, config: Config) -> tuple[Load, ...]:
     """Return the load of a round of each phase of a plan."""
-    model, weights, text, found = initial_model(config), 0, len(plan.to_json()), []
+    model, learned, text, found = initial_model(config), 0, len(plan.to_json()), []
     for p in plan.phases:
         kind = kind_of(p.name)
-        if kind in GRADIENTS:
-            weights += 2 * _FLOAT * p.dimension
+        weights = _FLOAT * p.dimension if kind in GRADIENTS else 0
         if kind == "spread":  # asks in the axes, and then releases what it has learned
             model = _with(model, "axes")
-        size = len(model.to_bytes()) + weights
+        size = len(model.to_bytes()) + learned + weights
         found.append(Load(p, plan.min_survivors, plan.records_per_person, text, size, plan.rounds))
+        learned += 2 * weights
         if kind in ("spread", "pooled"):
             model = _with(model, kind)
     return tuple(found)

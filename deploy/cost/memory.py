@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from deploy.cost.load import Load
+from deploy.cost.load import GRADIENTS, Load
 from deploy.cost.seconds import Terms
 from deploy.cost.traffic import report
 from deploy.cost.units import Units
 
 _MODELS = 3  # the bytes that came, their arrays, and the network or closed form built of them
+_LEARNER = 4 + 2 * 8  # bytes a weight: its average (float32), and Adam's moments (float64)
 
 
 def site_memory(load: Load, units: Units) -> Terms:
@@ -30,6 +31,7 @@ def server_memory(load: Load, units: Units) -> Terms:
         "process": units.server_bytes,
         "sum": load.cells * units.server_cell_bytes,
         "model": _MODELS * float(load.model_bytes),
+        "learner": float(_LEARNER * load.phase.dimension) if load.kind in GRADIENTS else 0.0,
         "pairs": load.sites**2 * units.pair_bytes,
     }
 

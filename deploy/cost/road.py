@@ -176,7 +176,7 @@ def _bare(config: Config, sites: int, parameters: int, units: Units) -> Row:
 
 def _priced(config: Config, phase: PhasePlan, threshold: int, plan: int, units: Units) -> Row:
     d = phase.dimension
-    model = len(initial_model(config).to_bytes()) + 8 * d  # the weights and their average
+    model = len(initial_model(config).to_bytes()) + 4 * d  # and the weights
     load = Load(phase, threshold, 1, plan, model, phase.rounds)
     of_its_size = Kind(0.0, 0.0, units.gradient * d, units.kinds[load.kind].coordinate)
     own = replace(units, kinds={**units.kinds, load.kind: of_its_size})

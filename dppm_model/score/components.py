@@ -158,6 +158,8 @@ class ComponentsLearner:
         """Return the model with the components of the rounds so far."""
         return self._model
 
+    sent = result
+
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
         """Return the centres, their weights and the covariance within."""
         names = ("component_weights", "components", "covariance")

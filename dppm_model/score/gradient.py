@@ -243,6 +243,10 @@ class GradientLearner:
         """Return the model: weights to ask at, and their moving average to sample with."""
         return self._model
 
+    def sent(self) -> ScoreModel:
+        """Return it without the average."""
+        return self._model.without(f"{self._part}.ema")
+
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
         """Return weights, average, scale, Adam's moments and the round."""
         names = ("weights", "ema", "scale")

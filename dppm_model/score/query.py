@@ -107,7 +107,11 @@ class Learner(Protocol):
         ...
 
     def result(self) -> ScoreModel:
-        """Return the model that the rounds so far have given (also what the next query asks)."""
+        """Return the model that the rounds so far have given."""
+        ...
+
+    def sent(self) -> ScoreModel:
+        """Return it as sites are sent it: what the next query asks by, and no more."""
         ...
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:

@@ -84,7 +84,7 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
         kind = kind_of(p.name)
         chunk = GRADIENT_CHUNK if kind in GRADIENTS else MOMENTS_CHUNK
         learner = build_learner(p.name, model, config.seed)
-        content = learner.result().to_bytes()
+        content = learner.sent().to_bytes()
 
         read = ScoreModel.from_bytes(content)
 

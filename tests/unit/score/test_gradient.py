@@ -98,7 +98,9 @@ def test_a_site_asks_what_the_server_meant() -> None:
     learner = GradientLearner(ResidualQuery, start(), 0)
     rounds(learner, 0, 3)
     x, y = shard()
-    there = ResidualQuery(ScoreModel.from_bytes(learner.result().to_bytes()))
+    sent = ScoreModel.from_bytes(learner.sent().to_bytes())
+    assert "residual.ema" not in sent.arrays
+    there = ResidualQuery(sent)
     totals = [query.clipped_sum(x, y, GRID, seeds(1)) for query in (learner.query(), there)]
     np.testing.assert_array_equal(*totals)
     assert totals[0].any()
