@@ -25,7 +25,7 @@ from deploy.pages.pictures import Picture, from_file, sheets, twins
 from deploy.pages.render import Card, render
 from deploy.show import console, epsilon_text, print_json
 from deploy.table import figure, with_spread
-from dppm_model.errors import DataError, RunFolderError
+from dppm_model.errors import ConfigError, DataError, RunFolderError
 from dppm_model.files import write_bytes
 from dppm_model.records.sources import load
 from dppm_model.run import Run
@@ -81,7 +81,7 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
             records = load(facts.config.data, "train").images
             private = run.folder / "private" / "report.html"
             pages.append((private, twins(images[0], records)))
-        except DataError:
+        except (ConfigError, DataError):
             console.print(f"{facts.config.data} is not on this machine: no page with records.")
     found = content(facts, images, public=public)
     for path, pairs in pages:

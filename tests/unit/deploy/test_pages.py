@@ -76,6 +76,16 @@ def test_names_cannot_break_out_of_the_page(
     assert "<b>" not in page
 
 
+def test_the_machine_need_not_have_the_data(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the server of a federation: of the sites' data it knows the name only."""
+    monkeypatch.setenv("DPPM_DATA", str(tmp_path / "empty"))
+    assert report_module.write_reports(Run(finished), public=False) == [finished / "report.html"]
+    with beside(Run(finished), "127.0.0.1:0"):
+        assert Facts.of(Run(finished)).class_names == ("0", "1")
+
+
 def test_a_report_needs_a_run(tmp_path: Path, finished: Path) -> None:
     assert run("report", tmp_path) == RunFolderError.exit_code
     metrics = finished / "metrics.jsonl"
