@@ -75,7 +75,7 @@ def fill_in(tree: dict[str, Any]) -> None:
     fill_in_persons(privacy)
     tree["facts"] = {
         "shape": list(manifest.shape),
-        "classes": len(manifest.classes),
+        "classes": list(manifest.classes),
         "records": len(Units.of(records, "person", 1)) if by_person else manifest.count,
         "digest": manifest.digest,
     }

@@ -56,8 +56,8 @@ class ServerConfig:
 class Config:
     """A resolved and checked configuration; ``tree`` is the plain dictionary it came from.
 
-    ``records`` counts the units of privacy, records or persons; ``public`` names a data set that is
-    nobody's, from which the model starts.
+    ``class_names`` are numbers where nobody said names; ``records`` counts the units of privacy,
+    records or persons; ``public`` names a data set that is nobody's, from which the model starts.
     """
 
     data: str
@@ -65,12 +65,17 @@ class Config:
     seed: int
     backend: str
     shape: tuple[int, int, int]
-    classes: int
+    class_names: tuple[str, ...]
     records: int
     public: str | None
     partition: dict[str, Any]
     server: ServerConfig
     tree: dict[str, Any]
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
 
     def budget(self) -> Budget:
         """Return the server's own limit: the target of the plan."""
@@ -191,7 +196,7 @@ def check_config(tree: dict[str, Any]) -> Config:
         seed=_whole("seed", tree["seed"], least=0),
         backend=tree["backend"],
         shape=tuple(facts["shape"]),
-        classes=_whole("facts.classes", facts["classes"]),
+        class_names=tuple(map(str, facts["classes"])),
         records=_whole("facts.records", facts["records"]),
         public=None if tree["public"] is None else str(tree["public"]),
         partition=dict(tree["partition"]),

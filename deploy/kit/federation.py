@@ -270,8 +270,10 @@ def _given(facts: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
         isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
     ):
         raise ConfigError(f"facts.shape is {shape!r}.", "Give channels, height and width.")
-    names: tuple[str, ...] = ()
-    if isinstance(given["classes"], list):
-        names = tuple(map(str, given["classes"]))
-        given["classes"] = len(names)
-    return given | {"digest": ""}, names
+    classes = given["classes"]
+    if isinstance(classes, list) and classes:
+        names = tuple(map(str, classes))
+        return given | {"classes": list(names), "digest": ""}, names
+    if type(classes) is not int or classes < 1:
+        raise ConfigError(f"facts.classes is {classes!r}.", "Give their names, or how many.")
+    return given | {"classes": list(map(str, range(classes))), "digest": ""}, ()

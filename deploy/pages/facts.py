@@ -13,11 +13,10 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from dppm_model.config import Config, read_config
-from dppm_model.errors import ConfigError, DataError, RunFolderError
+from dppm_model.errors import RunFolderError
 from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
-from dppm_model.records.sources import load
 from dppm_model.run import Run
 from sampler.images import manifest_of
 from server.exchange import stage
@@ -92,13 +91,8 @@ class Facts:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, where this machine has the data; else their numbers.
-
-        The server of a federation need not even know a data set of that name.
-        """
-        with suppress(ConfigError, DataError):
-            return load(self.config.data, "test").manifest.classes
-        return tuple(str(c) for c in range(self.config.classes))
+        """Names of the classes; their numbers where nobody told the server more."""
+        return self.config.class_names
 
     @cached_property
     def images(self) -> Mapping[str, Any] | None:

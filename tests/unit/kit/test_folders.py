@@ -73,7 +73,8 @@ def test_the_run_is_planned_for_who_is_enrolled(fed: Path) -> None:
     run = Run(fed / "runs" / "first")
     assert run.plan().sites == 3 == len(enrolled(fed))
     assert run.plan().min_survivors == 3  # N - N // 5
-    assert yaml.safe_load(run.config.read_text())["facts"]["records"] == 600
+    facts = yaml.safe_load(run.config.read_text())["facts"]
+    assert (facts["records"], facts["classes"]) == (600, ["0", "1"])  # nobody said names
 
 
 def test_folders_are_not_made_twice_and_inputs_are_checked(
@@ -97,6 +98,10 @@ def test_folders_are_not_made_twice_and_inputs_are_checked(
     announce = ["server", "announce", fed]
     assert typed(*announce, "first", *TINY_FACTS) == errors.RunFolderError.exit_code
     assert typed(*announce, "b", "data=tiny", "facts.classes=2") == errors.ConfigError.exit_code
+    for classes in ("0", "true", "[]"):
+        facts = (f"facts.classes={classes}", "facts.shape=[1,8,8]", "facts.records=600")
+        given = typed(*announce, "b", "data=tiny", "privacy.unit=record", *facts)
+        assert given == errors.ConfigError.exit_code
     assert typed(*announce, "b", *TINY_FACTS, "privacy.epsilom=1") == errors.ConfigError.exit_code
     assert not (fed / "runs" / "b").exists()
 
