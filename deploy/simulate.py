@@ -110,12 +110,7 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
 def prepare(
     folder: Path, overrides: Sequence[str], say: Callable[[str], None] = lambda _: None
 ) -> tuple[Run, Config, bool]:
-    """Make a run folder ready to train, or find it so.
-
-    Parameters
-    ----------
-    say
-        Is told what takes its time.
+    """Make a run folder ready to train, or find it so; ``say`` is told what takes its time.
 
     Returns
     -------
@@ -143,24 +138,17 @@ def prepare(
     config = resolve(overrides)
     plan = plan_of(config, run_name(folder.name))
     made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
-    peers = {name: identity.public for name, identity in made.items()}
-    write_public(run, config, plan, peers, say)
+    if config.public is not None:
+        say(f"learning from the public records of {config.public}")
+    write_public(run, config, plan, {name: identity.public for name, identity in made.items()})
     say(f"dealing records to {config.sites} sites")
     _deal(run, config, plan, made)
     run.write_plan(plan)  # last: a folder with a plan is ready
     return run, config, False
 
 
-def write_public(
-    run: Run,
-    config: Config,
-    plan: Plan,
-    peers: Mapping[str, bytes],
-    say: Callable[[str], None] = lambda _: None,
-) -> None:
+def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes]) -> None:
     """Write what is public of a run, all but its plan: a folder with a plan is ready."""
-    if config.public is not None:
-        say(f"learning from the public records of {config.public}")
     write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
     write_peers(run.roster, peers)
     start_model(config).save(run.initial)
