@@ -40,7 +40,7 @@ class Board:
 
     def __post_init__(self) -> None:
         self.facts = Facts.of(self.run)
-        self._preview = Preview(self.run, self.facts.plan, self.facts.class_names)
+        self._preview = Preview(self.run, self.facts.plan, self.facts.config.class_names)
         self._parts: dict[str, str] = {}
 
     @property
@@ -118,14 +118,13 @@ class Board:
         if f.simulated:
             alive = str(f.plan.sites)
         took = "none so far" if last is None else f"{last['sites']} in the last sum"
-        missing = sum(f.plan.sites - line["sites"] for line in f.rounds)
         return [
             *cards,
             Card(
                 "sites",
                 f"sites connected, of {f.plan.sites}",
                 alive,
-                f"{took}; {f.plan.min_survivors} at least; {missing} reports missing so far",
+                f"{took}; {f.plan.min_survivors} at least; {f.missing} reports missing so far",
             ),
             Card(
                 "seconds",

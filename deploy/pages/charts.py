@@ -162,12 +162,11 @@ def effort_chart(facts: Facts) -> Chart:
         for axes in panels:
             round_axis(axes, len(rounds))
 
-    dropped = sum(facts.plan.sites - n for n in sites)
     return Chart(
         "effort",
         "Seconds, bytes and sites of each round",
         f"{len(rounds)} rounds took {facts.seconds:.0f} seconds; {sum(up):.1f} MB went up and "
-        f"{sum(down):.1f} MB down, all sites together. {_missing(dropped)}",
+        f"{sum(down):.1f} MB down, all sites together. {_missing(facts.missing)}",
         svg_of("effort", (_WIDE, 2.5), paint),
         ("round", "phase", "seconds", "MB up", "MB down", "sites in the sum"),
         tuple(

@@ -90,11 +90,6 @@ class Facts:
         return read_config(self.run.config)
 
     @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; their numbers where nobody told the server more."""
-        return self.config.class_names
-
-    @cached_property
     def images(self) -> Mapping[str, Any] | None:
         """The manifest of the images, or None where none were drawn."""
         with suppress(RunFolderError):
@@ -123,6 +118,11 @@ class Facts:
     def seconds(self) -> float:
         """How long the finished rounds took."""
         return float(sum(line["seconds"] for line in self.rounds))
+
+    @property
+    def missing(self) -> int:
+        """How many reports were missing in the sums so far."""
+        return sum(self.plan.sites - line["sites"] for line in self.rounds)
 
     def summary(self) -> dict[str, Any]:
         """Return where the run stands, for JSON."""

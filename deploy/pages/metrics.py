@@ -49,11 +49,7 @@ class RunMetrics(Collector):
             yield gauge("dppm_sites_online", "Sites that are connected now.", self._online)
         if lines:
             yield gauge("dppm_sites_in_last_sum", "Sites of the last sum.", lines[-1]["sites"])
-        yield counter(
-            "dppm_reports_missing",
-            "Reports that were missing in sums.",
-            sum(f.plan.sites - line["sites"] for line in lines),
-        )
+        yield counter("dppm_reports_missing", "Reports that were missing in sums.", f.missing)
         yield counter("dppm_round_seconds", "Seconds that finished rounds took.", f.seconds)
         for way, text in (("up", "sites to server"), ("down", "server to sites")):
             yield counter(

@@ -24,23 +24,20 @@ class Card:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["css"] = (_TEMPLATES / "page.css").read_text()
+    return environment
 
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template; a value that it names and does not get is an error."""
-    return _environment().get_template(template).render(css=style(), **values)
-
-
-def style() -> str:
-    """Return the style sheet of all pages."""
-    return (_TEMPLATES / "page.css").read_text()
+    return _environment().get_template(template).render(**values)
 
 
 def script() -> str:

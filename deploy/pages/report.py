@@ -96,7 +96,7 @@ def content(facts: Facts, images: Images | None, *, public: bool) -> dict[str, A
     drawn = {chart.name: chart for chart in charts.run_charts(facts)}
     if result is not None:
         drawn["accuracy"] = accuracy_chart(facts, result)
-        drawn["classes"] = charts.classes_chart(facts.class_names, result)
+        drawn["classes"] = charts.classes_chart(facts.config.class_names, result)
     sections = [("what", "What was trained"), ("who", "Who sees what"), ("spent", "What it cost")]
     sections += [("images", "Images")] if images is not None else []
     sections += [("worth", "What the images are worth")] if result is not None else []
@@ -121,7 +121,7 @@ def content(facts: Facts, images: Images | None, *, public: bool) -> dict[str, A
         "sights": story.sights(facts),
         "phases": list(story.phases(facts)),
         "charts": drawn | {k: None for k in ("noise", "effort") if k not in drawn},
-        "sheets": sheets(*images, facts.class_names) if images is not None else None,
+        "sheets": sheets(*images, facts.config.class_names) if images is not None else None,
         "film": film(facts),
         "images_text": images_text(facts),
         "evaluation": result,
@@ -186,7 +186,7 @@ def what(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("data", f"{config.data}, {config.records} {facts.plan.unit}s (a public number)"),
         ("images", f"{shape} pixels, {('grey', 'RGB')[config.shape[0] == 3]}"),
-        ("classes", ", ".join(facts.class_names)),
+        ("classes", ", ".join(config.class_names)),
         ("model", " → ".join(p.name for p in facts.plan.phases)),
         ("public data", public),
         ("mechanism", f"randomized response ({facts.plan.phases[0].mechanism}), secure sum"),

@@ -96,12 +96,11 @@ def phases(facts: Facts) -> Iterator[Row]:
 def federation(facts: Facts) -> list[Row]:
     """Sum up sites, drop-outs, bytes and minutes."""
     lines = facts.rounds
-    missing = sum(facts.plan.sites - line["sites"] for line in lines)
     up, down = (sum(line[f"{way}link_bytes"] for line in lines) for way in ("up", "down"))
     kind = "virtual sites of one machine" if facts.simulated else "sites of their own"
     return [
         ("sites", f"{facts.plan.sites}, {kind}; {facts.plan.min_survivors} at least in every sum"),
-        ("reports that were missing", f"{missing} of {facts.plan.sites * len(lines)}"),
+        ("reports that were missing", f"{facts.missing} of {facts.plan.sites * len(lines)}"),
         ("bytes up", f"{up / 1e6:.1f} MB, {up / facts.plan.sites / 1e6:.2f} MB a site"),
         ("bytes down", f"{down / 1e6:.1f} MB, {down / facts.plan.sites / 1e6:.2f} MB a site"),
         ("minutes", f"{facts.seconds / 60:.1f}, in {len(lines)} rounds"),

@@ -19,7 +19,7 @@ from deploy.pages.metrics import exposition
 from deploy.pages.peers import peers_of
 from deploy.pages.watch import beside
 from deploy.show import epsilon_text
-from dppm_model.config import compose_config
+from dppm_model.config import compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError, ServiceError
 from dppm_model.run import Run
 from sampler.service.access import Access
@@ -67,7 +67,8 @@ def test_names_cannot_break_out_of_the_page(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil = "<script>alert(1)</script>"
-    monkeypatch.setattr(Facts, "class_names", (evil, '"><b>'))
+    named = replace(read_config(Run(finished).config), class_names=(evil, '"><b>'))
+    monkeypatch.setattr(Facts, "config", named)
     facts = replace(Facts.of(Run(finished)), error=evil, state="failed")
     content = report_module.content(facts, None, public=False)
     page = report_module.render("report.html", **content, twins=None)
@@ -83,7 +84,7 @@ def test_the_machine_need_not_have_the_data(
     monkeypatch.setenv("DPPM_DATA", str(tmp_path / "empty"))
     assert report_module.write_reports(Run(finished), public=False) == [finished / "report.html"]
     with beside(Run(finished), "127.0.0.1:0"):
-        assert Facts.of(Run(finished)).class_names == ("a", "b")
+        assert Facts.of(Run(finished)).config.class_names == ("a", "b")
 
 
 def test_a_report_needs_a_run(tmp_path: Path, finished: Path) -> None:
