@@ -29,19 +29,12 @@ from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
-from dppm_model.score.model import ScoreModel
 from dppm_model.securesum import wire
 from dppm_model.securesum.opening import digest_of
 
 log = logging.getLogger("dppm.client")
 Answer = dict[str, wire.Fields]
 Act = Callable[[Site, Plan, RecordDict], Answer]
-
-
-@lru_cache(maxsize=1)
-def read_model(content: bytes) -> ScoreModel:
-    """Read the round's model, once for all the virtual sites that one process plays."""
-    return ScoreModel.from_bytes(content)
 
 
 @lru_cache(maxsize=4)
@@ -52,7 +45,7 @@ def read_plan(text: str) -> Plan:
 
 def _as_bytes(value: object) -> bytes:
     if not isinstance(value, bytes):
-        raise ModelError("The question's model is not bytes.", "Server and site differ in version.")
+        raise ModelError("The question's arrays are no bytes.", "Server and site differ.")
     return value
 
 
@@ -92,7 +85,7 @@ def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
         plan,
         wire.read_number(question, "phase"),
         wire.read_number(question, "round"),
-        read_model(_as_bytes(question["model"])),
+        _as_bytes(question["arrays"]),
         materials,
     )
     return {"report": {"masked": masked, "digest": digest_of(masked), "signature": signature}}

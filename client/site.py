@@ -1,9 +1,10 @@
 """A site: its records, its ledger, its limits, and the one thing it ever answers.
 
 The order of `Site.report` is the privacy of the project: check the plan, check the secure sum's
-participants, check the budget, debit on disk, only then read data, store the report, release it
-masked. Whatever goes wrong in between, a report that was released has been debited, and the same
-round is never answered with fresh coins.
+participants, check the budget, check what the server sent to ask by, check that this machine treats
+all records alike, debit on disk, only then read data, store the report, release it masked. Whatever
+goes wrong in between, a report that was released has been debited, and the same round is never
+answered with fresh coins.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from client.approvals import approval_of
 from client.policy import Policy
+from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.coins import Coins
@@ -29,8 +32,7 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
-from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_query
+from dppm_model.score import phases
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.material import Material
@@ -38,6 +40,8 @@ from dppm_model.securesum.member import Member
 from dppm_model.steps import Step, reached
 
 Tallies = NDArray[np.unsignedinteger]
+# Once for all the virtual sites that one process plays in a round.
+read_question = lru_cache(maxsize=1)(phases.read_question)
 
 
 def site_records(folder: Path, policy: Policy) -> Records:
@@ -112,10 +116,16 @@ class Site:
         plan: Plan,
         phase: int,
         round_: int,
-        model: ScoreModel,
+        question: bytes,
         materials: Mapping[int, Material],
     ) -> tuple[bytes, bytes]:
         """Answer one round of a plan under the masks of its participants, or repeat the answer.
+
+        Parameters
+        ----------
+        question
+            The arrays to ask by, as the server sent them. What is asked, and of which sizes, is the
+            plan's (`dppm_model.score.phases.read_question`).
 
         Returns
         -------
@@ -129,13 +139,17 @@ class Site:
             If the participants are not as they should be; see `Member.admit`.
         BudgetExhausted
             If the round would pass the site's limit. No data have been read then.
+        ModelError
+            If an array is not one of the question, or out of its public range; nothing is spent.
+        NotBatchInvariant
+            If a record's integers depend on its company on this machine; nothing is spent.
         """
         sum_ = plan.sum(phase, round_)
         with self._alone():
             member = self._member(plan)
             member.admit(sum_.number, materials)
             reached(Step.SITE_ADMITTED)
-            tallies = self._answer(plan, phase, round_, model)
+            tallies = self._answer(plan, phase, round_, question)
             masked = member.mask(sum_, tallies)
             reached(Step.SITE_MASKED)
             return masked, member.attest(sum_.number)
@@ -186,7 +200,7 @@ class Site:
             )
         return Member(group, self.identity, path)
 
-    def _answer(self, plan: Plan, phase: int, round_: int, model: ScoreModel) -> Tallies:
+    def _answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
         """Return the round's tallies (D,), in the smallest unsigned type that holds m."""
         name = plan.phases[phase].name
         stored = self.folder / "reports" / plan.run / f"{name}-{round_:06d}.npy"
@@ -203,20 +217,15 @@ class Site:
                 f"round {round_} of phase {name} was answered before.",
                 "A round is answered once; ask for the next one.",
             )
-        records, query = self.records(), build_query(name, model)
-        if query.dimension != plan.phases[phase].dimension:
-            raise PlanError(
-                f"the model asks {query.dimension} coordinates, phase {name} of the plan "
-                f"{plan.phases[phase].dimension}.",
-                "Plan and model must come from the same configuration.",
-            )
-        asked = (model.image_shape, model.classes)
+        records = self.records()
+        asked = (plan.model.shape, plan.model.classes)
         if asked != (held := (records.manifest.shape, len(records.manifest.classes))):
             raise ModelError(
-                f"the model is for shape and classes {asked}, the site holds {held}.",
+                f"the plan's model is for shape and classes {asked}, the site holds {held}.",
                 "The server's configuration is of other data.",
             )
-        query.check()
+        query = read_question(name, plan.model, question)
+        check_batch_invariance(name, plan.model, persons=plan.records_per_person > 1)
         units = Units.of(records, plan.unit, plan.records_per_person)
         plan.phases[phase].check_units(len(units))
         self.ledger.debit(entry)
@@ -251,12 +260,14 @@ class Site:
                 )
 
     def reckon(self, plan: Plan) -> None:
-        """Compute what a plan costs and how much of it fits; this process then knows it.
+        """Compute what a plan costs, and try this machine's arithmetic; this process then knows it.
 
-        The certificates behind it take seconds, which a process for each message cannot afford.
+        Both take seconds, which a process for each message cannot afford.
         """
         with contextlib.suppress(BudgetExhausted):
             self._check_budget(plan, 0)
+        for phase in plan.phases:
+            check_batch_invariance(phase.name, plan.model, persons=plan.records_per_person > 1)
 
     def _check_budget(self, plan: Plan, number: int) -> None:
         self.policy.budget.check(

@@ -34,8 +34,10 @@ from dppm_model.pretraining import public_start
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
+from dppm_model.records.view import Records
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.group import honest_reports, write_peers
 from dppm_model.securesum.keys import Identity
@@ -88,8 +90,18 @@ def fill_in_persons(privacy: dict[str, Any]) -> None:
 
 
 def plan_of(config: Config, run: str) -> Plan:
-    """Make the plan of a configuration."""
-    return make_plan(config.privacy_request(), config.phase_requests(), run=run)
+    """Make the plan of a configuration.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If public records are to teach the model first, and they are not at hand or do not fit.
+    """
+    model = config.model_config()
+    if config.public is not None:
+        manifest = _public_records(config).manifest
+        model = replace(model, public=PublicData(manifest.name, manifest.digest))
+    return make_plan(config.privacy_request(), config.phase_requests(), model, run=run)
 
 
 def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
@@ -166,7 +178,11 @@ def start_model(config: Config) -> ScoreModel:
     model = initial_model(config)
     if config.public is None:
         return model
-    records = load(config.public, "train")
+    return public_start(model, config.phase_requests(), _public_records(config), config.seed)
+
+
+def _public_records(config: Config) -> Records:
+    records = load(str(config.public), "train")
     manifest = records.manifest
     if (manifest.shape, len(manifest.classes)) != (config.shape, config.classes):
         raise ConfigError(
@@ -174,7 +190,7 @@ def start_model(config: Config) -> ScoreModel:
             f"the data have {config.classes} of {config.shape}.",
             "Import public images of the same size and classes (`dppm data import`).",
         )
-    return public_start(model, config.phase_requests(), records, config.seed)
+    return records
 
 
 def run_name(name: str) -> str:

@@ -25,7 +25,8 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.phase import View
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_query
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import dimension_of
 
 CONF = Path(__file__).parent / "conf"
 SMALL_BUDGET = 4.0  # below this epsilon the recipe `mixture_small` is the default
@@ -107,16 +108,20 @@ class Config:
             mechanism=_mechanism(self.tree["mechanism"]),
         )
 
+    def model_config(self) -> ModelConfig:
+        """Return the public configuration of the model, before public records name themselves."""
+        return ModelConfig.of(self.shape, self.classes, self.tree["model"])
+
     def phase_requests(self) -> list[PhaseRequest]:
         """Return the phases in order, with the dimensions that the model gives them."""
-        model = initial_model(self)
+        model = self.model_config()
         requests = []
         for name, p in self.tree["model"]["phases"].items():
             where = f"model.phases.{name}"
             requests.append(
                 PhaseRequest(
                     name=name,
-                    dimension=build_query(name, model).dimension,
+                    dimension=dimension_of(name, model),
                     clip_norm=_number(f"{where}.clip_norm", p["clip_norm"]),
                     sampling_rate=_number(f"{where}.sampling_rate", p["sampling_rate"]),
                     rounds=_whole(f"{where}.rounds", p["rounds"]),
@@ -236,7 +241,7 @@ def read_config(path: Path) -> Config:
 
 def initial_model(config: Config) -> ScoreModel:
     """Build the model before any phase: public constants only."""
-    return ScoreModel.initial(config.shape, config.classes, config.tree["model"])
+    return ScoreModel.start(config.model_config())
 
 
 def _mechanism(tree: dict[str, Any]) -> MechanismRequest:

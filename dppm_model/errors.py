@@ -46,15 +46,16 @@ class PlanError(DppmError):
 
 
 def require_positive(name: str, value: float) -> None:
-    """Refuse a plan's field that is no finite number above zero."""
-    if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-        raise PlanError(f"phases[].{name} is {value}.", "Give a finite number above zero.")
+    """Refuse a plan's number that is not finite and above zero."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and value > 0 and value < math.inf):
+        raise PlanError(f"{name} is {value!r:.80}.", "Give a finite number above zero.")
 
 
-def require_whole(name: str, value: int) -> None:
-    """Refuse a plan's field that is no whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PlanError(f"phases[].{name} is {value}.", "Give a whole number above zero.")
+def require_whole(name: str, value: int, least: int = 1) -> None:
+    """Refuse a plan's number that is not whole (an int: neither 3.0 nor true) or too small."""
+    if type(value) is not int or not least <= value < 2**53:
+        raise PlanError(f"{name} is {value!r:.80}.", f"Give a whole number from {least} on.")
 
 
 class BudgetExhausted(DppmError):
@@ -169,6 +170,12 @@ class InUse(DppmError):
     """A site's or a server's folder that another process works in."""
 
     exit_code = 30
+
+
+class NotBatchInvariant(DppmError):
+    """On this machine a record's numbers depend on other records: it must not answer."""
+
+    exit_code = 31
 
 
 class UnknownSite(SecureSumError):

@@ -21,6 +21,7 @@ from dppm_model.mechanism.rotation import Rotation
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
+from dppm_model.score.settings import as_floats
 
 View = Literal["secure_sum", "site"]
 GRID_STEPS = 1 << 24
@@ -48,7 +49,7 @@ class PhasePlan:
     Attributes
     ----------
     name
-        The question: ``means``, ``components``, ``covariance`` or ``score``.
+        The question: a kind of `dppm_model.score.phases`, or ``kind-anything``.
     mechanism, response
         ``binomial`` or ``directions``, and its own parameters (the modules of these names).
     clip_norm
@@ -81,9 +82,9 @@ class PhasePlan:
     def __post_init__(self) -> None:
         named("phases[].name", self.name)
         for name in ("clip_norm", "sampling_rate", "tail"):
-            require_positive(name, getattr(self, name))
+            require_positive(f"phases[].{name}", getattr(self, name))
         for name in ("rounds", "dimension", "sites", "honest_sites", "records"):
-            require_whole(name, getattr(self, name))
+            require_whole(f"phases[].{name}", getattr(self, name))
         if type(self.response) is not RESPONSES.get(self.mechanism):
             raise PlanError(
                 f"phases[].mechanism is {self.mechanism!r}.", f"Use {' or '.join(RESPONSES)}."
@@ -224,5 +225,6 @@ class PhasePlan:
         """
         kind = RESPONSES.get(raw["mechanism"], BinomialResponse)
         names = {f.name.rstrip("_"): f.name for f in fields(kind)}
-        response = kind(**{own: raw[name] for name, own in names.items()})
-        return cls(response=response, **{k: v for k, v in raw.items() if k not in names})
+        response = kind(**as_floats(kind, {own: raw[name] for name, own in names.items()}))
+        rest = {key: value for key, value in raw.items() if key not in names}
+        return cls(response=response, **as_floats(cls, rest))

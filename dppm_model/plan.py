@@ -1,8 +1,9 @@
 """The plan: everything that is public about a run. What is executed is what is accounted.
 
 Sensitivity, sampling and cost are computed from the plan's fields here and nowhere else; the site
-executes these fields and reckons its own costs from them. A frozen dataclass holds public
-information only; private data are always arguments of functions.
+executes these fields and reckons its own costs from them. The plan also pins the model: its whole
+public configuration, from which sites build what they ask their records. A frozen dataclass holds
+public information only; private data are always arguments of functions.
 """
 
 from __future__ import annotations
@@ -13,13 +14,22 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, get_args
 
-from dppm_model.errors import PlanError
+from dppm_model.errors import ConfigError, PlanError, require_positive, require_whole
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
 from dppm_model.records.units import Unit
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import dimension_of
+from dppm_model.score.settings import as_floats
 from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.masks import Sum
+
+_LONGEST_SEED = 64
+# What JSON of somebody else's making may raise: not this, not these fields, too deep, too large.
+_UNREADABLE = (
+    *(TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError, IndexError),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Plan:
         K, the most records that a person answers a round through; 1 for records.
     sites, min_survivors, colluding_sites
         See `dppm_model.securesum.group`.
+    model
+        The public configuration of the model that all phases ask by.
     phases
         In their order.
     """
@@ -51,23 +63,30 @@ class Plan:
     sites: int
     min_survivors: int
     colluding_sites: int
+    model: ModelConfig
     phases: tuple[PhasePlan, ...]
 
     def __post_init__(self) -> None:
         named("run", self.run)
+        if not (isinstance(self.seed, str) and len(self.seed) <= _LONGEST_SEED):
+            raise PlanError(f"seed is {self.seed!r:.80}.", "Give at most 64 hexadecimal digits.")
+        for name in ("sites", "min_survivors", "records_per_person"):
+            require_whole(name, getattr(self, name))
+        require_whole("colluding_sites", self.colluding_sites, least=0)
+        require_positive("delta", self.delta)
         if len({p.name for p in self.phases}) < len(self.phases):
             raise PlanError(
                 "Two phases have the same name.", "A round is known by its phase's name."
             )
-        if not 0 < self.delta < 1:
+        if self.delta >= 1:
             raise PlanError(f"delta is {self.delta}.", "Choose 0 < delta < 1, below 1/records.")
         if self.unit not in get_args(Unit):
             raise PlanError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
-        most = self.records_per_person
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise PlanError(f"records_per_person is {most}.", "Give a whole number above zero.")
-        if self.unit == "record" and most > 1:
-            raise PlanError(f"records_per_person is {most}, and the unit is the record.", "Use 1.")
+        if self.unit == "record" and self.records_per_person > 1:
+            raise PlanError(
+                f"records_per_person is {self.records_per_person}, and the unit is the record.",
+                "Use 1.",
+            )
         if not 1 <= self.min_survivors <= self.sites:
             raise PlanError(
                 f"min_survivors is {self.min_survivors} of {self.sites} sites.", "Lower it."
@@ -137,29 +156,44 @@ class Plan:
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, exact floats)."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
+        own["model"] = self.model.to_dict()
         own["phases"] = [p.to_dict() for p in self.phases]
         return json.dumps(own, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Rebuild a plan, validating every field.
+        """Rebuild a plan, validating every field, and that its model asks for what it counts.
 
         Raises
         ------
         PlanError
-            If a field is missing, unknown or out of range.
+            If a field is missing, unknown or out of range, or the text is not the only one that
+            says what it says.
         """
         try:
             raw: dict[str, Any] = json.loads(text)
             phases = tuple(PhasePlan.from_dict(phase) for phase in raw.pop("phases"))
-            plan = cls(phases=phases, **raw)
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            model = ModelConfig.from_dict(raw.pop("model"))
+            plan = cls(phases=phases, model=model, **as_floats(cls, raw))
+            plan._check_questions()
+        except ConfigError as error:
+            raise PlanError(f"The plan's {error.cause}", "Make it with `dppm plan`.") from None
+        except _UNREADABLE as error:
             raise PlanError(
-                f"The plan cannot be read: {error}.", "Make it with `dppm plan`."
+                f"The plan cannot be read: {error!r:.200}.", "Make it with `dppm plan`."
             ) from None
         if plan.to_json() != text:
             raise PlanError("The plan is not in canonical form.", "Make it with `dppm plan`.")
         return plan
+
+    def _check_questions(self) -> None:
+        for phase in self.phases:
+            if phase.dimension != (asked := dimension_of(phase.name, self.model)):
+                raise PlanError(
+                    f"phase {phase.name} counts {phase.dimension} coordinates, the plan's model "
+                    f"asks for {asked}.",
+                    "Make the plan with `dppm plan`.",
+                )
 
     def signs_seed(self, phase: int, round_: int) -> bytes:
         """Public seed of one round's rotation."""
@@ -199,6 +233,7 @@ class Plan:
             "min_survivors": self.min_survivors,
             "colluding_sites": self.colluding_sites,
             "plan": self.digest,
+            "model": self.model.digest,
             "phases": [
                 p.to_dict() | {f"mu_{view}": p.cost(view, 1).mu for view in get_args(View)}
                 for p in self.phases

@@ -29,6 +29,7 @@ from dppm_model.privacy.accountant import (
     epsilon,
 )
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
+from dppm_model.score.model_config import ModelConfig
 
 MOST_LOSS = 1.03
 _MOST_ROUNDS = 100_000
@@ -138,9 +139,14 @@ def loss_of(phase: PhasePlan, view: View) -> float:
 
 
 def make_plan(
-    privacy: PrivacyRequest, phases: Sequence[PhaseRequest], *, run: str, seed: str | None = None
+    privacy: PrivacyRequest,
+    phases: Sequence[PhaseRequest],
+    model: ModelConfig,
+    *,
+    run: str,
+    seed: str | None = None,
 ) -> Plan:
-    """Build the plan that spends `privacy.epsilon` and no more.
+    """Build the plan that spends `privacy.epsilon` and no more, for phases that ask by a model.
 
     Raises
     ------
@@ -175,6 +181,7 @@ def make_plan(
         sites=privacy.sites,
         min_survivors=privacy.min_survivors,
         colluding_sites=privacy.colluding_sites,
+        model=model,
         phases=chosen,
     )
 

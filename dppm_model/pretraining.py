@@ -16,6 +16,7 @@ from dppm_model.phase import GRID_STEPS, PhasePlan
 from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import build_learner
 
 _BLOCK = 1024  # records whose images are in memory together
@@ -69,8 +70,7 @@ def public_start(
     records: Records,
     seed: int,
 ) -> ScoreModel:
-    """Return the model that public records teach; its ``meta`` names them."""
+    """Return the model that public records teach; its configuration names them."""
     taught = teach(model, phases, records, seed)
     manifest = records.manifest
-    public = {"data": manifest.name, "digest": manifest.digest}
-    return ScoreModel({**taught.meta, "public": public}, taught.arrays)
+    return taught.with_public(PublicData(manifest.name, manifest.digest))

@@ -79,8 +79,10 @@ class Federation:
         self._next: dict[int, Material] = {}  # materials of round `_next_number`
         self._next_number = -1
 
-    def ask(self, phase: int, round_: int, model: bytes) -> Collected:
+    def ask(self, phase: int, round_: int, question: bytes) -> Collected:
         """Ask all sites for one round and open the sum of the reports that come in time.
+
+        ``question`` is the arrays that the round asks by.
 
         Raises
         ------
@@ -104,7 +106,7 @@ class Federation:
         )
         survivors = exchange.survivors
         if survivors is None:
-            survivors = self._collect(opening, phase, round_, model)
+            survivors = self._collect(opening, phase, round_, question)
             reached(Step.SERVER_SUMMED)
             Exchange(self.plan.digest, number, exchange.materials, survivors, opening.total).write(
                 self._path
@@ -180,7 +182,9 @@ class Federation:
         if "material" in records:
             self._next[site] = wire.read_material(records["material"])
 
-    def _collect(self, opening: Opening, phase: int, round_: int, model: bytes) -> dict[int, bytes]:
+    def _collect(
+        self, opening: Opening, phase: int, round_: int, question: bytes
+    ) -> dict[int, bytes]:
         """Add up the masked reports; return the survivors' signatures of the participants."""
         statement = attested(
             self.group,
@@ -188,7 +192,7 @@ class Federation:
             {i: m.mask_key.hex() for i, m in opening.participants.items()},
         )
         signatures: dict[int, bytes] = {}
-        question = {**self._question, "phase": phase, "round": round_, "model": model}
+        content = {**self._question, "phase": phase, "round": round_, "arrays": question}
         least = self.group.min_survivors
 
         def read(site: int, records: Records) -> None:
@@ -209,7 +213,7 @@ class Federation:
             "train",
             only(self._nodes, opening.participants),
             lambda site: {
-                "question": question,
+                "question": content,
                 "participants": wire.write_materials(opening.participants, site),
             },
             read,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dppm_model.budget import Budget
+from dppm_model.errors import RunFolderError
 from dppm_model.files import append_json_line, write_bytes
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
@@ -21,7 +22,7 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.round import estimate
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_learner
+from dppm_model.score.phases import build_learner, write_question
 from dppm_model.steps import Step, reached
 from server.collect import Collected
 from server.state import Snapshot
@@ -43,7 +44,7 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
     budget
         The server's own limit; the round that would pass it is refused before any site is asked.
     ask
-        ``ask(phase, round, model) -> Collected``: how the sites are reached.
+        ``ask(phase, round, question) -> Collected``: how the sites are reached.
 
     Returns
     -------
@@ -53,11 +54,18 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
     ------
     BudgetExhausted
         If the plan costs more than ``budget``; the rounds that fit have been run.
+    RunFolderError
+        If the model that the folder begins with is not one of the plan.
     """
     plan = run.plan()
     ledger = Ledger(run.ledger)
     snapshot = Snapshot.read(run.snapshot, plan.digest)
     model = initial if snapshot is None else ScoreModel.from_bytes(snapshot.model)
+    if model.config != plan.model:
+        raise RunFolderError(
+            "The run's first model is of another configuration than the plan's.",
+            "Restore state/initial.safetensors, or start a new run.",
+        )
     first_phase = 0 if snapshot is None else snapshot.phase
     _drop_unfinished(run, plan, snapshot)
     for index in range(first_phase, len(plan.phases)):
@@ -78,7 +86,7 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
             )
             ledger.debit(plan.debit(index, round_))
             reached(Step.SERVER_DEBITED)
-            answer = ask(index, round_, learner.sent().to_bytes())
+            answer = ask(index, round_, write_question(phase.name, learner.result()))
             mean = estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_))
             noise_std = phase.noise_std(answer.sites)
             learner.step(mean, noise_std)

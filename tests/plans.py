@@ -10,8 +10,10 @@ from scipy.stats import binom, norm
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.mechanism.coins import Coins
 from dppm_model.phase import PhasePlan
+from dppm_model.score.model_config import ModelConfig
 
 EPSILONS = np.linspace(0, 6, 40)
+MODEL = ModelConfig((1, 8, 8), 2)  # for plans of which nothing is asked
 TOY = PhasePlan(
     name="toy",
     mechanism="binomial",

@@ -6,19 +6,21 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from dppm_model.config import Config, initial_model
+import numpy as np
+from safetensors.numpy import save
+
 from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.mechanism.gradients import CHUNK as GRADIENT_CHUNK
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
-from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import kind_of
+from dppm_model.score.arrays import array_specs
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import kind_of, query_of
 from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.ring import Ring
 
 GRADIENTS = ("score", "detail")  # kinds whose weights join the model, and in the end their average
 MOMENTS_CHUNK = 256  # records that all other kinds ask together; the last chunk is filled up
-_FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Load:
     records_per_person
         K, the most records that a unit answers through.
     plan_bytes, model_bytes
-        The plan's JSON, which every question carries, and the model, which `train` carries.
+        The plan's JSON, which every question carries, and the arrays that `train` carries.
     rounds
         How many rounds the run has.
     """
@@ -98,22 +100,31 @@ class Load:
         return 0 if isinstance(response, DirectionsResponse) else response.responses
 
 
-def loads(plan: Plan, config: Config) -> tuple[Load, ...]:
+def loads(plan: Plan) -> tuple[Load, ...]:
     """Return the load of a round of each phase of a plan."""
-    model, learned, text, found = initial_model(config), 0, len(plan.to_json()), []
+    text, found = len(plan.to_json()), []
+    released: frozenset[str] = frozenset()
     for p in plan.phases:
-        kind = kind_of(p.name)
-        weights = _FLOAT * p.dimension if kind in GRADIENTS else 0
-        if kind == "spread":  # asks in the axes, and then releases what it has learned
-            model = _with(model, "axes")
-        size = len(model.to_bytes()) + learned + weights
+        size = question_size(p.name, plan.model, released)
         found.append(Load(p, plan.min_survivors, plan.records_per_person, text, size, plan.rounds))
-        learned += 2 * weights
-        if kind in ("spread", "pooled"):
-            model = _with(model, kind)
+        released |= _RELEASES.get(kind_of(p.name), frozenset())
     return tuple(found)
 
 
-def _with(model: ScoreModel, name: str) -> ScoreModel:
-    """Return a model of the size that it has once an array is released."""
-    return model.replace({f"mixture.{name}": model.array(f"mixture.{name}")})
+# What a phase leaves for the questions after it, beside what is always there.
+_RELEASES = {
+    "spread": frozenset({"mixture.axes", "mixture.spread"}),
+    "pooled": frozenset({"mixture.pooled"}),
+}
+
+
+def question_size(phase: str, model: ModelConfig, released: frozenset[str]) -> int:
+    """Return the bytes of a phase's question, once some optional arrays are ``released``."""
+    asked = query_of(phase)
+    return arrays_size(model, asked.needed | (asked.optional & released))
+
+
+def arrays_size(model: ModelConfig, names: frozenset[str]) -> int:
+    """Return the bytes of some arrays as they travel."""
+    specs = array_specs(model)
+    return len(save({n: np.zeros(specs[n].shape, specs[n].dtype) for n in names}))

@@ -12,18 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deploy.cost.load import GRADIENTS, Load
+from deploy.cost.load import GRADIENTS, Load, arrays_size
 from deploy.cost.run import Bill
 from deploy.cost.seconds import largest, whole
 from deploy.cost.traffic import report
 from deploy.cost.units import LAPTOP, Kind, Units
-from dppm_model.config import Config, compose_config, initial_model
+from dppm_model.config import Config, compose_config
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import loss_of, make_plan
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
+from dppm_model.score.model import CLOSED_FORM
 
 SITES = (10, 1_000, 100_000)
 PARAMETERS = (10**6, 10**7, 10**8, 10**9)
@@ -158,7 +159,7 @@ def most_sites(config: Config, units: Units = LAPTOP, parameters: int = PARAMETE
 def _row(config: Config, sites: int, parameters: int, units: Units) -> Row:
     privacy, request = _privacy(config, sites), _request(config, sites, parameters)
     try:
-        plan = make_plan(privacy, [request], run="road", seed="00")
+        plan = make_plan(privacy, [request], config.model_config(), run="road", seed="00")
     except PlanError as error:
         return replace(_bare(config, sites, parameters, units), refused=error.cause)
     row = _priced(config, plan.phases[0], plan.min_survivors, len(plan.to_json()), units)
@@ -176,8 +177,8 @@ def _bare(config: Config, sites: int, parameters: int, units: Units) -> Row:
 
 def _priced(config: Config, phase: PhasePlan, threshold: int, plan: int, units: Units) -> Row:
     d = phase.dimension
-    model = len(initial_model(config).to_bytes()) + 4 * d  # and the weights
-    load = Load(phase, threshold, 1, plan, model, phase.rounds)
+    asked = arrays_size(config.model_config(), CLOSED_FORM) + 4 * d  # and the weights
+    load = Load(phase, threshold, 1, plan, asked, phase.rounds)
     of_its_size = Kind(0.0, 0.0, units.gradient * d, units.kinds[load.kind].coordinate)
     own = replace(units, kinds={**units.kinds, load.kind: of_its_size})
     noise = phase.noise_std(phase.sites) * math.sqrt(d) / phase.clip_norm

@@ -142,7 +142,7 @@ class RunCost:
     ) -> RunCost:
         """Reckon a plan's cost; ``backend`` is the configuration's if it is not given."""
         how = config.backend if backend is None else backend
-        return cls(tuple(Bill(load, units, how) for load in loads(plan, config)))
+        return cls(tuple(Bill(load, units, how) for load in loads(plan)))
 
     def total(self, what: str) -> float:
         """Sum a property of `Bill` over all rounds."""

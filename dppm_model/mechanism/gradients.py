@@ -28,6 +28,7 @@ from dppm_model.errors import ModelError
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.gram import Factors, factored_sum
 from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.products import each
 
 # losses(network, *inputs) -> (n,): the loss of each record. Every input has the records in its
 # first axis; rows of what the network is given belong to records in order (n·K rows, K a record).
@@ -78,20 +79,21 @@ def clipped_sum(
     (d,) int64, in the order of `trainable`, each parameter flattened.
     """
     grid = replace(grid, clip_norm=grid.clip_norm / scale)
-    total = torch.zeros(sum(p.numel() for p in trainable(network).values()), dtype=torch.int64)
+    total = np.zeros(sum(p.numel() for p in trainable(network).values()), dtype=np.int64)
     if not len(inputs[0]):
-        return total.numpy()
+        return total
     for chunk in fixed_chunks(inputs, CHUNK):
         if (method or method_for(network)) == "vmap":
-            total += torch.from_numpy(grid.sum([_vmap(network, losses, chunk)]))
+            total += grid.sum([_vmap(network, losses, chunk)])
             continue
         factors = _factors(network, losses, chunk)
         if _few_places(factors):
-            added = torch.cat([m.flatten() for m in factored_sum(factors, grid)])
+            whole = torch.cat([m.flatten() for m in factored_sum(factors, grid)])
+            added = torch.from_numpy(grid.whole(whole, len(chunk[0])))
         else:
             added = torch.from_numpy(grid.sum([_rows(factors)]))
-        total += _in_order(network, added[None])[0].to(torch.int64)
-    return total.numpy()
+        total += _in_order(network, added[None])[0].numpy()
+    return total
 
 
 def per_record(
@@ -155,7 +157,7 @@ def _vmap(network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]) ->
 def _layers(network: nn.Module) -> Iterator[Layer]:
     """Layers that `_factors` can do, in the order of their parameters."""
     for module in network.modules():
-        if type(module) is nn.Linear:
+        if isinstance(module, nn.Linear):
             yield module
         elif type(module) is nn.Conv2d:
             same = tuple(k // 2 for k in module.kernel_size)
@@ -203,7 +205,7 @@ def _factors(
 
 def _rows(factors: Factors) -> torch.Tensor:
     """Form the per-record gradients (n, d)."""
-    return torch.cat([torch.bmm(b.transpose(1, 2), a).flatten(1) for a, b in factors], dim=1)
+    return torch.cat([each(b.transpose(1, 2), a).flatten(1) for a, b in factors], dim=1)
 
 
 def _few_places(factors: Factors) -> bool:

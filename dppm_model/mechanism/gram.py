@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.products import gram
 
 # Rounding the factors moves a norm of G = 2^24 by some 0.1 %; a record that comes out longer than G
 # nevertheless becomes zero.
@@ -47,17 +48,18 @@ def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
     factor = torch.where(torch.isfinite(reach), clip.clamp(max=1.0), 0.0)
     rounded = [_rounded(a, b, factor, grid) for a, b in pairs]
     norm, reach = _norms(rounded)
-    fits = (norm <= grid.steps) & (reach <= (_SLACK + 1) * grid.steps)
-    return [_product(a, torch.where(fits[:, None, None], b, 0.0)) for a, b in rounded]
+    fits = ((norm <= grid.steps) & (reach <= (_SLACK + 1) * grid.steps))[:, None, None]
+    # Both factors of what does not fit become zero: in a product, what is no number stays one.
+    return [_product(*(torch.where(fits, t, 0.0) for t in pair)) for pair in rounded]
 
 
 def _norms(pairs: Factors) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each record's gradient norm and the sum of its places' norms, both (n,)."""
     square = reach = torch.zeros((), dtype=torch.float64)
     for a, b in pairs:
-        gram = torch.bmm(a, a.transpose(1, 2)) * torch.bmm(b, b.transpose(1, 2))
-        square = square + gram.sum(dim=(1, 2))
-        reach = reach + gram.diagonal(dim1=1, dim2=2).sqrt().sum(dim=1)
+        inner = gram(a) * gram(b)
+        square = square + inner.sum(dim=(1, 2))
+        reach = reach + inner.diagonal(dim1=1, dim2=2).sqrt().sum(dim=1)
     return square.clamp(min=0).sqrt(), reach
 
 

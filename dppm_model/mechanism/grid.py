@@ -1,12 +1,26 @@
 """The integer grid: every record's vector is clipped and becomes a vector of integers.
 
 A float sum of clipped records can move by more than C when one record is added (Casacuberta et al.
-2022), an integer sum cannot. The claim that the privacy proof uses is made here and checked here: a
-record adds integers whose L2 norm is at most G = `steps`, always.
+2022), an integer sum cannot. The claim that the privacy proof uses (PRIVACY.md, Step 7) is made
+here and checked here: a record adds integers whose L2 norm is at most G = `steps`, always.
+
+**Why nothing that a server sends can make one record move the sum by more than C.** What a server
+sends reaches a record's *float* vector and nothing after it. C and G are the plan's, finite and
+above zero, or there is no `Grid`. A record's vector may be anything, infinite or not a number: then
+every comparison that could let it through is false, and it adds zeros. Else it is scaled and
+becomes integers, and it is the norm of these very integers, computed exactly, that decides whether
+they are added or zeros in their place; so whatever went wrong before, too long a vector does not
+pass. From there on only integers exist, below 2^53 in float64, where sums are exact in any order;
+and before they become int64 the sum is checked against n·G once more (`Grid.whole`), so that no
+cast can wrap. The same holds where a gradient stays in two factors (`dppm_model.mechanism.gram`)
+and where it is r rᵀ (`dppm_model.score.pooled`): what is compared with G is the norm of the
+integers that are added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays
+from the whole range that a site accepts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,7 +28,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.errors import PlanError
+
 _HAIR = 1 - 2.0**-20  # float arithmetic may get norms and products wrong in the last bits
+MOST_STEPS = 1 << 24
 _CACHED_ELEMENTS = 1 << 17  # of a block of rows: five passes over it stay in the cache
 
 
@@ -25,15 +42,26 @@ class Grid:
     Attributes
     ----------
     clip_norm
-        C, in units of the record's vector.
+        C, in units of the record's vector: finite and above zero.
     steps
         G, at most 2^24 (then every integer is exact in float32, every square in float64). The
         rotation multiplies norms by sqrt(block) and a site sums n records, so coordinates stay
         below n·G·sqrt(block), far inside int64 for n < 2^24 records and blocks < 2^30.
+
+    Raises
+    ------
+    PlanError
+        If one of them is out of its range.
     """
 
     clip_norm: float
     steps: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise PlanError(f"The clip norm is {self.clip_norm}.", "It is finite and above zero.")
+        if type(self.steps) is not int or not 1 <= self.steps <= MOST_STEPS:
+            raise PlanError(f"The grid has {self.steps} steps.", f"Give 1 to {MOST_STEPS}.")
 
     def quantise(self, vectors: torch.Tensor) -> torch.Tensor:
         """Clip and round each row.
@@ -60,10 +88,24 @@ class Grid:
 
     def sum(self, chunks: Iterable[torch.Tensor]) -> NDArray[np.int64]:
         """Sum the quantised rows of all chunks, (n_i, d) each, at least one: (d,) int64."""
-        total = torch.zeros((), dtype=torch.float64)
+        total, n = torch.zeros((), dtype=torch.float64), 0
         for chunk in chunks:
+            n += len(chunk)
             for rows in torch.split(chunk, max(1, _CACHED_ELEMENTS // chunk.shape[1])):
                 total = total + self.quantise(rows).sum(dim=0)
+        return self.whole(total, n)
+
+    def whole(self, total: torch.Tensor, records: int) -> NDArray[np.int64]:
+        """Turn a float64 sum of ``records`` integer vectors into int64, in its shape.
+
+        Raises
+        ------
+        ArithmeticError
+            If it is longer than so many vectors of norm G could make it, or no number: some vector
+            was not checked, and the cast could wrap. The sum is not used then.
+        """
+        if not float(torch.linalg.vector_norm(total)) <= records * self.steps:
+            raise ArithmeticError(f"a sum of {records} vectors is longer than they can make it")
         return total.to(torch.int64).numpy()
 
     def to_float(self, total: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -36,8 +36,6 @@ class AveragingLearner(ABC):
         """Return the model of the rounds so far."""
         return self._model
 
-    sent = result
-
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
         """Return the totals."""
         own = {name: getattr(self, f"_{name}").numpy().copy() for name in self.totals}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.model import CLOSED_FORM, LATER, ScoreModel
 
 _closed_form: dict[bytes, Mixture] = {}  # the last one used
 
@@ -25,14 +24,16 @@ def closed_form(model: ScoreModel) -> Mixture:
 
 
 def _key(model: ScoreModel) -> bytes:
-    """Digest of all that decides a closed form.
+    """Digest of all that decides a closed form; no two of them write the same bytes.
 
     Whether the last round's is still there depends on whether a record was sampled in it: a key
     that two different closed forms share would let that decide what records answer now.
     """
-    digest = hashlib.sha256(json.dumps(model.meta, sort_keys=True).encode())
-    for name, array in sorted(model.arrays.items()):
-        if name.startswith("mixture."):
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.tobytes())
+    digest = hashlib.sha256(bytes.fromhex(model.config.digest))
+    for name in sorted(CLOSED_FORM | LATER):
+        if name in model.arrays:
+            array = model.arrays[name]
+            for part in (name.encode(), repr((array.dtype.str, array.shape)).encode()):
+                digest.update(len(part).to_bytes(8) + part)
+            digest.update(array.nbytes.to_bytes(8) + array.tobytes())
     return digest.digest()

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.mechanism.products import rows_by
 from dppm_model.score.means import clip_rows
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import subtract_covariance
-from dppm_model.score.slots import Answers, SlotQuery
+from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _FIRST_SPREAD = 0.7  # of the first centres, in standard deviations of the class
 _SEEN = 2.0  # a component counts if its count is above this many standard deviations of noise
@@ -35,7 +37,7 @@ def nearest(
     out = torch.zeros(len(y), dtype=torch.int64)
     for k in torch.unique(y):
         rows = y == k
-        square = (components[k] ** 2).sum(1) - 2 * u @ components[k].T
+        square = (components[k] ** 2).sum(1) - 2 * rows_by(u, components[k].T)
         out[rows] = square.masked_fill(weights[k] <= 0, torch.inf).argmin(1)[rows]
     return out
 
@@ -48,20 +50,26 @@ def shared(model: ScoreModel) -> ScoreModel:
 class ComponentsQuery(SlotQuery):
     """Counts (head) and half-whitened residuals (one slot per component of each class)."""
 
+    needed = frozenset({"mixture.class_weights", "mixture.component_weights", "mixture.components"})
+
     def __init__(self, model: ScoreModel) -> None:
-        self.octaves = model.pyramid.octaves
-        self.basis, self.band = model.scales.basis, model.scales.band
-        self.components_each = model.config.components
-        self.head = self.slots = model.classes * self.components_each
-        self.body = self.band
-        self.radius = model.config.components_radius
-        self.count_weight = model.config.count_weight
+        super().__init__(model)
+        mixture, self.band = model.config.mixture, model.scales.band
+        self.components_each = mixture.components
+        self.radius = mixture.components_radius
+        self.count_weight = mixture.count_weight
         self.body_weight = math.sqrt(1 - self.count_weight**2)
         self.whitening = model.scales.half_whitening(self.band)
-        self.components = torch.from_numpy(model.arrays["mixture.components"])
-        self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
-        class_weights = torch.from_numpy(model.arrays["mixture.class_weights"])
+        self.components = model.tensor("mixture.components")
+        self.weights = model.tensor("mixture.component_weights")
+        class_weights = model.tensor("mixture.class_weights")
         self.frequency = (class_weights[:, None] * self.weights).flatten()
+
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `SlotQuery`."""
+        slots = config.classes * config.mixture.components
+        return Layout(slots, slots, config.scales.band)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
         """Return the vectors before the final clip; see `SlotQuery`."""
@@ -146,19 +154,17 @@ class ComponentsLearner:
         within = torch.stack(
             [subtract_covariance(t, b) for t, b in zip(self._total, between, strict=True)]
         )
-        return self._start.replace(
+        return self._start.released(
             {
-                "mixture.component_weights": weights.float().numpy(),
-                "mixture.components": components.float().numpy(),
-                "mixture.covariance": within.float().numpy(),
+                "mixture.component_weights": weights,
+                "mixture.components": components,
+                "mixture.covariance": within,
             }
         )
 
     def result(self) -> ScoreModel:
         """Return the model with the components of the rounds so far."""
         return self._model
-
-    sent = result
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
         """Return the centres, their weights and the covariance within."""

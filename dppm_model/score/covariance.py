@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.components import nearest, shared
 from dppm_model.score.matrices import symmetric, upper, upper_outer
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.model import CLOSED_FORM, ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import shrink_covariance
-from dppm_model.score.slots import Answers, SlotQuery
+from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _LEAST_TEXTURE = 0.02  # of the prior's variance
 
@@ -26,22 +27,27 @@ _LEAST_TEXTURE = 0.02  # of the prior's variance
 class CovarianceQuery(SlotQuery):
     """Centred texture (head) and centred outer products (one slot per class)."""
 
+    needed = CLOSED_FORM
+
     def __init__(self, model: ScoreModel) -> None:
-        self.octaves = model.pyramid.octaves
-        self.scales, self.basis, self.band = model.scales, model.scales.basis, model.scales.band
-        self.head, self.slots = self.scales.texture, model.classes
-        self.body = self.band * (self.band + 1) // 2
-        self.unit = model.config.covariance_radius**2
-        self.texture_unit = self.unit * math.sqrt(self.basis.size) / model.config.texture_weight
+        super().__init__(model)
+        mixture, self.band = model.config.mixture, model.scales.band
+        self.unit = mixture.covariance_radius**2
+        self.texture_unit = self.unit * math.sqrt(self.basis.size) / mixture.texture_weight
         self.whitening = self.scales.half_whitening(self.band)
-        self.mean = torch.from_numpy(model.arrays["mixture.mean"])
-        self.components = torch.from_numpy(model.arrays["mixture.components"])
-        self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
-        covariance = torch.from_numpy(model.arrays["mixture.covariance"])
+        self.mean = model.tensor("mixture.mean")
+        self.components = model.tensor("mixture.components")
+        self.weights = model.tensor("mixture.component_weights")
         w = self.whitening.float()
-        self.centre = upper(covariance * w * w[:, None])
-        texture = torch.from_numpy(model.arrays["mixture.texture"])
+        self.centre = upper(model.tensor("mixture.covariance") * w * w[:, None])
+        texture = model.tensor("mixture.texture")
         self.texture_centre = self.basis.forward(texture[None])[0, : self.head]
+
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `SlotQuery`."""
+        d = config.scales.band
+        return Layout(config.scales.texture, config.classes, d * (d + 1) // 2)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
         """Return the vectors before the final clip; see `SlotQuery`."""
@@ -99,16 +105,13 @@ class CovarianceLearner(AveragingLearner):
                 for matrix, p, shape in zip(whitened, frequency, prior, strict=True)
             ]
         )
-        return self._start.replace(
-            {
-                "mixture.covariance": (covariance / w / w[:, None]).float().numpy(),
-                "mixture.texture": texture.float().numpy(),
-            }
+        return self._start.released(
+            {"mixture.covariance": covariance / w / w[:, None], "mixture.texture": texture}
         )
 
     def _prior(self, texture: torch.Tensor) -> torch.Tensor:
         """Return the shape of what noise covers (classes, d, d), from public records or none."""
-        if "public" in self._start.meta:
-            return torch.from_numpy(self._start.arrays["mixture.covariance"]).double()
+        if self._start.config.public is not None:
+            return self._start.tensor("mixture.covariance").double()
         prior = self._start.scales.modulated_prior(texture, slice(self._start.scales.band))
         return prior.expand(self._start.classes, -1, -1)

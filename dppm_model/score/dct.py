@@ -13,6 +13,8 @@ from functools import cached_property
 
 import torch
 
+from dppm_model.mechanism.products import sides
+
 # Colour differences carry about a tenth of the energy of brightness in photographs.
 _COLOUR = 8.0
 
@@ -65,12 +67,19 @@ class Basis:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the coefficients of images: (n, C, H, W) -> (n, P)."""
         c, h, w = (matrix.to(x.dtype) for matrix in self._matrices)
-        u = torch.einsum("ac,nchw->nahw", c, h @ x @ w.T)
-        return u.flatten(1)[:, self._order]
+        return _mixed(c, sides(h, x, w)).flatten(1)[:, self._order]
 
     def inverse(self, u: torch.Tensor) -> torch.Tensor:
         """Return the images of coefficients: (n, P) -> (n, C, H, W)."""
         c, h, w = (matrix.to(u.dtype) for matrix in self._matrices)
         x = torch.empty_like(u)
         x[:, self._order] = u
-        return torch.einsum("ac,nahw->nchw", c, h.T @ x.reshape(-1, *self.shape) @ w)
+        return _mixed(c.T, sides(h.T, x.reshape(-1, *self.shape), w.T))
+
+
+def _mixed(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Mix the channels of images (n, C, H, W) by a matrix (C, C), always in the same order."""
+    if len(matrix) == 1:
+        return x * matrix[0, 0]
+    rows = [sum(a * x[:, i] for i, a in enumerate(row)) for row in matrix]
+    return torch.stack(rows, dim=1)

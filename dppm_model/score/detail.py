@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dppm_model.errors import ModelError
+from dppm_model.errors import ConfigError
 from dppm_model.mechanism.gradients import trainable
 from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see
 from dppm_model.score.gradient import GradientQuery
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.model import CLOSED_FORM, ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import build_detail
 from dppm_model.score.pyramid_config import PyramidConfig
 from dppm_model.score.shape_training import shape_crops
@@ -22,18 +23,24 @@ class DetailQuery(GradientQuery):
 
     part = "detail"
     losses = staticmethod(detail_losses)
+    needed = CLOSED_FORM | {"detail.start", "detail.weights", "detail.scale"}
 
-    def build(self, model: ScoreModel) -> nn.Module:
+    @classmethod
+    def dimension_of(cls, config: ModelConfig) -> int:
         """See `GradientQuery`.
 
         Raises
         ------
-        ModelError
+        ConfigError
             If there is no octave.
         """
-        if not model.pyramid.octaves:
-            raise ModelError("The model has no octaves to detail.", "Use model=pyramid.")
-        self.config: PyramidConfig = model.pyramid
+        if not config.pyramid.octaves:
+            raise ConfigError("The model has no octaves to detail.", "Use model=pyramid.")
+        return super().dimension_of(config)
+
+    def build(self, model: ScoreModel) -> nn.Module:
+        """See `GradientQuery`."""
+        self.config: PyramidConfig = model.config.pyramid
         return build_detail(model.shape[0], model.arrays)
 
     @classmethod
@@ -43,11 +50,6 @@ class DetailQuery(GradientQuery):
         network = build_detail(model.shape[0], model.arrays)
         trained = [p.flatten() for p in trainable(network).values()]
         return {"detail.weights": torch.cat(trained).detach().numpy()}
-
-    @property
-    def needed(self) -> set[str]:
-        """See `GradientQuery`."""
-        return super().needed | {"detail.start"}
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """See crops and the base image; see `dppm_model.score.detail_loss.see`."""

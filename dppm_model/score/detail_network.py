@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dppm_model.mechanism.products import Linear
 from dppm_model.score.precondition import WAVES, waves
 from dppm_model.score.pyramid_config import LEAST_SIGMA, MOST_BELOW, MOST_SIGMA
 
@@ -69,9 +70,9 @@ class DetailNetwork(nn.Module):
         super().__init__()
         channels, blocks = CHANNELS, BLOCKS
         inputs = colours * (2 * FOLD**2 + (FOLD // 2) ** 2) + 1
-        self.conditioning = nn.Linear(4 * WAVES, channels)
+        self.conditioning = Linear(4 * WAVES, channels)
         self.first = nn.Conv2d(inputs, channels, 3, padding=1)
-        self.films = nn.ModuleList(nn.Linear(channels, 2 * channels) for _ in range(blocks))
+        self.films = nn.ModuleList(Linear(channels, 2 * channels) for _ in range(blocks))
         self.blocks = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1) for _ in range(blocks)
         )

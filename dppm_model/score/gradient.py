@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dppm_model.errors import ModelError
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.gradients import (
     CHUNK,
@@ -29,9 +28,11 @@ from dppm_model.mechanism.gradients import (
     trainable,
 )
 from dppm_model.mechanism.grid import Grid
+from dppm_model.score.arrays import array_specs
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.model import LATER, ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.networks import set_weights
 
 _BETA1, _BETA2, _TINY = 0.9, 0.99, 1e-12  # Adam (Kingma and Ba 2015)
@@ -84,17 +85,24 @@ class GradientQuery(ABC):
 
     part: ClassVar[str]
     losses: ClassVar[Losses]
+    chunk = CHUNK
+    needed: ClassVar[frozenset[str]]
+    optional: ClassVar[frozenset[str]] = LATER
     config: Training
 
     def __init__(self, model: ScoreModel) -> None:
         self.model = model
         self.network = self.build(model)
-        if f"{self.part}.weights" in model.arrays:  # before, only `dimension` can be asked
-            set_weights(self.network, model.arrays[f"{self.part}.weights"])
+        set_weights(self.network, model.arrays[f"{self.part}.weights"])
+
+    @classmethod
+    def dimension_of(cls, config: ModelConfig) -> int:
+        """Return the number of weights that are trained; see `dppm_model.score.query.Query`."""
+        return array_specs(config)[f"{cls.part}.weights"].shape[0]
 
     @abstractmethod
     def build(self, model: ScoreModel) -> nn.Module:
-        """Build the network, its weights unset, and set ``config``."""
+        """Build the network, its trained weights unset, and set ``config``."""
 
     @classmethod
     @abstractmethod
@@ -105,18 +113,6 @@ class GradientQuery(ABC):
     def mixture(self) -> Mixture:
         """The closed form below the network."""
         return closed_form(self.model)
-
-    @property
-    def needed(self) -> set[str]:
-        """Names of the arrays that the question needs of a model."""
-        return {f"{self.part}.weights", f"{self.part}.scale"}
-
-    def check(self) -> None:
-        """See `dppm_model.score.query.Query`."""
-        if missing := sorted(self.needed - self.model.arrays.keys()):
-            raise ModelError(
-                f"The model lacks {', '.join(missing)}.", "Ask with the model of the phase's round."
-            )
 
     @abstractmethod
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
@@ -213,8 +209,8 @@ class GradientLearner:
         weights = arrays[f"{self._part}.weights"] - step.astype(np.float32)
         keep = min(self.config.ema, t / (t + 9))  # a young average forgets faster
         average = keep * arrays[f"{self._part}.ema"] + (1 - keep) * weights
-        self._model = self._model.replace(
-            {f"{self._part}.weights": weights, f"{self._part}.ema": average.astype(np.float32)}
+        self._model = self._model.released(
+            {f"{self._part}.weights": weights, f"{self._part}.ema": average}
         )
         if t % _RESCALE == 0:
             self._rescale()
@@ -231,8 +227,8 @@ class GradientLearner:
         query = self.query()
         rows = per_record(query.network, self._kind.losses, self._public(query, _PUBLIC_RECORDS))
         median = float(torch.linalg.vector_norm(rows, dim=1).median())
-        scale = np.array([1 / (self.config.clip_share * median)])
-        self._model = self._model.replace({f"{self._part}.scale": scale})
+        scale = np.array([1 / (self.config.clip_share * median)]) if median else np.ones(1)
+        self._model = self._model.released({f"{self._part}.scale": scale})
 
     def _public(self, query: GradientQuery, n: int) -> tuple[torch.Tensor, ...]:
         generator = torch.Generator().manual_seed(self._seed + self._round)
@@ -242,10 +238,6 @@ class GradientLearner:
     def result(self) -> ScoreModel:
         """Return the model: weights to ask at, and their moving average to sample with."""
         return self._model
-
-    def sent(self) -> ScoreModel:
-        """Return it without the average."""
-        return self._model.without(f"{self._part}.ema")
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
         """Return weights, average, scale, Adam's moments and the round."""

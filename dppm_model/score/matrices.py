@@ -9,8 +9,11 @@ covariance Sigma, A Aᵀ being what Sigma holds in those directions, component j
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def upper(matrices: torch.Tensor) -> torch.Tensor:
@@ -39,6 +42,26 @@ def symmetric(triangles: torch.Tensor, size: int) -> torch.Tensor:
     out[:, rows, columns] = triangles * scale
     out[:, columns, rows] = triangles * scale
     return out
+
+
+def upper_triangles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `upper` of (..., d, d) arrays: (..., d(d+1)/2)."""
+    size = matrices.shape[-1]
+    flat = upper(torch.from_numpy(np.ascontiguousarray(matrices).reshape(-1, size, size)))
+    return flat.numpy().reshape(*matrices.shape[:-2], -1)
+
+
+def diagonal_of_triangle(size: int) -> NDArray[np.int64]:
+    """Return where the diagonal stands in an ``upper`` triangle, (d,)."""
+    i = np.arange(size)
+    return i * size - i * (i - 1) // 2
+
+
+def relative_variances(spread: NDArray[np.floating[Any]], axes: int) -> NDArray[np.float64]:
+    """Return the eigenvalues of I + M for triangles (..., m(m+1)/2) of M: (n, m)."""
+    flat = torch.from_numpy(np.asarray(spread, np.float64)).flatten(0, -2)
+    values: NDArray[np.float64] = 1 + torch.linalg.eigvalsh(symmetric(flat, axes)).numpy()
+    return values
 
 
 def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int) -> torch.Tensor:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import octaves, wiener
-from dppm_model.score.slots import Answers, SlotQuery
+from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _LEAST_WEIGHT = 0.2  # a class weight is at least this much of an equal share
 
@@ -30,17 +31,21 @@ def clip_rows(r: torch.Tensor, radius: float) -> torch.Tensor:
 class MeansQuery(SlotQuery):
     """Counts (head) and half-whitened residuals to the class means (one slot per class)."""
 
+    needed = frozenset({"mixture.class_weights", "mixture.mean"})
+
     def __init__(self, model: ScoreModel) -> None:
-        self.octaves = model.pyramid.octaves
-        self.head = self.slots = model.classes
-        self.body = model.scales.basis.size
-        self.basis = model.scales.basis
-        self.radius = model.config.means_radius
-        self.count_weight = model.config.count_weight
+        super().__init__(model)
+        self.radius = model.config.mixture.means_radius
+        self.count_weight = model.config.mixture.count_weight
         self.body_weight = math.sqrt(1 - self.count_weight**2)
         self.whitening = model.scales.half_whitening(self.body)
-        self.frequency = torch.from_numpy(model.arrays["mixture.class_weights"])
-        self.mean = torch.from_numpy(model.arrays["mixture.mean"])
+        self.frequency = model.tensor("mixture.class_weights")
+        self.mean = model.tensor("mixture.mean")
+
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `SlotQuery`."""
+        return Layout(config.classes, config.classes, config.scales.basis.size)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
         """Return the vectors before the final clip; see `SlotQuery`."""
@@ -93,10 +98,10 @@ class MeansLearner(AveragingLearner):
         shift = mean - query.mean
         components = torch.from_numpy(self._start.arrays["mixture.components"])
         components = components + shift[:, None, : components.shape[2]]
-        return self._start.replace(
+        return self._start.released(
             {
-                "mixture.class_weights": share.float().numpy(),
-                "mixture.mean": mean.float().numpy(),
-                "mixture.components": components.float().numpy(),
+                "mixture.class_weights": share,
+                "mixture.mean": mean,
+                "mixture.components": components,
             }
         )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.mechanism.products import rows_by
 from dppm_model.score.dct import Basis
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -102,12 +103,13 @@ class Mixture:
             a = self._rotated(k, low)
             share = self._logits(k, a, variance).flatten(1).softmax(1)
             share = share.view(-1, *self.log_weights[k].shape)
-            c = torch.einsum("ngj,gjd->ngd", share, self.offset[k])
+            c = _weighted(share, self.offset[k])
             gain = self.values[k] / (self.values[k] + variance[:, None])
             mean = c + gain * (share.sum(2, keepdim=True) * a - c)
-            out[rows, : self.band] = (mean.flatten(1) @ self.vectors[k].T)[rows]
+            out[rows, : self.band] = rows_by(mean.flatten(1), self.vectors[k].T)[rows]
         gain = self.high_values / (self.high_values + variance)
-        out[:, self.band :] = (high @ self.high_vectors * gain) @ self.high_vectors.T
+        rotated = rows_by(high, self.high_vectors) * gain
+        out[:, self.band :] = rows_by(rotated, self.high_vectors.T)
         return self.basis.inverse(out + self.mean[y]).to(x.dtype)
 
     def log_density(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -170,15 +172,29 @@ class Mixture:
 
     def _rotated(self, k: int, low: torch.Tensor) -> torch.Tensor:
         """Return low coefficients (n, d) in each eigenbasis of class k, (n, G, d)."""
-        return (low @ self.vectors[k]).view(-1, *self.values[k].shape)
+        return rows_by(low, self.vectors[k]).reshape(-1, *self.values[k].shape)
 
     def _logits(self, k: int, a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
         """Log weight and density of each component of class k, but for a constant, (n, G, J/G)."""
         total = self.values[k] + variance[:, None]
         b = self.offset[k]
-        square = (a**2 / total).sum(2, keepdim=True) + torch.einsum("ngd,gjd->ngj", 1 / total, b**2)
-        square = square - 2 * torch.einsum("ngd,gjd->ngj", a / total, b)
+        square = (a**2 / total).sum(2, keepdim=True) + _inner(1 / total, b**2)
+        square = square - 2 * _inner(a / total, b)
         return self.log_weights[k] - (square + torch.log(total).sum(2, keepdim=True)) / 2
+
+
+def _weighted(share: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Add up centres (G, J/G, d) by their shares (n, G, J/G): (n, G, d)."""
+    if len(centres) == 1:
+        return rows_by(share[:, 0], centres[0])[:, None]
+    return share * centres[:, 0]  # each component has a covariance of its own: J/G is 1
+
+
+def _inner(a: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Return the inner products of a (n, G, d) with centres (G, J/G, d): (n, G, J/G)."""
+    if len(centres) == 1:
+        return rows_by(a[:, 0], centres[0].T)[:, None]
+    return (a * centres[:, 0]).sum(dim=2, keepdim=True)
 
 
 def _gaussian_log_density(a: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:

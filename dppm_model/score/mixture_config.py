@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from dppm_model.errors import ConfigError
 from dppm_model.score.dct import Basis
-from dppm_model.score.settings import from_settings
+from dppm_model.score.settings import Between, check_settings, from_settings
 
-_LEAST = {"band": 1, "components": 1, "texture": 1, "axes": 0, "pooled": 0}
+MOST_COEFFICIENTS = 1 << 16
+_RADIUS = Between(1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -53,42 +52,23 @@ class MixtureConfig:
         The same for the texture beside the covariance.
     """
 
-    band: int = 144
-    components: int = 1
-    axes: int = 0
-    pooled: int = 0
-    texture: int = 100
-    pixel_variance: float = 0.25
-    background: float = -0.5
-    means_radius: float = 1.3
-    covariance_radius: float = 1.4
-    components_radius: float = 1.3
-    spread_radius: float = 1.3
-    pooled_radius: float = 1.3
-    count_weight: float = 0.1
-    texture_weight: float = 0.15
+    band: Annotated[int, Between(1, MOST_COEFFICIENTS)] = 144
+    components: Annotated[int, Between(1, 1024)] = 1
+    axes: Annotated[int, Between(0, MOST_COEFFICIENTS)] = 0
+    pooled: Annotated[int, Between(0, MOST_COEFFICIENTS)] = 0
+    texture: Annotated[int, Between(1, MOST_COEFFICIENTS)] = 100
+    pixel_variance: Annotated[float, Between(1e-4, 4.0)] = 0.25
+    background: Annotated[float, Between(-1.0, 1.0)] = -0.5
+    means_radius: Annotated[float, _RADIUS] = 1.3
+    covariance_radius: Annotated[float, _RADIUS] = 1.4
+    components_radius: Annotated[float, _RADIUS] = 1.3
+    spread_radius: Annotated[float, _RADIUS] = 1.3
+    pooled_radius: Annotated[float, _RADIUS] = 1.3
+    count_weight: Annotated[float, Between(1e-3, 0.999)] = 0.1
+    texture_weight: Annotated[float, Between(1e-3, 0.999)] = 0.15
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"mixture.{name} is {value!r}.", f"Give a whole number, at least {least}."
-                )
-        for name in (f.name for f in fields(self) if f.type == "float"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigError(f"mixture.{name} is {value!r}.", "Give a number.")
-            if name != "background" and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"mixture.{name} is {value!r}.", "Give a number above zero.")
-        if not -1 <= self.background <= 1:
-            raise ConfigError(
-                f"mixture.background is {self.background!r}.", "Give a pixel value in [-1, 1]."
-            )
-        if self.count_weight >= 1:
-            raise ConfigError(
-                f"mixture.count_weight is {self.count_weight!r}.", "Give a number below one."
-            )
+        check_settings(self, "mixture")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MixtureConfig:

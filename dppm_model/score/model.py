@@ -1,15 +1,17 @@
 """``ScoreModel``: everything released so far, and the score it gives.
 
-The model is two things that travel: ``meta`` (JSON: shape, classes, configurations) and ``arrays``
-(named NumPy arrays). The server sends both to the sites each round, saves them, and the sampler
-loads them. Keys that start ``mixture.`` belong to the closed form, ``residual.`` to the network on
-top of it, ``detail.`` to the one that doubles images (`dppm_model.score.pyramid`).
+The model is two things: its public configuration, which the plan fixes, and ``arrays`` (named NumPy
+arrays), which rounds teach. The server sends a question's arrays to the sites each round; it saves
+both, and the sampler loads them. Names that start ``mixture.`` belong to the closed form,
+``residual.`` to the network on top of it, ``detail.`` to the one that doubles images
+(`dppm_model.score.pyramid`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,22 +19,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from dppm_model import files
-from dppm_model.errors import ModelError
-from dppm_model.score.dct import Basis
+from dppm_model.errors import ConfigError, ModelError
+from dppm_model.score.arrays import Arrays, array_specs, check_arrays
 from dppm_model.score.matrices import component_covariances, symmetric
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.mixture_config import MixtureConfig, Scales
+from dppm_model.score.model_config import ModelConfig, PublicData
+from dppm_model.score.networks import load_residual
 from dppm_model.score.pyramid import Pyramid, load_pyramid, start_weights
-from dppm_model.score.pyramid_config import PyramidConfig
+from dppm_model.score.tensors import DAMAGED, damaged, read_tensors
 
-Arrays = Mapping[str, NDArray[Any]]
 # F(x, D_base, sigma, y) -> (n, C, H, W), in units of the base's posterior standard deviation.
 Residual = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+# What the closed form takes, and what it also takes once it is there.
+CLOSED_FORM = frozenset(
+    f"mixture.{name}"
+    for name in ("mean", "component_weights", "components", "covariance", "texture")
+)
+LATER = frozenset({"mixture.axes", "mixture.spread", "mixture.pooled"})
+_WHOLE = CLOSED_FORM | {"mixture.class_weights"}
 
 
 class ScoreModel:
@@ -43,79 +51,34 @@ class ScoreModel:
 
     Parameters
     ----------
-    meta
-        JSON-able: ``shape`` [C, H, W] of an image, ``classes``, ``mixture`` (a `MixtureConfig` as
-        a dictionary), ``pyramid`` (a `PyramidConfig`) and ``residual``, where there are such parts;
-        ``public`` (data, digest), if public records taught it first.
+    config
+        Its public configuration.
     arrays
-        Released and public arrays by name, treated as read-only. With d the band, J components:
-        ``mixture.class_weights`` (classes,), ``mixture.mean`` (classes, P),
-        ``mixture.component_weights`` (classes, J), ``mixture.components`` (classes, J, d),
-        ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients of
-        pixels; ``mixture.texture`` (C, H, W), the variance of each whitened pixel. Once they are
-        released, and not before (they are large, and would travel as zeros): ``mixture.axes``
-        (classes, d, m) and ``mixture.spread`` (classes, J, m(m+1)/2), the components' own
-        covariances, see `dppm_model.score.matrices`; and ``mixture.pooled``, the triangle of that
-        of the coefficients above the band.
+        Released and public arrays by name, treated as read-only; `dppm_model.score.arrays` says
+        what they may be. A question takes only those that it needs (`dppm_model.score.phases`); a
+        whole model has the closed form: ``mixture.class_weights`` (classes,), ``mixture.mean``
+        (classes, P), ``mixture.component_weights`` (classes, J), ``mixture.components`` (classes,
+        J, d), ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients
+        of pixels, d of them in the band, J components; ``mixture.texture`` (C, H, W), the variance
+        of each whitened pixel. Once they are released, and not before (they are large):
+        ``mixture.axes`` (classes, d, m) and ``mixture.spread`` (classes, J, m(m+1)/2), the
+        components' own covariances, see `dppm_model.score.matrices`; and ``mixture.pooled``, the
+        triangle of that of the coefficients above the band.
+    known
+        Arrays that were checked before; see `check_arrays`.
 
     Raises
     ------
     ModelError
-        If an entry is missing or has a wrong shape.
+        If an array is not one of this configuration, or out of its range.
     """
 
-    def __init__(self, meta: Mapping[str, Any], arrays: Arrays) -> None:
-        try:
-            c, h, w = (int(n) for n in meta["shape"])
-            self.classes = int(meta["classes"])
-            self.config = MixtureConfig.from_dict(meta["mixture"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"The model's metadata is incomplete ({error!r}).", "Load a model that dppm wrote."
-            ) from None
-        self.meta = dict(meta)
+    def __init__(self, config: ModelConfig, arrays: Arrays, known: Arrays | None = None) -> None:
+        check_arrays(config, arrays, known)
+        self.config = config
         self.arrays = dict(arrays)
-        self.image_shape = (c, h, w)
-        self.pyramid = PyramidConfig.from_dict(meta.get("pyramid", {}), self.image_shape)
-        self.shape = self.pyramid.base_shape(self.image_shape)
-        self.scales = Scales(self.config, Basis(self.shape))
-        later = self._later_shapes()
-        for name, shape in {**self._shapes(), **later}.items():
-            if name not in arrays and name in later:
-                continue
-            if name not in arrays or arrays[name].shape != shape:
-                found = arrays[name].shape if name in arrays else "missing"
-                raise ModelError(
-                    f"The model's array {name} is {found}, not {shape}.",
-                    "Load a model that dppm wrote.",
-                )
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        k, j, d = self.classes, self.config.components, self.scales.band
-        return {
-            "mixture.class_weights": (k,),
-            "mixture.mean": (k, self.scales.basis.size),
-            "mixture.component_weights": (k, j),
-            "mixture.components": (k, j, d),
-            "mixture.covariance": (k, d, d),
-            "mixture.texture": self.shape,
-        }
-
-    def _later_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what may be there: only what the configuration has room for."""
-        k, j, d = self.classes, self.config.components, self.scales.band
-        m, h = self.scales.axes, self.scales.pooled
-        shapes: dict[str, tuple[int, ...]] = {}
-        if m:
-            shapes |= {"mixture.axes": (k, d, m), "mixture.spread": (k, j, m * (m + 1) // 2)}
-        if h:
-            shapes["mixture.pooled"] = (h * (h + 1) // 2,)
-        return shapes
-
-    def array(self, name: str) -> NDArray[np.float32]:
-        """Return an array; one that is not released yet reads as zeros."""
-        found: NDArray[np.float32] | None = self.arrays.get(name)
-        return np.zeros(self._later_shapes()[name], np.float32) if found is None else found
+        self.image_shape, self.shape = config.shape, config.base_shape
+        self.classes, self.scales = config.classes, config.scales
 
     @classmethod
     def initial(
@@ -128,23 +91,21 @@ class ScoreModel:
         shape, classes
             (C, H, W) of an image, and the number of classes.
         settings
-            The configuration of each part by its name: ``mixture``, ``residual``, ``pyramid``.
+            See `ModelConfig.of`.
 
         Raises
         ------
         ConfigError
             If a setting is unknown or out of range, or the shape does not fit the octaves.
         """
-        config = MixtureConfig.from_dict(settings.get("mixture", {}))
-        pyramid = PyramidConfig.from_dict(settings.get("pyramid", {}), shape)
-        base = pyramid.base_shape(shape)
-        scales = Scales(config, Basis(base))
-        j, d = config.components, scales.band
+        return cls.start(ModelConfig.of(shape, classes, settings))
+
+    @classmethod
+    def start(cls, config: ModelConfig) -> ScoreModel:
+        """Build the model before any phase, from public constants."""
+        scales, classes = config.scales, config.classes
+        j, d = config.mixture.components, scales.band
         mean = scales.prior_mean().repeat(classes, 1).float().numpy()
-        parts = {name: dict(settings[name]) for name in ("residual",) if name in settings}
-        if pyramid.octaves:
-            parts["pyramid"] = pyramid.to_dict()
-        meta = {"shape": list(shape), "classes": classes, "mixture": config.to_dict(), **parts}
         covariance = torch.diag(scales.std[:d] ** 2).float().numpy()
         arrays = {
             "mixture.class_weights": np.full(classes, 1 / classes, np.float32),
@@ -152,28 +113,65 @@ class ScoreModel:
             "mixture.component_weights": np.full((classes, j), 1 / j, np.float32),
             "mixture.components": np.repeat(mean[:, None, :d], j, axis=1),
             "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
-            "mixture.texture": np.ones(base, np.float32),
+            "mixture.texture": np.ones(config.base_shape, np.float32),
         }
-        if pyramid.octaves:
-            arrays["detail.start"] = start_weights(shape[0])
-        return cls(meta, arrays)
+        if config.pyramid.octaves:
+            arrays["detail.start"] = start_weights(config.shape[0])
+        return cls(config, arrays)
 
-    @classmethod
-    def from_arrays(cls, meta: Mapping[str, Any], arrays: Arrays) -> ScoreModel:
-        """Build a model from its two halves, ``meta`` and ``arrays``."""
-        return cls(meta, arrays)
+    def require(self, names: Collection[str]) -> None:
+        """Refuse to go on without some arrays.
+
+        Raises
+        ------
+        ModelError
+            If one of them is not there.
+        """
+        if missing := sorted(set(names) - self.arrays.keys()):
+            raise ModelError(
+                f"The model lacks {', '.join(missing)}.",
+                "Finish its training first; a question wants the model of its own round.",
+            )
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return an array as a tensor of its own, in memory that PyTorch has aligned."""
+        return torch.tensor(self.arrays[name])
 
     def replace(self, arrays: Arrays) -> ScoreModel:
-        """Return a model with some arrays replaced or added."""
-        return ScoreModel(self.meta, {**self.arrays, **arrays})
+        """Return a model with some arrays replaced or added.
+
+        Raises
+        ------
+        ModelError
+            If one of them is out of its range.
+        """
+        return ScoreModel(self.config, {**self.arrays, **arrays}, known=self.arrays)
+
+    def released(self, arrays: Mapping[str, torch.Tensor | NDArray[Any]]) -> ScoreModel:
+        """Return a model with what a learner made of the sites' answers.
+
+        Noise may have carried a number out of its public range: it is moved to the range's edge.
+        """
+        specs = array_specs(self.config)
+        return self.replace({name: specs[name].clamp(np.asarray(a)) for name, a in arrays.items()})
+
+    def only(self, names: Collection[str]) -> ScoreModel:
+        """Return a model of some of its arrays, those that are there."""
+        kept = {name: array for name, array in self.arrays.items() if name in names}
+        return ScoreModel(self.config, kept, known=self.arrays)
 
     def without(self, *names: str) -> ScoreModel:
         """Return a model in which these arrays are not released."""
-        return ScoreModel(self.meta, {k: v for k, v in self.arrays.items() if k not in names})
+        return self.only(self.arrays.keys() - set(names))
+
+    def with_public(self, public: PublicData) -> ScoreModel:
+        """Return the model with the name of what taught it first."""
+        return ScoreModel(replace(self.config, public=public), self.arrays, known=self.arrays)
 
     @cached_property
     def mixture(self) -> Mixture:
         """The closed form (eigen-decompositions are made on first use)."""
+        self.require(CLOSED_FORM)
         a = self.arrays
         return Mixture(
             self.scales.basis,
@@ -186,12 +184,11 @@ class ScoreModel:
 
     def fine_covariance(self) -> torch.Tensor:
         """Return the covariance of the coefficients above the band, (P - d, P - d)."""
-        fine = self.scales.fine_prior(torch.from_numpy(self.arrays["mixture.texture"]))
+        fine = self.scales.fine_prior(self.tensor("mixture.texture"))
         h = self.scales.pooled
         if "mixture.pooled" in self.arrays:
-            pooled = torch.from_numpy(self.arrays["mixture.pooled"]).double()
             fine[:h, :] = fine[:, :h] = 0
-            fine[:h, :h] = symmetric(pooled[None], h)[0]
+            fine[:h, :h] = symmetric(self.tensor("mixture.pooled").double()[None], h)[0]
         return fine
 
     def covariances(self) -> torch.Tensor:
@@ -199,31 +196,26 @@ class ScoreModel:
 
         Float64; the d lowest coefficients.
         """
-        names = ("mixture.covariance", "mixture.axes", "mixture.spread")
+        covariance = self.tensor("mixture.covariance").double()
         if "mixture.spread" not in self.arrays:
-            return torch.from_numpy(self.arrays["mixture.covariance"]).double()[:, None]
-        return component_covariances(*(torch.from_numpy(self.array(n)).double() for n in names))
+            return covariance[:, None]
+        own = (self.tensor(f"mixture.{name}").double() for name in ("axes", "spread"))
+        return component_covariances(covariance, *own)
 
     @cached_property
     def residual(self) -> Residual | None:
         """The network F on top of the closed form, if one was trained."""
-        if not any(name.startswith("residual.") for name in self.arrays):
+        if "residual.ema" not in self.arrays:
             return None
-        from dppm_model.score.networks import load_residual
-
-        network: Residual = load_residual(self.meta, self.shape, self.arrays)
-        return network
+        return load_residual(self.config, self.arrays["residual.ema"])
 
     @cached_property
     def octaves(self) -> Pyramid | None:
         """The octaves above the base, if there are any."""
-        if not self.pyramid.octaves:
+        if not self.config.pyramid.octaves:
             return None
-        if not {"detail.start", "detail.ema"} <= self.arrays.keys():
-            raise ModelError(
-                "The model has a pyramid but no details yet.", "Finish its training first."
-            )
-        return load_pyramid(self.pyramid, self.shape[0], self.classes, self.arrays)
+        self.require(("detail.start", "detail.ema"))
+        return load_pyramid(self.config.pyramid, self.shape[0], self.classes, self.arrays)
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return D(x; sigma, y) of base images (n, C, h, w); see `Denoiser`.
@@ -250,33 +242,50 @@ class ScoreModel:
         weights: NDArray[np.float64] = released / released.sum()
         return weights
 
-    def to_bytes(self) -> bytes:
-        """Return the model as safetensors; ``meta`` is JSON in the header."""
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        meta = json.dumps(self.meta, sort_keys=True, allow_nan=False)
-        content: bytes = save_tensors(arrays, {"dppm": meta})
+    def arrays_to_bytes(self) -> bytes:
+        """Return the arrays alone, as safetensors: what a site is sent."""
+        content: bytes = save_tensors(self._contiguous())
         return content
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> ScoreModel:
-        """Read what ``to_bytes`` wrote.
+    def from_array_bytes(cls, config: ModelConfig, content: bytes) -> ScoreModel:
+        """Read what `arrays_to_bytes` wrote, for a model of this configuration.
 
         Raises
         ------
         ModelError
-            If the content is damaged or no model of this project.
+            If the content is damaged, or an array is not what the configuration says.
         """
+        return cls(config, read_tensors(content)[1])
+
+    def to_bytes(self) -> bytes:
+        """Return the model as safetensors; its configuration is JSON in the header."""
+        meta = json.dumps(self.config.to_dict(), sort_keys=True, allow_nan=False)
+        content: bytes = save_tensors(self._contiguous(), {"dppm": meta})
+        return content
+
+    def _contiguous(self) -> dict[str, NDArray[Any]]:
+        return {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ScoreModel:
+        """Read what `to_bytes` wrote: a whole model.
+
+        Raises
+        ------
+        ModelError
+            If the content is damaged, no model of this project, or not whole.
+        """
+        meta, arrays = read_tensors(content)
         try:
-            arrays = load_tensors(content)
-            size = int.from_bytes(content[:8], "little")
-            header = json.loads(content[8 : 8 + size])
-            meta = json.loads(header["__metadata__"]["dppm"])
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"The model file is damaged or not a dppm model ({error!r}).",
-                "Copy it again from the run folder.",
-            ) from None
-        return cls(meta, arrays)
+            config = ModelConfig.from_dict(json.loads(meta["dppm"]))
+        except ConfigError as error:
+            raise ModelError(f"The model's configuration: {error.cause}", error.cure) from None
+        except DAMAGED as error:
+            raise damaged(error) from None
+        model = cls(config, arrays)
+        model.require(_WHOLE)
+        return model
 
     def save(self, path: Path) -> None:
         """Write the model to ``path`` (safetensors), atomically."""

@@ -9,10 +9,9 @@ gradients fast (`dppm_model.mechanism.gradients`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,9 @@ from torch import nn
 from torch.nn import functional
 
 from dppm_model.errors import ConfigError
+from dppm_model.mechanism.products import Linear, sides
 from dppm_model.score.dct import dct_matrix
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.precondition import WAVES, c_in, waves
 from dppm_model.score.residual_config import ResidualConfig
 
@@ -50,12 +51,12 @@ class Band:
     def down(self, x: torch.Tensor) -> torch.Tensor:
         """(n, C, H, W) -> (n, C, h, w)."""
         rows, columns = self._matrices
-        return rows @ x @ columns.T
+        return sides(rows, x, columns)
 
     def up(self, z: torch.Tensor) -> torch.Tensor:
         """(n, C, h, w) -> (n, C, H, W)."""
         rows, columns = self._matrices
-        return rows.T @ z @ columns
+        return sides(rows.T, z, columns.T)
 
 
 class Conditioning(nn.Module):
@@ -65,7 +66,7 @@ class Conditioning(nn.Module):
         super().__init__()
         self.classes = classes
         self.range = config.sigma_low, config.sigma_high
-        self.linear = nn.Linear(classes + 2 * WAVES, config.channels)
+        self.linear = Linear(classes + 2 * WAVES, config.channels)
 
     def forward(self, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sigma (n,), y (n,)."""
@@ -94,7 +95,7 @@ class ConvResidual(nn.Module):
         pixels = c * fold**2
         self.conditioning = Conditioning(classes, config)
         self.first = nn.Conv2d(2 * pixels + 2, channels, 3, padding=1)
-        self.films = nn.ModuleList(nn.Linear(channels, 2 * channels) for _ in range(config.blocks))
+        self.films = nn.ModuleList(Linear(channels, 2 * channels) for _ in range(config.blocks))
         self.blocks = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.blocks)
         )
@@ -127,9 +128,9 @@ class MlpResidual(nn.Module):
         super().__init__()
         size, channels = math.prod(shape), config.channels
         self.conditioning = Conditioning(classes, config)
-        self.first = nn.Linear(2 * size, channels)
-        self.blocks = nn.ModuleList(nn.Linear(channels, channels) for _ in range(config.blocks))
-        self.last = nn.Linear(channels, size)
+        self.first = Linear(2 * size, channels)
+        self.blocks = nn.ModuleList(Linear(channels, channels) for _ in range(config.blocks))
+        self.last = Linear(channels, size)
 
     def forward(
         self, z: torch.Tensor, base: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor
@@ -188,16 +189,20 @@ def first_weights(network: nn.Module, seed: int) -> torch.Tensor:
 def set_weights(network: nn.Module, weights: NDArray[np.float32]) -> None:
     """Set all trainable weights from one vector (d,), in the order of `nn.Module.parameters`."""
     trained = [p for p in network.parameters() if p.requires_grad]
-    nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), trained)
+    # Copied, each into memory of its own that begins a cache line (`mechanism.products`).
+    parts = torch.split(torch.tensor(weights), [p.numel() for p in trained])
+    with torch.no_grad():
+        for p, values in zip(trained, parts, strict=True):
+            p.copy_(values.view_as(p))
 
 
 def load_residual(
-    meta: Mapping[str, Any], shape: tuple[int, int, int], arrays: Mapping[str, NDArray[Any]]
+    config: ModelConfig, weights: NDArray[np.float32]
 ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return F(x, D_base, sigma, y), all of images of ``shape``, with the averaged weights."""
-    config = ResidualConfig.from_dict(meta.get("residual", {}))
-    band, network = build_network(config, shape, meta["classes"])
-    set_weights(network, arrays["residual.ema"])
+    """Return F(x, D_base, sigma, y), all of base images, with these weights (d,)."""
+    assert config.residual is not None
+    band, network = build_network(config.residual, config.base_shape, config.classes)
+    set_weights(network, weights)
 
     @torch.no_grad()
     def residual(

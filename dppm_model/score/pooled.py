@@ -10,21 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.errors import ModelError
+from dppm_model.errors import ConfigError
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.grid import Grid
 from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.matrices import upper
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import to_base
 from dppm_model.score.shrinkage import shrink_covariance
 
-_CHUNK = 256
 _ROWS = 4  # vectors that are formed together
 
 
@@ -36,28 +37,38 @@ class PooledQuery:
     product, exact in float64 whatever its order.
     """
 
+    needed: ClassVar[frozenset[str]] = frozenset({"mixture.mean", "mixture.texture"})
+    chunk = 256
+    optional: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, model: ScoreModel) -> None:
-        self.octaves, self.band = model.pyramid.octaves, model.scales.band
+        self.octaves, self.band = model.config.pyramid.octaves, model.scales.band
         self.basis, self.side = model.scales.basis, model.scales.pooled
-        if not self.side:
-            raise ModelError(
+        self.whitening = model.scales.pooled_whitening()
+        self.mean = model.tensor("mixture.mean")
+        prior = model.scales.fine_prior(model.tensor("mixture.texture"))
+        trace = float((prior.diagonal()[: self.side] * self.whitening**2).sum())
+        self.unit = model.config.mixture.pooled_radius**2 * trace
+
+    @classmethod
+    def dimension_of(cls, config: ModelConfig) -> int:
+        """Return d; see `dppm_model.score.query.Query`.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is pooled.
+        """
+        if not config.scales.pooled:
+            raise ConfigError(
                 "mixture.pooled is 0.", "Set model.mixture.pooled, to 640 for instance."
             )
-        self.whitening = model.scales.pooled_whitening()
-        self.mean = torch.from_numpy(model.arrays["mixture.mean"])
-        self.prior = model.fine_covariance()
-        w = self.whitening
-        trace = float((self.prior[: self.side, : self.side].diagonal() * w**2).sum())
-        self.unit = model.config.pooled_radius**2 * trace
+        return config.scales.pooled**2
 
     @property
     def dimension(self) -> int:
         """Number of coordinates d of a record's vector."""
         return self.side**2
-
-    def check(self) -> None:
-        """See `dppm_model.score.query.Query`: there is always a mean to ask around."""
-        return
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images; see `dppm_model.score.query.Query`."""
@@ -79,20 +90,20 @@ class PooledQuery:
         # |r|² is at most C, in steps.
         root = replace(grid, clip_norm=math.sqrt(grid.clip_norm), steps=math.isqrt(grid.steps))
         half = root.clip_norm / root.steps / 2
-        for images, labels in fixed_chunks((x, y), _CHUNK):
+        for images, labels in fixed_chunks((x, y), self.chunk):
             r = self._residuals(images, labels)
             r = root.quantise(r + half * r.sign())  # rounding to the nearest: r rᵀ is not biased
             total += r.T @ r
-        return total.flatten().to(torch.int64).numpy()
+        return grid.whole(total.flatten(), len(x))
 
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the matrices, flattened; see `dppm_model.score.query.Query`."""
         del seeds
         left = len(x)
-        for images, labels in fixed_chunks((x, y), _CHUNK):
+        for images, labels in fixed_chunks((x, y), self.chunk):
             for r in torch.split(self._residuals(images, labels)[:left], _ROWS):
                 yield (r[:, :, None] * r[:, None]).flatten(1)
-            left -= _CHUNK
+            left -= self.chunk
 
 
 class PooledLearner(AveragingLearner):
@@ -121,7 +132,7 @@ class PooledLearner(AveragingLearner):
         """Both triangles carry noise of their own: their mean has half its variance."""
         matrix = (self._total + self._total.T) / 2 / self._rounds
         w, side = self._query.whitening, self._query.side
-        prior = self._query.prior[:side, :side] * w * w[:, None]
+        prior = self._start.fine_covariance()[:side, :side] * w * w[:, None]
         std = math.sqrt(self._variance / 2) / self._rounds * self._query.unit
         covariance = shrink_covariance(matrix, std, prior) / w / w[:, None]
-        return self._start.replace({"mixture.pooled": upper(covariance[None])[0].float().numpy()})
+        return self._start.released({"mixture.pooled": upper(covariance[None])[0]})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from dppm_model.errors import ConfigError
-from dppm_model.score.settings import from_settings
+from dppm_model.score.settings import Between, check_settings, from_settings
 
 # Noise levels that the network is trained for: of an image, and of the one below it.
 LEAST_SIGMA, MOST_SIGMA, MOST_BELOW = 0.02, 2.0, 1.0
@@ -35,34 +34,17 @@ class PyramidConfig:
         Of the private rounds, as in `dppm_model.score.residual_config`.
     """
 
-    octaves: int = 0
-    handover: float = 0.3
-    octave_handover: float = 0.1
-    clip_share: float = 0.8
-    learning_rate: float = 0.002
-    warmup: int = 5
-    rounds: int = 40
-    ema: float = 0.9
+    octaves: Annotated[int, Between(0, 8)] = 0
+    handover: Annotated[float, Between(LEAST_SIGMA, MOST_BELOW)] = 0.3
+    octave_handover: Annotated[float, Between(LEAST_SIGMA, MOST_BELOW)] = 0.1
+    clip_share: Annotated[float, Between(1e-3, 1e3)] = 0.8
+    learning_rate: Annotated[float, Between(0.0, 10.0)] = 0.002
+    warmup: Annotated[int, Between(1, 1e6)] = 5
+    rounds: Annotated[int, Between(1, 1e6)] = 40
+    ema: Annotated[float, Between(0.0, 0.9999)] = 0.9
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, name = getattr(self, field.name), f"pyramid.{field.name}"
-            number = type(value) in (int, float)
-            least = 0 if field.name == "octaves" else 1
-            if field.type == "int" and (type(value) is not int or value < least):
-                raise ConfigError(f"{name} is {value!r}.", f"Give a whole number from {least} on.")
-            if field.type == "float" and not (number and 0 <= value < math.inf):
-                raise ConfigError(f"{name} is {value!r}.", "Give a number, zero or above.")
-        for name in ("handover", "octave_handover"):
-            if not LEAST_SIGMA <= getattr(self, name) <= MOST_BELOW:
-                raise ConfigError(
-                    f"pyramid.{name} is {getattr(self, name)!r}.",
-                    f"Give a noise level from {LEAST_SIGMA} to {MOST_BELOW}.",
-                )
-        if self.clip_share == 0:
-            raise ConfigError("pyramid.clip_share is 0.", "Give a number above zero.")
-        if self.ema >= 1:
-            raise ConfigError(f"pyramid.ema is {self.ema}.", "Give a number below one.")
+        check_settings(self, "pyramid")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], image: tuple[int, int, int]) -> PyramidConfig:
@@ -77,29 +59,34 @@ class PyramidConfig:
             If a key is unknown or a value is out of range; if the sides cannot be halved so often,
             the base would be too small, or the image is neither grey nor RGB.
         """
-        most = _most_octaves(image, _LEAST_BASE)
         wanted = values.get("octaves", 0)
-        config = from_settings(
-            cls,
-            "pyramid",
-            {**values, "octaves": _most_octaves(image, _BASE) if wanted is None else wanted},
-        )
-        if config.octaves > most or (wanted is None and not config.octaves):
-            raise ConfigError(
-                f"pyramid.octaves is {wanted}, but images have {image[1]} x {image[2]} pixels.",
-                f"At most {most} fit: the base needs even sides of {_LEAST_BASE} pixels at least.",
-            )
+        octaves = _most_octaves(image, _BASE) if wanted is None else wanted
+        config = from_settings(cls, "pyramid", {**values, "octaves": octaves})
+        if wanted is None and not octaves:
+            raise _too_many(None, image)
+        config.check(image)
         if wanted is None and (side := min(config.base_shape(image)[1:])) > _LARGEST_BASE:
             raise ConfigError(
                 f"Images have {image[1]} x {image[2]} pixels, their base {side} a side.",
                 "Import them with a --size like 128, 192 or 256, or set pyramid.octaves.",
             )
-        if config.octaves and image[0] not in (1, 3):
+        return config
+
+    def check(self, image: tuple[int, int, int]) -> None:
+        """Refuse octaves that images (C, H, W) do not have.
+
+        Raises
+        ------
+        ConfigError
+            If their sides cannot be halved so often, or they are neither grey nor RGB.
+        """
+        if self.octaves > _most_octaves(image, _LEAST_BASE):
+            raise _too_many(self.octaves, image)
+        if self.octaves and image[0] not in (1, 3):
             raise ConfigError(
                 f"The pyramid is for grey and RGB images, not for {image[0]} channels.",
                 "Import the images as grey or RGB.",
             )
-        return config
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that ``from_dict`` reads back."""
@@ -126,3 +113,11 @@ def _most_octaves(image: tuple[int, int, int], least: int) -> int:
     while height % 4 == width % 4 == 0 and min(height, width) >= 2 * least:
         height, width, octaves = height // 2, width // 2, octaves + 1
     return octaves
+
+
+def _too_many(octaves: int | None, image: tuple[int, int, int]) -> ConfigError:
+    most = _most_octaves(image, _LEAST_BASE)
+    return ConfigError(
+        f"pyramid.octaves is {octaves}, but images have {image[1]} x {image[2]} pixels.",
+        f"At most {most} fit: the base needs even sides of {_LEAST_BASE} pixels at least.",
+    )

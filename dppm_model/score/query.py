@@ -8,7 +8,7 @@ response, and the ``Learner`` (at the server) turns the noisy estimate into a be
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -18,24 +18,35 @@ from dppm_model.mechanism.grid import Grid
 
 if TYPE_CHECKING:
     from dppm_model.score.model import ScoreModel
+    from dppm_model.score.model_config import ModelConfig
 
 
 class Query(Protocol):
-    """What one record answers in one round; built from the public model and the phase only."""
+    """What one record answers in one round; built from the public model and the phase only.
+
+    Attributes
+    ----------
+    chunk
+        How many records are computed together; see `dppm_model.mechanism.chunks`.
+    needed, optional
+        Names of the arrays that it asks by, and of those that it asks by once they are released.
+        It is given no others.
+    """
+
+    chunk: int
+    needed: ClassVar[frozenset[str]]
+    optional: ClassVar[frozenset[str]]
+
+    def __init__(self, model: ScoreModel) -> None: ...
+
+    @classmethod
+    def dimension_of(cls, config: ModelConfig) -> int:
+        """Number of coordinates d of a record's vector, which the public configuration decides."""
+        ...
 
     @property
     def dimension(self) -> int:
-        """Number of coordinates d of a record's vector."""
-        ...
-
-    def check(self) -> None:
-        """Refuse a model that lacks what the question needs, before anything is spent.
-
-        Raises
-        ------
-        ModelError
-            Then nothing of the records has been looked at.
-        """
+        """The same of this question."""
         ...
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
@@ -108,10 +119,6 @@ class Learner(Protocol):
 
     def result(self) -> ScoreModel:
         """Return the model that the rounds so far have given."""
-        ...
-
-    def sent(self) -> ScoreModel:
-        """Return it as sites are sent it: what the next query asks by, and no more."""
         ...
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:

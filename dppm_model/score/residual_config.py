@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 from dppm_model.errors import ConfigError
-from dppm_model.score.settings import from_settings
+from dppm_model.score.settings import Between, check_settings, from_settings
 
 Kind = Literal["conv", "dct_mlp"]
 
@@ -41,39 +40,27 @@ class ResidualConfig:
     """
 
     network: Kind = "conv"
-    band: int = 28
-    fold: int = 4
-    channels: int = 24
-    blocks: int = 3
-    draws: int = 1
-    sigma_low: float = 0.1
-    sigma_high: float = 3.0
-    tilt: float = 0.5
-    clip_share: float = 0.8
-    learning_rate: float = 0.01
-    warmup: int = 10
-    rounds: int = 100
-    ema: float = 0.95
+    band: Annotated[int, Between(1, 256)] = 28
+    fold: Annotated[int, Between(1, 64)] = 4
+    channels: Annotated[int, Between(1, 4096)] = 24
+    blocks: Annotated[int, Between(1, 64)] = 3
+    draws: Annotated[int, Between(1, 256)] = 1
+    sigma_low: Annotated[float, Between(1e-3, 100.0)] = 0.1
+    sigma_high: Annotated[float, Between(1e-3, 100.0)] = 3.0
+    tilt: Annotated[float, Between(0.0, 20.0)] = 0.5
+    clip_share: Annotated[float, Between(1e-3, 1e3)] = 0.8
+    learning_rate: Annotated[float, Between(0.0, 10.0)] = 0.01
+    warmup: Annotated[int, Between(1, 1e6)] = 10
+    rounds: Annotated[int, Between(1, 1e6)] = 100
+    ema: Annotated[float, Between(0.0, 0.9999)] = 0.95
 
     def __post_init__(self) -> None:
-        if self.network not in get_args(Kind):
-            raise ConfigError(
-                f"residual.network is {self.network!r}.", f"Use {' or '.join(get_args(Kind))}."
-            )
-        for field in fields(self):
-            value, name = getattr(self, field.name), f"residual.{field.name}"
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if field.type == "int" and (not number or value != int(value) or value < 1):
-                raise ConfigError(f"{name} is {value!r}.", "Give a whole number above zero.")
-            if field.type == "float" and not (number and 0 <= value < math.inf):
-                raise ConfigError(f"{name} is {value!r}.", "Give a number, zero or above.")
-        if not 0 < self.sigma_low < self.sigma_high:
+        check_settings(self, "residual")
+        if not self.sigma_low < self.sigma_high:
             raise ConfigError(
                 f"residual.sigma_low is {self.sigma_low}, sigma_high {self.sigma_high}.",
-                "Give 0 < sigma_low < sigma_high.",
+                "Give sigma_low below sigma_high.",
             )
-        if self.ema >= 1:
-            raise ConfigError(f"residual.ema is {self.ema}.", "Give a number below one.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResidualConfig:

@@ -1,27 +1,82 @@
-"""From a group of the configuration to its dataclass; an unknown key is refused by name."""
+"""From a group of the configuration to its dataclass: unknown keys and wrong types are refused.
+
+The same dataclasses are read from a plan, whose text must be the only one that says what it says:
+a whole number is never 3.0 or true, and a number with a fraction is never 1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dppm_model.errors import ConfigError
 
 T = TypeVar("T")
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
     """Build ``cls``, a dataclass, from the values of ``group``; missing keys take their defaults.
 
+    A whole number stands for the same number with a fraction: people write ``1`` for ``1.0``.
+
     Raises
     ------
     ConfigError
-        If a key is unknown, or as ``cls`` says.
+        If a key is unknown, a value is of the wrong type, or as ``cls`` says.
     """
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group} is {values!r}.", f"Give some of: {', '.join(known)}.")
+    if unknown := sorted(map(str, set(values) - set(known))):
         raise ConfigError(
             f"{group}.{unknown[0]} is not a setting.", f"Known are: {', '.join(known)}."
         )
-    return cls(**values)
+    return cls(**as_floats(cls, values))
+
+
+def as_floats(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for fields of ``cls`` in which 1 is 1.0 where the field is a float."""
+    hints = get_type_hints(cls)  # without what `Annotated` adds
+    return {
+        name: float(value) if hints.get(name) is float and type(value) is int else value
+        for name, value in values.items()
+    }
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a setting, ends included; stands in its annotation: ``Annotated[int, …]``.
+
+    A plan is read from another's file: whatever it says within these ranges can be computed.
+    """
+
+    least: float
+    most: float
+
+
+def check_settings(settings: Any, group: str) -> None:
+    """Refuse fields of a dataclass that are not exactly of their types, or not in their ranges.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field.
+    """
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        value = getattr(settings, name)
+        if get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                raise ConfigError(
+                    f"{group}.{name} is {value!r}.", f"Use {' or '.join(get_args(kind))}."
+                )
+        elif kind in _WORDS and type(value) is not kind:
+            raise ConfigError(f"{group}.{name} is {value!r}.", f"Give {_WORDS[kind]}.")
+        for extra in extras:
+            if isinstance(extra, Between) and not extra.least <= value <= extra.most:
+                raise ConfigError(
+                    f"{group}.{name} is {value!r}.",
+                    f"Give {_WORDS[kind]} from {extra.least:g} to {extra.most:g}.",
+                )

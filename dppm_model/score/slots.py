@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.products import TILE
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import to_base
 
 _CHUNK_ELEMENTS = 1 << 22
@@ -31,13 +34,36 @@ class Answers(NamedTuple):
     body: torch.Tensor
 
 
-class SlotQuery(ABC):
-    """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
+class Layout(NamedTuple):
+    """How many coordinates the head has, how many slots there are, and coordinates of a body."""
 
-    octaves: int  # between the image and the base that is asked about
     head: int
     slots: int
     body: int
+
+
+class SlotQuery(ABC):
+    """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
+
+    needed: ClassVar[frozenset[str]]
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.octaves = model.config.pyramid.octaves  # between the image and the base
+        self.basis, self.scales = model.scales.basis, model.scales
+        self.head, self.slots, self.body = self.layout(model.config)
+        self.chunk = min(_MOST_RECORDS, max(TILE, _CHUNK_ELEMENTS // (self.head + self.body)))
+
+    @classmethod
+    @abstractmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """Return the sizes, which the public configuration decides."""
+
+    @classmethod
+    def dimension_of(cls, config: ModelConfig) -> int:
+        """Return d; see `Query`."""
+        head, slots, body = cls.layout(config)
+        return head + slots * body
 
     @abstractmethod
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
@@ -47,10 +73,6 @@ class SlotQuery(ABC):
     def dimension(self) -> int:
         """Number of coordinates d of a record's vector."""
         return self.head + self.slots * self.body
-
-    def check(self) -> None:
-        """See `Query`: a model always has what sums are taken around."""
-        return
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images; see `Query`."""
@@ -72,7 +94,7 @@ class SlotQuery(ABC):
             vectors = grid.quantise(torch.cat([answers.head, answers.body], dim=1))
             head += vectors[:, : self.head].sum(0)
             body.index_add_(0, answers.slot, vectors[:, self.head :])
-        return torch.cat([head, body.flatten()]).to(torch.int64).numpy()
+        return grid.whole(torch.cat([head, body.flatten()]), len(x))
 
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the vectors with their empty slots; see `Query`."""
@@ -91,8 +113,7 @@ class SlotQuery(ABC):
 
     def _chunks(self, x: torch.Tensor, y: torch.Tensor) -> Iterator[Answers]:
         """Ask chunk by chunk; what fills the last one up is not finite."""
-        size = min(_MOST_RECORDS, max(1, _CHUNK_ELEMENTS // (self.head + self.body)))
-        for images, labels in fixed_chunks((x, y), size):
+        for images, labels in fixed_chunks((x, y), self.chunk):
             yield self.answers(images, labels)
 
     def split(self, estimate: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:

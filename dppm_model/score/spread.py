@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.errors import ModelError
+from dppm_model.errors import ConfigError
+from dppm_model.mechanism.products import rows_by
 from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.components import nearest, shared
 from dppm_model.score.matrices import principal_axes, symmetric, upper, upper_outer
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import wiener
-from dppm_model.score.slots import Answers, SlotQuery
+from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _LEAST, _MOST = 0.1, 4.0  # times the class's variance, in any direction
 _LEAST_COUNT = 1e-4  # share of all records: of smaller components nothing is learned
@@ -34,39 +36,45 @@ class SpreadQuery(SlotQuery):
     `Scales.half_whitening`, it is where a given clip norm lets the least noise come back.
     """
 
+    needed = frozenset(
+        f"mixture.{name}"
+        for name in ("class_weights", "component_weights", "components", "axes", "spread")
+    )
+
     def __init__(self, model: ScoreModel) -> None:
-        self.octaves = model.pyramid.octaves
-        self.basis, self.band = model.scales.basis, model.scales.band
-        self.components_each, self.axes = model.config.components, model.scales.axes
-        self.head, self.slots = 0, model.classes * self.components_each
-        self.body = self.axes * (self.axes + 1) // 2
-        if not self.axes:
-            raise ModelError("mixture.axes is 0.", "Set model.mixture.axes, to 64 for instance.")
+        super().__init__(model)
+        mixture, self.band, self.axes = model.config.mixture, model.scales.band, model.scales.axes
+        self.components_each = mixture.components
         self.whitening = model.scales.half_whitening(self.band)
-        self.components = torch.from_numpy(model.arrays["mixture.components"])
-        self.weights = torch.from_numpy(model.arrays["mixture.component_weights"])
-        class_weights = torch.from_numpy(model.arrays["mixture.class_weights"])
+        self.components = model.tensor("mixture.components")
+        self.weights = model.tensor("mixture.component_weights")
+        class_weights = model.tensor("mixture.class_weights")
         self.frequency = (class_weights[:, None] * self.weights).flatten().double()
-        axes = torch.from_numpy(model.array("mixture.axes")).double()
-        axes = axes * self.whitening[:, None]
+        axes = model.tensor("mixture.axes").double() * self.whitening[:, None]
         variance = (axes**2).sum(1)  # (classes, m), half-whitened
-        self.known = bool((variance > 0).all())
         self.std = variance**0.25
-        self.projection = axes * (self.std / variance)[:, None]
-        self.unit = model.config.spread_radius * (self.std**2).sum(1)
-        spread = torch.from_numpy(model.array("mixture.spread")).double()
+        self.projection = (axes * (self.std / variance)[:, None]).float()
+        self.unit = mixture.spread_radius * (self.std**2).sum(1)
+        spread = model.tensor("mixture.spread").double()
         relative = torch.eye(self.axes, dtype=torch.float64) + symmetric(
             spread.flatten(0, 1), self.axes
         )
         each = self.std.repeat_interleave(self.components_each, 0)
         self.centre = upper(relative * each[:, :, None] * each[:, None])
 
-    def check(self) -> None:
-        """See `dppm_model.score.query.Query`."""
-        if not self.known:
-            raise ModelError(
-                "The model has no principal axes.", "Ask with the model of the phase's round."
-            )
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `SlotQuery`.
+
+        Raises
+        ------
+        ConfigError
+            If there are no axes.
+        """
+        m = config.scales.axes
+        if not m:
+            raise ConfigError("mixture.axes is 0.", "Set model.mixture.axes, to 64 for instance.")
+        return Layout(0, config.classes * config.mixture.components, m * (m + 1) // 2)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
         """Return the vectors before the final clip; see `SlotQuery`."""
@@ -86,7 +94,7 @@ class SpreadQuery(SlotQuery):
         a = torch.empty(len(r), self.axes)
         for k in torch.unique(y):
             rows = y == k
-            a[rows] = (r @ self.projection[k].float())[rows]
+            a[rows] = rows_by(r, self.projection[k])[rows]
         return a
 
 
@@ -96,10 +104,12 @@ class SpreadLearner(AveragingLearner):
     totals = ("body",)
 
     def __init__(self, model: ScoreModel) -> None:
-        covariance = torch.from_numpy(model.arrays["mixture.covariance"]).double()
+        covariance = model.tensor("mixture.covariance").double()
         whitening = model.scales.half_whitening(model.scales.band)
         axes = principal_axes(covariance, whitening, model.scales.axes)
-        super().__init__(shared(model).replace({"mixture.axes": axes.float().numpy()}))
+        _, slots, body = SpreadQuery.layout(model.config)
+        spread = torch.zeros(model.classes, slots // model.classes, body)
+        super().__init__(shared(model).released({"mixture.axes": axes, "mixture.spread": spread}))
         query = SpreadQuery(self._start)
         self._body = torch.zeros((query.slots, query.body), dtype=torch.float64)
 
@@ -139,7 +149,7 @@ class SpreadLearner(AveragingLearner):
         values, vectors = torch.linalg.eigh(relative)
         values = values.clamp(_LEAST - 1, _MOST - 1)[:, None]
         spread = upper((vectors * values) @ vectors.transpose(1, 2)).view(shape)
-        return self._start.replace({"mixture.spread": spread.float().numpy()})
+        return self._start.released({"mixture.spread": spread})
 
 
 def _shells(axes: int) -> torch.Tensor:

@@ -23,6 +23,7 @@ from dppm_model.planner import epsilons, make_plan
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.round import estimate
 from tests.benchmarks.record import record
+from tests.plans import MODEL
 
 SITES, RECORDS, COMMON = 10, 20_000, 0.03
 
@@ -65,14 +66,14 @@ def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> d
         found = np.mean([answer(phase, rows, seed, coins) for seed in seeds], axis=0)
         return float(np.linalg.norm(found - mean) / np.linalg.norm(mean))
 
-    plan = make_plan(privacy, [request], run="benchmark")
+    plan = make_plan(privacy, [request], MODEL, run="benchmark")
     mu = plan.phases[0].cost("secure_sum", 1).mu
     noise = math.sqrt(dimension / rounds) / mu / RECORDS / float(np.linalg.norm(mean))
     figures = {"ideal Gaussian": noise, "binomial": error(plan.phases[0])}
     sizes = [k for k in counts if k <= 2 * plan.phases[0].rotation.padded]
     for k in (*sizes, None):
         mechanism = MechanismRequest("directions", directions=k)
-        plan = make_plan(replace(privacy, mechanism=mechanism), [request], run="benchmark")
+        plan = make_plan(replace(privacy, mechanism=mechanism), [request], MODEL, run="benchmark")
         assert epsilons(plan)[0] <= epsilon
         name = f"directions, K = {plan.phases[0].cells}" + (" (chosen)" if k is None else "")
         figures[name] = error(plan.phases[0])

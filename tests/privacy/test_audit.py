@@ -18,7 +18,7 @@ from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from sampler.evaluation.membership import _roc
 from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.plans import with_response
+from tests.plans import MODEL, with_response
 
 DELTA = 1e-5
 
@@ -70,7 +70,7 @@ def plan_of(epsilon: float, mechanism: str = "binomial") -> Plan:
         PhaseRequest("sums", 4000, 1.0, 1.0, 2, 0.5, 0.05),
         PhaseRequest("steps", 2000, 1.0, 0.3, 10, 0.5, 0.3),
     ]
-    return make_plan(privacy, phases, run="x")
+    return make_plan(privacy, phases, MODEL, run="x")
 
 
 @pytest.mark.parametrize("mechanism", ["binomial", "directions"])

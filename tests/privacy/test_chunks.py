@@ -130,7 +130,7 @@ def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
     model = start.replace({"mixture.components": components, "mixture.covariance": covariance})
     if own:
         model = SpreadLearner(model).result()
-        spread = 0.02 * rng.standard_normal(model.array("mixture.spread").shape)
+        spread = 0.02 * rng.standard_normal(model.arrays["mixture.spread"].shape)
         model = model.replace({"mixture.spread": spread.astype(np.float32)})
     x = torch.randn(CHUNK, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     return model, x

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 import dppm_model
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.requests import PhaseRequest, PrivacyRequest
+from tests.plans import MODEL
 from tests.privacy import independent
 
 PRIVACY = {
@@ -61,7 +62,7 @@ def shipped(name: str) -> dict[str, Any]:
         PhaseRequest(name=phase, dimension=DIMENSIONS[phase], **values)  # type: ignore[arg-type]
         for phase, values in phases_of(model).items()
     ]
-    plan = make_plan(PrivacyRequest(**(PRIVACY | changes)), phases, run="plan")
+    plan = make_plan(PrivacyRequest(**(PRIVACY | changes)), phases, MODEL, run="plan")
     secure_sum, site = epsilons(plan)
     return plan.summary() | {"epsilon_secure_sum": secure_sum, "epsilon_site": site}
 

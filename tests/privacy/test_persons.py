@@ -24,7 +24,7 @@ from dppm_model.round import report
 from dppm_model.score import slots
 from dppm_model.score.asking import Asking
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_learner, build_query
+from dppm_model.score.phases import build_learner, build_query, write_question
 from dppm_model.score.query import Query
 from tests.coins import SeededCoins
 from tests.conftest import TINY
@@ -275,7 +275,7 @@ def test_a_site_whose_records_name_no_persons_refuses_before_anything_is_spent(
     plan = replace(plan_of(config, "run-a"), unit="person", records_per_person=8)
     site = make_site(tmp_path, tiny)
     with pytest.raises(DataError, match="names no persons"):
-        site._answer(plan, 0, 0, initial_model(config))
+        site._answer(plan, 0, 0, write_question("means", initial_model(config)))
     assert site.ledger.debits == ()
 
 

@@ -32,7 +32,7 @@ from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_query
+from dppm_model.score.phases import read_question, write_question
 from tests.coins import SeededCoins
 from tests.conftest import TINY
 from tests.plans import with_response
@@ -51,8 +51,9 @@ def plan(config: Config) -> Plan:
 
 
 @pytest.fixture
-def model(config: Config) -> ScoreModel:
-    return initial_model(config)
+def question(config: Config) -> bytes:
+    """What a server sends with the first rounds."""
+    return write_question("means", initial_model(config))
 
 
 NOW = datetime.now()
@@ -74,29 +75,29 @@ def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
 
 
 def test_the_same_round_gives_the_same_bits_and_costs_once(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
-    first = site._answer(plan, 0, 0, model)
-    again = Site(tmp_path, SeededCoins("other coins"))._answer(plan, 0, 0, model)
+    first = site._answer(plan, 0, 0, question)
+    again = Site(tmp_path, SeededCoins("other coins"))._answer(plan, 0, 0, question)
     np.testing.assert_array_equal(first, again)
     assert len(site.ledger.debits) == 1
     # Twin: without the stored report the same site would answer with fresh coins.
     fresh = make_site(tmp_path / "twin", tiny)
-    assert not np.array_equal(first, fresh._answer(plan, 0, 0, model))
+    assert not np.array_equal(first, fresh._answer(plan, 0, 0, question))
 
 
 def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
-    tallies = make_site(tmp_path, tiny)._answer(replace(plan, phases=phases), 0, 0, model)
+    tallies = make_site(tmp_path, tiny)._answer(replace(plan, phases=phases), 0, 0, question)
     assert tallies.shape == (plan.phases[0].rotation.padded,)
     assert tallies.max() <= plan.phases[0].response.most
 
 
 def test_a_debit_is_on_disk_before_data_are_read(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = make_site(tmp_path, tiny)
 
@@ -105,34 +106,34 @@ def test_a_debit_is_on_disk_before_data_are_read(
 
     monkeypatch.setattr(module, "report", crash)
     with pytest.raises(KeyboardInterrupt):
-        site._answer(plan, 0, 0, model)
+        site._answer(plan, 0, 0, question)
     assert len(Ledger(tmp_path / "ledger.jsonl").debits) == 1
     assert not list(tmp_path.rglob("*.npy"))
     monkeypatch.undo()
     # The report was never released, so the round may be answered now, for the same debit.
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     assert len(site.ledger.debits) == 1
 
 
 def test_a_round_whose_report_was_given_up_is_not_answered_anew(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
-    site._answer(plan, 0, 0, model)
-    site._answer(plan, 0, 1, model)
+    site._answer(plan, 0, 0, question)
+    site._answer(plan, 0, 1, question)
     with pytest.raises(PlanError, match="answered before"):
-        site._answer(plan, 0, 0, model)
+        site._answer(plan, 0, 0, question)
 
 
 def test_one_run_cannot_push_out_the_report_of_another(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     """A server that names runs cleverly must not make a site forget a report, and answer anew."""
     site = make_site(tmp_path, tiny, limit=1e6)
     inner = replace(plan, run="run-a-b")
-    first = site._answer(inner, 0, 0, model)
-    site._answer(plan, 0, 0, model)
-    np.testing.assert_array_equal(first, site._answer(inner, 0, 0, model))
+    first = site._answer(inner, 0, 0, question)
+    site._answer(plan, 0, 0, question)
+    np.testing.assert_array_equal(first, site._answer(inner, 0, 0, question))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -153,17 +154,17 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
 
 
 def test_a_plan_cannot_change_in_mid_run(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
     site.join(plan)  # the run has its keys: nothing but the plan is wrong below
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     phases = (with_response(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
     for ask in (
         lambda changed: site.join(changed),
         lambda changed: site.prepare(changed, 1, {}),
-        lambda changed: site.report(changed, 0, 1, model, {}),
+        lambda changed: site.report(changed, 0, 1, question, {}),
         lambda changed: site.reveal(changed, 0, {}, {}),
     ):
         with pytest.raises(PlanError, match="begun under plan"):
@@ -200,13 +201,13 @@ def test_the_digest_of_a_plan_covers_every_field(plan: Plan) -> None:
 
 
 def test_rounds_outside_the_plan_are_refused(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
     for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
         with pytest.raises(PlanError, match="not in the plan"):
-            site.report(plan, phase, round_, model, {})
+            site.report(plan, phase, round_, question, {})
     for number in (-1, plan.rounds):
         with pytest.raises(PlanError, match="not in the plan"):
             site.prepare(plan, number, {})
@@ -214,28 +215,28 @@ def test_rounds_outside_the_plan_are_refused(
 
 
 def test_the_limit_stops_the_run_before_data_are_read(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
     approve(tmp_path, plan)
     site.join(plan)
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     with pytest.raises(BudgetExhausted):
-        site._answer(plan, 0, 1, model)
+        site._answer(plan, 0, 1, question)
     with pytest.raises(BudgetExhausted):  # it says so before others count on it
         site.prepare(plan, 1, {})
     assert len(site.ledger.debits) == 1
-    make_site(tmp_path, tiny, limit=two)._answer(plan, 0, 1, model)
+    make_site(tmp_path, tiny, limit=two)._answer(plan, 0, 1, question)
 
 
 def test_what_other_runs_spent_counts(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny, limit=epsilons(plan, 1)[0])
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     with pytest.raises(BudgetExhausted):
-        site._answer(replace(plan, run="run-b"), 0, 0, model)
+        site._answer(replace(plan, run="run-b"), 0, 0, question)
 
 
 def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
@@ -274,13 +275,13 @@ def test_policy_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
     asks = (
         lambda p: site.join(p),
         lambda p: site.prepare(p, 0, {}),
-        lambda p: site.report(p, 0, 0, model, {}),
+        lambda p: site.report(p, 0, 0, question, {}),
         lambda p: site.reveal(p, 0, {}, {}),
     )
     for approved in ((), (replace(plan, seed="ff"),)):
@@ -317,7 +318,7 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
 
 
 def test_an_unapproved_plan_hears_nothing_of_the_records(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither how many there are, nor whether they name persons."""
     site = make_site(tmp_path, tiny)
@@ -328,7 +329,7 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
         for ask in (
             lambda p: site.join(p),
             lambda p: site.prepare(p, 0, {}),
-            lambda p: site.report(p, 0, 0, model, {}),
+            lambda p: site.report(p, 0, 0, question, {}),
         ):
             with pytest.raises(NotApproved):
                 ask(asked)
@@ -344,7 +345,7 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, key: str, value: object
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, key: str, value: object
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
@@ -352,7 +353,7 @@ def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
     for ask in (
         lambda: site.join(plan),
         lambda: site.prepare(plan, 0, {}),
-        lambda: site.report(plan, 0, 0, model, {}),
+        lambda: site.report(plan, 0, 0, question, {}),
     ):
         with pytest.raises(PolicyError, match=r"person|directions|min_records|hours"):
             ask()
@@ -399,12 +400,12 @@ def test_the_site_has_its_own_least_number_of_colluding_sites(
 
 
 def test_a_site_that_lost_its_keys_sits_out(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
     site.join(plan)
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     (tmp_path / "sums" / "run-a.json").unlink()
     with pytest.raises(LedgerError, match="is lost"):
         site.join(plan)
@@ -413,31 +414,18 @@ def test_a_site_that_lost_its_keys_sits_out(
 def test_a_model_for_other_data_is_refused_before_anything_is_spent(
     tmp_path: Path, tiny: Path, plan: Plan
 ) -> None:
-    other = ScoreModel.initial((1, 8, 8), 1, {"mixture": {"band": 16, "texture": 9}})
-    phase = replace(plan.phases[0], dimension=build_query(plan.phases[0].name, other).dimension)
+    other = ScoreModel.start(replace(plan.model, classes=1))
     site = make_site(tmp_path, tiny)
     with pytest.raises(ModelError, match="the site holds"):
-        site._answer(replace(plan, phases=(phase, *plan.phases[1:])), 0, 0, other)
-    assert site.ledger.debits == ()
-
-
-def test_a_model_that_lacks_weights_is_refused_before_anything_is_spent(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
-) -> None:
-    """Without the check the site would debit, and answer with weights that nobody sent."""
-    dimension = build_query("score", model).dimension
-    phase = replace(plan.phases[0], name="score", dimension=dimension)
-    site = make_site(tmp_path, tiny)
-    with pytest.raises(ModelError, match=r"lacks residual\.scale, residual\.weights"):
-        site._answer(replace(plan, phases=(phase, *plan.phases[1:])), 0, 0, model)
+        site._answer(replace(plan, model=other.config), 0, 0, write_question("means", other))
     assert site.ledger.debits == ()
 
 
 def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model made to fail on certain records: they count as zero, the others as ever."""
-    query = build_query("means", model)
+    query = read_question("means", plan.model, question)
     x, y = torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64)
     x[3] = 0.5
     right = type(query).answers

@@ -19,7 +19,7 @@ FLOORS = [
     {"mechanism", "privacy", "records", "securesum"},
     {"score"},
     {"phase", "plan"},
-    {"requests", "round", "budget"},
+    {"requests", "round", "budget", "batch_invariance"},
     {"planner", "planner_directions", "audit", "pretraining"},
     {"run", "config"},
 ]

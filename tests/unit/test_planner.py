@@ -17,6 +17,7 @@ from dppm_model.planner import (
 )
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
+from tests.plans import MODEL
 
 PRIVACY = PrivacyRequest(
     epsilon=8.0,
@@ -37,7 +38,7 @@ STEPS = PhaseRequest("steps", 20_000, 1.0, 0.03, 50, 0.6, 0.5)
 @pytest.mark.parametrize("view", ["secure_sum", "site"])
 def test_the_target_is_met_from_below_at_little_loss(target: float, view: str) -> None:
     privacy = replace(PRIVACY, epsilon=target, view=view)  # type: ignore[arg-type]
-    plan = make_plan(privacy, [SUMS, STEPS], run="x")
+    plan = make_plan(privacy, [SUMS, STEPS], MODEL, run="x")
     found = dict(zip(("secure_sum", "site"), epsilons(plan), strict=True))
     assert 0.985 * target < found[view] <= target
     assert found["secure_sum"] <= found["site"]
@@ -49,7 +50,7 @@ def test_the_target_is_met_from_below_at_little_loss(target: float, view: str) -
 
 
 def test_one_bit_less_would_lose_more() -> None:
-    plan = make_plan(PRIVACY, [STEPS], run="x")
+    plan = make_plan(PRIVACY, [STEPS], MODEL, run="x")
     phase = plan.phases[0]
     fewer = ((1 << (phase.bits - 1)) - 1) // 5
     theta = phase.response.truth_strength * (phase.response.responses / fewer) ** 0.5
@@ -58,8 +59,8 @@ def test_one_bit_less_would_lose_more() -> None:
 
 
 def test_fewer_honest_sites_cost_noise() -> None:
-    all_honest = make_plan(PRIVACY, [SUMS], run="x").phases[0]
-    half = make_plan(replace(PRIVACY, min_survivors=3), [SUMS], run="x").phases[0]
+    all_honest = make_plan(PRIVACY, [SUMS], MODEL, run="x").phases[0]
+    half = make_plan(replace(PRIVACY, min_survivors=3), [SUMS], MODEL, run="x").phases[0]
     assert half.noise_std(5) > 1.2 * all_honest.noise_std(5)
     assert half.cost("secure_sum", 1).mu <= all_honest.cost("secure_sum", 1).mu * 1.001
 
@@ -81,17 +82,25 @@ def test_shares_split_the_cost() -> None:
 
 def test_calibration_by_rounds_and_by_rate() -> None:
     rounds = make_plan(
-        replace(PRIVACY, epsilon=4.0, noise_multiplier=1.0, calibrate="rounds"), [STEPS], run="x"
+        replace(PRIVACY, epsilon=4.0, noise_multiplier=1.0, calibrate="rounds"),
+        [STEPS],
+        MODEL,
+        run="x",
     )
     assert rounds.phases[0].rounds > 50
     assert 3.9 < epsilons(rounds)[0] <= 4.0
     rate = make_plan(
-        replace(PRIVACY, epsilon=4.0, noise_multiplier=1.0, calibrate="rate"), [STEPS], run="x"
+        replace(PRIVACY, epsilon=4.0, noise_multiplier=1.0, calibrate="rate"),
+        [STEPS],
+        MODEL,
+        run="x",
     )
     assert rate.phases[0].rounds == 50
     assert 3.9 < epsilons(rate)[0] <= 4.0
     with pytest.raises(PlanError, match="Not even one round"):
-        make_plan(replace(PRIVACY, calibrate="rounds", noise_multiplier=0.05), [SUMS], run="x")
+        make_plan(
+            replace(PRIVACY, calibrate="rounds", noise_multiplier=0.05), [SUMS], MODEL, run="x"
+        )
 
 
 @pytest.mark.parametrize(
@@ -115,4 +124,4 @@ def test_requests_are_checked(changes: dict, field: str) -> None:
 
 def test_a_target_out_of_reach_is_refused() -> None:
     with pytest.raises(PlanError):
-        make_plan(replace(PRIVACY, epsilon=1e-7), [STEPS], run="x")
+        make_plan(replace(PRIVACY, epsilon=1e-7), [STEPS], MODEL, run="x")

@@ -15,6 +15,7 @@ from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import write_records
 from dppm_model.records.sources import load
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import PublicData
 from tests.conftest import TINY, tiny_images
 
 
@@ -45,8 +46,8 @@ def test_the_start_is_what_public_records_teach(public: Path) -> None:
     for k in range(2):
         mean = u[np.asarray(records.labels) == k].mean(0).numpy()
         assert np.allclose(start.arrays["mixture.mean"][k], mean, atol=0.02)
-    assert start.meta["public"] == {"data": "open", "digest": records.manifest.digest}
-    assert "public" not in start_model(replace(config, public=None)).meta  # the twin
+    assert start.config.public == PublicData("open", records.manifest.digest)
+    assert start_model(replace(config, public=None)).config.public is None  # the twin
 
 
 def test_a_run_names_its_public_data(public: Path, tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_run_names_its_public_data(public: Path, tmp_path: Path) -> None:
     start = ScoreModel.load(run.initial)
     assert start.to_bytes() == start_model(config).to_bytes()
     simulate(run, config)
-    assert ScoreModel.load(run.model).meta["public"]["data"] == "open"
+    assert ScoreModel.load(run.model).config == run.plan().model == start.config
     # The accounting is that of the private rounds: public records cost nothing, and change nothing.
     without = plan_of(resolve(TINY), "x")
     phases = [replace(p, tail=0.5) for p in run.plan().phases]

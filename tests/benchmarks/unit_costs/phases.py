@@ -25,7 +25,8 @@ from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
 from dppm_model.score.asking import Asking
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_learner, build_query, kind_of
+from dppm_model.score.phases import build_learner, kind_of, read_question, write_question
+from dppm_model.score.query import Query
 from tests.benchmarks.unit_costs.clock import once, seconds
 
 _CHUNKS = 8  # beside one, to tell the question from the records
@@ -84,17 +85,19 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
         kind = kind_of(p.name)
         chunk = GRADIENT_CHUNK if kind in GRADIENTS else MOMENTS_CHUNK
         learner = build_learner(p.name, model, config.seed)
-        content = learner.sent().to_bytes()
+        content = write_question(p.name, learner.result())
 
-        read = ScoreModel.from_bytes(content)
+        def question(p=p, content=content) -> Query:  # type: ignore[no-untyped-def]
+            return read_question(p.name, plan.model, content)
 
-        def ask(count: int, p=p, model=read) -> np.ndarray:  # type: ignore[no-untyped-def]
+        read = question()
+
+        def ask(count: int, p=p, query=read) -> np.ndarray:  # type: ignore[no-untyped-def]
             sampled = np.sort(np.random.default_rng(count).permutation(len(units))[:count])
-            asked = Asking(units, build_query(p.name, model), p.grid, sampled, coins.seeds(count))
-            return asked.total()
+            return Asking(units, query, p.grid, sampled, coins.seeds(count)).total()
 
         few, many = (seconds(lambda n=n: ask(n), 3) for n in (chunk, _CHUNKS * chunk))  # type: ignore[misc]
-        anew = seconds(lambda: ask(chunk, model=ScoreModel.from_bytes(content)), 2)  # noqa: B023
+        anew = seconds(lambda: ask(chunk, query=question()), 2)  # noqa: B023
         record = (many - few) / ((_CHUNKS - 1) * chunk)
         estimate = p.grid.to_float(ask(_CHUNKS * chunk)) / (_CHUNKS * chunk)
 

@@ -7,6 +7,7 @@ by itself and taken off first, so that nothing is extrapolated that was not coun
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import statistics
 import tempfile
@@ -32,7 +33,7 @@ from deploy.cost.units import Kind, Units
 from deploy.inprocess import InProcessGrid
 from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import agree, public_of
@@ -47,7 +48,7 @@ from tests.policies import site_folders
 
 SIZES = (8, 40, 120)  # the last large enough to tell what grows with pairs
 _ROUNDS, _DIMENSION = 6, 64
-_MODEL = ScoreModel.initial((1, 8, 8), 2, {}).to_bytes()  # only has to be one
+_MODEL = ModelConfig.of((1, 8, 8), 2, {"mixture": {"band": 1, "pooled": math.isqrt(_DIMENSION)}})
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
@@ -96,8 +97,10 @@ def primitives() -> dict[str, float]:
 
 def play(sites: int) -> dict[str, float]:
     """Median seconds of a round: all sites, copying, and the server."""
-    phase = phase_of(64, _DIMENSION, sites, _ROUNDS)
-    plan = Plan("units", secrets.token_hex(16), 1e-5, "record", 1, sites, sites, 0, (phase,))
+    phase = replace(phase_of(64, _DIMENSION, sites, _ROUNDS), name="pooled")
+    plan = Plan(
+        *("units", secrets.token_hex(16), 1e-5, "record", 1, sites, sites, 0, _MODEL, (phase,))
+    )
     with tempfile.TemporaryDirectory() as temporary:
         roster = site_folders(Path(temporary), plan)
         with _Pretended():
@@ -115,7 +118,7 @@ def _rounds(plan: Plan, roster: tuple[bytes, ...], folder: Path) -> dict[str, fl
         for number in range(plan.rounds):
             grid.sites = grid.copies = 0.0
             begun = now()
-            federation.ask(0, number, _MODEL)
+            federation.ask(0, number, b"arrays")
             whole = now() - begun
             if 0 < number < plan.rounds - 1:  # neither the first nor the last is like the others
                 times["site"].append(grid.sites / plan.sites)

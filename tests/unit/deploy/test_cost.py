@@ -27,8 +27,9 @@ from deploy.cost.units import LAPTOP, Kind, Units
 from dppm_model.config import Config
 from dppm_model.mechanism.gradients import CHUNK
 from dppm_model.run import Run
-from dppm_model.score import pooled, slots
+from dppm_model.score import slots
 from dppm_model.score.phases import PHASES
+from dppm_model.score.pooled import PooledQuery
 from dppm_model.securesum import member, shamir
 from dppm_model.securesum.masks import CHECKS
 from dppm_model.securesum.ring import Ring
@@ -166,7 +167,7 @@ def test_every_kind_of_phase_has_a_cost() -> None:
 
 
 def test_the_last_chunk_of_records_is_filled_up(tmp_path: Path, tiny: Path) -> None:
-    assert MOMENTS_CHUNK == slots._MOST_RECORDS == pooled._CHUNK
+    assert MOMENTS_CHUNK == slots._MOST_RECORDS == PooledQuery.chunk
     load = _load(tmp_path, 3)
     assert load.phase.divisor / 3 == 200 and load.records == MOMENTS_CHUNK
     assert _with(load, records=3000).records == 4 * MOMENTS_CHUNK
@@ -176,8 +177,8 @@ def test_the_last_chunk_of_records_is_filled_up(tmp_path: Path, tiny: Path) -> N
 
 
 def _load(folder: Path, sites: int) -> Load:
-    run, config = prepared(folder / "run", sites)
-    return loads(run.plan(), config)[0]
+    run, _ = prepared(folder / "run", sites)
+    return loads(run.plan())[0]
 
 
 def _with(load: Load, **changes: Any) -> Load:

@@ -119,9 +119,9 @@ def test_where_the_planner_refuses_the_road_says_so_and_still_costs(
 def test_shares_of_sites_stay_shares(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def look(privacy, phases, **more):  # type: ignore[no-untyped-def]
+    def look(privacy, phases, model, **more):  # type: ignore[no-untyped-def]
         asked.append((privacy, phases[0]))
-        return make_plan(privacy, phases, **more)
+        return make_plan(privacy, phases, model, **more)
 
     monkeypatch.setattr("deploy.cost.road.make_plan", look)
     privacy = {**config.tree["privacy"], "min_survivors": 2}

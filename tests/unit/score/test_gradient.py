@@ -12,6 +12,7 @@ from dppm_model.score.closed_form import closed_form
 from dppm_model.score.gradient import _LEAST_RATE, GradientLearner
 from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import dimension_of, read_question, write_question
 from dppm_model.score.residual import ResidualQuery
 
 GRID = Grid(1.0, 1 << 20)
@@ -94,13 +95,14 @@ def test_the_scale_brings_public_gradients_to_the_clip_norm() -> None:
 
 
 def test_a_site_asks_what_the_server_meant() -> None:
-    """The model travels as bytes; the site's question is the same to the last bit."""
+    """The arrays travel as bytes; the site's question is the same to the last bit."""
     learner = GradientLearner(ResidualQuery, start(), 0)
     rounds(learner, 0, 3)
     x, y = shard()
-    sent = ScoreModel.from_bytes(learner.sent().to_bytes())
-    assert "residual.ema" not in sent.arrays
-    there = ResidualQuery(sent)
+    sent = write_question("score", learner.result())
+    assert "residual.ema" in learner.result().arrays
+    assert b"residual.ema" not in sent
+    there = read_question("score", start().config, sent)
     totals = [query.clipped_sum(x, y, GRID, seeds(1)) for query in (learner.query(), there)]
     np.testing.assert_array_equal(*totals)
     assert totals[0].any()
@@ -108,8 +110,9 @@ def test_a_site_asks_what_the_server_meant() -> None:
 
 def test_an_empty_sample_gives_zeros_and_the_dimension_is_known_beforehand() -> None:
     model = start()
-    d = ResidualQuery(model).dimension
+    d = dimension_of("score", model.config)
     query = GradientLearner(ResidualQuery, model, 0).query()
+    assert query.dimension == d
     x, y = shard()
     total = query.clipped_sum(x[:0], y[:0], GRID, SEEDS)
     assert total.shape == (d,) and total.dtype == np.int64 and not total.any()

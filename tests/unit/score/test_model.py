@@ -35,7 +35,7 @@ def test_save_and_load_are_exact(tmp_path: Path) -> None:
     m = model().replace({"mixture.class_weights": np.array([0.5, 0.2, 0.3], np.float32)})
     m.save(tmp_path / "model.safetensors")
     again = ScoreModel.load(tmp_path / "model.safetensors")
-    assert again.meta == m.meta
+    assert again.config == m.config
     assert again.arrays.keys() == m.arrays.keys()
     for name, array in m.arrays.items():
         assert array.dtype == again.arrays[name].dtype
@@ -56,20 +56,25 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ScoreModel.load(tmp_path / "absent.safetensors")
 
 
-def test_arrays_must_fit_the_metadata() -> None:
+def test_arrays_must_fit_the_configuration() -> None:
     m = model()
     with pytest.raises(ModelError, match=r"mixture\.mean"):
         m.replace({"mixture.mean": np.zeros((3, 5), np.float32)})
-    some = {name: a for name, a in m.arrays.items() if name != "mixture.texture"}
     with pytest.raises(ModelError, match="texture"):
-        ScoreModel.from_arrays(m.meta, some)
-    with pytest.raises(ModelError, match="metadata"):
-        ScoreModel.from_arrays({"classes": 3}, m.arrays)
+        ScoreModel.from_bytes(m.without("mixture.texture").to_bytes())
+    other = m.to_bytes().replace(b'\\"classes\\": 3', b'\\"classes\\": 4')
+    with pytest.raises(ModelError, match=r"mixture\..* of shape"):
+        ScoreModel.from_bytes(other)
+    none = m.to_bytes().replace(b'\\"classes\\"', b'\\"klasses\\"')
+    with pytest.raises(ModelError, match="klasses"):
+        ScoreModel.from_bytes(none)
 
 
 def test_class_weights_are_a_distribution() -> None:
-    m = model().replace({"mixture.class_weights": np.array([2, 1, 1], np.float32)})
+    m = model().replace({"mixture.class_weights": np.array([0.5, 0.25, 0.25], np.float32)})
     assert np.allclose(m.class_weights(), [0.5, 0.25, 0.25])
+    with pytest.raises(ModelError, match="do not add up to one"):
+        model().replace({"mixture.class_weights": np.array([0.5, 0.5, 0.25], np.float32)})
 
 
 def test_a_residual_adds_to_the_closed_form() -> None:

@@ -13,6 +13,8 @@ from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions
 from dppm_model.score.detail_network import look, parts
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import build_query, dimension_of
 from dppm_model.score.pyramid import Octave, build_detail, start_weights, to_base
 from dppm_model.score.pyramid_config import CROP, PyramidConfig
 from dppm_model.score.shape_training import shape_crops, train_on_shapes
@@ -59,7 +61,7 @@ def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: t
     assert len(config.levels) == config.octaves
     model = ScoreModel.initial(image, 2, {"mixture": {"band": 16}, "pyramid": {"octaves": octaves}})
     assert (model.shape, model.image_shape) == (base, image)
-    assert ScoreModel.from_bytes(model.to_bytes()).pyramid == model.pyramid
+    assert ScoreModel.from_bytes(model.to_bytes()).config.pyramid == model.config.pyramid
 
 
 @pytest.mark.parametrize(
@@ -90,13 +92,13 @@ def test_both_configurations_end_with_details(name: str, components: int) -> Non
     tree = compose_config([f"model={name}", "model.phases.detail.rounds=7"])["model"]
     assert list(tree["phases"])[-1] == "detail"
     model = ScoreModel.initial((3, 256, 256), 2, tree)
-    assert (model.pyramid.octaves, model.pyramid.rounds) == (3, 7)
-    assert model.config.components == components
-    assert model.pyramid.learning_rate == (0.004 if components > 1 else 0.0005)
+    assert (model.config.pyramid.octaves, model.config.pyramid.rounds) == (3, 7)
+    assert model.config.mixture.components == components
+    assert model.config.pyramid.learning_rate == (0.004 if components > 1 else 0.0005)
 
 
 def test_a_model_without_details_draws_nothing() -> None:
-    with pytest.raises(ModelError, match="no details yet"):
+    with pytest.raises(ModelError, match=r"lacks detail\.ema"):
         _ = start().octaves
 
 
@@ -113,7 +115,7 @@ def test_a_base_image_is_the_mean_over_squares() -> None:
 
 
 def test_crops_are_parts_of_the_image_at_each_octave() -> None:
-    config = start().pyramid
+    config = start().config.pyramid
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
     crops = see(pixels, SEEDS[:3], config).crops
     assert crops.shape == (3, 2, 1, CROP, CROP)
@@ -129,7 +131,7 @@ def test_crops_are_parts_of_the_image_at_each_octave() -> None:
 
 def test_what_is_seen_is_packed_and_unpacked() -> None:
     model, pixels = start(), discs(3)
-    seen = see(pixels, SEEDS[:3], model.pyramid)
+    seen = see(pixels, SEEDS[:3], model.config.pyramid)
     again = Seen.unpacked(seen.packed(), 2, model.shape)
     assert all(torch.equal(a, b) for a, b in zip(seen, again, strict=True))
     assert torch.allclose(seen.base, to_base(pixels, 2), atol=1e-6)
@@ -141,22 +143,22 @@ def test_what_is_seen_is_packed_and_unpacked() -> None:
 def test_half_of_the_records_are_drawn_anew_by_the_closed_form() -> None:
     """A closed form that knows nothing but the mean drags every image there."""
     model = start()
-    seen = see(discs(200), SEEDS[:200], model.pyramid)
+    seen = see(discs(200), SEEDS[:200], model.config.pyramid)
     y = torch.zeros(200, dtype=torch.int64)
-    images, use = drifted(seen, y, SEEDS[:200], model.pyramid, model.mixture)
+    images, use = drifted(seen, y, SEEDS[:200], model.config.pyramid, model.mixture)
     assert 70 < int(use.sum()) < 130
     clean = torch.nn.functional.avg_pool2d(seen.crops[:, 0], 2)
     error = (images - clean).square().mean((1, 2, 3)).sqrt()
-    assert error.min() > 0.7 * model.pyramid.handover  # noise of the handover is in all
-    assert error.max() > 1.3 * model.pyramid.handover  # and in some the closed form's own errors
-    plain = questions(seen.crops, SEEDS[:200], model.pyramid)
-    with_drift = questions(seen.crops, SEEDS[:200], model.pyramid, (images, use))
+    assert error.min() > 0.7 * model.config.pyramid.handover  # noise of the handover is in all
+    assert error.max() > 1.3 * model.config.pyramid.handover  # and in some its errors
+    plain = questions(seen.crops, SEEDS[:200], model.config.pyramid)
+    with_drift = questions(seen.crops, SEEDS[:200], model.config.pyramid, (images, use))
     changed = (plain[2] != with_drift[2]).flatten(2).any(2)
     assert torch.equal(changed[:, 0], use)
     assert not changed[:, 1].any()
-    assert bool((with_drift[4][use, 0] == model.pyramid.handover).all())
+    assert bool((with_drift[4][use, 0] == model.config.pyramid.handover).all())
     shapes = seen._replace(corner=torch.full((200, 2), -1))
-    assert not drifted(shapes, y, SEEDS[:200], model.pyramid, model.mixture)[1].any()
+    assert not drifted(shapes, y, SEEDS[:200], model.config.pyramid, model.mixture)[1].any()
 
 
 def test_crops_come_from_where_edges_are_but_not_only() -> None:
@@ -168,14 +170,14 @@ def test_crops_come_from_where_edges_are_but_not_only() -> None:
 
 
 def test_a_records_questions_do_not_depend_on_its_company() -> None:
-    config, pixels = start().pyramid, discs(5)
+    config, pixels = start().config.pyramid, discs(5)
     whole = questions(see(pixels, SEEDS[:5], config).crops, SEEDS[:5], config)
     alone = questions(see(pixels[3:4], SEEDS[3:4], config).crops, SEEDS[3:4], config)
     assert all(torch.allclose(a[3:4], b, atol=1e-5) for a, b in zip(whole, alone, strict=True))
 
 
 def test_the_target_of_the_network_makes_the_denoiser_exact() -> None:
-    config = start().pyramid
+    config = start().config.pyramid
     crops = see(discs(4), SEEDS[:4], config).crops
     r, _, below, sigma, _, target = questions(crops, SEEDS[:4], config)
     local = look(below.flatten(0, 1))
@@ -309,7 +311,7 @@ def test_clipped_sums_keep_their_bound() -> None:
 
 
 def test_blur_of_the_image_below_is_part_of_the_question() -> None:
-    config = start().pyramid
+    config = start().config.pyramid
     crops = see(discs(8), SEEDS[:8], config).crops
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detail_loss, "_blurred", lambda x, u: x)
@@ -319,10 +321,9 @@ def test_blur_of_the_image_below_is_part_of_the_question() -> None:
 
 def test_a_model_that_lacks_what_the_question_needs_is_refused() -> None:
     model = GradientLearner(DetailQuery, start(), 0).result()
-    DetailQuery(model).check()
-    for name in ("detail.start", "detail.weights", "detail.scale"):
-        less = ScoreModel(model.meta, {k: v for k, v in model.arrays.items() if k != name})
+    build_query("detail", model)
+    for name in ("detail.start", "detail.weights", "detail.scale", "mixture.mean"):
         with pytest.raises(ModelError, match=name):
-            DetailQuery(less).check()
-    with pytest.raises(ModelError, match="no octaves"):
-        DetailQuery(ScoreModel.initial((1, 28, 28), 2, {"mixture": {"band": 16}}))
+            build_query("detail", model.without(name))
+    with pytest.raises(ConfigError, match="no octaves"):
+        dimension_of("detail", ModelConfig((1, 28, 28), 2))

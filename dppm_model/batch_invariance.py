@@ -1,0 +1,163 @@
+"""Batch invariance, tried on this very machine: a record adds the same integers in any company.
+
+Step 7 of the proof (PRIVACY.md) wants more of arithmetic than correct rounding: that a record's
+vector, to the last bit, does not depend on who else is asked, on its place among them, or on how
+many they are. `dppm_model.mechanism.products` and `chunks` see to that by their sizes and by where
+matrices begin. But which kernels a matrix library has for these sizes, on this processor, is its
+own business; so a site does not answer before it has seen it: random public records go through the
+very question, permuted, in other company, at other places, and every sum must be the same. Sizes
+follow from the plan, kernels from sizes: once for each kind of phase and configuration is enough.
+
+Two things are looked at. Every matrix product of a question must be of the sizes that `products`
+makes, or of whole numbers, whose sums are exact in any order. And the integers must be equal. An
+accelerator is tried like a processor: by the question as it is asked there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dppm_model.errors import NotBatchInvariant
+from dppm_model.mechanism.grid import MOST_STEPS, Grid
+from dppm_model.mechanism.products import STEP, TILE
+from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import build_query, kind_of, query_of
+from dppm_model.score.query import Query
+
+_MORE = 9  # records, than are asked together: the last chunk is filled up
+# Of arrays: numbers of six orders of magnitude, up to so much of their ranges. Where they are too
+# large, what a record adds is drowned in what all add, and its last bits with it.
+_REACHES = (1e-4, 1e-2)
+# So small a clip norm shortens every vector to its own length in steps, where the last bits show.
+_GRID = Grid(2.0**-30, MOST_STEPS)
+_SEED = 0
+
+
+def check_batch_invariance(phase: str, config: ModelConfig, *, persons: bool = False) -> None:
+    """Refuse a machine on which a record's integers depend on its company.
+
+    Parameters
+    ----------
+    phase, config
+        What is asked, and the plan's configuration of the model.
+    persons
+        Whether units are persons: their records' vectors are formed one by one.
+
+    Raises
+    ------
+    NotBatchInvariant
+        Naming the phase, and what was seen.
+    """
+    # What decides kernels beside the sizes.
+    machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
+    if wrong := _problem(kind_of(phase), config, persons, machine):
+        raise NotBatchInvariant(
+            f"Phase {phase}: on this machine a record's integers depend on its company ({wrong}).",
+            "Do not answer from this machine; report its processor and the versions installed.",
+        )
+
+
+@lru_cache(maxsize=64)
+def _problem(kind: str, config: ModelConfig, persons: bool, machine: object) -> str | None:
+    """Say what is wrong, or None; once in a process for all its virtual sites and rounds."""
+    del machine
+    asked, rng = query_of(kind), np.random.default_rng(_SEED)
+    names = asked.needed | asked.optional
+    networks = frozenset(name for name in names if not name.startswith("mixture."))
+    arrays: dict[str, NDArray[Any]] = {}
+    for reach in _REACHES:
+        # The closed form below a network takes long to make: one is enough.
+        fresh = networks if arrays and networks else names
+        arrays |= draw_arrays(config, fresh, rng, reach)
+        query = build_query(kind, ScoreModel(config, arrays))
+        if wrong := _seen_in(query, config, persons, rng):
+            return wrong
+    return None
+
+
+def _seen_in(
+    query: Query, config: ModelConfig, persons: bool, rng: np.random.Generator
+) -> str | None:
+    """Say what is wrong with one question, or None."""
+    records = _Records(query, config, query.chunk + _MORE, rng)
+    everyone = np.arange(records.count)
+    whole = records.total(everyone)
+    if not whole.any():
+        return "all vectors are zero"
+    for first in (0, 1, 2, 7, query.chunk // 2 + 1, query.chunk + 1):
+        order = rng.permutation(everyone)
+        parts = records.total(order[:first]) + records.total(order[first:])
+        if not np.array_equal(parts, whole):
+            return f"{records.count} records in another order, {first} of them by themselves"
+    if persons and records.rows(everyone) != records.rows(rng.permutation(everyone)):
+        return f"vectors of {records.count} records in another order"
+    try:
+        with _Products():  # type: ignore[no-untyped-call]
+            records.total(everyone)  # what is computed once for all records has been by now
+            records.rows(everyone[:TILE])
+    except _UnevenProduct as error:
+        return str(error)
+    return None
+
+
+class _Records:
+    """Random records, nobody's, and what a question makes of some of them."""
+
+    def __init__(
+        self, query: Query, config: ModelConfig, count: int, rng: np.random.Generator
+    ) -> None:
+        self.query, self.count = query, count
+        self._pixels = rng.integers(0, 256, (count, *config.shape), dtype=np.uint8)
+        self._labels = torch.from_numpy(rng.integers(0, config.classes, count))
+        self._seeds = torch.from_numpy(rng.integers(0, 2**63 - 1, count))
+
+    def _seen(self, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        seeds = self._seeds[chosen]
+        return self.query.view(self._pixels[chosen], seeds), self._labels[chosen], seeds
+
+    def total(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the clipped sum of some records, (d,)."""
+        x, y, seeds = self._seen(chosen)
+        return self.query.clipped_sum(x, y, _GRID, seeds)
+
+    def rows(self, chosen: NDArray[np.int64]) -> dict[int, bytes]:
+        """Return a digest of each record's vector before clipping."""
+        rows = (row for piece in self.query.rows(*self._seen(chosen)) for row in piece)
+        return {
+            int(i): hashlib.blake2b(row.numpy().tobytes()).digest()
+            for i, row in zip(chosen, rows, strict=True)
+        }
+
+
+class _UnevenProduct(Exception):
+    """A matrix product of sizes for which kernels may treat rows differently."""
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks at all matrix products of a block, whoever calls for them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in _STEPS:
+            factors = [t for t in args if isinstance(t, torch.Tensor)][-2:]
+            sizes = [n for t in factors for n in t.shape[-2:]]
+            if any(n % _STEPS[name] for n in sizes) and not all(map(_is_whole, factors)):
+                raise _UnevenProduct(f"a product {name} of {[tuple(t.shape) for t in factors]}")
+        return func(*args, **(kwargs or {}))
+
+
+# Of each kind of product: what its sizes are multiples of. Of the last ones none is right.
+_STEPS = {"mm": TILE, "addmm": TILE, "bmm": STEP, "baddbmm": STEP, "mv": 2**62, "dot": 2**62}
+
+
+def _is_whole(x: torch.Tensor) -> bool:
+    return x.dtype == torch.float64 and bool((x == x.round()).all())

@@ -1,0 +1,190 @@
+"""The arrays of a score model: their names, types, shapes and ranges, in one table.
+
+The public configuration decides them all. Whoever takes in a model checks it by this table: a site
+before it spends anything, the server, the sampler, and whoever loads a file.
+
+The ranges are public and generous. Learners bring what they release into them (post-processing,
+which costs no privacy); what lies outside was not made by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dppm_model.errors import ModelError
+from dppm_model.score.matrices import diagonal_of_triangle, relative_variances
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.networks import build_network
+from dppm_model.score.pyramid import build_detail
+
+Arrays = Mapping[str, NDArray[Any]]
+
+LEAST_VARIANCE = 1e-12  # of any coefficient
+LEAST_AXIS = 1e-9  # length of a principal axis
+MOST_WEIGHT = 1024.0  # of a network, in either direction
+LEAST_SPREAD, MOST_SPREAD = 0.05, 8.0  # of a component in any direction, times its class's variance
+_SUM = 1e-3  # by which frequencies may miss the sum of one
+_SYMMETRY = 1e-5  # by which a covariance may miss symmetry, over its largest entry
+
+Rule = Callable[[NDArray[Any]], str | None]  # what is wrong with an array in its range, if anything
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What one array must be.
+
+    Attributes
+    ----------
+    shape
+        Its shape.
+    least, most
+        The range of every number in it, ends included.
+    rule
+        What must hold between its numbers; says what is wrong.
+    dtype
+        Of NumPy, little-endian.
+    """
+
+    shape: tuple[int, ...]
+    least: float
+    most: float
+    rule: Rule | None = None
+    dtype: str = "<f4"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def problem(self, array: NDArray[Any]) -> str | None:
+        """Say what is wrong with an array, or None."""
+        if array.dtype != np.dtype(self.dtype):
+            return f"of type {array.dtype}, not {np.dtype(self.dtype)}"
+        if array.shape != self.shape:
+            return f"of shape {array.shape}, not {self.shape}"
+        least, most = np.array([self.least, self.most], self.dtype)
+        # NaN is neither above the one nor below the other, and fails here like infinity.
+        if array.size and not (least <= array.min() <= array.max() <= most):
+            return f"not within {self.least:g} to {self.most:g}, or not finite"
+        return self.rule(array) if self.rule else None
+
+    def clamp(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Bring numbers into the range, and the type to what it should be."""
+        clamped: NDArray[Any] = np.clip(array, self.least, self.most).astype(self.dtype)
+        return clamped
+
+
+@lru_cache(maxsize=16)
+def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
+    """Return the table: every array that a model of this configuration may have."""
+    scales = config.scales
+    k, j, p = config.classes, config.mixture.components, scales.basis.size
+    d, m, h = scales.band, scales.axes, scales.pooled
+    coefficient = 4 * p**0.5  # an image in [-1, 1] has none above sqrt(P)
+    variance = 16.0 * p
+    specs = {
+        # The closed form, in cosine coefficients of pixels.
+        "mixture.class_weights": ArraySpec((k,), 1e-6, 1.0, _sum_to_one),
+        "mixture.mean": ArraySpec((k, p), -coefficient, coefficient),
+        "mixture.component_weights": ArraySpec((k, j), 0.0, 1.0, _sum_to_one),
+        "mixture.components": ArraySpec((k, j, d), -coefficient, coefficient),
+        "mixture.covariance": ArraySpec((k, d, d), -variance, variance, _covariance),
+        "mixture.texture": ArraySpec(config.base_shape, 1e-3, 1e6),
+    }
+    if m:
+        triangle = (k, j, m * (m + 1) // 2)
+        specs["mixture.axes"] = ArraySpec((k, d, m), -variance, variance, _axes)
+        specs["mixture.spread"] = ArraySpec(triangle, -2 * MOST_SPREAD, 2 * MOST_SPREAD, _spread(m))
+    if h:
+        size = h * (h + 1) // 2
+        specs["mixture.pooled"] = ArraySpec((size,), -2 * variance, 2 * variance, _pooled(h))
+    if config.residual:  # the network on top of it
+        _, network = build_network(config.residual, config.base_shape, config.classes)
+        specs |= _trained("residual", list(network.parameters()))
+    if config.pyramid.octaves:  # the network that doubles images; private rounds train some of it
+        parameters = list(build_detail(config.shape[0], {}).parameters())
+        specs["detail.start"] = _weights(parameters)
+        specs |= _trained("detail", [p for p in parameters if p.requires_grad])
+    return specs
+
+
+def _weights(parameters: list[nn.Parameter]) -> ArraySpec:
+    return ArraySpec((sum(p.numel() for p in parameters),), -MOST_WEIGHT, MOST_WEIGHT)
+
+
+def _trained(part: str, parameters: list[nn.Parameter]) -> dict[str, ArraySpec]:
+    """Weights, their moving average, and what a gradient is multiplied by before it is clipped."""
+    scale = ArraySpec((1,), 2.0**-40, 2.0**40, dtype="<f8")
+    weights = _weights(parameters)
+    return {f"{part}.weights": weights, f"{part}.ema": weights, f"{part}.scale": scale}
+
+
+def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = None) -> None:
+    """Refuse arrays that are not what the configuration says.
+
+    Parameters
+    ----------
+    known
+        Arrays that were checked before: the very same ones are not looked at again.
+
+    Raises
+    ------
+    ModelError
+        Naming the array, and what is wrong with it.
+    """
+    specs = array_specs(config)
+    for name, array in arrays.items():
+        if known is not None and known.get(name) is array:
+            continue
+        wrong = specs[name].problem(array) if name in specs else "not one of such a model"
+        if wrong:
+            raise ModelError(
+                f"The model's array {name!r:.80} is {wrong}.",
+                "Load a model that dppm wrote; at a site, ask who runs the server.",
+            )
+
+
+def _sum_to_one(array: NDArray[Any]) -> str | None:
+    sums = array.astype(np.float64).sum(axis=-1)
+    return "no frequencies: they do not add up to one" if np.any(abs(sums - 1) > _SUM) else None
+
+
+def _covariance(array: NDArray[Any]) -> str | None:
+    if np.any(np.diagonal(array, axis1=-2, axis2=-1) < LEAST_VARIANCE):
+        return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
+    skew = np.abs(array - array.swapaxes(-1, -2)).max(initial=0.0)
+    if skew > _SYMMETRY * np.abs(array).max(initial=0.0):
+        return "no covariance: it is not symmetric"
+    return None
+
+
+def _axes(array: NDArray[Any]) -> str | None:
+    lengths = np.linalg.norm(array.astype(np.float64), axis=-2)
+    return f"no axes: one is shorter than {LEAST_AXIS:g}" if np.any(lengths < LEAST_AXIS) else None
+
+
+def _spread(axes: int) -> Rule:
+    def rule(array: NDArray[Any]) -> str | None:
+        values = relative_variances(array, axes)
+        if values.min(initial=1.0) < LEAST_SPREAD or values.max(initial=1.0) > MOST_SPREAD:
+            return f"no spread: a relative variance is not within {LEAST_SPREAD} to {MOST_SPREAD}"
+        return None
+
+    return rule
+
+
+def _pooled(side: int) -> Rule:
+    def rule(array: NDArray[Any]) -> str | None:
+        if np.any(array[diagonal_of_triangle(side)] < LEAST_VARIANCE):
+            return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
+        return None
+
+    return rule

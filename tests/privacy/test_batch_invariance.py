@@ -1,0 +1,164 @@
+"""A record's numbers are the same at every place, in any company: by sizes, and by trial."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from dppm_model import batch_invariance
+from dppm_model.batch_invariance import check_batch_invariance
+from dppm_model.errors import NotBatchInvariant
+from dppm_model.mechanism import products
+from dppm_model.mechanism.products import Linear, each, gram, rows_by, sides
+from dppm_model.score import components, dct, means, mixture, slots, spread
+from tests.privacy.test_sensitivity import CASES, CONFIGS
+
+SIZES = (1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 16, 20, 33, 49)
+DTYPES = (torch.float32, torch.float64)
+
+
+def same_everywhere(product: Callable[[torch.Tensor], torch.Tensor], one: torch.Tensor) -> bool:
+    """Whether a record has the same row at each of 70 places, and among others at some of them."""
+    row = product(one[None])[0]
+    at_all = product(one.expand(70, *one.shape).contiguous())
+    if not bool((at_all == row).all()):
+        return False
+    for place in (0, 1, 5, 6, 7, 16, 63, 64, 69):
+        others = torch.full((70, *one.shape), 3e38 if place % 2 else torch.nan, dtype=one.dtype)
+        others[place] = one
+        if not torch.equal(product(others)[place], row):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_by_treats_every_row_alike(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for inner in SIZES:
+        for columns in SIZES:
+            matrix, row = torch.randn(inner, columns, dtype=dtype), torch.randn(inner, dtype=dtype)
+            for other in (matrix, matrix.T.contiguous().T):
+                assert same_everywhere(lambda x, m=other: rows_by(x, m), row)  # type: ignore[misc]
+            assert torch.allclose(rows_by(row[None], matrix), row[None] @ matrix, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_and_gram_treat_every_record_alike(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for places in SIZES:
+        for inner in SIZES:
+            a = torch.randn(places, inner, dtype=dtype)
+            b = torch.randn(inner, 7, dtype=dtype)
+            assert same_everywhere(lambda x, b=b: each(x, b.expand(len(x), -1, -1)), a)  # type: ignore[misc]
+            assert same_everywhere(gram, a)
+            assert torch.allclose(gram(a[None])[0], a @ a.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 7, 8, 9, 12, 28])
+def test_sides_treats_every_image_alike(size: int) -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(3, size), torch.randn(size, size)
+    image = torch.randn(3, size, size)
+    assert same_everywhere(lambda x: sides(left, x, right), image)
+    assert torch.allclose(sides(left, image[None], right)[0], left @ image @ right.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("wide", [3, 5, 7, 24])
+def test_a_layer_treats_every_row_alike_forwards_and_backwards(wide: int) -> None:
+    torch.manual_seed(0)
+    layer = Linear(7, wide)
+
+    def both(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        out = layer(x)
+        (slope,) = torch.autograd.grad(out.square().sum(), x)
+        return torch.cat([out.detach(), slope], dim=1)
+
+    assert same_everywhere(both, torch.randn(7))
+    plain = torch.nn.functional.linear(torch.eye(7), layer.weight, layer.bias)
+    assert torch.allclose(layer(torch.eye(7)), plain, atol=1e-6)
+
+
+def test_plain_products_would_not() -> None:
+    """The twins, on this machine: narrow products, and matrices that begin anywhere."""
+    torch.manual_seed(0)
+    narrow = torch.randn(144, 7)
+    assert not same_everywhere(lambda x: x @ narrow, torch.randn(144))
+    uneven = torch.randn(8, 11)
+    assert not same_everywhere(lambda x: torch.bmm(x.transpose(1, 2), x), uneven)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_every_question_passes_on_this_machine(name: str, kind: str) -> None:
+    for persons in (False, True):
+        check_batch_invariance(kind, CONFIGS[name], persons=persons)
+
+
+def plain_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    return x @ matrix
+
+
+FAULTS = {
+    "mixture": (mixture, "rows_by", "score", plain_rows),
+    "components": (components, "rows_by", "components", plain_rows),
+    "spread": (spread, "rows_by", "spread", plain_rows),
+    "images": (dct, "sides", "means", lambda left, x, right: left @ x @ right.T),
+    "layers": (products, "rows_by", "score", plain_rows),
+}
+
+
+@pytest.fixture
+def anew() -> None:
+    batch_invariance._problem.cache_clear()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_product_that_goes_round_the_helper_is_refused(
+    fault: str, anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, name, kind, wrong = FAULTS[fault]
+    monkeypatch.setattr(module, name, wrong)
+    with pytest.raises(NotBatchInvariant, match=r"a product|in another order"):
+        check_batch_invariance(kind, CONFIGS["grey, mlp"])
+    batch_invariance._problem.cache_clear()
+
+
+def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
+    anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels that are not what they should be, seen by their integers alone."""
+    monkeypatch.setattr(batch_invariance, "_STEPS", {})
+
+    def by_place(r: torch.Tensor, radius: float) -> torch.Tensor:
+        right = r / torch.linalg.vector_norm(r, dim=1, keepdim=True).clamp(min=radius)
+        return right * (1 + 2.0**-23 * (torch.arange(len(r)) % 7 == 6))[:, None]
+
+    monkeypatch.setattr(means, "clip_rows", by_place)
+    with pytest.raises(NotBatchInvariant, match="in another order"):
+        check_batch_invariance("means", CONFIGS["grey, mlp"])
+    batch_invariance._problem.cache_clear()
+
+
+def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_invariance, "_STEPS", {})
+    monkeypatch.setattr(slots, "fixed_chunks", lambda records, _: iter([records]))
+    monkeypatch.setattr(dct, "sides", lambda left, x, right: left @ x @ right.T)
+    monkeypatch.setattr(components, "rows_by", plain_rows)
+    monkeypatch.setattr(spread, "rows_by", plain_rows)
+    with pytest.raises(NotBatchInvariant, match="in another order"):
+        check_batch_invariance("spread", CONFIGS["grey, mlp"])
+    batch_invariance._problem.cache_clear()
+
+
+def test_it_is_tried_once_a_process_and_anew_on_other_threads(
+    anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    drawn = batch_invariance.draw_arrays
+    monkeypatch.setattr(batch_invariance, "draw_arrays", lambda *a: tried.append(a[1]) or drawn(*a))
+    for phase in ("means", "means-first", "means"):
+        check_batch_invariance(phase, CONFIGS["colour"])
+    assert len(tried) == 1
+    torch.set_num_threads(2)
+    check_batch_invariance("means", CONFIGS["colour"])
+    assert len(tried) == 2

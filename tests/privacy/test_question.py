@@ -1,0 +1,241 @@
+"""What a server sends is untrusted: a question is the plan's, and arrays are data with a range."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from client import site as module
+from deploy.simulate import plan_of, resolve
+from dppm_model import batch_invariance
+from dppm_model.config import initial_model
+from dppm_model.errors import ModelError, NotBatchInvariant, PlanError
+from dppm_model.plan import Plan
+from dppm_model.score.arrays import array_specs
+from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import PHASES, query_of, read_question, write_question
+from tests.conftest import TINY
+from tests.privacy.test_site import make_site
+
+Arrays = dict[str, np.ndarray]
+CONFIGS = {
+    "mlp": ModelConfig.of(
+        (1, 16, 16),
+        3,
+        {
+            "mixture": {"band": 16, "components": 2, "axes": 5, "pooled": 20},
+            "residual": {"network": "dct_mlp", "band": 8, "channels": 5, "blocks": 1, "draws": 2},
+        },
+    ),
+    "octaves": ModelConfig.of((3, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}),
+}
+CASES = [("mlp", kind) for kind in PHASES if kind != "detail"] + [("octaves", "detail")]
+
+
+def sent(config: ModelConfig, kind: str) -> Arrays:
+    asked = query_of(kind)
+    rng = np.random.default_rng(0)
+    return draw_arrays(config, asked.needed | asked.optional, rng, 0.01)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_question_takes_exactly_its_arrays_each_in_its_range(name: str, kind: str) -> None:
+    config = CONFIGS[name]
+    arrays = sent(config, kind)
+    query = read_question(kind, config, save(arrays))
+    assert query.dimension == query_of(kind).dimension_of(config)
+    for array_name in query_of(kind).needed:
+        less = {n: a for n, a in arrays.items() if n != array_name}
+        with pytest.raises(ModelError, match=array_name):
+            read_question(kind, config, save(less))
+    for array_name, array in arrays.items():
+        spec = array_specs(config)[array_name]
+        beyond = np.float64(spec.most) * (1 + 1e-3) + 1e-3
+        for wrong in (
+            with_one(array, np.nan),
+            with_one(array, np.inf),
+            with_one(array, -np.inf),
+            with_one(array, beyond),
+            with_one(array, min(spec.least * (1 - 1e-3), spec.least - 1e-3)),
+            array.astype(np.float16),
+            array.astype(np.float64 if array.dtype == np.float32 else np.float32),
+            array.view(np.int32),
+            array[..., :-1],
+            array[None],
+            np.zeros(0, array.dtype),
+        ):
+            changed = {**arrays, array_name: np.ascontiguousarray(wrong)}
+            with pytest.raises(ModelError, match=rf"{array_name}|bytes, more than"):
+                read_question(kind, config, save(changed))
+
+
+def with_one(array: np.ndarray, value: float) -> np.ndarray:
+    changed = array.copy()
+    changed.flat[-1] = value
+    return changed
+
+
+STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
+    "class weights": ("mixture.class_weights", lambda a: a / 2, "do not add up"),
+    "component weights": ("mixture.component_weights", lambda a: a * 0, "do not add up"),
+    "skew covariance": ("mixture.covariance", lambda a: np.triu(a) + np.eye(16), "not symmetric"),
+    "no variance": ("mixture.covariance", lambda a: a * 0, "variance is below"),
+    "negative variance": ("mixture.covariance", lambda a: -a, "variance is below"),
+    "axes of length zero": ("mixture.axes", lambda a: a * 0, "one is shorter"),
+    "spread beyond": ("mixture.spread", lambda a: a * 0 - 1.5, "relative variance"),
+    "pooled variance": ("mixture.pooled", lambda a: a * 0, "variance is below"),
+}
+
+
+@pytest.mark.parametrize("case", STRUCTURES)
+def test_what_must_hold_between_numbers_is_checked(case: str) -> None:
+    name, change, message = STRUCTURES[case]
+    config = CONFIGS["mlp"]
+    kind = "spread" if name in ("mixture.axes", "mixture.spread") else "score"
+    kind = "means" if name == "mixture.class_weights" else kind
+    arrays = sent(config, kind)
+    arrays[name] = change(arrays[name]).astype(np.float32)
+    with pytest.raises(ModelError, match=message):
+        read_question(kind, config, save(arrays))
+
+
+def test_other_arrays_and_other_settings_have_no_say() -> None:
+    """Names that are not the question's, and a configuration in the header, change nothing."""
+    config = CONFIGS["mlp"]
+    arrays = sent(config, "means")
+    stranger = {**arrays, "mixture.texture": np.ones((1, 16, 16), np.float32)}
+    with pytest.raises(ModelError, match=r"does not ask by"):
+        read_question("means", config, save(stranger))
+    with pytest.raises(ModelError, match="not one of such a model"):
+        read_question("means", config, save({**arrays, "x" * 10**4: np.ones(1, np.float32)}))
+    other = replace(config, mixture=replace(config.mixture, means_radius=1e6, band=3))
+    meta = {"dppm": json.dumps(other.to_dict())}
+    query: Any = read_question("means", config, save(arrays, meta))
+    assert (query.radius, query.scales.band) == (1.3, 16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"arrays",
+        bytes(1000),
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}" + b"more",
+        (10**5).to_bytes(8, "little") + b"[" * 10**5,
+        b"\xff" * 10**7,
+    ],
+    ids=range(7),
+)
+def test_what_is_no_safetensors_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelError):
+        read_question("means", CONFIGS["mlp"], content)
+
+
+@pytest.fixture
+def plan(tiny: Path) -> Plan:
+    return plan_of(resolve(TINY), "run-a")
+
+
+WRONG = {
+    "nothing": lambda good: b"",
+    "one not finite": lambda good: save(
+        {**load(good), "mixture.mean": load(good)["mixture.mean"] * np.float32(np.nan)}
+    ),
+    "another shape": lambda good: save({**load(good), "mixture.mean": np.ones((2, 9), np.float32)}),
+    "one more": lambda good: save({**load(good), "residual.scale": np.ones(1)}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_question_that_is_refused_costs_nothing(
+    tmp_path: Path, tiny: Path, plan: Plan, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no record is looked at: the ledger is as it was, and no report is there."""
+    site = make_site(tmp_path, tiny)
+    good = write_question("means", initial_model(resolve(TINY)))
+    monkeypatch.setattr(module, "report", lambda *_: pytest.fail("records were asked"))
+    with pytest.raises(ModelError):
+        site._answer(plan, 0, 0, WRONG[case](good))
+    assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
+    monkeypatch.undo()
+    site._answer(plan, 0, 0, good)  # the twin
+    assert len(site.ledger.debits) == 1
+
+
+def test_a_machine_that_is_not_batch_invariant_answers_nothing(
+    tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, tiny)
+    good = write_question("means", initial_model(resolve(TINY)))
+    monkeypatch.setattr(batch_invariance, "_problem", lambda *_: "as planted")
+    with pytest.raises(NotBatchInvariant, match="as planted"):
+        site._answer(plan, 0, 0, good)
+    with pytest.raises(NotBatchInvariant):
+        site.reckon(plan)
+    assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
+
+
+def test_the_plan_pins_the_model(plan: Plan) -> None:
+    """Another setting is another plan: its digest changes, and dimensions must be the model's."""
+    for change in (
+        {"classes": 3},
+        {"mixture": replace(plan.model.mixture, means_radius=2.0)},
+        {"shape": (1, 16, 16)},
+    ):
+        assert replace(plan, model=replace(plan.model, **change)).digest != plan.digest
+    wider = replace(plan, model=replace(plan.model, shape=(1, 16, 16)))
+    with pytest.raises(PlanError, match="counts 130 coordinates, the plan's model asks for 514"):
+        Plan.from_json(wider.to_json())
+    assert Plan.from_json(plan.to_json()).model == plan.model
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every number in a JSON value, by its path."""
+    if isinstance(value, dict):
+        return [p for key, part in value.items() for p in paths(part, (*at, key))]
+    if isinstance(value, list):
+        return [p for i, part in enumerate(value) for p in paths(part, (*at, i))]
+    return [at] if isinstance(value, int | float) else []
+
+
+def test_a_plan_says_each_number_in_one_way_only(plan: Plan) -> None:
+    """3.0 or true for a whole number, 1 for 1.0, huge numbers and deep JSON: all refused."""
+    raw = json.loads(plan.to_json())
+    for path in paths(raw):
+        for change in (lambda v: float(v) if type(v) is int else int(v), bool, str, lambda _: None):
+            changed = json.loads(plan.to_json())
+            place = changed
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = change(place[path[-1]])
+            text = json.dumps(changed, sort_keys=True)
+            assert text != plan.to_json()
+            with pytest.raises(PlanError):
+                Plan.from_json(text)
+    for wrong in ("[" * 10**5, "9" * 10**5, plan.to_json().replace("1e-05", "1e999"), "null", ""):
+        with pytest.raises(PlanError):
+            Plan.from_json(wrong)
+
+
+def test_the_server_and_the_sampler_read_models_by_the_same_table(tmp_path: Path) -> None:
+    model = ScoreModel.start(CONFIGS["mlp"])
+    for name, value in (("mixture.mean", np.inf), ("mixture.texture", -1.0)):
+        bad = {**model.arrays, name: with_one(model.arrays[name], value)}
+        content = save(bad, {"dppm": json.dumps(model.config.to_dict())})
+        (tmp_path / "model").write_bytes(content)
+        with pytest.raises(ModelError, match=name):
+            ScoreModel.from_bytes(content)
+        with pytest.raises(ModelError, match=name):
+            ScoreModel.load(tmp_path / "model")
+        with pytest.raises(ModelError, match=name):
+            model.replace({name: bad[name]})
+    released = model.released({"mixture.mean": with_one(model.arrays["mixture.mean"], 1e9)})
+    assert released.arrays["mixture.mean"].max() == pytest.approx(4 * 16)

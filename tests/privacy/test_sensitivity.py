@@ -1,0 +1,183 @@
+"""Nothing a server may send makes one record move the sum by more than C.
+
+Arrays are drawn from the whole range that a site accepts, edges included, for every question of
+every model; records are of every kind, extreme ones among them. Two things must hold, exactly: the
+sum with a record less the sum without it is a vector of integers no longer than G; and it is the
+vector that this record adds by itself, so that nobody else's has changed.
+"""
+
+from collections import Counter
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dppm_model.errors import PlanError
+from dppm_model.mechanism import gram
+from dppm_model.mechanism.grid import Grid
+from dppm_model.score.arrays import array_specs, check_arrays
+from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.phases import PHASES, build_query, query_of
+
+GRID = Grid(1.0, 1 << 24)
+N = 70  # more than a chunk of a gradient phase
+MIXTURE = {"band": 16, "components": 3, "axes": 5, "pooled": 9, "texture": 7}
+CONFIGS = {
+    # Sizes that no kernel likes, and layers of one, five and seven units.
+    "grey, mlp": ModelConfig.of(
+        (1, 9, 7),
+        3,
+        {
+            "mixture": MIXTURE,
+            "residual": {"network": "dct_mlp", "band": 5, "channels": 7, "blocks": 2, "draws": 3},
+        },
+    ),
+    "grey, conv": ModelConfig.of(
+        (1, 12, 12),
+        2,
+        {
+            "mixture": MIXTURE | {"components": 1, "axes": 0},
+            "residual": {"band": 12, "channels": 5, "blocks": 1, "draws": 2},
+        },
+    ),
+    "colour": ModelConfig.of(
+        (3, 8, 8),
+        2,
+        {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8, "channels": 24}},
+    ),
+    "octaves": ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}),
+}
+CASES = [
+    (name, kind)
+    for name, config in CONFIGS.items()
+    for kind in PHASES
+    if (kind == "detail") == bool(config.pyramid.octaves)
+    and not (kind == "spread" and not config.scales.axes)
+]
+TRIED: Counter[str] = Counter()
+
+
+EXAMPLES = 20
+
+
+@lru_cache
+def records(name: str) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """Noise, black, white, chess boards and half-and-half, of all classes."""
+    config, rng = CONFIGS[name], np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (N, *config.shape), dtype=np.uint8)
+    pixels[0], pixels[1] = 0, 255
+    pixels[2] = 255 * (np.indices(config.shape).sum(0) % 2)
+    pixels[3, ..., : config.shape[2] // 2] = 0
+    y = torch.arange(N) % config.classes
+    return pixels, y, torch.arange(N) * 7919
+
+
+@st.composite
+def models(draw: st.DrawFn, name: str, kind: str) -> ScoreModel:
+    """A model that a site would accept, from anywhere in its range."""
+    config, asked = CONFIGS[name], query_of(kind)
+    names = sorted(asked.needed)
+    for pair in ({"mixture.axes", "mixture.spread"}, {"mixture.pooled"}):
+        if pair <= asked.optional & array_specs(config).keys() and draw(st.booleans()):
+            names += sorted(pair - set(names))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    reach = draw(st.sampled_from([1e-6, 1e-3, 0.05, 0.3, 1.0]))
+    arrays = draw_arrays(config, names, rng, reach)
+    for array_name in names:
+        spec = array_specs(config)[array_name]
+        if spec.rule is None:
+            how = draw(st.sampled_from(["drawn", "least", "most", "edges", "nothing"]))
+            least, most = np.array([spec.least, spec.most], spec.dtype)
+            if how == "edges":
+                arrays[array_name] = rng.choice([least, most], spec.shape).astype(spec.dtype)
+            elif how != "drawn":
+                value = {"least": least, "most": most, "nothing": np.clip(0, least, most)}[how]
+                arrays[array_name] = np.full(spec.shape, value, spec.dtype)
+    check_arrays(config, arrays)
+    return ScoreModel(config, arrays)
+
+
+def holds(model: ScoreModel, name: str, kind: str, who: int) -> bool:
+    """Whether both statements hold for one record; also that it is tried with something in it."""
+    query = build_query(kind, model)
+    pixels, y, seeds = records(name)
+
+    def total(rows: np.ndarray) -> np.ndarray:
+        some = seeds[rows]
+        return query.clipped_sum(query.view(pixels[rows], some), y[rows], GRID, some)
+
+    rest = np.delete(np.arange(N), who)
+    whole, without, alone = total(np.arange(N)), total(rest), total(np.array([who]))
+    moved = (whole - without).astype(object)
+    TRIED[kind] += bool(whole.any())
+    return int((moved**2).sum()) <= GRID.steps**2 and np.array_equal(whole - without, alone)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_no_model_makes_one_record_move_the_sum_by_more_than_c(name: str, kind: str) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(models(name, kind), st.integers(0, N - 1))
+    def tried(model: ScoreModel, who: int) -> None:
+        assert holds(model, name, kind, who)
+
+    before = TRIED[kind]
+    tried()
+    assert TRIED[kind] > before  # not all of them gave nothing but zeros
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_nor_do_many_more_models(name: str, kind: str) -> None:
+    @settings(max_examples=300, deadline=None)
+    @given(models(name, kind), st.integers(0, N - 1))
+    def tried(model: ScoreModel, who: int) -> None:
+        assert holds(model, name, kind, who)
+
+    tried()
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 1e-3, 1.0, 1e6, 2.0**40])
+@pytest.mark.parametrize("name", ["grey, mlp", "grey, conv"])
+def test_the_gradient_scale_is_a_public_number_and_no_more(name: str, scale: float) -> None:
+    config, asked = CONFIGS[name], query_of("score")
+    arrays = draw_arrays(config, asked.needed, np.random.default_rng(0), 0.05)
+    model = ScoreModel(config, arrays | {"residual.scale": np.array([scale])})
+    assert all(holds(model, name, "score", who) for who in range(4))
+
+
+def factors(value: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of one layer, two records of two places; something is wrong with the first record."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 2, n, generator=generator) for n in (3, 4))
+    a[0, 1, 2] = value
+    return [(a, b)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -3e38, 1e-45])
+def test_a_record_that_is_not_finite_adds_zeros_also_in_factors(value: float) -> None:
+    (whole,) = gram.factored_sum(factors(value), GRID)
+    (alone,) = gram.factored_sum([(a[1:], b[1:]) for a, b in factors(value)], GRID)
+    assert torch.isfinite(whole).all()
+    moved = whole - alone
+    assert float(torch.linalg.vector_norm(moved)) <= GRID.steps
+    if not np.isfinite(value):
+        assert not moved.any()  # zeros, exactly
+
+
+@pytest.mark.parametrize("clip_norm", [-1.0, 0.0, np.nan, np.inf, -np.inf])
+def test_a_grid_has_a_clip_norm(clip_norm: float) -> None:
+    with pytest.raises(PlanError, match="clip norm is"):
+        Grid(clip_norm, 1 << 24)
+
+
+def test_a_sum_is_checked_before_it_could_wrap() -> None:
+    for wrong in (np.nan, np.inf, 2.0**63, 3.0 * GRID.steps):
+        with pytest.raises(ArithmeticError):
+            GRID.whole(torch.tensor([wrong, 0.0], dtype=torch.float64), 2)
+    assert GRID.whole(torch.tensor([2.0 * GRID.steps], dtype=torch.float64), 2) == 2 * GRID.steps
