@@ -7,6 +7,7 @@ run names them in its model, its configuration and ``privacy.json``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -73,4 +74,5 @@ def public_start(
     """Return the model that public records teach; its configuration names them."""
     taught = teach(model, phases, records, seed)
     manifest = records.manifest
-    return taught.with_public(PublicData(manifest.name, manifest.digest))
+    named = replace(taught.config, public=PublicData(manifest.name, manifest.digest))
+    return ScoreModel(named, taught.arrays)

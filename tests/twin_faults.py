@@ -131,6 +131,47 @@ def _rounded_only(_: Any) -> Any:
     return clipped_sum
 
 
+def _nan_is_a_number(old: Any) -> Any:
+    return lambda self, array: None if np.isnan(array).any() else old(self, array)
+
+
+def _settings_that_were_sent(old: Any) -> Any:
+    from dppm_model.score.model_config import ModelConfig
+    from dppm_model.score.tensors import read_tensors
+
+    def read(phase: str, config: Any, content: bytes) -> Any:
+        sent = read_tensors(content)[0].get("dppm")
+        return old(phase, ModelConfig.from_dict(json.loads(sent)) if sent else config, content)
+
+    return read
+
+
+def _debit_when_asked(old: Any) -> Any:
+    def check(self: Any, plan: Any, number: int) -> None:
+        old(self, plan, number)
+        if number == 0:
+            self.ledger.debit(plan.debit(0, 0))
+
+    return check
+
+
+def _one_factor_only(_: Any) -> Any:
+    from dppm_model.mechanism.gram import _norms, _product, _rounded
+
+    def total(factors: Any, grid: Any) -> Any:
+        pairs = [(a.double(), b.double()) for a, b in factors]
+        clip = (grid.clip_norm / _norms(pairs)[1]).clamp(max=1)
+        rounded = [_rounded(a, b, clip.nan_to_num(nan=1.0), grid) for a, b in pairs]
+        fits = (_norms(rounded)[0] <= grid.steps)[:, None, None]
+        return [_product(a, torch.where(fits, b, 0.0)) for a, b in rounded]
+
+    return total
+
+
+def _wraps(_: Any) -> Any:
+    return lambda self, total, records: total.to(torch.int64).numpy()
+
+
 def _first_twice(old: Any) -> Any:
     return lambda x: old(x) * np.where(np.arange(x.shape[-1]) == 0, 2, 1)
 
@@ -429,6 +470,9 @@ PERSONS = "privacy/test_persons.py::test_"
 GDP, ACCOUNT = "privacy/test_gdp.py::test_", "privacy/test_accountant.py::test_"
 COMPANY = "privacy/test_chunks.py::test_a_record_adds_the_same_integers_in_any_company"
 PAGES = "unit/deploy/test_pages.py::"
+ARRAYS, QUESTION = "dppm_model.score.arrays:", "privacy/test_question.py::test_"
+INVARIANCE = "privacy/test_batch_invariance.py::test_"
+SENSITIVITY = "privacy/test_sensitivity.py::test_"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
 
 TWINS: dict[str, Twin] = {
@@ -543,6 +587,90 @@ TWINS: dict[str, Twin] = {
             )
         ),
         "privacy/test_models.py::test_another_model_never_finds_the_closed_form_of_the_last_one",
+    ),
+    "not a number": Twin(
+        "an array of a model may hold what is no number",
+        ARRAYS + "ArraySpec.problem",
+        _nan_is_a_number,
+        QUESTION + "a_question_takes_exactly_its_arrays_each_in_its_range[mlp-score]",
+    ),
+    "no range": Twin(
+        "arrays of a model may hold any finite number",
+        ARRAYS + "ArraySpec.problem",
+        lambda old: lambda self, a: old(replace(self, least=-3e38, most=3e38), a),
+        QUESTION + "a_question_takes_exactly_its_arrays_each_in_its_range[mlp-score]",
+    ),
+    "no rules": Twin(
+        "numbers of an array are looked at one by one only: any matrix is a covariance",
+        ARRAYS + "ArraySpec.problem",
+        lambda old: lambda self, a: old(replace(self, rule=None), a),
+        QUESTION + "what_must_hold_between_numbers_is_checked[skew covariance]",
+    ),
+    "server's settings": Twin(
+        "a question is built by the settings that the server sends with its arrays",
+        "dppm_model.score.phases:read_question",
+        _settings_that_were_sent,
+        QUESTION + "other_arrays_and_other_settings_have_no_say",
+    ),
+    "debit before the question": Twin(
+        "a round is debited before it is known that it can be asked",
+        "client.site:Site._check_budget",
+        _debit_when_asked,
+        QUESTION + "a_question_that_is_refused_costs_nothing[another shape]",
+    ),
+    "any machine": Twin(
+        "a site answers from a machine on which records depend on their company",
+        "client.site:check_batch_invariance",
+        _nothing,
+        QUESTION + "a_machine_that_is_not_batch_invariant_answers_nothing",
+    ),
+    "any plan's model": Twin(
+        "a plan may count other coordinates than its model asks for",
+        "dppm_model.plan:Plan._check_questions",
+        _nothing,
+        QUESTION + "the_plan_pins_the_model",
+    ),
+    "two ways to say": Twin(
+        "a plan may say a whole number as 3.0 or true",
+        "dppm_model.phase:require_whole",
+        _nothing,
+        QUESTION + "a_plan_says_each_number_in_one_way_only",
+    ),
+    "uneven products": Twin(
+        "matrices are multiplied by whatever sizes they have",
+        "dppm_model.mechanism.products:_filled",
+        lambda _: lambda x, size: x,
+        INVARIANCE + "rows_by_treats_every_row_alike[dtype0]",
+    ),
+    "sizes not looked at": Twin(
+        "the self-check compares sums, and does not look at the sizes of products",
+        "dppm_model.batch_invariance:_is_whole",
+        lambda _: lambda x: True,
+        INVARIANCE + "a_product_that_goes_round_the_helper_is_refused[components]",
+    ),
+    "no trial": Twin(
+        "the self-check of a machine's arithmetic tries nothing",
+        "dppm_model.batch_invariance:_seen_in",
+        _nothing,
+        INVARIANCE + "integers_that_depend_on_company_are_refused_whatever_the_sizes",
+    ),
+    "one factor": Twin(
+        "of a gradient in two factors that is too long, only one becomes zero",
+        "dppm_model.mechanism.gram:factored_sum",
+        _one_factor_only,
+        SENSITIVITY + "a_record_that_is_not_finite_adds_zeros_also_in_factors[nan]",
+    ),
+    "any clip norm": Twin(
+        "a grid may have a clip norm below zero, or none",
+        GRID + "__post_init__",
+        _nothing,
+        SENSITIVITY + "a_grid_has_a_clip_norm[-1.0]",
+    ),
+    "wraps": Twin(
+        "a sum becomes integers without a look at how long it is",
+        GRID + "whole",
+        _wraps,
+        SENSITIVITY + "a_sum_is_checked_before_it_could_wrap",
     ),
     "crops by place": Twin(
         "where a record is cropped depends on its place among those that were sampled",

@@ -91,6 +91,7 @@ class GradientQuery(ABC):
     config: Training
 
     def __init__(self, model: ScoreModel) -> None:
+        model.require(self.needed)
         self.model = model
         self.network = self.build(model)
         set_weights(self.network, model.arrays[f"{self.part}.weights"])

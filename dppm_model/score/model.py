@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from dppm_model.errors import ConfigError, ModelError
 from dppm_model.score.arrays import Arrays, array_specs, check_arrays
 from dppm_model.score.matrices import component_covariances, symmetric
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model_config import ModelConfig, PublicData
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.networks import load_residual
 from dppm_model.score.pyramid import Pyramid, load_pyramid, start_weights
 from dppm_model.score.tensors import DAMAGED, damaged, read_tensors
@@ -164,10 +163,6 @@ class ScoreModel:
         """Return a model in which these arrays are not released."""
         return self.only(self.arrays.keys() - set(names))
 
-    def with_public(self, public: PublicData) -> ScoreModel:
-        """Return the model with the name of what taught it first."""
-        return ScoreModel(replace(self.config, public=public), self.arrays, known=self.arrays)
-
     @cached_property
     def mixture(self) -> Mixture:
         """The closed form (eigen-decompositions are made on first use)."""
@@ -246,17 +241,6 @@ class ScoreModel:
         """Return the arrays alone, as safetensors: what a site is sent."""
         content: bytes = save_tensors(self._contiguous())
         return content
-
-    @classmethod
-    def from_array_bytes(cls, config: ModelConfig, content: bytes) -> ScoreModel:
-        """Read what `arrays_to_bytes` wrote, for a model of this configuration.
-
-        Raises
-        ------
-        ModelError
-            If the content is damaged, or an array is not what the configuration says.
-        """
-        return cls(config, read_tensors(content)[1])
 
     def to_bytes(self) -> bytes:
         """Return the model as safetensors; its configuration is JSON in the header."""

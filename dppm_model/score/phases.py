@@ -24,6 +24,7 @@ from dppm_model.score.pooled import PooledLearner, PooledQuery
 from dppm_model.score.query import Learner, Query
 from dppm_model.score.residual import ResidualQuery
 from dppm_model.score.spread import SpreadLearner, SpreadQuery
+from dppm_model.score.tensors import read_tensors
 
 _HEADER = 1 << 16  # bytes of a question beside its arrays
 
@@ -72,9 +73,7 @@ def build_query(phase: str, model: ScoreModel) -> Query:
     ModelError
         If the model lacks what the question asks by.
     """
-    kind = query_of(phase)
-    model.require(kind.needed)
-    return kind(model)
+    return query_of(phase)(model)
 
 
 def dimension_of(phase: str, config: ModelConfig) -> int:
@@ -116,7 +115,7 @@ def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
             f"The question has {len(content)} bytes, more than its arrays ({most}).",
             "Ask with the model of the phase's round.",
         )
-    model = ScoreModel.from_array_bytes(config, content)
+    model = ScoreModel(config, read_tensors(content)[1])
     if others := sorted(model.arrays.keys() - asked):
         raise ModelError(
             f"The question brings {others[0]!r}, which phase {phase} does not ask by.",

@@ -42,6 +42,7 @@ class PooledQuery:
     optional: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: ScoreModel) -> None:
+        model.require(self.needed)
         self.octaves, self.band = model.config.pyramid.octaves, model.scales.band
         self.basis, self.side = model.scales.basis, model.scales.pooled
         self.whitening = model.scales.pooled_whitening()

@@ -37,7 +37,15 @@ class Query(Protocol):
     needed: ClassVar[frozenset[str]]
     optional: ClassVar[frozenset[str]]
 
-    def __init__(self, model: ScoreModel) -> None: ...
+    def __init__(self, model: ScoreModel) -> None:
+        """Take in the arrays of a model.
+
+        Raises
+        ------
+        ModelError
+            If it lacks one of those that are needed.
+        """
+        ...
 
     @classmethod
     def dimension_of(cls, config: ModelConfig) -> int:

@@ -49,6 +49,7 @@ class SlotQuery(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: ScoreModel) -> None:
+        model.require(self.needed)
         self.octaves = model.config.pyramid.octaves  # between the image and the base
         self.basis, self.scales = model.scales.basis, model.scales
         self.head, self.slots, self.body = self.layout(model.config)

@@ -136,13 +136,6 @@ def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
     return model, x
 
 
-@pytest.mark.parametrize("own", [False, True])
-def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(own: bool) -> None:
-    model, x = large_mixture(own)
-    sigma = torch.linspace(0.1, 1.0, CHUNK)
-    assert same_in_any_class_sizes(lambda y: model.mixture.denoise(x, sigma, y))
-
-
 def rows_of_products(
     monkeypatch: pytest.MonkeyPatch, ask: Callable[[torch.Tensor], object]
 ) -> set[int]:
@@ -158,6 +151,20 @@ def rows_of_products(
     for k in (1, 2, CHUNK - 1):
         ask((torch.arange(CHUNK) >= k).long())
     return products
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = large_mixture(own)
+    sigma = torch.linspace(0.1, 1.0, CHUNK)
+
+    def ask(y: torch.Tensor) -> torch.Tensor:
+        return model.mixture.denoise(x, sigma, y)
+
+    assert same_in_any_class_sizes(ask)
+    assert rows_of_products(monkeypatch, ask) == {CHUNK}
 
 
 def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
