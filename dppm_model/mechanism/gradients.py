@@ -15,6 +15,7 @@ Frozen parameters (``requires_grad`` false) are public and get no gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -28,7 +29,7 @@ from dppm_model.errors import ModelError
 from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.gram import Factors, factored_sum
 from dppm_model.mechanism.grid import Grid
-from dppm_model.mechanism.products import each
+from dppm_model.mechanism.products import STEP, each
 
 # losses(network, *inputs) -> (n,): the loss of each record. Every input has the records in its
 # first axis; rows of what the network is given belong to records in order (n·K rows, K a record).
@@ -225,14 +226,29 @@ def _joined(pairs: Factors) -> tuple[torch.Tensor, torch.Tensor]:
 def _factor(
     layer: Layer, a: torch.Tensor, b: torch.Tensor, n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring a layer's input and slope to (n, T, in) and (n, T, out)."""
+    """Bring a layer's input and slope to (n, T, in) and (n, T, out).
+
+    Places of a convolution are filled up with zeros to a multiple of what `each` likes: they are
+    copied here anyway.
+    """
     if isinstance(layer, nn.Conv2d):
-        a, b = _patches(a, *layer.kernel_size), b.permute(0, 2, 3, 1)
+        return _places(_patches(a, *layer.kernel_size), n), _places(b.permute(0, 2, 3, 1), n)
     return a.reshape(n, -1, a.shape[-1]), b.reshape(n, -1, b.shape[-1])
 
 
+def _places(x: torch.Tensor, n: int) -> torch.Tensor:
+    """Copy places (n·K, H, W, ...) to (n, T, ·), T at least K·H·W; those beyond are zero."""
+    each_image, size = x.shape[1:3], math.prod(x.shape[3:])
+    images = len(x) // n
+    places = images * math.prod(each_image)
+    out = x.new_empty(n, places + -places % STEP, size)
+    out[:, places:] = 0
+    out[:, :places].view(n, images, *x.shape[1:]).copy_(x.view(n, images, *x.shape[1:]))
+    return out
+
+
 def _patches(a: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Return the zero-padded window around each place: (n, C, H, W) -> (n, H, W, rows·columns·C).
+    """Return the zero-padded window around each place, a view (n, H, W, rows, columns·C).
 
     Channels come last, so that a row of a window is one run of memory (6 times faster here than
     `torch.nn.functional.unfold`).
@@ -241,10 +257,8 @@ def _patches(a: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     around = (0, 0, columns // 2, columns // 2, rows // 2, rows // 2)
     padded = nn.functional.pad(a.permute(0, 2, 3, 1), around).contiguous()
     image, row, place, _ = padded.stride()
-    windows = padded.as_strided(
-        (n, height, width, rows, columns * channels), (image, row, place, row, 1)
-    )
-    return windows.reshape(n, height, width, rows * columns * channels)
+    size = (n, height, width, rows, columns * channels)
+    return padded.as_strided(size, (image, row, place, row, 1))
 
 
 def _in_order(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:

@@ -29,17 +29,15 @@ def nearest(
 ) -> torch.Tensor:
     """Return the nearest component of its class for each record, (n,) int64.
 
-    Products are over all rows for each class: who else is of a record's class decides nothing.
+    One product is over all rows and all classes: who else is of a record's class decides nothing.
 
     u (n, d) and components (classes, J, d) in the same whitened coordinates; components of weight
     zero (classes, J) are passed over.
     """
-    out = torch.zeros(len(y), dtype=torch.int64)
-    for k in torch.unique(y):
-        rows = y == k
-        square = (components[k] ** 2).sum(1) - 2 * rows_by(u, components[k].T)
-        out[rows] = square.masked_fill(weights[k] <= 0, torch.inf).argmin(1)[rows]
-    return out
+    every = components.flatten(0, 1)
+    square = (every**2).sum(1) - 2 * rows_by(u, every.T)
+    square = square.masked_fill(weights.flatten() <= 0, torch.inf)
+    return square.view(-1, *weights.shape)[torch.arange(len(y)), y].argmin(1)
 
 
 def shared(model: ScoreModel) -> ScoreModel:
