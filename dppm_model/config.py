@@ -6,6 +6,7 @@ keeps the resolved tree in ``config.yaml``; everything later reads that file and
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.phase import View
+from dppm_model.reading import read_text, reading
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
@@ -225,13 +227,8 @@ def read_config(path: Path) -> Config:
     RunFolderError
         If it is missing or damaged.
     """
-    try:
-        tree = yaml.safe_load(path.read_text())
-        return check_config(tree)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{path} is missing or damaged ({error}).", "Name a folder that `dppm simulate` made."
-        ) from None
+    with reading(path, RunFolderError, "Name a folder that `dppm simulate` made."):
+        return check_config(yaml.safe_load(read_text(path)))
 
 
 def initial_model(config: Config) -> ScoreModel:
@@ -255,9 +252,11 @@ def _view(value: Any) -> View:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}.", "Give a finite number.")
-    return float(value)
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # of a whole number that no float holds
+            if math.isfinite(found := float(value)):
+                return found
+    raise ConfigError(f"{name} is {str(value)[:40]!r}.", "Give a finite number.")
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:

@@ -171,6 +171,12 @@ class InUse(DppmError):
     exit_code = 30
 
 
+class StorageError(DppmError):
+    """A file or folder that the machine cannot read or write: no room, no right, or damaged."""
+
+    exit_code = 31
+
+
 class UnknownSite(SecureSumError):
     """A key that is not pinned in the site's own file, or not signed by the one that is."""
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from dppm_model.config import Config, read_config
 from dppm_model.errors import RunFolderError
-from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.run import Run
@@ -79,7 +78,7 @@ class Facts:
             state,
             stage(run, plan, len(rounds)) if state == "running" else "",
             error,
-            read_json_lines(run.sessions),
+            run.starts(),
             run.read_json(run.evaluation) if run.evaluation.exists() else None,
             run.read_json(run.audit) if run.audit.exists() else None,
         )

@@ -26,7 +26,7 @@ from deploy.pages.render import Card, render
 from deploy.show import console, epsilon_text, print_json
 from deploy.table import figure, with_spread
 from dppm_model.errors import ConfigError, DataError, RunFolderError
-from dppm_model.files import write_bytes
+from dppm_model.files import sweep, write_bytes
 from dppm_model.records.sources import load
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
@@ -69,6 +69,7 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
     -------
     The paths written.
     """
+    sweep(run.folder)  # a report may be written while the run is trained: each file is whole
     facts = Facts.of(run)
     if not facts.rounds:
         raise RunFolderError(

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
 from dppm_model.files import write_json
+from dppm_model.reading import check_regular, read_array, read_json, reading
 from dppm_model.records.view import Manifest, Records
 
 __all__ = ["Manifest", "Records", "digest", "open_records", "verify", "write_records"]
@@ -64,16 +65,15 @@ def open_records(path: Path) -> Records:
         If files are missing, damaged, or do not fit the manifest.
     """
     cure = "Fetch or import the data set again."
-    try:
-        raw = json.loads((path / "manifest.json").read_text())
+    with reading(f"the shard folder {path}", DataError, cure):
+        raw = read_json(path / "manifest.json")
         manifest = Manifest(
             **{**raw, "shape": tuple(raw["shape"]), "classes": tuple(raw["classes"])}
         )
+        check_regular(path / "images.npy")
         images = np.lib.format.open_memmap(path / "images.npy", mode="r")
-        labels = _read_array(path / "labels.npy")
-        persons = _read_array(path / "persons.npy") if manifest.persons else None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no readable shard folder ({error}).", cure) from None
+        labels = read_array(path / "labels.npy")
+        persons = read_array(path / "persons.npy") if manifest.persons else None
     count = (manifest.count,)
     for name, array, shape, dtype in (
         ("images.npy", images, (*count, *manifest.shape), np.uint8),
@@ -87,12 +87,6 @@ def open_records(path: Path) -> Records:
     if labels.min() < 0 or labels.max() >= len(manifest.classes):
         raise DataError(f"{path / 'labels.npy'} has labels that name no class.", cure)
     return Records(manifest, images, labels, persons)
-
-
-def _read_array(path: Path) -> NDArray[Any]:
-    with path.open("rb") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def verify(path: Path) -> None:

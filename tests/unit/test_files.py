@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dppm_model.files import append_json_line, held, is_held, read_json_lines
+from dppm_model.files import append_json_line, read_json_lines
+from dppm_model.locks import held, is_held
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"b', b'{"b": 2}'])
