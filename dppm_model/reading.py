@@ -58,6 +58,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def there(path: Path) -> bool:
+    """Say whether anything has this name, and be it a link that leads nowhere.
+
+    What is there and cannot be read is damage; it does not count as missing.
+    """
+    return os.path.lexists(path)
+
+
 def check_regular(path: Path) -> None:
     """Refuse what is no file, before a library opens it: one would wait for a FIFO for ever.
 

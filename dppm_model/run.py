@@ -27,7 +27,7 @@ from dppm_model.files import (
 )
 from dppm_model.locks import held, is_held
 from dppm_model.plan import Plan
-from dppm_model.reading import read_json, read_text, reading
+from dppm_model.reading import read_json, read_text, reading, there
 
 _TRAINING, _WORKING = ".training", ".working"
 _AGAIN = "Run the command that writes it again."
@@ -138,7 +138,7 @@ class Run:
             If it is damaged.
         """
         path = self.folder / "plan.json"
-        if not path.is_file():
+        if not there(path):
             raise RunFolderError(
                 f"{self.folder} is not a run folder: plan.json is missing.",
                 "Name a folder that `dppm simulate` made, or make one.",

@@ -23,7 +23,7 @@ from PIL import Image
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes, write_json
-from dppm_model.reading import parse_json, read_bytes, read_json, reading
+from dppm_model.reading import parse_json, read_bytes, read_json, reading, there
 
 _MOST_IMAGES, _MOST_VALUES = 100, 1 << 20  # of a shard
 
@@ -126,7 +126,7 @@ def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         If the folder holds images of another model, other settings, or more images than asked for.
     """
     path = folder / "manifest.json"
-    if not path.exists():
+    if not there(path):
         if any((folder / "shards").glob("*.npz")):
             raise RunFolderError(
                 f"{folder} holds shards but no manifest.json, so nobody knows what made them.",
@@ -197,7 +197,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         If there is none, or it is damaged.
     """
     path = folder / "manifest.json"
-    if not path.exists():
+    if not there(path):
         raise RunFolderError(f"{folder} holds no images.", "Run `dppm sample` first.")
     with reading(path, RunFolderError, "Remove that folder and run `dppm sample` again."):
         manifest: dict[str, Any] = {**read_json(path)}

@@ -17,7 +17,7 @@ import torch
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_json
-from dppm_model.reading import read_json, reading
+from dppm_model.reading import read_json, reading, there
 from dppm_model.score.denoiser import Denoiser, ImageModel
 from sampler.anneal import annealed, kernel_of
 from sampler.dynamics import Force
@@ -111,7 +111,7 @@ def tuned(
     same = json.dumps({**start.to_dict(), "step": None}, sort_keys=True)
     key = hashlib.sha256(content + same.encode()).hexdigest()
     known: dict[str, list[float]] = {}
-    if path.exists():
+    if there(path):
         with reading(path, RunFolderError, "Remove it: steps are then tuned anew."):
             known = {**read_json(path)}
     if key not in known:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes
-from dppm_model.reading import check_regular, reading
+from dppm_model.reading import check_regular, reading, there
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], 
     RunFolderError
         If the file is damaged or of another plan.
     """
-    if not path.exists():
+    if not there(path):
         return None
     with reading(path, RunFolderError, "Restore it, or start anew."):
         check_regular(path)

@@ -14,7 +14,7 @@ from deploy.kit.papers import Enrolment
 from deploy.processes import environment, tool
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes, write_json
-from dppm_model.reading import read_json, reading
+from dppm_model.reading import read_json, reading, there
 
 _LIVE = ("pending", "starting", "running")
 _LINK = "dppm"  # what the connection is called in Flower's config.toml
@@ -44,7 +44,7 @@ class FlowerControl:
         """Let the SuperLink know exactly these sites' node keys."""
         path = self._home / "nodes.json"
         old = {}
-        if path.is_file():
+        if there(path):
             with reading(path, FederationError, "Remove it: the sites are then registered anew."):
                 old = {**read_json(path)}
         alive = {str(n["node-id"]) for n in self._nodes() if n["status"] != "unregistered"}

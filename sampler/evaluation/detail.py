@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
 from dppm_model.files import write_bytes, write_json
-from dppm_model.reading import read_json, reading
+from dppm_model.reading import read_json, reading, there
 from sampler.evaluation.classifier import (
     Classifier,
     Images,
@@ -84,7 +84,7 @@ def detail(
 
     kinds = {"": synthetic, "_real": train}
     stored: dict[str, float] = {}
-    if known and known.exists():
+    if known and there(known):
         with reading(known, DataError, "Remove it: it is made again."):
             stored = {key: float(value) for key, value in read_json(known).items()}
     jobs = {
