@@ -1,6 +1,7 @@
 """Processes that die, really: forked, and killed at a point or at a moment."""
 
 import contextlib
+import io
 import os
 import resource
 import signal
@@ -29,11 +30,11 @@ def forked(work: Callable[[], object]) -> int:
         return child
     code = 99
     try:
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")
+        sys.stdout = sys.stderr = io.StringIO()
         found = work()
         code = found if isinstance(found, int) else 0
     finally:
-        sys.stderr.flush()
+        sys.stderr.flush()  # it may be a pipe by now
         os._exit(code)
 
 

@@ -27,8 +27,8 @@ from deploy.show import console, epsilon_text, print_json
 from deploy.table import figure, with_spread
 from dppm_model.errors import ConfigError, DataError, RunFolderError
 from dppm_model.files import sweep, write_bytes
-from dppm_model.records.sources import load
 from dppm_model.reading import reason
+from dppm_model.records.sources import load
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import film_strip, watch

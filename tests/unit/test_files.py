@@ -24,6 +24,7 @@ from tests.deaths import (
     small_files,
 )
 
+
 @pytest.mark.parametrize("torn", TORN)
 def test_a_torn_last_line_is_cut_off_by_the_next(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "lines.jsonl"

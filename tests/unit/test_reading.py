@@ -33,8 +33,8 @@ from sampler.images import load_images, manifest_of
 from sampler.tune import tuned
 from server.exchange import Exchange
 from server.state import Snapshot
-from tests.deaths import ended, forked, left_over, small_files
 from tests.conftest import TINY
+from tests.deaths import ended, forked, left_over, small_files
 
 
 def _npy(header: str) -> bytes:
@@ -97,14 +97,14 @@ PLACES = {
     "config": Place("config.yaml", lambda f: read_config(f / "config.yaml")),
     "status": Place("status.json", lambda f: Facts.of(Run(f))),
     "privacy": Place("privacy.json", lambda f: Facts.of(Run(f))),
-    "evaluation": Place("evaluation.json", lambda f: Run(f).read_json(f / "evaluation.json"), EMPTY),
+    "evaluation": Place("evaluation.json", lambda f: Run(f).read_json(Run(f).evaluation), EMPTY),
     "metrics": Place("metrics.jsonl", lambda f: Facts.of(Run(f))),
     "audit log": Place("audit.jsonl", lambda f: read_json_lines(f / "audit.jsonl"), EMPTY),
     "ledger": Place("ledger.jsonl", lambda f: Ledger(f / "ledger.jsonl").debits),
     "mark": Place("ledger.mark", lambda f: Ledger(f / "ledger.jsonl").debits),
-    "model": Place("model.safetensors", lambda f: read_model(f / "model.safetensors"), (*CONTENTS,)),
-    "snapshot": Place("state/round.safetensors", lambda f: Snapshot.read(f / "state/round.safetensors", "p")),
-    "exchange": Place("state/exchange.safetensors", lambda f: Exchange.read(f / "state/exchange.safetensors", "p")),
+    "model": Place("model.safetensors", lambda f: read_model(Run(f).model), (*CONTENTS,)),
+    "snapshot": Place("state/round.safetensors", lambda f: Snapshot.read(Run(f).snapshot, "p")),
+    "exchange": Place("state/exchange.safetensors", lambda f: Exchange.read(Run(f).exchange, "p")),
     "policy": Place("sites/0000/site.toml", lambda f: Policy.read(f / "sites/0000/site.toml")),
     "index": Place(
         "sites/0000/index.npy",
@@ -230,4 +230,3 @@ def test_a_folder_that_must_not_be_written_is_told_in_a_line(
         assert main(["simulate", str(tmp_path / "run"), *TINY]) == StorageError.exit_code
         said = capsys.readouterr().err
         assert os.strerror(number) in said and cure in said and "Traceback" not in said
-

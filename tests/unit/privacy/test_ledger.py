@@ -216,7 +216,16 @@ def test_a_ledger_that_must_not_grow_refuses_and_stays_whole(tmp_path: Path) -> 
     assert _as_bytes(path) == before
 
 
-MARK = ["", "3", "x y", f"3 {'0' * 64}\n", "-1 x\n", f"3 {'g' * 64}\n", "\x00" * 70, "٣ " + "0" * 64]
+MARK = [
+    "",
+    "3",
+    "x y",
+    f"3 {'0' * 64}\n",
+    "-1 x\n",
+    f"3 {'g' * 64}\n",
+    "\x00" * 70,
+    "٣ " + "0" * 64,
+]
 
 
 @pytest.mark.parametrize("mark", [None, *MARK])
