@@ -143,8 +143,8 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
             budget = tree["privacy"]["epsilon"]
             if isinstance(budget, int | float) and budget < SMALL_BUDGET:
                 tree = _compose(["model=mixture_small", *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, overrides) from None
+    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise _explain(error, overrides) from None  # the last two: long numbers, deep nesting
     return tree
 
 
@@ -157,9 +157,12 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
         return tree
 
 
+_LONGEST = 200  # characters of hydra's message that are shown
+
+
 def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Turn hydra's message into one line that names the override, with near matches."""
-    text = str(error).strip().splitlines()[0]
+    text = str(error).strip().partition("\n")[0][:_LONGEST]
     known = _keys(compose_config([])) if overrides else []
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
@@ -256,10 +259,12 @@ def _number(name: str, value: Any) -> float:
         with contextlib.suppress(OverflowError):  # of a whole number that no float holds
             if math.isfinite(found := float(value)):
                 return found
-    raise ConfigError(f"{name} is {str(value)[:40]!r}.", "Give a finite number.")
+    raise ConfigError(f"{name} is {repr(value)[:40]}.", "Give a finite number.")
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}.", f"Give a whole number, at least {least}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
+        raise ConfigError(
+            f"{name} is {repr(value)[:40]}.", f"Give a whole number, at least {least}, below 2^63."
+        )
     return value

@@ -160,9 +160,9 @@ def _planned(plan: Plan) -> tuple[tuple[int, float, float], ...]:
 
 
 def _state(run: Run) -> tuple[str, str | None]:
-    if not there(run.status):
-        return "not begun", None
-    said = run.read_json(run.status)
+    said = run.read_json(run.status) if there(run.status) else {"state": "not begun"}
+    if run.model.exists() and not run.in_work:  # also if a kill came before the last word
+        return "finished", None
     state = said["state"]
     if state == "running" and not run.in_work:
         return "stopped", None

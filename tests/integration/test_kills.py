@@ -15,6 +15,7 @@ import pytest
 from client.app import create_app
 from deploy import simulate as simulation
 from deploy.cli import main
+from deploy.pages.facts import Facts
 from dppm_model.errors import RunFolderError, TooFewSites
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
@@ -78,6 +79,17 @@ def test_killed_in_a_write_nothing_is_left(
     play(run)
     with run.alone():  # what the next command on the folder does first
         assert_same(run, reference)
+
+
+def test_killed_before_its_last_word_a_run_is_finished(
+    whole: tuple[Run, Run], tmp_path: Path
+) -> None:
+    """The model is there, and the status still says that it runs."""
+    run = twin_of(whole[1], tmp_path / "run")
+    run.status.write_text('{"state": "running"}')
+    assert Facts.of(run).state == "finished" and typed("simulate", run.folder) == 0
+    run.model.unlink()
+    assert Facts.of(run).state == "stopped"
 
 
 def test_a_site_forgets_at_the_next_message_even_if_it_is_refused(
@@ -199,7 +211,7 @@ def test_a_hundred_kills_of_simulations_from_nothing(tmp_path: Path, tiny: Path)
     def finish(folder: Path) -> None:
         run = Run(folder)
         rounds = run.plan().rounds
-        assert json.loads(run.status.read_text())["state"] == "finished"
+        assert Facts.of(run).state == "finished"
         assert len(run.rounds()) == rounds == len(Ledger(run.ledger).debits)
         for name, found in secrets_of(run).items():
             if name == "left over":
