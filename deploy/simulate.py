@@ -29,7 +29,7 @@ from dppm_model.config import (
     read_config,
 )
 from dppm_model.errors import ConfigError, DataError, DppmError, PlanError, RunFolderError
-from dppm_model.files import write_bytes, write_json
+from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.pretraining import public_start
@@ -128,6 +128,7 @@ def prepare(
     with making_run(run) as new:
         if new:
             return run, _make(run, overrides, say), False
+    sweep(folder)
     config = read_config(run.config)
     if overrides and (found := changed(config.tree, resolve(overrides).tree)):
         raise RunFolderError(

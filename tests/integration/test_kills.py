@@ -87,7 +87,9 @@ def test_killed_before_its_last_word_a_run_is_finished(
     """The model is there, and the status still says that it runs."""
     run = twin_of(whole[1], tmp_path / "run")
     run.status.write_text('{"state": "running"}')
+    (run.folder / ".status.json.new").write_text('{"state": "fini')
     assert Facts.of(run).state == "finished" and typed("simulate", run.folder) == 0
+    assert not left_over(run.folder)
     run.model.unlink()
     assert Facts.of(run).state == "stopped"
 

@@ -428,6 +428,7 @@ def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
+    site.join(plan)
     site._answer(plan, 0, 0, model)
     (old,) = tmp_path.rglob("*.npy")
     content = old.read_bytes()
