@@ -7,14 +7,14 @@ approved with.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dppm_model.errors import ConfigError, DppmError, NotApproved
+from dppm_model.errors import ConfigError, NotApproved
 from dppm_model.files import write_json
 from dppm_model.plan import Plan
+from dppm_model.reading import read_json, reason
 from dppm_model.securesum.group import check_peers
 
 BUNDLE = "DPPM_BUNDLE"  # set by the gate (`deploy.kit`): the digest of the bundle that runs
@@ -100,12 +100,12 @@ def approval_of(folder: Path, plan: Plan) -> Approval:
 
 def _read(path: Path) -> Approval:
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path)
         peers = {name: bytes.fromhex(key) for name, key in raw["peers"].items()}
         plan = Plan.from_json(raw["plan"])
         approval = Approval(plan, check_peers(peers, str(path)), str(raw["bundle"]), raw["note"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DppmError) as error:
-        raise ConfigError(f"{path}: {error}", "Approve the announcement again.") from None
+    except Exception as error:  # a refusal of the plan's, too: it is this file that is wrong
+        raise ConfigError(f"{path}: {reason(error)}.", "Approve the announcement again.") from None
     if path.stem != plan.digest:
         raise ConfigError(f"{path} is of another plan.", "Approve the announcement again.")
     return approval

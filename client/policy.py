@@ -16,6 +16,7 @@ from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.phase import RESPONSES
 from dppm_model.plan import Plan
+from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
 
 _HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
@@ -91,10 +92,8 @@ class Policy:
         ConfigError
             If the file is missing, not exactly of these keys, or a value is out of its range.
         """
-        try:
-            raw = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: {error}.", "Write a site.toml for this site.") from None
+        with reading(path, ConfigError, "Write a site.toml for this site."):
+            raw = tomllib.loads(read_text(path))
         known = {f.name for f in fields(cls)}
         if missing := sorted(known - raw.keys()):
             raise ConfigError(f"{path}: {', '.join(missing)} is not set.", "Set it in the file.")
@@ -103,12 +102,11 @@ class Policy:
                 f"{path}: {', '.join(unknown)} is unknown.",
                 f"site.toml has exactly these keys: {', '.join(sorted(known))}.",
             )
-        try:
-            return cls(**{**raw, "mechanisms": tuple(raw["mechanisms"])})
-        except TypeError as error:
-            raise ConfigError(f"{path}: {error}.", "Compare with `dppm site init`'s.") from None
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error.cause}", error.cure) from None
+        with reading(path, ConfigError, "Compare with `dppm site init`'s."):
+            try:
+                return cls(**{**raw, "mechanisms": tuple(raw["mechanisms"])})
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error.cause}", error.cure) from None
 
     @property
     def budget(self) -> Budget:

@@ -10,7 +10,6 @@ answered with fresh coins.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,10 +24,12 @@ from client.approvals import approval_of
 from client.policy import Policy
 from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
-from dppm_model.files import write_bytes
+from dppm_model.files import sweep, write_bytes
+from dppm_model.locks import locked
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
+from dppm_model.reading import read_array, reading
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
@@ -55,13 +56,9 @@ def site_records(folder: Path, policy: Policy) -> Records:
     records = open_records(Path(policy.records))
     if not policy.index:
         return records
-    try:
-        index = np.load(folder / policy.index)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"index: {folder / policy.index} cannot be read ({error}).",
-            "Give an .npy file with record numbers, or an empty name for all records.",
-        ) from None
+    cure = "Give an .npy file with record numbers, or an empty name for all records."
+    with reading(f"index: {folder / policy.index}", DataError, cure):
+        index = read_array(folder / policy.index)
     return records.select(index)
 
 
@@ -81,6 +78,7 @@ class Site:
 
     def __init__(self, folder: Path, coins: Coins) -> None:
         self.folder, self.coins = folder, coins
+        sweep(folder)  # a process that was killed may have left secrets, forgotten since
         self.policy = Policy.read(folder / "site.toml")
         self.identity = Identity.read(folder / "identity.key")
         self.ledger = Ledger(folder / "ledger.jsonl")
@@ -203,10 +201,10 @@ class Site:
     def _answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
         """Return the round's tallies (D,), in the smallest unsigned type that holds m."""
         name = plan.phases[phase].name
-        stored = self.folder / "reports" / plan.run / f"{name}-{round_:06d}.npy"
+        stored = _report_of(self.folder, plan.run, name, round_)
         if stored.exists():
-            released: Tallies = np.load(stored)
-            return released
+            with reading(stored, LedgerError, "Sit out until the next run; spend nothing twice."):
+                return read_array(stored)
         self._check_budget(plan, plan.number(phase, round_))
         entry = plan.debit(phase, round_)
         own = [d for d in self.ledger.debits if d.run == plan.run]
@@ -230,6 +228,7 @@ class Site:
         plan.phases[phase].check_units(len(units))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)
+        self._forget()
         tallies = report(
             units,
             query,
@@ -238,16 +237,39 @@ class Site:
             self.coins,
         ).astype(np.min_scalar_type(plan.phases[phase].response.most))
         reached(Step.SITE_ANSWERED)
-        self._store(stored, tallies)
+        buffer = io.BytesIO()
+        np.save(buffer, tallies)
+        write_bytes(stored, buffer.getvalue())
         reached(Step.SITE_STORED)
         return tallies
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep a second process from answering the same round with other coins meanwhile."""
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / ".lock"):
+            self._forget()
             yield
+
+    def _forget(self) -> None:
+        """Remove the reports of past rounds: that of the last debit may have to be sent again.
+
+        Raises
+        ------
+        LedgerError
+            If there is a report of a run that the ledger knows nothing of: a report is stored after
+            its debit, so the ledger was lost.
+        """
+        debits = self.ledger.debits
+        last = {d.run: _report_of(self.folder, d.run, d.phase, d.round) for d in debits}
+        for path in (self.folder / "reports").glob("*/*.npy"):
+            if path.parent.name not in last:
+                raise LedgerError(
+                    f"{self.ledger.path} has no debit of run {path.parent.name}, and a report of "
+                    "it was made: the ledger was lost.",
+                    "Restore it from a backup; what was spent stays spent.",
+                )
+            if path != last[path.parent.name]:
+                path.unlink()
 
     def _check_plan(self, plan: Plan) -> None:
         """A run is answered under one plan only: the one of its first debit."""
@@ -277,11 +299,7 @@ class Site:
             "The site's operator may raise the limit in site.toml; the server cannot.",
         )
 
-    def _store(self, path: Path, tallies: Tallies) -> None:
-        """Keep the report until the run's next one: it may have to be sent again."""
-        buffer = io.BytesIO()
-        np.save(buffer, tallies)
-        old = list(path.parent.glob("*.npy"))
-        write_bytes(path, buffer.getvalue())
-        for other in old:
-            other.unlink(missing_ok=True)
+
+def _report_of(folder: Path, run: str, phase: str, round_: int) -> Path:
+    """Return where a site keeps a report."""
+    return folder / "reports" / run / f"{phase}-{round_:06d}.npy"

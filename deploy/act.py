@@ -7,6 +7,7 @@ and completion need none of it.
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ from deploy.pages.report import report
 from deploy.pages.watch import watch
 from deploy.serve import serve
 from deploy.show import console, plain
-from dppm_model.errors import ConfigError, DppmError
+from dppm_model.errors import ConfigError, DppmError, StorageError
+from dppm_model.reading import reason
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -68,10 +70,36 @@ def act(arguments: argparse.Namespace) -> int:
             home = sampling if arguments.command in ("sample", "diagnose") else commands
             getattr(home, arguments.command)(folder, overrides, as_json=arguments.json)
     except DppmError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.cause))}")
-        console.print(f"[bold]Fix[/]: {escape(plain(error.cure))}")
-        return error.exit_code
+        return _refused(error)
+    except OSError as error:  # nobody nearer to it knew what to do about it
+        return _refused(_of_machine(error))
     except KeyboardInterrupt:
         console.print("Interrupted. The same command goes on from here.")
         return 130
     return 0
+
+
+def _refused(error: DppmError) -> int:
+    console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.cause))}")
+    console.print(f"[bold]Fix[/]: {escape(plain(error.cure))}")
+    return error.exit_code
+
+
+_CURES = {
+    errno.ENOSPC: "Make room on that disk; the same command goes on from here.",
+    errno.EDQUOT: "Make room in that quota; the same command goes on from here.",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f); the same command then goes on.",
+    errno.EACCES: "Let this user read and write there, or work as the folder's owner.",
+    errno.EPERM: "Let this user read and write there, or work as the folder's owner.",
+    errno.EROFS: "Mount that disk for writing, or name a folder elsewhere.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n); the same command goes on from here.",
+    errno.ENFILE: "Close other programs: the machine has no more open files to give.",
+    errno.ENOENT: "Name what is there, or run the command that makes it.",
+}
+
+
+def _of_machine(error: OSError) -> DppmError:
+    """Say what the machine could not do: one line, and one of cure."""
+    where = f"{error.filename}: " if error.filename else ""
+    cure = _CURES.get(error.errno or 0, "Look at the disk and its rights; then run it again.")
+    return StorageError(f"{where}{reason(error)}.", cure)

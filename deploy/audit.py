@@ -48,6 +48,11 @@ def audit_run(arguments: argparse.Namespace) -> None:
         raise RunFolderError(
             f"{run.folder} has no trained model yet.", f"Run `dppm simulate {run.folder}` first."
         )
+    with run.alone():
+        _audit(run, plan, arguments)
+
+
+def _audit(run: Run, plan: Plan, arguments: argparse.Namespace) -> None:
     randomized = not arguments.without_randomization
     found: dict[str, Any] = {
         "confidence": CONFIDENCE,

@@ -177,7 +177,18 @@ def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
 
 
 def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """Judge the run's images and write ``evaluation.json``, the table and the pages of pictures."""
+    """Judge the run's images and write ``evaluation.json``, the table and the pages of pictures.
+
+    Raises
+    ------
+    RunFolderError
+        If there are no images, or another command works in the folder.
+    """
+    with run.alone():
+        return _measure(run, settings)
+
+
+def _measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     config = read_config(run.config)
     if not run.samples.exists():
         raise RunFolderError(

@@ -64,7 +64,18 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
 
 
 def draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
-    """Sample with a bar that counts images, and make the contact sheet."""
+    """Sample with a bar that counts images, and make the contact sheet.
+
+    Raises
+    ------
+    RunFolderError
+        If another command works in the folder.
+    """
+    with run.alone():
+        return _draw(run, settings)
+
+
+def _draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
     settings = with_steps(run, settings)
     privacy = run.read_json(run.privacy)
     with progress("sampling") as bar:
@@ -89,14 +100,8 @@ def draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
 def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm diagnose RUN`: how the sampler accepts, diverges and mixes."""
     run = trained(folder, "diagnose")
-    settings = SamplerSettings.from_dict(with_steps(run, group_of(run, overrides, "sampler")))
-    if settings.method not in ("hmc", "langevin"):
-        raise ConfigError(
-            f"sampler.method is {settings.method!r}.", "Only Markov chains have diagnostics: hmc."
-        )
-    model = ScoreModel.load(run.model)
-    with console.status("running chains"):  # of the base, where there is a pyramid
-        found = chain_diagnostics(model, base_settings(model, settings), run.folder)
+    with run.alone():
+        found = _diagnose(run, group_of(run, overrides, "sampler"))
     if as_json:
         print_json(found)
         return
@@ -108,6 +113,17 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
         f"at σ = {last['sigma']:.3g}, where each chain keeps its own picture\n"
         f"look at {found['plot']} and {found['film']}"
     )
+
+
+def _diagnose(run: Run, chosen: dict[str, Any]) -> dict[str, Any]:
+    settings = SamplerSettings.from_dict(with_steps(run, chosen))
+    if settings.method not in ("hmc", "langevin"):
+        raise ConfigError(
+            f"sampler.method is {settings.method!r}.", "Only Markov chains have diagnostics: hmc."
+        )
+    model = ScoreModel.load(run.model)
+    with console.status("running chains"):  # of the base, where there is a pyramid
+        return chain_diagnostics(model, base_settings(model, settings), run.folder)
 
 
 def with_steps(run: Run, settings: dict[str, Any]) -> dict[str, Any]:

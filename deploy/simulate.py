@@ -18,6 +18,8 @@ from client.approvals import Approval
 from client.policy import Policy
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
+from deploy.making import making_run
+from deploy.overrides import changed
 from dppm_model import errors
 from dppm_model.config import (
     Config,
@@ -27,7 +29,7 @@ from dppm_model.config import (
     read_config,
 )
 from dppm_model.errors import ConfigError, DataError, DppmError, PlanError, RunFolderError
-from dppm_model.files import write_bytes, write_json
+from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.pretraining import public_start
@@ -131,32 +133,35 @@ def prepare(
     Raises
     ------
     RunFolderError
-        If the folder was made with another configuration, or is something else.
+        If the folder was made with another configuration, is something else, or is being prepared
+        by another process. One whose preparation was killed is prepared anew.
     """
     run = Run(folder)
-    if (folder / "plan.json").exists():
-        config = read_config(run.config)
-        if overrides and (changed := _changed(config.tree, resolve(overrides).tree)):
-            raise RunFolderError(
-                f"{folder} was made with other settings: {', '.join(changed)}.",
-                "Leave the settings out to continue it, or name another folder.",
-            )
-        run.plan()
-        return run, config, True
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").exists():
+    with making_run(run) as new:
+        if new:
+            return run, _make(run, overrides, say), False
+    sweep(folder)
+    config = read_config(run.config)
+    if overrides and (found := changed(config.tree, resolve(overrides).tree)):
         raise RunFolderError(
-            f"{folder} exists and is not a run folder.", "Name a new or an empty folder."
+            f"{folder} was made with other settings: {', '.join(found)}.",
+            "Leave the settings out to continue it, or name another folder.",
         )
+    run.plan()
+    return run, config, True
+
+
+def _make(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Config:
     config = resolve(overrides)
-    plan = plan_of(config, run_name(folder.name))
+    plan = plan_of(config, run_name(run.folder.name))
     made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
     if config.public is not None:
         say(f"learning from the public records of {config.public}")
     write_public(run, config, plan, {name: identity.public for name, identity in made.items()})
     say(f"dealing records to {config.sites} sites")
     _deal(run, config, plan, made)
-    run.write_plan(plan)  # last: a folder with a plan is ready
-    return run, config, False
+    run.write_plan(plan)
+    return config
 
 
 def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes]) -> None:
@@ -197,17 +202,6 @@ def run_name(name: str) -> str:
     """Name a run after its folder, and make it unique: sites remember names."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
     return f"{safe[:40]}-{secrets.token_hex(4)}"
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    changed = []
-    for key in old.keys() | new.keys():
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            changed += _changed(a, b, f"{prefix}{key}.")
-        elif a != b:
-            changed.append(f"{prefix}{key} was {a}, now {b}")
-    return sorted(changed)
 
 
 def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) -> None:
@@ -253,9 +247,16 @@ def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: Non
 
     Raises
     ------
+    RunFolderError
+        If another command works in the folder.
     DppmError
         What stopped the training, also when it happened in Flower's processes.
     """
+    with run.alone():
+        _simulate(run, config, tick)
+
+
+def _simulate(run: Run, config: Config, tick: Callable[[], None]) -> None:
     if run.model.exists():
         return
     run_config = {"run": str(run.folder.resolve()), "sites": str(run.sites.resolve())}

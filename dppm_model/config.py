@@ -6,6 +6,7 @@ keeps the resolved tree in ``config.yaml``; everything later reads that file and
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.phase import View
+from dppm_model.reading import read_text, reading
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
@@ -146,8 +148,8 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
             budget = tree["privacy"]["epsilon"]
             if isinstance(budget, int | float) and budget < SMALL_BUDGET:
                 tree = _compose(["model=mixture_small", *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, overrides) from None
+    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise _explain(error, overrides) from None  # the last two: long numbers, deep nesting
     return tree
 
 
@@ -160,9 +162,12 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
         return tree
 
 
+_LONGEST = 200  # characters of hydra's message that are shown
+
+
 def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Turn hydra's message into one line that names the override, with near matches."""
-    text = str(error).strip().splitlines()[0]
+    text = str(error).strip().partition("\n")[0][:_LONGEST]
     known = _keys(compose_config([])) if overrides else []
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
@@ -230,13 +235,8 @@ def read_config(path: Path) -> Config:
     RunFolderError
         If it is missing or damaged.
     """
-    try:
-        tree = yaml.safe_load(path.read_text())
-        return check_config(tree)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{path} is missing or damaged ({error}).", "Name a folder that `dppm simulate` made."
-        ) from None
+    with reading(path, RunFolderError, "Name a folder that `dppm simulate` made."):
+        return check_config(yaml.safe_load(read_text(path)))
 
 
 def initial_model(config: Config) -> ScoreModel:
@@ -260,12 +260,16 @@ def _view(value: Any) -> View:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}.", "Give a finite number.")
-    return float(value)
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # of a whole number that no float holds
+            if math.isfinite(found := float(value)):
+                return found
+    raise ConfigError(f"{name} is {repr(value)[:40]}.", "Give a finite number.")
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}.", f"Give a whole number, at least {least}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
+        raise ConfigError(
+            f"{name} is {repr(value)[:40]}.", f"Give a whole number, at least {least}, below 2^63."
+        )
     return value

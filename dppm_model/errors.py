@@ -6,7 +6,7 @@ project calls ``sys.exit``. Codes below 10 are left to the shell and to argument
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import ClassVar
 
 
@@ -48,7 +48,7 @@ class PlanError(DppmError):
 def require_positive(name: str, value: float) -> None:
     """Refuse a plan's number that is not finite and above zero."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and value > 0 and value < math.inf):
+    if not (number and 0 < value <= sys.float_info.max):
         raise PlanError(f"{name} is {value!r:.80}.", "Give a finite number above zero.")
 
 
@@ -172,10 +172,16 @@ class InUse(DppmError):
     exit_code = 30
 
 
+class StorageError(DppmError):
+    """A file or folder that the machine cannot read or write: no room, no right, or damaged."""
+
+    exit_code = 31
+
+
 class NotBatchInvariant(DppmError):
     """On this machine a record's numbers depend on other records: it must not answer."""
 
-    exit_code = 31
+    exit_code = 32
 
 
 class UnknownSite(SecureSumError):

@@ -1,36 +1,129 @@
-"""Atomic files: a reader sees the old content or the new, never half of one; and locks."""
+"""Atomic files: a reader sees the old content or the new, never half of one; and lines of JSON.
+
+A file is written under one name, ``.NAME.new``, beside its place, and then renamed. Its writer
+holds its lock, so a second writer of the same file waits, and `sweep` knows what a dead one left.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dppm_model.errors import DppmError, StorageError
+from dppm_model.locks import NotAFile, lock, locked, open_file
+from dppm_model.reading import parse_json, read_bytes, reading
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``: temporary file beside it, fsync, rename, fsync of folder."""
+_NEW = ".new"
+_CHUNK = 1 << 16
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``content``, readable by its owner only.
+
+    Parameters
+    ----------
+    durable
+        Also against a failing machine: fsync of the file before, of its folder after. Leave it out
+        for what can be made again at any time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(path.parent, f".{path.name}{_NEW}")
+    with _own(temporary) as handle:
+        try:
+            os.fchmod(handle, 0o600)
+            os.ftruncate(handle, 0)
+            write_all(handle, content)
+            if durable:
+                os.fsync(handle)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    if durable:
+        sync(path.parent)
+
+
+@contextmanager
+def _own(path: Path) -> Iterator[int]:
+    """Open and lock a temporary file that is nobody else's: what was planted there is removed."""
+    while True:
+        try:
+            handle = open_file(path, os.O_RDWR | os.O_CREAT)
+        except NotAFile:
+            path.unlink(missing_ok=True)
+            continue
+        try:
+            if not lock(handle, path):
+                continue  # its writer before us has renamed it
+            found = os.fstat(handle)
+            if (found.st_nlink, found.st_uid) != (1, os.geteuid()):
+                path.unlink(missing_ok=True)
+                continue
+            yield handle
+            return
+        finally:
+            os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that died have left in a folder and below.
+
+    It may hold secrets that were forgotten since. What a living writer holds is left to it, so
+    this is safe at any time; whoever owns the folder calls it before its work.
+    """
+    for place, _, names in os.walk(folder, onerror=_unless_gone):
+        for name in names:
+            if name.startswith(".") and name.endswith(_NEW):
+                _remove_dead(Path(place, name))
+
+
+def _remove_dead(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            handle = open_file(path, os.O_RDONLY)
+        except NotAFile:
+            path.unlink()
+            return
+        try:
+            if lock(handle, path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                path.unlink()
+        except BlockingIOError:
+            pass  # it is being written
+        finally:
+            os.close(handle)
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def write_all(handle: int, content: bytes) -> None:
+    """Write all of some bytes: one call may write only the first of them.
+
+    Raises
+    ------
+    OSError
+        If not all could be written; some may be.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -38,56 +131,68 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def append_json_line(path: Path, value: Any) -> None:
-    """Append one JSON line and fsync it; a crash can tear at most the last, which is cut off."""
-    line = json.dumps(value, allow_nan=False).encode() + b"\n"
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = file.seek(0, os.SEEK_END)
-        if size and (file.seek(size - 1) or file.read(1) != b"\n"):
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+def append_line(handle: int, line: bytes) -> None:
+    """Append a line to an open file of lines, durably; or leave it as it was.
 
-
-def read_json_lines(path: Path) -> list[Any]:
-    """Read all complete lines; a torn last line is left out, a missing file has no lines."""
-    if not path.exists():
-        return []
-    *complete, _torn = path.read_text().split("\n")
-    return [json.loads(line) for line in complete]
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a lock file for the length of a block; the kernel frees it should the process die.
+    What a crash left of a last line is cut off first: a line is complete by the line feed that ends
+    it, whatever bytes are before.
 
     Raises
     ------
-    BlockingIOError
-        If another process holds it.
+    OSError
+        If it cannot be written, or not be made durable; it was then taken back.
     """
-    with path.open("w") as lock:
-        for last in (False, False, True):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if last:
-                    raise
-                time.sleep(0.1)  # `is_held` holds it for a moment, too
-            else:
-                break
-        yield
+    size = _end_of_lines(handle)
+    try:
+        os.ftruncate(handle, size)
+        os.lseek(handle, size, os.SEEK_SET)
+        write_all(handle, line + b"\n")
+        os.fsync(handle)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
 
 
-def is_held(path: Path) -> bool:
-    """Say whether a process holds a lock file."""
-    if not path.is_file():
-        return False
-    with path.open() as lock:
+def _end_of_lines(handle: int) -> int:
+    """Return how many bytes of a file are complete lines."""
+    end = os.fstat(handle).st_size
+    while end:
+        begin = max(0, end - _CHUNK)
+        found = os.pread(handle, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Append one JSON line and fsync it; see `append_line`."""
+    with locked(path) as handle:
+        append_line(handle, json.dumps(value, allow_nan=False).encode())
+
+
+def read_json_lines(
+    path: Path,
+    kind: type[DppmError] = StorageError,
+    cure: str = "Restore it from a backup, or put it aside.",
+) -> list[dict[str, Any]]:
+    """Read all complete lines, each an object; a torn last line is left out.
+
+    A missing file has no lines.
+
+    Raises
+    ------
+    DppmError
+        Of ``kind``, if it is damaged elsewhere.
+    """
+    with reading(path, kind, cure):
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            *complete, _torn = read_bytes(path).split(b"\n")
+        except FileNotFoundError:
+            return []
+    found = []
+    for number, line in enumerate(complete, 1):
+        with reading(f"{path}, line {number},", kind, cure):
+            found.append({**parse_json(line)})
+    return found

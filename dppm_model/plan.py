@@ -18,6 +18,7 @@ from dppm_model.errors import ConfigError, PlanError, require_positive, require_
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
+from dppm_model.reading import parse_json
 from dppm_model.records.units import Unit
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
@@ -171,7 +172,7 @@ class Plan:
             says what it says.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
+            raw: dict[str, Any] = parse_json(text)
             phases = tuple(PhasePlan.from_dict(phase) for phase in raw.pop("phases"))
             model = ModelConfig.from_dict(raw.pop("model"))
             plan = cls(phases=phases, model=model, **as_floats(cls, raw))

@@ -7,7 +7,7 @@ evaluation.png  audit.json  report.html  private/  sites/ (simulation)  state/
 
 from __future__ import annotations
 
-import json
+import contextlib
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,15 +20,26 @@ from typing import Any
 from dppm_model.errors import DppmError, RunFolderError
 from dppm_model.files import (
     append_json_line,
-    held,
-    is_held,
     read_json_lines,
+    sweep,
     write_bytes,
     write_json,
 )
+from dppm_model.locks import held, is_held
 from dppm_model.plan import Plan
+from dppm_model.reading import read_json, read_text, reading, there
 
-_LOCK = ".training"
+_TRAINING, _WORKING = ".training", ".working"
+_AGAIN = "Run the command that writes it again."
+_RESTORE = "Restore it from a backup, or train the run anew in another folder."
+_ALWAYS = {
+    "status.json": ("state",),
+    "privacy.json": (
+        *("unit", "adjacency", "delta", "honest_sites", "phases"),
+        *("epsilon_secure_sum", "epsilon_site", "public_data", "data"),
+    ),
+}
+_SEE_LOG = "See the log; the run continues with the same command."
 
 
 @dataclass(frozen=True)
@@ -123,49 +134,62 @@ class Run:
         ------
         RunFolderError
             If there is none: the folder is not a run.
+        PlanError
+            If it is damaged.
         """
         path = self.folder / "plan.json"
-        if not path.is_file():
+        if not there(path):
             raise RunFolderError(
                 f"{self.folder} is not a run folder: plan.json is missing.",
                 "Name a folder that `dppm simulate` made, or make one.",
             )
-        return Plan.from_json(path.read_text())
+        with reading(path, RunFolderError, "Restore it; the run is of this plan and no other."):
+            return Plan.from_json(read_text(path))
 
-    def read_json(self, path: Path) -> Any:
-        """Read one of the folder's JSON files.
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Read one of the folder's JSON files, each of which is an object.
 
         Raises
         ------
         RunFolderError
-            If it is missing or damaged.
+            If it is missing, damaged, or lacks what it always has.
         """
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError):
-            raise RunFolderError(
-                f"{path} is missing or damaged.", "Run the command that writes it again."
-            ) from None
+        with reading(path, RunFolderError, _AGAIN):
+            found = {**read_json(path)}
+            if missing := [key for key in _ALWAYS.get(path.name, ()) if key not in found]:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+        return found
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Return the metrics so far, one entry a round."""
-        return read_json_lines(self.metrics)
+        """Return the metrics so far, one entry a round.
+
+        Raises
+        ------
+        RunFolderError
+            If they are damaged.
+        """
+        return read_json_lines(self.metrics, RunFolderError, _RESTORE)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Return when, and by which versions, training was started; errors as of `rounds`."""
+        return read_json_lines(self.sessions, RunFolderError, _RESTORE)
 
     @property
     def in_work(self) -> bool:
         """Whether a process trains this run now."""
-        return is_held(self.folder / _LOCK)
+        return is_held(self.folder / _TRAINING)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep a second process from training the same run meanwhile."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(held(self.folder / _LOCK))
-            except BlockingIOError:
-                raise RunFolderError(
-                    f"Another process trains {self.folder}.", "Wait for it, or stop it."
-                ) from None
+    def alone(self) -> Iterator[None]:
+        """Keep other commands from writing into the folder; first remove what dead ones left.
+
+        Raises
+        ------
+        RunFolderError
+            If another one does so now.
+        """
+        with self._held(_WORKING, f"Another command works in {self.folder}."):
+            sweep(self.folder)
             yield
 
     @contextmanager
@@ -174,9 +198,23 @@ class Run:
 
         The error travels through the file because the training loop may run in a process that is
         not ours (Flower's ServerApp), and the command line must still exit with the right code.
+
+        Raises
+        ------
+        RunFolderError
+            If another process trains the run.
         """
-        with self._alone():
+        with self._held(_TRAINING, f"Another process trains {self.folder}."):
             yield from self._reporting()
+
+    @contextmanager
+    def _held(self, name: str, cause: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.folder / name))
+            except BlockingIOError:
+                raise RunFolderError(cause, "Wait for it, or stop it.") from None
+            yield
 
     def _reporting(self) -> Iterator[None]:
         path = self.status
@@ -191,18 +229,10 @@ class Run:
         )
         try:
             yield
-        except DppmError as error:
-            write_json(
-                path,
-                {"state": "failed", "error": type(error).__name__}
-                | {"cause": error.cause, "cure": error.cure},
-            )
-            raise
         except BaseException as error:
-            write_json(
-                path,
-                {"state": "failed", "error": type(error).__name__, "cause": repr(error)}
-                | {"cure": "See the log; the run continues with the same command."},
-            )
+            told = error if isinstance(error, DppmError) else DppmError(repr(error), _SEE_LOG)
+            failed = {"state": "failed", "error": type(error).__name__}
+            with contextlib.suppress(OSError):  # a full disk may be why, and must not hide it
+                write_json(path, failed | {"cause": told.cause, "cure": told.cure})
             raise
         write_json(path, {"state": "finished"})

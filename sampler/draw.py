@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from dppm_model.errors import ModelError, SamplerError
+from dppm_model.reading import read_bytes, reading
 from dppm_model.records.pixels import to_pixels
 from dppm_model.score.denoiser import ImageModel
 from dppm_model.score.model import ScoreModel
@@ -38,12 +39,8 @@ def read_model(path: Path) -> bytes:
     ModelError
         If it cannot be read.
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{path}: {error.strerror}.", "Name the model.safetensors of a run folder."
-        ) from None
+    with reading(path, ModelError, "Name the model.safetensors of a run folder."):
+        return read_bytes(path)
 
 
 @contextmanager

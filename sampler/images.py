@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dppm_model.errors import RunFolderError
-from dppm_model.files import write_json
+from dppm_model.files import write_bytes, write_json
+from dppm_model.reading import parse_json, read_bytes, read_json, reading, there
 
 _MOST_IMAGES, _MOST_VALUES = 100, 1 << 20  # of a shard
 
 # What may differ when a folder is continued: more images, and what is filled in at the end.
+_MOST = 10**9  # classes, and images of each, that a manifest may speak of
 _OPEN = ("per_class", "shards", "acceptance", "divergences")
 
 
@@ -78,7 +79,7 @@ def decode_shard(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], int, dict[str, Any]]:
     """Return images (n, C, H, W), labels (n,), first index and info from `encode_shard`'s bytes."""
     with np.load(io.BytesIO(content)) as file:
-        info = json.loads(str(file["info"]))
+        info = parse_json(str(file["info"]))
         return file["images"], file["labels"], int(file["first"]), info
 
 
@@ -98,7 +99,7 @@ def read_shard(
         SHA-256 of the file, where it is known; the file's own checksums are tested in any case.
     """
     try:
-        content = shard_path(folder, shard).read_bytes()
+        content = read_bytes(shard_path(folder, shard))
         images, labels, first, info = decode_shard(content)
     except Exception:  # a damaged archive raises whatever its first bad byte leads to
         return None
@@ -125,7 +126,7 @@ def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         If the folder holds images of another model, other settings, or more images than asked for.
     """
     path = folder / "manifest.json"
-    if not path.exists():
+    if not there(path):
         if any((folder / "shards").glob("*.npz")):
             raise RunFolderError(
                 f"{folder} holds shards but no manifest.json, so nobody knows what made them.",
@@ -196,16 +197,14 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         If there is none, or it is damaged.
     """
     path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        if not isinstance(manifest, dict):
-            raise ValueError
-    except OSError:
-        raise RunFolderError(f"{folder} holds no images.", "Run `dppm sample` first.") from None
-    except ValueError:
-        raise RunFolderError(
-            f"{path} is damaged.", "Remove that folder and run `dppm sample` again."
-        ) from None
+    if not there(path):
+        raise RunFolderError(f"{folder} holds no images.", "Run `dppm sample` first.")
+    with reading(path, RunFolderError, "Remove that folder and run `dppm sample` again."):
+        manifest: dict[str, Any] = {**read_json(path)}
+        for key in ("classes", "per_class", "shard_size"):
+            if type(manifest[key]) is not int or not 0 < manifest[key] <= _MOST:
+                raise ValueError(f"{key} is no whole number from 1 to {_MOST}")
+        manifest["shards"] = {**manifest["shards"]}
     return manifest
 
 
@@ -251,7 +250,6 @@ def export_png(folder: Path) -> None:
         for index, pixels in enumerate(images[labels == label]):
             path = target / f"{index:06d}.png"
             if not path.exists():
-                # Renamed into place, but not synced: these files can be made again at any time.
-                with tempfile.TemporaryDirectory(dir=target, prefix=".") as scratch:
-                    to_image(pixels).save(Path(scratch) / path.name)
-                    (Path(scratch) / path.name).replace(path)
+                buffer = io.BytesIO()
+                to_image(pixels).save(buffer, "PNG")
+                write_bytes(path, buffer.getvalue(), durable=False)

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from dppm_model.errors import RunFolderError
 from dppm_model.files import write_json
+from dppm_model.reading import read_json, reading, there
 from dppm_model.score.denoiser import Denoiser, ImageModel
 from sampler.anneal import annealed, kernel_of
 from sampler.dynamics import Force
@@ -99,11 +101,19 @@ def tuned(
         JSON file of earlier results, by digest of the model and of all other settings.
     content
         The model's file.
+
+    Raises
+    ------
+    RunFolderError
+        If ``path`` is damaged.
     """
     start = SamplerSettings.from_dict({**settings, "step": 0.4})
     same = json.dumps({**start.to_dict(), "step": None}, sort_keys=True)
     key = hashlib.sha256(content + same.encode()).hexdigest()
-    known: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, list[float]] = {}
+    if there(path):
+        with reading(path, RunFolderError, "Remove it: steps are then tuned anew."):
+            known = {**read_json(path)}
     if key not in known:
         known[key] = list(tune(model, base_settings(model, start)))
         write_json(path, known)

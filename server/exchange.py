@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
+from dppm_model.reading import parse_json
 from dppm_model.run import Run
 from dppm_model.securesum.material import Material
 from dppm_model.securesum.ring import Vector
@@ -78,9 +79,9 @@ class Exchange:
                 bytes.fromhex(bound),
                 {int(k): bytes.fromhex(s) for k, s in shares.items()},
             )
-            for i, (key, bound, shares) in json.loads(meta["materials"]).items()
+            for i, (key, bound, shares) in parse_json(meta["materials"]).items()
         }
-        survivors = json.loads(meta["survivors"])
+        survivors = parse_json(meta["survivors"])
         return cls(
             meta["plan"],
             int(meta["number"]),

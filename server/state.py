@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes
+from dppm_model.reading import check_regular, reading, there
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -35,15 +36,14 @@ def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], 
     RunFolderError
         If the file is damaged or of another plan.
     """
-    if not path.exists():
+    if not there(path):
         return None
-    try:
+    with reading(path, RunFolderError, "Restore it, or start anew."):
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             meta = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         other, state = meta["plan"] != plan, build(meta, tensors)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}.", "Restore it, or start anew.") from None
     if other:
         raise RunFolderError(
             f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."

@@ -7,9 +7,11 @@ everything else as it is, so that only a test of the very property can tell.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -474,6 +476,24 @@ ARRAYS, QUESTION = "dppm_model.score.arrays:", "privacy/test_question.py::test_"
 INVARIANCE = "privacy/test_batch_invariance.py::test_"
 SENSITIVITY = "privacy/test_sensitivity.py::test_"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
+
+KILLS, FILES = "integration/test_kills.py::test_", "unit/test_files.py::test_"
+
+
+def _append_carelessly(handle: int, line: bytes) -> None:
+    os.lseek(handle, 0, os.SEEK_END)
+    left = line + b"\n"
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+@contextlib.contextmanager
+def _expecting(what: object, kind: Callable[[str, str], Exception], cure: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise kind(f"{what}: {error}.", cure) from None
+
 
 TWINS: dict[str, Twin] = {
     "no clipping": Twin(
@@ -1115,5 +1135,96 @@ TWINS: dict[str, Twin] = {
         "deploy.pages.report:render",
         lambda old: lambda template, **kw: old(template, **{**kw, "twins": kw["sheets"]}),
         PAGES + "test_the_report_says_what_the_run_promised",
+    ),
+    # Files that must survive kills, short writes, full disks and two processes at once.
+    "left by the dead": Twin(
+        "what a killed writer leaves, a round's seed in it, is never removed",
+        "dppm_model.files:sweep",
+        _nothing,
+        KILLS + "a_site_forgets_at_the_next_message_even_if_it_is_refused",
+    ),
+    "swept from the living": Twin(
+        "a file that another process writes just now is swept away",
+        "dppm_model.files:lock",
+        lambda old: lambda handle, path, how=0: old(handle, path, fcntl.LOCK_UN),
+        FILES + "what_a_living_writer_holds_is_not_swept",
+    ),
+    "a planted link": Twin(
+        "the temporary file may be a link to somewhere else",
+        "dppm_model.files:open_file",
+        lambda old: lambda path, flags, **_: old(path, flags, follow=True),
+        FILES + "sweeping_does_not_follow_links_out",
+    ),
+    "a lock on a name": Twin(
+        "a lock counts though its file was removed while it was waited for",
+        "dppm_model.locks:lock",
+        lambda old: lambda *args: old(*args) or True,
+        FILES + "the_lock_of_a_file_that_was_removed_meanwhile_is_no_lock",
+    ),
+    "half a write": Twin(
+        "what one call has written counts for all",
+        "dppm_model.files:write_all",
+        lambda _: lambda handle, content: os.write(handle, content),
+        LEDGER + "a_debit_is_written_whole_or_not_at_all",
+    ),
+    "half a line stays": Twin(
+        "a line that could not be written whole is not taken back",
+        "dppm_model.files:append_line",
+        lambda _: _append_carelessly,
+        FILES + "a_line_is_written_whole_or_not_at_all",
+    ),
+    "no mark, no matter": Twin(
+        "a ledger with lines is believed without its mark",
+        "dppm_model.privacy.ledger:Ledger._check_mark",
+        lambda old: lambda self, *args: old(self, *args) if self._mark.exists() else None,
+        LEDGER + "a_missing_or_damaged_mark_is_refused[None]",
+    ),
+    "a lost ledger": Twin(
+        "a site whose ledger was deleted with its mark begins to spend anew",
+        "client.site:Site._forget",
+        _nothing,
+        SITE + "a_ledger_that_was_deleted_with_its_mark_is_missed",
+    ),
+    "two that prepare": Twin(
+        "a lock is no lock: two processes prepare one folder",
+        "dppm_model.locks:lock",
+        lambda _: lambda handle, path, how=0: True,
+        "unit/kit/test_alone.py::test_two_at_once_make_one_folder",
+    ),
+    "half a folder": Twin(
+        "what a killed preparation left is built upon",
+        "deploy.making:_empty",
+        _nothing,
+        KILLS + "a_preparation_that_was_killed_is_begun_anew[17]",
+    ),
+    "two that work": Twin(
+        "two commands write into one run folder at once",
+        "dppm_model.run:Run.alone",
+        lambda _: lambda self: contextlib.nullcontext(),
+        KILLS + "a_command_that_writes_is_alone_in_a_run_folder",
+    ),
+    "links are whole": Twin(
+        "a bundle counts as whole though its file is a link",
+        "deploy.kit.gate:read_bytes",
+        lambda old: lambda path, **_: old(path),
+        "unit/kit/test_alone.py::test_only_what_was_approved_is_whole[the bundle is a link]",
+    ),
+    "a project not shown": Twin(
+        "an operator is not shown that a bundle's pyproject.toml differs",
+        "deploy.kit.bundle:differences",
+        lambda old: lambda bundle: (d for d in old(bundle) if d[0] != "pyproject.toml"),
+        "unit/kit/test_alone.py::test_all_that_a_bundle_holds_is_compared",
+    ),
+    "infinite in JSON": Twin(
+        "a number in a file may be infinite",
+        "dppm_model.reading:_finite",
+        lambda _: float,
+        "unit/test_reading.py::test_json_is_of_finite_numbers_and_of_whole_characters",
+    ),
+    "deep nesting": Twin(
+        "only the errors that a reader expects become refusals",
+        "dppm_model.reading:reading",
+        lambda _: _expecting,
+        "unit/test_reading.py::test_damage_is_refused[invitation]",
     ),
 }

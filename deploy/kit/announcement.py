@@ -8,13 +8,17 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deploy.kit.bundle import MOST_BYTES, UNREADABLE, digest_of, files_of
+from deploy.kit.bundle import MOST_BYTES, digest_of, files_of
 from deploy.kit.papers import fingerprint, named, require_file
 from dppm_model.errors import DataError, DppmError, PaperError
 from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
+from dppm_model.reading import parse_json, read_bytes, reading
 from dppm_model.records.view import Manifest
 from dppm_model.securesum.group import parse_peers, peers_text
+
+_PARTS = ("federation", "plan.json", "facts.json", "peers.toml", "bundle.fab")
+_CURE = "Ask the server's operator for it anew."
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Facts:
 
     @classmethod
     def from_json(cls, text: str) -> Facts:
-        """Read what `to_json` wrote; ValueError, KeyError or TypeError if it is nothing of it."""
-        raw = json.loads(text)
+        """Read what `to_json` wrote; for a block of `reading`: it raises whatever is wrong."""
+        raw = parse_json(text)
         shape = tuple(int(n) for n in raw["shape"])
         names = tuple(str(name) for name in raw["names"])
         if len(shape) != 3:
@@ -111,11 +115,10 @@ class Announcement:
         """Write the paper, a zip file."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("federation", self.federation)
-            archive.writestr("plan.json", self.plan.to_json())
-            archive.writestr("facts.json", self.facts.to_json())
-            archive.writestr("peers.toml", peers_text(self.peers))
-            archive.writestr("bundle.fab", self.bundle)
+            plan, facts = self.plan.to_json(), self.facts.to_json()
+            texts = (self.federation, plan, facts, peers_text(self.peers))
+            for name, part in zip(_PARTS, (*(t.encode() for t in texts), self.bundle), strict=True):
+                archive.writestr(name, part)
         write_bytes(path, buffer.getvalue())
 
     @classmethod
@@ -129,32 +132,25 @@ class Announcement:
         """
         require_file(path)
         try:
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 2 * MOST_BYTES:
-                    raise PaperError("it is too large.", "Ask the server's operator anew.")
-                parts = {
-                    name: archive.read(name)
-                    for name in (
-                        "federation",
-                        "plan.json",
-                        "facts.json",
-                        "peers.toml",
-                        "bundle.fab",
-                    )
-                }
-            paper = cls(
-                named("federation", parts["federation"].decode()),
-                Plan.from_json(parts["plan.json"].decode()),
-                Facts.from_json(parts["facts.json"].decode()),
-                parse_peers(parts["peers.toml"].decode(), str(path)),
-                parts["bundle.fab"],
-            )
-            files_of(paper.bundle)
-            paper.plan.group(tuple(sorted(paper.peers.values())))
+            with reading(path, PaperError, _CURE):
+                return cls._of(path)
         except DppmError as error:
-            raise PaperError(f"{path}: {error.cause}", error.cure) from None
-        except UNREADABLE as error:
-            raise PaperError(
-                f"{path} is no announcement: {error}.", "Ask the server's operator for it anew."
-            ) from None
+            cause = error.cause if str(path) in error.cause else f"{path}: {error.cause}"
+            raise PaperError(cause, error.cure) from None
+
+    @classmethod
+    def _of(cls, path: Path) -> Announcement:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > 2 * MOST_BYTES:
+                raise PaperError("it is too large.", _CURE)
+            federation, plan, facts, peers, bundle = (archive.read(name) for name in _PARTS)
+        paper = cls(
+            named("federation", federation.decode()),
+            Plan.from_json(plan.decode()),
+            Facts.from_json(facts.decode()),
+            parse_peers(peers.decode(), str(path)),
+            bundle,
+        )
+        files_of(paper.bundle)
+        paper.plan.group(tuple(sorted(paper.peers.values())))
         return paper

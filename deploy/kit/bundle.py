@@ -10,7 +10,6 @@ import io
 import re
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from flwr.cli.build import build_fab_from_disk
 from deploy.flower import PACKAGES, stage_app
 from dppm_model.errors import PaperError
 from dppm_model.files import write_bytes
+from dppm_model.reading import reading
 
 MOST_BYTES = 64 << 20
-# What reading a zip file of somebody else's making may raise.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
-_OWN = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
+_CURE = "Ask the server's operator for it anew."
+_OWN = _PROJECT, _LIST = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
 _NEEDED = (*_OWN, "client/__init__.py", "client/app.py", "dppm_model/__init__.py")
 # No path but that of a Python or YAML file of a package: nothing that a terminal or a file system
 # would take for something else.
@@ -49,13 +48,13 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
     PaperError
         If it is no bundle of this app, or holds a path or a size that it should not.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                raise _wrong("it is too large")
-            files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    except UNREADABLE as error:
-        raise _wrong(str(error)) from None
+    with reading("The bundle", PaperError, _CURE), zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > MOST_BYTES:
+            raise _wrong("it is too large")
+        files = {entry.filename: archive.read(entry) for entry in entries}
+        if len(files) < len(entries):  # which of two is meant would depend on who reads it
+            raise _wrong("it holds a name twice")
     for name in files.keys() - set(_OWN):
         if not _NAME.fullmatch(name) or name.partition("/")[0] not in PACKAGES:
             raise _wrong(f"it holds {name!r}")
@@ -72,11 +71,12 @@ def unpack(bundle: bytes, folder: Path) -> Path:
 
 
 def differences(bundle: bytes) -> Iterator[tuple[str, str]]:
-    """Compare a bundle with this installation: (path, ``new``, ``changed`` or ``missing``)."""
-    theirs, ours = (
-        {name: content for name, content in files_of(b).items() if name not in _OWN}
-        for b in (bundle, build_bundle())
-    )
+    """Compare a bundle with this installation: (path, ``new``, ``changed`` or ``missing``).
+
+    Flower's list of files follows from the files: it has changed if it is not that of its bundle.
+    """
+    theirs, ours = files_of(bundle), files_of(build_bundle())
+    ours[_LIST] = _listing(theirs)
     for name in sorted(theirs.keys() | ours.keys()):
         if name not in ours:
             yield name, "new"
@@ -86,7 +86,12 @@ def differences(bundle: bytes) -> Iterator[tuple[str, str]]:
             yield name, "changed"
 
 
+def _listing(files: dict[str, bytes]) -> bytes:
+    """Return the list that Flower adds to these files: path, SHA-256 and bits of each."""
+    names = [_PROJECT, *sorted(files.keys() - set(_OWN))]
+    lines = (f"{n},{hashlib.sha256(files[n]).hexdigest()},{8 * len(files[n])}" for n in names)
+    return "\n".join(lines).encode()
+
+
 def _wrong(why: str) -> PaperError:
-    return PaperError(
-        f"The bundle cannot be used: {why}.", "Ask the server's operator for it anew."
-    )
+    return PaperError(f"The bundle cannot be used: {why}.", _CURE)

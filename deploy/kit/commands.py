@@ -25,6 +25,7 @@ from deploy.pages.watch import beside
 from deploy.show import console, epsilon_text, plain, print_json, progress
 from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, DataError, NotApproved, RunFolderError
+from dppm_model.files import sweep
 from dppm_model.records.sources import data_root
 from dppm_model.run import Run
 from sampler.service.access import is_loopback, split_address
@@ -89,6 +90,7 @@ def _server_run(a: argparse.Namespace) -> None:
             f"{run.folder} is no announced run.", f"dppm server announce {a.folder} {a.run} …"
         )
     plan = run.plan()
+    sweep(run.folder)
     if run.model.exists():
         _say(f"{run.folder} is trained; nothing to do.")
         return

@@ -14,6 +14,7 @@ from deploy.kit.papers import Enrolment
 from deploy.processes import environment, tool
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes, write_json
+from dppm_model.reading import read_json, reading, there
 
 _LIVE = ("pending", "starting", "running")
 _LINK = "dppm"  # what the connection is called in Flower's config.toml
@@ -42,7 +43,10 @@ class FlowerControl:
     def register(self, sites: Mapping[str, Enrolment]) -> None:
         """Let the SuperLink know exactly these sites' node keys."""
         path = self._home / "nodes.json"
-        old = json.loads(path.read_text()) if path.is_file() else {}
+        old = {}
+        if there(path):
+            with reading(path, FederationError, "Remove it: the sites are then registered anew."):
+                old = {**read_json(path)}
         alive = {str(n["node-id"]) for n in self._nodes() if n["status"] != "unregistered"}
         keys = {paper.node_key: site for site, paper in sites.items()}
         new = {key: node for key, node in old.items() if key in keys and node in alive}

@@ -5,9 +5,8 @@ server.toml  invitation.json  nginx.conf  tls/  sites/NAME.json  runs/NAME/  flo
 
 from __future__ import annotations
 
-import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,18 @@ import yaml
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle
 from deploy.kit.keys import check_pem, make_authority, make_certificate
+from deploy.kit.locks import changing
 from deploy.kit.papers import Enrolment, Invitation, named, split_address
-from deploy.kit.site import check_new
+from deploy.kit.site import making_new
+from deploy.making import making_run
 from deploy.simulate import fill_in, fill_in_persons, plan_of, run_name, write_public
 from dppm_model.config import check_config, compose_config
 from dppm_model.errors import ConfigError, PaperError, RunFolderError
 from dppm_model.files import write_bytes
+from dppm_model.reading import read_text, reading
 from dppm_model.run import Run
 
+_SETTINGS = "server.toml"
 _FACTS = "facts."
 _PATIENCE = "server.max_retries=60"  # for a site that was restarted, or that is far away
 
@@ -62,12 +65,8 @@ class ServerSettings:
         ConfigError
             If it is missing or not exactly of these keys.
         """
-        try:
-            raw = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{path}: {error}.", "Name a folder that `dppm server init` made."
-            ) from None
+        with reading(path, ConfigError, "Name a folder that `dppm server init` made."):
+            raw = tomllib.loads(read_text(path))
         if wrong := {f.name for f in fields(cls)} ^ raw.keys():
             raise ConfigError(
                 f"{path}: {', '.join(sorted(wrong))} is missing or unknown.",
@@ -109,25 +108,23 @@ def init_server(
     ------
     ConfigError, PaperError
         If the folder is not empty, or an input is not what it should be. Nothing is left then.
+    InUse
+        If another command makes it now.
     """
     named("--name", name)
     split_address("--address", address)
     split_address("--listen", listen)
     if not 0 < superlink_port < 65536:
         raise ConfigError(f"--superlink-port is {superlink_port}.", "Give a port, 1 to 65535.")
-    check_new(folder)
     check_pem(own)
-    try:
+    with making_new(folder, _SETTINGS):
         return _make(folder, ServerSettings(name, address, listen, superlink_port, True), own)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invitation:
     """Write the files of a server's folder."""
     tls = folder / "tls"
-    tls.mkdir(parents=True)
+    tls.mkdir()
     folder.chmod(0o700)
     host, _ = split_address("address", settings.address)
     make_authority(settings.federation, tls / "ca.crt", tls / "ca.key")
@@ -138,7 +135,6 @@ def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invita
         public = tls / "public.crt", tls / "public.key", tls / "public-ca.crt"
         for source, target in zip(own, public, strict=True):
             write_bytes(target, source.read_bytes())
-    settings.write(folder / "server.toml")
     template = Path(__file__).with_name("nginx.conf").read_text()
     for key, value in (
         ("LISTEN", settings.listen),
@@ -153,6 +149,7 @@ def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invita
         (folder / name).mkdir()
     invitation = Invitation(settings.federation, settings.address, public[2].read_text())
     invitation.write(folder / "invitation.json")
+    settings.write(folder / _SETTINGS)
     return invitation
 
 
@@ -171,25 +168,39 @@ def check_enrolment(folder: Path, path: Path) -> Enrolment:
         If it is another federation's, or its name or a key of it is another site's.
     """
     paper = Enrolment.read(path)
-    federation = ServerSettings.read(folder / "server.toml").federation
+    federation = ServerSettings.read(folder / _SETTINGS).federation
     if paper.federation != federation:
         raise PaperError(
             f"{path} is for federation {paper.federation}, this is {federation}.",
             "Send the site this server's invitation.",
         )
+    _check_free(folder, paper)
+    return paper
+
+
+def _check_free(folder: Path, paper: Enrolment) -> None:
     for other in enrolled(folder).values():
         same_key = paper.identity == other.identity or paper.node_key == other.node_key
         if (paper.site == other.site) != same_key:
             raise PaperError(
-                f"{path}: {paper.site}'s name or key is that of the enrolled {other.site}.",
+                f"{paper.site}'s name or key is that of the enrolled {other.site}.",
                 "Let it take another name, or delete the old one's file in sites/.",
             )
-    return paper
 
 
 def enrol(folder: Path, paper: Enrolment) -> None:
-    """Add a site; `dppm server run` registers its node key."""
-    paper.write(folder / "sites" / f"{paper.site}.json")
+    """Add a site; `dppm server run` registers its node key.
+
+    Raises
+    ------
+    PaperError
+        If its name or a key is another's by now: somebody was asked since `check_enrolment`.
+    InUse
+        If another command changes the folder now.
+    """
+    with changing(folder):
+        _check_free(folder, paper)
+        paper.write(folder / "sites" / f"{paper.site}.json")
 
 
 def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, Announcement]:
@@ -208,15 +219,25 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     ------
     ConfigError, PlanError, RunFolderError
         Nothing is left then.
+    InUse
+        If another command changes the folder now.
     """
     named("run", name)
-    federation = ServerSettings.read(folder / "server.toml").federation
-    sites = enrolled(folder)
-    if not sites:
-        raise ConfigError("no site is enrolled.", "Run `dppm server enrol` for each of them first.")
+    federation = ServerSettings.read(folder / _SETTINGS).federation
     run = Run(folder / "runs" / name)
-    if run.folder.exists():
-        raise RunFolderError(f"{run.folder} exists.", "Name another run, or remove it.")
+    with changing(folder):
+        sites = enrolled(folder)
+        if not sites:
+            raise ConfigError("no site is enrolled.", "`dppm server enrol` each of them first.")
+        with making_run(run) as new:
+            if not new:
+                raise RunFolderError(f"{run.folder} exists.", "Name another run, or remove it.")
+            return run, _announce(run, federation, sites, overrides)
+
+
+def _announce(
+    run: Run, federation: str, sites: Mapping[str, Enrolment], overrides: Sequence[str]
+) -> Announcement:
     facts = [o.removeprefix(_FACTS) for o in overrides if o.startswith(_FACTS)]
     rest = [o for o in overrides if not o.startswith(_FACTS)]
     tree = compose_config([_PATIENCE, *rest, f"sites={len(sites)}"])
@@ -234,18 +255,14 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     else:
         fill_in(tree)
     config = check_config(tree)
-    plan = plan_of(config, run_name(name))
+    plan = plan_of(config, run_name(run.folder.name))
     peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}
     told = Facts(config.shape, config.classes, names)
     announcement = Announcement(federation, plan, told, peers, build_bundle())
-    try:
-        write_public(run, config, plan, peers)
-        announcement.write(announcement_file(run))
-        run.write_plan(plan)  # last: a folder with a plan is ready
-    except BaseException:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise
-    return run, announcement
+    write_public(run, config, plan, peers)
+    announcement.write(announcement_file(run))
+    run.write_plan(plan)  # last: a folder with a plan is ready
+    return announcement
 
 
 def announcement_file(run: Run) -> Path:

@@ -25,6 +25,7 @@ from client.approvals import read_approvals
 from deploy.kit.bundle import digest_of, files_of
 from deploy.processes import start, stop
 from dppm_model.errors import DppmError
+from dppm_model.reading import read_bytes
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
@@ -40,19 +41,39 @@ def bundle_folder(folder: Path, digest: str) -> Path:
 
 
 def is_whole(folder: Path, digest: str) -> bool:
-    """Say whether the bundle with this digest is there, and its unpacked files are its own."""
-    unpacked = bundle_folder(folder, digest)
+    """Say whether the bundle with this digest is there, and unpacked as it was approved.
+
+    Whole are: a regular file of that digest, and beside it a folder with regular files of exactly
+    the bundle's names and content, in exactly the folders that these need. Anything else there, a
+    link, a FIFO or an empty folder, and it is not whole.
+    """
     try:
-        bundle = bundle_file(folder, digest).read_bytes()
+        bundle = read_bytes(bundle_file(folder, digest), follow=False)
         if digest_of(bundle) != digest:
             return False
         files = files_of(bundle)
-        there = {str(p.relative_to(unpacked)) for p in unpacked.rglob("*") if p.is_file()}
-        return there == files.keys() and all(
-            (unpacked / name).read_bytes() == content for name, content in files.items()
+        unpacked = bundle_folder(folder, digest)
+        needed = {parent for name in files for parent in Path(name).parents}
+        return _tree(unpacked) == (needed, set(map(Path, files))) and all(
+            read_bytes(unpacked / name, follow=False) == content for name, content in files.items()
         )
     except (OSError, DppmError):
         return False
+
+
+def _tree(root: Path) -> tuple[set[Path], set[Path]]:
+    """List the real folders, the root among them, and all other names of a tree."""
+    folders: set[Path] = set()
+    others: set[Path] = set()
+    waiting = [root]
+    while waiting:
+        path = waiting.pop()
+        if path.is_symlink() or not path.is_dir():
+            others.add(path.relative_to(root))
+        else:
+            folders.add(path.relative_to(root))
+            waiting += path.iterdir()
+    return folders, others
 
 
 def _approved(folder: Path) -> set[str]:

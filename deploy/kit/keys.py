@@ -143,4 +143,4 @@ def _name(name: str) -> x509.GeneralName:
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_bytes(path, content)  # mkstemp's mode 0600 stays
+    write_bytes(path, content)

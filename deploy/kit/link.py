@@ -127,10 +127,10 @@ class Link:
     def up(self) -> Iterator[Link]:
         """Start everything, register the enrolled sites, and stop everything in the end."""
         secret = self._home / "superexec.secret"
-        write_bytes(secret, secrets.token_bytes(32))
-        self._flower.connect(self.settings.superlink_port, self.folder / "tls" / "ca.crt")
         with contextlib.ExitStack() as stack:
             stack.enter_context(alone(self.folder, "server"))
+            write_bytes(secret, secrets.token_bytes(32))
+            self._flower.connect(self.settings.superlink_port, self.folder / "tls" / "ca.crt")
             sessions = self._home / "sessions"
             end_leftovers(sessions, self.folder)
             self._check_ports()
@@ -195,9 +195,15 @@ class Link:
 
         Raises
         ------
+        RunFolderError
+            If another command works in the run's folder.
         DppmError
             What stopped it, as the ServerApp reported it.
         """
+        with run.alone():
+            self._train(run, tick)
+
+    def _train(self, run: Run, tick: Callable[[], None]) -> None:
         announcement = Announcement.read(announcement_file(run))
         app = run.folder.resolve() / "state" / "bundle" / "dppm"
         shutil.rmtree(app, ignore_errors=True)

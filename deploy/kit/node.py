@@ -49,7 +49,6 @@ class Node:
         (self._home / "empty").mkdir(parents=True, exist_ok=True)
         self._environment = environment(self._home)
         self._secret = self._home / "superexec.secret"
-        write_bytes(self._secret, secrets.token_bytes(32))
         self._say = say
         Policy.read(folder / "site.toml")  # what is missing is said now, not to the server
 
@@ -63,6 +62,7 @@ class Node:
             the site.
         """
         with alone(self.folder, "site"), self.log.open("ab") as output:
+            write_bytes(self._secret, secrets.token_bytes(32))
             failed_since, tries = 0.0, 0
             while True:
                 self._port = free_port()

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dppm_model.errors import ConfigError, PaperError
 from dppm_model.files import write_json
+from dppm_model.reading import read_json, reading
 from dppm_model.securesum.keys import Identity, verify
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -213,12 +214,9 @@ def _write(path: Path, kind: str, fields: dict[str, str]) -> None:
 
 def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
     require_file(path)
-    try:
-        raw = dict(json.loads(path.read_text()))
-        good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
-        good = good and all(isinstance(value, str) for value in raw.values())
-    except (OSError, ValueError, TypeError, RecursionError):
-        good = False
-    if not good:
-        raise PaperError(f"{path} is no {kind} of this version, or damaged.", "Ask for it anew.")
+    with reading(path, PaperError, "Ask for it anew."):
+        raw = dict(read_json(path))
+    good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
+    if not (good and all(isinstance(value, str) for value in raw.values())):
+        raise PaperError(f"{path} is no {kind} of this version.", "Ask for it anew.")
     return raw

@@ -7,8 +7,8 @@ ledger.jsonl  audit.jsonl  sums/  reports/  flower/ (logs)
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import differences, digest_of, unpack
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
 from deploy.kit.keys import make_node_key
+from deploy.kit.locks import changing
 from deploy.kit.papers import Enrolment, Invitation, named
-from dppm_model.errors import ConfigError, PaperError
-from dppm_model.files import write_bytes
+from deploy.making import making, remove
+from dppm_model.errors import ConfigError, InUse, PaperError
+from dppm_model.files import sweep, write_bytes
 from dppm_model.phase import View
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import epsilon
@@ -59,10 +61,11 @@ def init_site(
     ------
     ConfigError, PaperError, DataError
         If the folder is not empty, or an input is not what it should be. Nothing is left then.
+    InUse
+        If another command makes it now.
     """
     paper = Invitation.read(invitation)
     named("--name", name)
-    check_new(folder)
     for key, value in limits.items():
         if not value > 0 or (key == "delta" and not value < 1):
             raise ConfigError(f"{key} is {value}.", "Give a number above zero; delta below one.")
@@ -70,21 +73,21 @@ def init_site(
     # Where records name persons, a person is what is protected, unless the operator says less.
     unit = "person" if manifest.persons else "record"
     values = {**DEFAULTS, "unit": unit, "records": str(records.resolve()), **limits}
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    write_template(folder / "site.toml", values)
-    paper.write(folder / "invitation.json")
-    write_bytes(folder / "ca.crt", paper.authority.encode())
-    identity = Identity.generate()
-    identity.write(folder / "identity.key")
-    make_node_key(folder / "node.key")
-    enrolment = Enrolment.make(paper.federation, name, identity, folder / "node.key")
-    enrolment.write(folder / "enrolment.json")
+    with making_new(folder, "enrolment.json"):
+        folder.chmod(0o700)
+        write_template(folder / "site.toml", values)
+        paper.write(folder / "invitation.json")
+        write_bytes(folder / "ca.crt", paper.authority.encode())
+        identity = Identity.generate()
+        identity.write(folder / "identity.key")
+        make_node_key(folder / "node.key")
+        enrolment = Enrolment.make(paper.federation, name, identity, folder / "node.key")
+        enrolment.write(folder / "enrolment.json")
     return enrolment
 
 
 def require_site(folder: Path) -> None:
-    """Refuse a folder that `dppm site init` did not make.
+    """Refuse a folder that `dppm site init` did not make; in others remove what dead writers left.
 
     Raises
     ------
@@ -93,6 +96,7 @@ def require_site(folder: Path) -> None:
     """
     if not (folder / "enrolment.json").is_file():
         raise ConfigError(f"{folder} is no site's folder.", f"Make one: dppm site init {folder} …")
+    sweep(folder)
 
 
 def enrolment_of(folder: Path) -> Enrolment:
@@ -106,16 +110,23 @@ def enrolment_of(folder: Path) -> Enrolment:
     return Enrolment.read(folder / "enrolment.json")
 
 
-def check_new(folder: Path) -> None:
-    """Refuse to make a folder where something is already.
+@contextmanager
+def making_new(folder: Path, last: str) -> Iterator[None]:
+    """Make a server's or a site's folder, file ``last`` last; see `making`.
 
     Raises
     ------
     ConfigError
-        If it is a file, or not empty.
+        If there is something already.
+    InUse
+        If another command makes it now.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there and not empty.", "Name a new folder.")
+    foreign = ConfigError(f"{folder} is there and not empty.", "Name a new folder.")
+    busy = InUse(f"Another command makes {folder}.", "Wait for it, or stop it.")
+    with making(folder, last, foreign=foreign, busy=busy) as new:
+        if not new:
+            raise foreign
+        yield
 
 
 class Proposal:
@@ -198,17 +209,23 @@ class Proposal:
             yield name, pinned[name].hex(), "not in this run"
 
     def approve(self) -> None:
-        """Store the bundle; then allow it, the plan and these peers together, in one file."""
+        """Store the bundle; then allow it, the plan and these peers together, in one file.
+
+        Raises
+        ------
+        InUse
+            If another command changes the folder now.
+        """
         bundle = self.announcement.bundle
         digest = digest_of(bundle)
-        if not is_whole(self.folder, digest):
-            unpacked = bundle_folder(self.folder, digest)
-            if unpacked.exists():
-                shutil.rmtree(unpacked)
-            unpack(bundle, unpacked)
-            write_bytes(bundle_file(self.folder, digest), bundle)
         note = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"
-        Approval(self.plan, self.announcement.peers, digest, note).write(self.folder)
+        with changing(self.folder):
+            if not is_whole(self.folder, digest):
+                remove(bundle_folder(self.folder, digest))
+                unpack(bundle, bundle_folder(self.folder, digest))
+                remove(bundle_file(self.folder, digest))
+                write_bytes(bundle_file(self.folder, digest), bundle)
+            Approval(self.plan, self.announcement.peers, digest, note).write(self.folder)
 
 
 def pinned_peers(folder: Path) -> dict[str, bytes]:

@@ -14,10 +14,11 @@ from deploy.kit.locks import is_running
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
 from deploy.pages.facts import Facts
-from dppm_model.errors import FederationError
+from dppm_model.errors import FederationError, StorageError
 from dppm_model.files import read_json_lines
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
+from dppm_model.reading import reading
 from dppm_model.run import Run
 
 
@@ -51,8 +52,7 @@ def site_status(folder: Path) -> dict[str, Any]:
     """Describe a site: what was asked last, what is spent and left, and the last refusal."""
     policy, enrolment = Policy.read(folder / "site.toml"), enrolment_of(folder)
     debits = Ledger(folder / "ledger.jsonl").debits
-    lines = read_json_lines(folder / audit_log.NAME)
-    answers = [line for line in lines if line["event"] == "answer"]
+    answered, error = _last(folder / audit_log.NAME)
     return {
         "site": enrolment.site,
         "federation": enrolment.federation,
@@ -72,17 +72,24 @@ def site_status(folder: Path) -> dict[str, Any]:
         ),
         "epsilon_site": _left(debits, "site", policy.max_epsilon_site, policy.delta),
         "delta": policy.delta,
-        "last_answer": answers[-1]["time"] if answers else None,
-        "last_error": next(
-            (f"{line['time']} {error}" for line in reversed(lines) if (error := _error(line))),
-            None,
-        ),
+        "last_answer": answered,
+        "last_error": error,
     }
 
 
 def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> dict[str, Any]:
     spent = epsilon(costs_of(debits, view), delta)
     return {"spent": spent, "limit": limit if limit < float("inf") else None}
+
+
+def _last(log: Path) -> tuple[str | None, str | None]:
+    """Return when a site last answered, and its last refusal with its time."""
+    cure = "Restore it from a backup, or put it aside."
+    lines = read_json_lines(log, StorageError, cure)
+    with reading(log, StorageError, cure):
+        answers = (line["time"] for line in reversed(lines) if line["event"] == "answer")
+        errors = (f"{line['time']} {error}" for line in reversed(lines) if (error := _error(line)))
+        return next(answers, None), next(errors, None)
 
 
 def _error(line: dict[str, Any]) -> str | None:

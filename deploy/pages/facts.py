@@ -14,9 +14,9 @@ from typing import Any
 
 from dppm_model.config import Config, read_config
 from dppm_model.errors import RunFolderError
-from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
+from dppm_model.reading import there
 from dppm_model.run import Run
 from sampler.images import manifest_of
 from server.exchange import stage
@@ -65,7 +65,7 @@ class Facts:
             If it is no run folder, or a file is damaged.
         """
         plan, rounds = run.plan(), run.rounds()
-        if rounds and (missing := set(_OF_A_ROUND) - rounds[-1].keys()):
+        if missing := {key for key in _OF_A_ROUND if any(key not in line for line in rounds)}:
             raise RunFolderError(
                 f"{run.metrics} lacks {', '.join(sorted(missing))}: another version wrote it.",
                 "Use the version that trained this run, or train it anew.",
@@ -79,9 +79,9 @@ class Facts:
             state,
             stage(run, plan, len(rounds)) if state == "running" else "",
             error,
-            read_json_lines(run.sessions),
-            run.read_json(run.evaluation) if run.evaluation.exists() else None,
-            run.read_json(run.audit) if run.audit.exists() else None,
+            run.starts(),
+            run.read_json(run.evaluation) if there(run.evaluation) else None,
+            run.read_json(run.audit) if there(run.audit) else None,
         )
 
     @cached_property
@@ -160,9 +160,9 @@ def _planned(plan: Plan) -> tuple[tuple[int, float, float], ...]:
 
 
 def _state(run: Run) -> tuple[str, str | None]:
-    if not run.status.is_file():
-        return "not begun", None
-    said = run.read_json(run.status)
+    said = run.read_json(run.status) if there(run.status) else {"state": "not begun"}
+    if run.model.exists() and not run.in_work:  # also if a kill came before the last word
+        return "finished", None
     state = said["state"]
     if state == "running" and not run.in_work:
         return "stopped", None

@@ -26,7 +26,8 @@ from deploy.pages.render import Card, render
 from deploy.show import console, epsilon_text, print_json
 from deploy.table import figure, with_spread
 from dppm_model.errors import ConfigError, DataError, RunFolderError
-from dppm_model.files import write_bytes
+from dppm_model.files import sweep, write_bytes
+from dppm_model.reading import reason
 from dppm_model.records.sources import load
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
@@ -69,6 +70,7 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
     -------
     The paths written.
     """
+    sweep(run.folder)  # a report may be written while the run is trained: each file is whole
     facts = Facts.of(run)
     if not facts.rounds:
         raise RunFolderError(
@@ -83,7 +85,13 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
             pages.append((private, twins(images[0], records)))
         except (ConfigError, DataError):
             console.print(f"{facts.config.data} is not on this machine: no page with records.")
-    found = content(facts, images, public=public)
+    try:
+        found = content(facts, images, public=public)
+    except (KeyError, TypeError) as error:  # of figures that another version wrote
+        raise RunFolderError(
+            f"evaluation.json or audit.json of {run.folder} lacks a figure: {reason(error)}.",
+            "Evaluate and audit the run again with this version.",
+        ) from None
     for path, pairs in pages:
         write_bytes(path, render("report.html", **found, twins=pairs).encode())
     return [path for path, _ in pages]

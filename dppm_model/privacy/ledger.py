@@ -3,9 +3,15 @@
 JSON lines, each carrying the SHA-256 of the line before it (a hash chain), appended under a lock
 and fsynced. A debit names (run, phase, round) and the two costs of that round; debiting the same
 round of the same plan again costs nothing, so a crash between debit and release neither loses nor
-repeats it. Spent never goes down: there is no method that removes a line, and a high-water mark in
-a second file (how many lines there were, and the digest of the last) tells if lines were cut off,
-or the file was deleted or replaced by an older copy.
+repeats it. Spent never goes down: there is no method that removes a line.
+
+A high-water mark in a second file says how many lines there are and the digest of the last. It is
+made before the first line, and written after each: a crash leaves it at most one line behind. So
+what is noticed is: an edited, inserted or removed line; lines that were cut off; a ledger, or its
+mark, that was deleted, damaged, or replaced by an older copy. What is not noticed by these two
+files: that *both* were deleted (which looks like a ledger that was never begun), or both replaced
+by an older pair. A site notices the first by the reports it keeps (`client.site`); for the second,
+note the head of `dppm site ledger verify` somewhere else.
 """
 
 from __future__ import annotations
@@ -14,18 +20,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dppm_model.errors import LedgerError, PlanError
-from dppm_model.files import write_bytes
+from dppm_model.errors import LedgerError
+from dppm_model.files import append_line, write_bytes
+from dppm_model.locks import locked
 from dppm_model.privacy.accountant import RoundCost
+from dppm_model.reading import parse_json, read_text, reading, reason
 
 _GENESIS = "0" * 64
+_MARK = re.compile(r"(0|[1-9][0-9]{0,17}) ([0-9a-f]{64})\n")
+_CURE = "Restore the file from a backup; spending cannot be reckoned from an edited ledger."
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class Debit:
         return cls(**raw, secure_sum=secure_sum, site=site)
 
 
-def _digest(line: str) -> str:
-    return hashlib.sha256(line.encode()).hexdigest()
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
 
 
 class Ledger:
@@ -55,80 +64,92 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path, self._mark = path, path.with_suffix(".mark")
-        self._verified = (-1, -1)  # (mtime_ns, size) of the file when it was last read
+        self._verified = (-1, -1, "")  # what `_stamp` was when the file was last read
         self._debits: list[Debit] = []
         self._head = _GENESIS
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    def _look(self) -> None:
+        """Read what is there, and make nothing."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield handle
-        finally:
-            os.close(handle)
+            with locked(self.path, os.O_RDONLY, fcntl.LOCK_SH) as handle:
+                self._read(handle)
+        except FileNotFoundError:
+            self._verify(b"")
+            self._debits, self._head = [], _GENESIS
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {reason(error)}.", _CURE) from None
 
-    def _read(self) -> None:
+    def _read(self, handle: int) -> None:
         """Verify the chain and keep its debits; the file is read anew only if it has changed."""
-        state = self.path.stat() if self.path.exists() else None
-        stamp = (state.st_mtime_ns, state.st_size) if state else (0, 0)
+        stamp = self._stamp(handle)
         if stamp == self._verified:
             return
-        *lines, torn = self.path.read_text().split("\n") if state else [""]
+        with os.fdopen(os.dup(handle), "rb") as file:
+            file.seek(0)
+            content = file.read()
+        self._debits, self._head = self._verify(content)
+        self._verified = stamp
+
+    def _stamp(self, handle: int) -> tuple[int, int, str]:
+        state = os.fstat(handle)
+        return state.st_mtime_ns, state.st_size, self._marked()
+
+    def _verify(self, content: bytes) -> tuple[list[Debit], str]:
+        """Return the debits and the digest of the last; the end of a torn line is passed over.
+
+        A crash tore it: its round was never released, and the next line takes its place.
+        """
+        *lines, _torn = content.split(b"\n")
         debits, head = [], _GENESIS
         for number, line in enumerate(lines, 1):
-            entry: dict[str, Any] = {}
-            try:
-                entry = json.loads(line)
+            cause = f"{self.path}, line {number}: the hash chain is broken: it"
+            with reading(cause, LedgerError, _CURE):
+                entry: dict[str, Any] = parse_json(line)
                 previous = entry.pop("previous")
                 debits.append(Debit.from_dict(entry))
-            except (ValueError, KeyError, TypeError, AttributeError, PlanError) as error:
-                raise self._edited(number) from error
-            if previous != head:
-                raise self._edited(number)
+                if previous != head:
+                    raise ValueError("it does not follow from the line before")
             head = _digest(line)
-        if torn:  # a crash tore the last append: its round was never released, so cut it off
-            os.truncate(self.path, state.st_size - len(torn.encode()) if state else 0)
-            state = self.path.stat()
-            stamp = (state.st_mtime_ns, state.st_size)
-        self._check_mark(lines)
-        self._debits, self._head, self._verified = debits, head, stamp
+        self._check_mark(content, lines)
+        return debits, head
 
-    def _check_mark(self, lines: list[str]) -> None:
+    def _marked(self) -> str:
+        """Return what the mark's file holds; nothing if there is none."""
+        with reading(self._mark, LedgerError, _CURE):
+            try:
+                return read_text(self._mark)
+            except FileNotFoundError:
+                return ""
+
+    def _check_mark(self, content: bytes, lines: list[bytes]) -> None:
         """The mark is written after its line: it may lag behind by one, never be ahead."""
-        if not self._mark.exists():
-            return
-        try:
-            count, head = self._mark.read_text().split()
-            known = int(count)
-        except ValueError:
-            raise self._edited(0) from None
-        if known and (known > len(lines) or _digest(lines[known - 1]) != head):
+        if not content and not self._mark.exists():
+            return  # never begun
+        found = _MARK.fullmatch(self._marked())
+        if not found:
+            raise LedgerError(
+                f"{self._mark} is missing or damaged, and {self.path} has {len(lines)} lines.",
+                "Restore both files from one backup; what was spent stays spent.",
+            )
+        known, head = int(found[1]), found[2]
+        here = known <= len(lines) and (_digest(lines[known - 1]) if known else _GENESIS) == head
+        if not here or known < len(lines) - 1:
             raise LedgerError(
                 f"{self.path} has {len(lines)} lines, but {known} had been written: lines were cut "
                 "off, or the file was replaced.",
                 "Restore the file from a backup; what was spent stays spent.",
             )
 
-    def _edited(self, number: int) -> LedgerError:
-        return LedgerError(
-            f"{self.path}, line {number}: the hash chain is broken, so the ledger was edited.",
-            "Restore the file from a backup; spending cannot be reckoned from an edited ledger.",
-        )
-
     @property
     def head(self) -> str:
         """Digest of the last line: compare it with a noted one to know that nothing was changed."""
-        with self._locked():
-            self._read()
+        self._look()
         return self._head
 
     @property
     def debits(self) -> tuple[Debit, ...]:
         """All debits in order."""
-        with self._locked():
-            self._read()
+        self._look()
         return tuple(self._debits)
 
     def debit(self, entry: Debit) -> bool:
@@ -138,28 +159,44 @@ class Ledger:
         ------
         LedgerError
             If the same round was debited under another plan: it was answered, and must not be
-            answered differently.
+            answered differently. If the ledger is damaged, or cannot be written: then the file is
+            as it was, or has the line, which spends too much rather than too little.
         """
-        with self._locked() as handle:
-            self._read()
-            key = (entry.run, entry.phase, entry.round)
-            for old in reversed(self._debits):
-                if (old.run, old.phase, old.round) == key:
-                    if old == entry:
-                        return False
-                    raise LedgerError(
-                        f"{self.path}: round {entry.round} of {entry.phase} was debited under "
-                        "another plan.",
-                        "A round is answered once; start a new run for a new plan.",
-                    )
-            line = json.dumps({**asdict(entry), "previous": self._head})
-            os.write(handle, (line + "\n").encode())
-            os.fsync(handle)
-            state = os.fstat(handle)
-            self._debits.append(entry)
-            self._head, self._verified = _digest(line), (state.st_mtime_ns, state.st_size)
-            write_bytes(self._mark, f"{len(self._debits)} {self._head}\n".encode())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path) as handle:
+                return self._debit(handle, entry)
+        except OSError as error:
+            self._verified = (-1, -1, "")
+            raise LedgerError(
+                f"{self.path}: the debit cannot be written: {reason(error)}.",
+                "Make room there and let its owner write; nothing was released.",
+            ) from None
+
+    def _debit(self, handle: int, entry: Debit) -> bool:
+        self._read(handle)
+        if self._marked() != self._own_mark():  # it is new, or a crash left the mark one behind
+            write_bytes(self._mark, self._own_mark().encode())
+        key = (entry.run, entry.phase, entry.round)
+        for old in reversed(self._debits):
+            if (old.run, old.phase, old.round) == key:
+                if old == entry:
+                    return False
+                raise LedgerError(
+                    f"{self.path}: round {entry.round} of {entry.phase} was debited under "
+                    "another plan.",
+                    "A round is answered once; start a new run for a new plan.",
+                )
+        line = json.dumps({**asdict(entry), "previous": self._head}).encode()
+        append_line(handle, line)
+        self._debits.append(entry)
+        self._head = _digest(line)
+        write_bytes(self._mark, self._own_mark().encode())
+        self._verified = self._stamp(handle)
         return True
+
+    def _own_mark(self) -> str:
+        return f"{len(self._debits)} {self._head}\n"
 
 
 def costs_of(debits: tuple[Debit, ...], view: str) -> tuple[RoundCost, ...]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.records.pictures import SUFFIXES, all_grey, read_picture
+from dppm_model.records.replacing import replacing
 from dppm_model.records.shards import write_records
 from dppm_model.records.sources import DATASETS, Progress, data_root
 
@@ -213,14 +212,10 @@ def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
         raise ConfigError(
             f"--name is {name!r}, and {target} exists.", "Take another name or remove that folder."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
-    try:
-        yield folder, target
-        folder.rename(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with replacing(target) as made:
+        yield made, target
+        if target.exists():
+            raise ConfigError(f"--name is {name!r}, and {target} came meanwhile.", "Take another.")
 
 
 def _import_medmnist(path: Path, name: str, *, root: Path | None = None) -> Path:

@@ -2,19 +2,14 @@
 
 manifest.json  images.npy (uint8 n,C,H,W)  labels.npy (int64)  persons.npy (int64, optional)
 
-It comes into being whole: checked, written beside its place, then renamed.
+It comes into being whole: checked, written beside its place, then renamed (`replacing`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
-from dppm_model.files import write_json
+from dppm_model.files import sync, write_json
+from dppm_model.reading import check_regular, read_array, read_json, reading
+from dppm_model.records.replacing import replacing
 from dppm_model.records.view import Manifest, Records
 
 __all__ = ["Manifest", "Records", "digest", "open_records", "verify", "write_records"]
@@ -64,16 +61,15 @@ def open_records(path: Path) -> Records:
         If files are missing, damaged, or do not fit the manifest.
     """
     cure = "Fetch or import the data set again."
-    try:
-        raw = json.loads((path / "manifest.json").read_text())
+    with reading(f"the shard folder {path}", DataError, cure):
+        raw = read_json(path / "manifest.json")
         manifest = Manifest(
             **{**raw, "shape": tuple(raw["shape"]), "classes": tuple(raw["classes"])}
         )
+        check_regular(path / "images.npy")
         images = np.lib.format.open_memmap(path / "images.npy", mode="r")
-        labels = _read_array(path / "labels.npy")
-        persons = _read_array(path / "persons.npy") if manifest.persons else None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no readable shard folder ({error}).", cure) from None
+        labels = read_array(path / "labels.npy")
+        persons = read_array(path / "persons.npy") if manifest.persons else None
     count = (manifest.count,)
     for name, array, shape, dtype in (
         ("images.npy", images, (*count, *manifest.shape), np.uint8),
@@ -87,12 +83,6 @@ def open_records(path: Path) -> Records:
     if labels.min() < 0 or labels.max() >= len(manifest.classes):
         raise DataError(f"{path / 'labels.npy'} has labels that name no class.", cure)
     return Records(manifest, images, labels, persons)
-
-
-def _read_array(path: Path) -> NDArray[Any]:
-    with path.open("rb") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def verify(path: Path) -> None:
@@ -156,29 +146,26 @@ def write_records(
         )
     if path.is_file() or (path.is_dir() and {p.name for p in path.iterdir()} - _FILES):
         raise DataError(f"{path} exists and is no shard folder.", "Name another folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        shape = _write_images(temporary / "images.npy", name, images, len(own_labels))
-        np.save(temporary / "labels.npy", own_labels)
-        if owners is not None:
-            np.save(temporary / "persons.npy", owners)
-        # The digest is of what lies on the disk, read back, not of what was meant to be written.
-        stored = np.lib.format.open_memmap(temporary / "images.npy", mode="r")
-        found = digest(shape, _chunks(stored), own_labels, owners)
-        manifest = Manifest(name, split, shape, names, len(own_labels), owners is not None, found)
-        write_json(temporary / "manifest.json", asdict(manifest))
-        for file in temporary.iterdir():
-            _sync(file)
-        _put(temporary, path)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise DataError(
-                f"{path} could not be written ({error.strerror}).",
-                "Make room there, or set DPPM_DATA to another folder.",
-            ) from None
-        raise
+        with replacing(path) as made:
+            made.mkdir()
+            shape = _write_images(made / "images.npy", name, images, len(own_labels))
+            np.save(made / "labels.npy", own_labels)
+            if owners is not None:
+                np.save(made / "persons.npy", owners)
+            # The digest is of what lies on the disk, read back, not of what was to be written.
+            stored = np.lib.format.open_memmap(made / "images.npy", mode="r")
+            found = digest(shape, _chunks(stored), own_labels, owners)
+            persons_named = owners is not None
+            manifest = Manifest(name, split, shape, names, len(own_labels), persons_named, found)
+            write_json(made / "manifest.json", asdict(manifest))
+            for file in made.iterdir():
+                sync(file)
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written ({error.strerror}).",
+            "Make room there, or set DPPM_DATA to another folder.",
+        ) from None
     return manifest
 
 
@@ -224,28 +211,3 @@ def _check_chunk(name: str, chunk: NDArray[Any]) -> None:
             f"{name}: images are {chunk.dtype} of shape {chunk.shape}, not uint8 (n,C,H,W).",
             "Convert them to 8-bit grey (C=1) or RGB (C=3).",
         )
-
-
-def _put(temporary: Path, path: Path) -> None:
-    """Rename a finished folder into place; a folder cannot replace another in one step."""
-    while True:
-        try:
-            temporary.rename(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            return _sync(path.parent)
-        # Aside first: whatever happens in between, the old records or the new ones survive.
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            path.rename(aside)
-        shutil.rmtree(aside)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

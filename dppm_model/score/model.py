@@ -22,6 +22,7 @@ from safetensors.numpy import save as save_tensors
 
 from dppm_model import files
 from dppm_model.errors import ConfigError, ModelError
+from dppm_model.reading import parse_json, read_bytes, reading
 from dppm_model.score.arrays import Arrays, array_specs, check_arrays
 from dppm_model.score.matrices import component_covariances, symmetric
 from dppm_model.score.mixture import Mixture
@@ -262,7 +263,7 @@ class ScoreModel:
         """
         meta, arrays = read_tensors(content)
         try:
-            config = ModelConfig.from_dict(json.loads(meta["dppm"]))
+            config = ModelConfig.from_dict(parse_json(meta["dppm"]))
         except ConfigError as error:
             raise ModelError(f"The model's configuration: {error.cause}", error.cure) from None
         except DAMAGED as error:
@@ -284,10 +285,5 @@ class ScoreModel:
         ModelError
             If it is missing, damaged, or no model of this project.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f"{path}: {error.strerror}.", "Name the model.safetensors of a run folder."
-            ) from None
-        return cls.from_bytes(content)
+        with reading(path, ModelError, "Name the model.safetensors of a run folder."):
+            return cls.from_bytes(read_bytes(path))

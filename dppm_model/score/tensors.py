@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from dppm_model.errors import ModelError
+from dppm_model.reading import parse_json
 
 # What may be raised on the way: not this format, not these fields, too deep, too large.
 DAMAGED = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -26,7 +26,7 @@ def read_tensors(content: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]
     try:
         arrays = load(content)
         size = int.from_bytes(content[:8], "little")
-        return json.loads(content[8 : 8 + size]).get("__metadata__", {}), arrays
+        return parse_json(content[8 : 8 + size]).get("__metadata__", {}), arrays
     except DAMAGED as error:
         raise damaged(error) from None
 

@@ -18,6 +18,8 @@ import safetensors.torch
 import torch
 
 from dppm_model import files
+from dppm_model.errors import DataError
+from dppm_model.reading import check_regular, parse_json, reading
 from sampler.evaluation import classifier as code
 from sampler.evaluation.classifier import Classifier, Images, Labels, Settings, build, shrink
 from sampler.evaluation.recipes import Recipe
@@ -64,13 +66,23 @@ def save(path: Path, ceiling: Ceiling) -> None:
 
 
 def load(path: Path, images: Images, classes: int, settings: Settings) -> Ceiling:
-    """Read what `save` wrote of a CNN of these settings, which takes images like ``images``."""
+    """Read what `save` wrote of a CNN of these settings, which takes images like ``images``.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
     _, channels, height, width = shrink(images[:1], settings.side).shape
     network = build(settings, (channels, height, width), classes, torch.Generator())
-    with safetensors.safe_open(path, framework="pt") as file:
-        figures = json.loads(file.metadata()["figures"])
-        network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    cnn = Classifier(
-        network.eval(), settings, figures["mean"], figures["std"], figures["held_out_accuracy"]
-    )
-    return Ceiling(cnn, figures["accuracy"], figures["accuracy_per_class"], figures["accuracy_mlp"])
+    with reading(path, DataError, "Remove it: it is made again."):
+        check_regular(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            figures = parse_json(file.metadata()["figures"])
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        network.load_state_dict(weights)
+        mean, std, held_out = (figures[key] for key in ("mean", "std", "held_out_accuracy"))
+        return Ceiling(
+            Classifier(network.eval(), settings, mean, std, held_out),
+            *(figures[key] for key in ("accuracy", "accuracy_per_class", "accuracy_mlp")),
+        )

@@ -8,7 +8,6 @@ power spectrum, in which soft edges, grain and the seams of a pyramid all show.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dppm_model.errors import DataError
 from dppm_model.files import write_bytes, write_json
+from dppm_model.reading import read_json, reading, there
 from sampler.evaluation.classifier import (
     Classifier,
     Images,
@@ -82,7 +83,10 @@ def detail(
         )
 
     kinds = {"": synthetic, "_real": train}
-    stored: dict[str, float] = json.loads(known.read_text()) if known and known.exists() else {}
+    stored: dict[str, float] = {}
+    if known and there(known):
+        with reading(known, DataError, "Remove it: it is made again."):
+            stored = {key: float(value) for key, value in read_json(known).items()}
     jobs = {
         name: job(records, side)
         for side in SIDES

@@ -83,7 +83,7 @@ def check_release(run: Run) -> Callable[[int, Message], None]:
         before.update({name: count - before[name] for name, count in now.items()})
         if not reply.has_error() and "report" in reply.content.config_records:
             rounds = len(run.rounds()) + 1
-            assert now[f"sites/{site:04d}/ledger.jsonl"] == rounds
+            assert now.get(f"sites/{site:04d}/ledger.jsonl") == rounds
 
     return seen
 

@@ -411,6 +411,35 @@ def test_a_site_that_lost_its_keys_sits_out(
         site.join(plan)
 
 
+def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    """Two files gone look like none yet; the report that was made after its debit tells."""
+    site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
+    site._answer(plan, 0, 0, model)
+    for name in ("ledger.jsonl", "ledger.mark"):
+        (tmp_path / name).unlink()
+    with pytest.raises(LedgerError, match="was lost"):
+        Site(tmp_path, SeededCoins("")).join(plan)
+
+
+def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
+    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+) -> None:
+    site = make_site(tmp_path, tiny)
+    approve(tmp_path, plan)
+    site.join(plan)
+    site._answer(plan, 0, 0, model)
+    (old,) = tmp_path.rglob("*.npy")
+    content = old.read_bytes()
+    site._answer(plan, 0, 1, model)
+    assert not old.exists()
+    old.write_bytes(content)  # as if the process had been killed before it removed it
+    site.join(plan)
+    assert [p.name for p in tmp_path.rglob("*.npy")] == [old.name.replace("000000", "000001")]
+
+
 def test_a_model_for_other_data_is_refused_before_anything_is_spent(
     tmp_path: Path, tiny: Path, plan: Plan
 ) -> None:

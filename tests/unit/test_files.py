@@ -1,13 +1,31 @@
-"""JSON lines after a crash, and locks."""
+"""Files after a crash, a full disk, a short write, a trap in their place; and locks."""
 
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dppm_model.files import append_json_line, held, is_held, read_json_lines
+import dppm_model.files as files
+from dppm_model.errors import StorageError
+from dppm_model.files import append_json_line, read_json_lines, sweep, write_bytes
+from dppm_model.locks import NotAFile, held, is_held, locked
+from tests.deaths import (
+    POINTS,
+    TORN,
+    dying,
+    ended,
+    forked,
+    killed,
+    left_over,
+    short_writes,
+    small_files,
+)
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"b', b'{"b": 2}'])
+@pytest.mark.parametrize("torn", TORN)
 def test_a_torn_last_line_is_cut_off_by_the_next(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "lines.jsonl"
     append_json_line(path, {"a": 1})
@@ -21,6 +39,169 @@ def test_a_torn_last_line_is_cut_off_by_the_next(tmp_path: Path, torn: bytes) ->
     assert read_json_lines(path) == [{"d": 4}]
 
 
+@pytest.mark.parametrize("line", [b"", b"\xff", b"[1]", b"{", b'{"a": 1e999}', b"[" * 100_000])
+def test_a_damaged_line_that_is_not_the_last_is_refused(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(StorageError, match="line 2"):
+        read_json_lines(path)
+
+
+def test_a_line_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, line = tmp_path / "lines.jsonl", {"abc": 12345}
+    append_json_line(path, line)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        with monkeypatch.context() as patch:
+            short_writes(patch, position)
+            with pytest.raises(OSError, match="No space"):
+                append_json_line(path, line)
+        assert path.read_bytes() == whole
+    short_writes(monkeypatch, None)
+    append_json_line(path, line)
+    assert path.read_bytes() == 2 * whole
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk: Path) -> None:
+    write_bytes(small_disk / "a", b"old")
+    append_json_line(small_disk / "lines", {"a": 1})
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(small_disk / "a", bytes(1 << 20))
+    assert (small_disk / "a").read_bytes() == b"old" and not left_over(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        append_json_line(small_disk / "lines", {"a": "x" * (1 << 20)})
+    assert read_json_lines(small_disk / "lines") == [{"a": 1}]
+
+
+def test_a_file_that_must_not_grow_keeps_what_was_there(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"old")
+
+    def work() -> int:
+        with small_files(1000):
+            write_bytes(tmp_path / "a", bytes(1001))
+        return 0
+
+    assert ended(forked(work)) == 99
+    assert (tmp_path / "a").read_bytes() == b"old" and not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_what_a_killed_writer_leaves_is_swept(tmp_path: Path, point: str) -> None:
+    path = tmp_path / "deep" / "secret"
+    write_bytes(path, b"old")
+
+    def work() -> None:
+        with dying(point, 1):
+            write_bytes(path, b"a newer secret")
+
+    assert ended(forked(work)) == -9
+    assert path.read_bytes() == (b"a newer secret" if point == "renamed" else b"old")
+    assert len(left_over(tmp_path)) == (point != "renamed")
+    sweep(tmp_path)
+    assert not left_over(tmp_path) and path.exists()
+
+
+def test_the_next_writer_takes_the_place_of_a_killed_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with dying("written", 1):
+        assert ended(forked(lambda: write_bytes(path, b"longer than the next"))) == -9
+    write_bytes(path, b"next")
+    assert path.read_bytes() == b"next" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_killed_at_any_moment_a_file_is_old_or_new(tmp_path: Path) -> None:
+    """A hundred kills of a process that writes one large file after the other."""
+    path, sizes = tmp_path / "a", (1 << 16, 1 << 20)
+
+    def work() -> None:
+        while True:
+            for n, size in enumerate(sizes):
+                write_bytes(path, bytes([n]) * size)
+
+    left = 0
+    for n in range(100):
+        killed(work, 0.005 + n * 0.0003)
+        left += len(left_over(tmp_path))
+        sweep(tmp_path)
+        assert not left_over(tmp_path)
+        content = path.read_bytes() if path.exists() else b""
+        assert content in (b"", bytes(sizes[0]), b"\x01" * sizes[1])
+    assert left > 10  # or the kills came at no interesting moment
+
+
+def test_what_a_living_writer_holds_is_not_swept(tmp_path: Path) -> None:
+    with files._own(tmp_path / ".a.new"):
+        sweep(tmp_path)
+        assert (tmp_path / ".a.new").exists()
+    sweep(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_many_writers_of_one_file_do_not_hurt_each_other(tmp_path: Path) -> None:
+    contents = [bytes([n]) * 300_000 for n in range(8)]
+
+    def work(content: bytes) -> None:
+        for _ in range(10):
+            write_bytes(tmp_path / "a", content, durable=False)
+
+    threads = [threading.Thread(target=work, args=(c,)) for c in contents]
+    children = [forked(lambda c=c: work(c)) for c in contents]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(ended(child) == 0 for child in children)
+    assert (tmp_path / "a").read_bytes() in contents and not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("trap", ["link", "hard link", "dangling", "fifo", "open to all"])
+def test_what_is_planted_in_the_temporary_place_does_no_harm(tmp_path: Path, trap: str) -> None:
+    victim, place = tmp_path / "victim", tmp_path / ".a.new"
+    victim.write_text("precious")
+    if trap == "link":
+        place.symlink_to(victim)
+    elif trap == "hard link":
+        place.hardlink_to(victim)
+    elif trap == "dangling":
+        place.symlink_to(tmp_path / "nowhere")
+    elif trap == "fifo":
+        os.mkfifo(place)
+    else:
+        place.touch(0o666)
+    write_bytes(tmp_path / "a", b"secret")
+    assert (tmp_path / "a").read_bytes() == b"secret" and not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    assert victim.read_text() == "precious" and not (tmp_path / "nowhere").exists()
+    assert not left_over(tmp_path)
+
+
+def test_sweeping_does_not_follow_links_out(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "more").mkdir(parents=True)
+    outside.mkdir()
+    (outside / ".a.new").write_text("another's")
+    (inside / "more" / "away").symlink_to(outside)
+    (inside / ".a.new").symlink_to(outside / ".a.new")
+    os.mkfifo(inside / "more" / ".b.new")
+    sweep(inside)
+    assert not left_over(inside) and (outside / ".a.new").exists()
+    sweep(tmp_path / "nowhere")
+
+
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_held(path)
@@ -31,3 +212,30 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     assert not is_held(path)
     with held(path):
         pass
+
+
+def test_the_lock_of_a_file_that_was_removed_meanwhile_is_no_lock(tmp_path: Path) -> None:
+    path, got = tmp_path / "lock", threading.Event()
+
+    def wait() -> None:
+        with locked(path):
+            assert path.exists()
+            got.set()
+
+    with locked(path):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not got.wait(0.2)
+        path.unlink()
+    thread.join()
+    assert got.is_set()
+
+
+def test_a_lock_file_is_no_link_and_no_fifo(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(NotAFile), held(tmp_path / name):
+            pass
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -15,7 +15,7 @@ ALLOWED = {
 }
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
-    {"errors", "files", "steps"},
+    {"errors", "files", "locks", "reading", "steps"},
     {"mechanism", "privacy", "records", "securesum"},
     {"score"},
     {"phase", "plan"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from dppm_model.errors import DataError, DownloadError
 from dppm_model.records import routes
 from dppm_model.records.glyphs.build import SPLITS, build
 from dppm_model.records.glyphs.render import LETTERS, SIZE
+from dppm_model.records.replacing import replacing
 from dppm_model.records.shards import open_records, verify, write_records
 
 SETS = {"glyphs": LETTERS, "glyphs-aj": LETTERS[:10]}
@@ -59,13 +59,8 @@ def fetch(
     say = progress or (lambda _text, _share: None)
     if not _whole(target, name):
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root) as folder:
-                made = Path(folder) / "made"
-                _make(name, root, source or _own_fonts(name), Path(folder), made, say)
-                if target.exists():
-                    target.rename(Path(folder) / "old")
-                made.rename(target)
+            with replacing(target) as made:
+                _make(name, root, source or _own_fonts(name), made.parent, made, say)
         except OSError as error:
             raise DataError(
                 f"{target} could not be written ({error.strerror}).",

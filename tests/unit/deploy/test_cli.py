@@ -29,6 +29,17 @@ def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"dppm {verb}" in capsys.readouterr().out.split("examples:")[1]
 
 
+@pytest.mark.parametrize(
+    "value", ["9" * 400, "9" * 5000, "1e999", "nan", "[" * 3000, "{a:" * 3000, "\ud800", "é" * 5000]
+)
+@pytest.mark.parametrize("key", ["privacy.epsilon", "seed", "sites", "model.phases.means.rounds"])
+def test_settings_that_are_out_of_all_bounds_are_refused(
+    tiny: Path, key: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", "data=tiny", "model=gaussian", f"{key}={value}") >= 10
+    assert len(capsys.readouterr().err) < 2000
+
+
 def test_every_error_class_has_its_own_exit_code() -> None:
     classes = errors.DppmError.__subclasses__()
     codes = [c.exit_code for c in classes]

@@ -136,7 +136,7 @@ def test_all_that_is_missing_is_named_at_once(
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("evaluation.json", "{", "evaluation.json is missing or damaged"),
+        ("evaluation.json", "{", "evaluation.json cannot be read"),
         ("evaluation.json", '{"dataset": "tiny"}', "distances"),
         ("evaluation.json", "[]", "evaluation.json"),
         ("privacy.json", "{}", "phases"),

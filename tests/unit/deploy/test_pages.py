@@ -100,6 +100,7 @@ def test_a_report_needs_a_run(tmp_path: Path, finished: Path) -> None:
 
 def test_an_unfinished_run_is_told_as_such(finished: Path) -> None:
     Run(finished).status.write_text('{"state": "running"}')  # and nobody trains it
+    Run(finished).model.unlink()
     assert Facts.of(Run(finished)).state == "stopped"
     assert run("report", finished, "--public") == 0
     text = (finished / "report.html").read_text()

@@ -183,6 +183,7 @@ def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
             archive.writestr(name, content + (b"\n# more" if name == "client/site.py" else b""))
         archive.writestr("client/extra.py", "import os")
     assert list(differences(path.read_bytes())) == [
+        (".info/CONTENT", "changed"),  # it is not of these files
         ("client/extra.py", "new"),
         ("client/release.py", "missing"),
         ("client/site.py", "changed"),

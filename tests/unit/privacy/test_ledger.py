@@ -1,14 +1,27 @@
 """The ledger: durable before release, chained, locked, and it never goes down."""
 
 import multiprocessing
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dppm_model.errors import LedgerError
+from dppm_model.files import sweep, write_bytes
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
+from tests.deaths import (
+    POINTS,
+    TORN,
+    dying,
+    ended,
+    forked,
+    killed,
+    left_over,
+    short_writes,
+    small_files,
+)
 
 SITE = RoundCost(2.0, 0.1, 1)
 DEBIT = Debit("run", "plan", "score", 0, RoundCost(0.5, 0.1, 1, 1e-20), SITE)
@@ -95,6 +108,188 @@ def test_a_torn_tail_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
     assert len(ledger.debits) == 4
     assert ledger.debit(replace(DEBIT, round=4))
     assert len(Ledger(path).debits) == 5
+
+
+def _as_bytes(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.parent.iterdir()}
+
+
+@pytest.mark.parametrize("torn", TORN[1:])
+def test_a_tail_of_any_bytes_is_cut(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).debit(DEBIT)
+    with path.open("ab") as file:
+        file.write(torn)
+    torn_off = _as_bytes(path)
+    assert len(Ledger(path).debits) == 1 and _as_bytes(path) == torn_off  # reading changes nothing
+    assert Ledger(path).debit(replace(DEBIT, round=1))
+    assert len(Ledger(path).debits) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\xff\xfe", b"\x00", b"[]", b"{}", b"[" * 100_000, b"9" * 5000, b"{}\r"]
+)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_damaged_line_that_is_not_the_tail_is_refused(
+    tmp_path: Path, damage: bytes, number: int
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path, 3)
+    lines = path.read_bytes().split(b"\n")
+    lines[number - 1] = damage
+    path.write_bytes(b"\n".join(lines))
+    for use in (lambda: Ledger(path).debits, lambda: Ledger(path).debit(DEBIT)):
+        with pytest.raises(LedgerError, match=f"line {number}"):
+            use()
+
+
+def test_a_debit_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few bytes a call and an error at each position, of lines and of marks."""
+    path, entry = tmp_path / "ledger.jsonl", replace(DEBIT, round=2)
+    _fill(path, 2)
+    before = _as_bytes(path)
+    ledger = Ledger(path)
+    line = len(before["ledger.jsonl"]) // 2 + 8
+    refused = 0
+    for position in range(0, line + 80):
+        with monkeypatch.context() as patch:
+            short_writes(patch, position, step=200)
+            try:
+                ledger.debit(entry)
+            except LedgerError:
+                refused += 1
+            else:
+                break
+        found = _as_bytes(path)
+        assert found.keys() == before.keys()
+        assert found["ledger.mark"] == before["ledger.mark"]  # at most one line behind
+        if found["ledger.jsonl"] != before["ledger.jsonl"]:
+            break  # the line is whole and durable, and the mark could not follow
+    assert refused > 300
+    assert len(Ledger(path).debits) in (2, 3)
+    with monkeypatch.context() as patch:
+        short_writes(patch, None)
+        ledger.debit(entry)  # asked again, when there is room
+    assert len(Ledger(path).debits) == 3
+    assert (tmp_path / "ledger.mark").read_text().startswith("3 ")
+
+
+def test_the_mark_is_never_more_than_a_line_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path, 2)
+    old = (tmp_path / "ledger.mark").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("dppm_model.privacy.ledger.write_bytes", _full)
+        for number in (2, 3, 4):
+            with pytest.raises(LedgerError, match="No space"):
+                Ledger(path).debit(replace(DEBIT, round=number))
+    assert len(Ledger(path).debits) == 3
+    assert (tmp_path / "ledger.mark").read_text() == old
+    _fill(path, 5)
+    (tmp_path / "ledger.mark").write_text(old)
+    with pytest.raises(LedgerError, match="cut off, or the file was replaced"):
+        _ = Ledger(path).debits
+
+
+def _full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_ledger_that_must_not_grow_refuses_and_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path, 2)
+    before = _as_bytes(path)
+
+    def work() -> int:
+        with small_files(len(before["ledger.jsonl"]) + 100):
+            try:
+                Ledger(path).debit(replace(DEBIT, round=2))
+            except LedgerError:
+                return 13
+        return 0
+
+    assert ended(forked(work)) == 13
+    assert _as_bytes(path) == before
+
+
+MARK = [
+    "",
+    "3",
+    "x y",
+    f"3 {'0' * 64}\n",
+    "-1 x\n",
+    f"3 {'g' * 64}\n",
+    "\x00" * 70,
+    "٣ " + "0" * 64,
+]
+
+
+@pytest.mark.parametrize("mark", [None, *MARK])
+def test_a_missing_or_damaged_mark_is_refused(tmp_path: Path, mark: str | None) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _fill(path, 3)
+    if mark is None:
+        path.with_suffix(".mark").unlink()
+    else:
+        path.with_suffix(".mark").write_text(mark)
+    for use in (lambda: Ledger(path).debits, lambda: Ledger(path).debit(DEBIT)):
+        with pytest.raises(LedgerError):
+            use()
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_killed_in_any_write_of_the_mark_a_ledger_goes_on(
+    tmp_path: Path, point: str, nth: int
+) -> None:
+    """Of the first mark too, which is there before the first line."""
+    path = tmp_path / "ledger.jsonl"
+
+    def work() -> None:
+        with dying(point, nth, ".mark"):
+            _fill(path, 3)
+
+    assert ended(forked(work)) == -9
+    assert len(Ledger(path).debits) in (nth - 2, nth - 1)
+    sweep(tmp_path)
+    assert not left_over(tmp_path)
+    _fill(path, 3)
+    assert len(Ledger(path).debits) == 3
+
+
+def test_killed_at_any_moment_nothing_that_was_said_to_be_spent_is_lost(tmp_path: Path) -> None:
+    path, said = tmp_path / "ledger.jsonl", tmp_path / "said"
+
+    def work() -> None:
+        ledger = Ledger(path)
+        write_bytes(said, str(len(ledger.debits)).encode())
+        for number in range(len(ledger.debits), 10_000):
+            ledger.debit(replace(DEBIT, round=number))
+            write_bytes(said, str(number + 1).encode())
+
+    for n in range(40):
+        killed(work, 0.01 + n * 0.0007)
+        told = int(said.read_text()) if said.exists() else 0
+        assert told <= len(Ledger(path).debits) <= told + 1
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    os.mkfifo(tmp_path / "b.jsonl")
+    (tmp_path / "c.jsonl").symlink_to(tmp_path / "nowhere")
+    for name in "abc":
+        for use in (lambda ledger: ledger.debits, lambda ledger: ledger.debit(DEBIT)):
+            with pytest.raises(LedgerError):
+                use(Ledger(tmp_path / f"{name}.jsonl"))
+
+
+def test_reading_makes_nothing(tmp_path: Path) -> None:
+    assert Ledger(tmp_path / "deep" / "ledger.jsonl").debits == ()
+    assert not any(tmp_path.iterdir())
 
 
 def _spend(path: Path, name: str) -> None:

@@ -1,0 +1,97 @@
+"""Make a folder that is ready once its last file is there; what a killed maker left is made anew.
+
+While a folder is made it has a file ``.making``, whose lock its maker holds. If nobody holds it,
+the maker has died, and all in the folder is its own: it was made in an empty one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from dppm_model.errors import DppmError, RunFolderError
+from dppm_model.files import sync
+from dppm_model.locks import locked
+from dppm_model.run import Run
+
+_MARK = ".making"
+
+
+@contextmanager
+def making(folder: Path, last: str, *, foreign: DppmError, busy: DppmError) -> Iterator[bool]:
+    """Hold a new or empty folder for the length of a block that makes it, file ``last`` last.
+
+    If the block fails, nothing is left.
+
+    Yields
+    ------
+    Whether it is to be made: it may be ready.
+
+    Raises
+    ------
+    DppmError
+        ``foreign``, if there is something else in the folder, which is left as it is; ``busy``, if
+        another process makes it now.
+    """
+    new = not folder.exists()
+    if not new:
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"itself"}
+        if names and not names & {_MARK, last} and not (folder / last).exists():
+            raise foreign
+    if (folder / last).exists() and not (folder / _MARK).exists():
+        yield False
+        return
+    with ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / _MARK
+        try:
+            stack.enter_context(locked(mark, how=fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except (BlockingIOError, FileNotFoundError):  # it failed just now, and took the folder away
+            raise busy from None
+        if (folder / last).exists():
+            mark.unlink()
+            yield False
+            return
+        try:
+            _empty(folder)
+            yield True
+        except BaseException:
+            _empty(folder)
+            mark.unlink()
+            if new:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+        mark.unlink()
+        sync(folder)
+
+
+def making_run(run: Run) -> AbstractContextManager[bool]:
+    """Hold a run folder while it is made; see `making`. A folder with a plan is ready."""
+    folder = run.folder
+    return making(
+        folder,
+        "plan.json",
+        foreign=RunFolderError(
+            f"{folder} exists and is not a run folder.", "Name a new or an empty folder."
+        ),
+        busy=RunFolderError(f"Another command prepares {folder}.", "Wait for it, or stop it."),
+    )
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != _MARK:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is there: a file, a folder with all in it, a link but not where it leads."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""Read files that may be damaged or planted: whatever is wrong becomes the caller's own refusal.
+
+A damaged file raises whatever its first bad byte leads to, and there are too many such things to
+name at every reader: nesting that exhausts the stack, numbers of a million digits, text that is
+none, arrays larger than the memory, a folder in its place, a FIFO that nobody writes to.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import DppmError
+from dppm_model.locks import open_file
+
+_LONGEST = 200  # characters of a reason
+
+
+@contextmanager
+def reading(what: Path | str, kind: type[DppmError], cure: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a block that reads a file into one refusal.
+
+    Refusals of the project pass as they are.
+
+    Parameters
+    ----------
+    what
+        The file, for the line of cause.
+    kind, cure
+        Of the refusal.
+    """
+    try:
+        yield
+    except DppmError:
+        raise
+    except Exception as error:
+        raise kind(f"{what} cannot be read: {reason(error)}.", cure) from None
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line what was wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8 text"
+    text = " ".join(str(error).split())[:_LONGEST].rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def there(path: Path) -> bool:
+    """Say whether anything has this name, and be it a link that leads nowhere.
+
+    What is there and cannot be read is damage; it does not count as missing.
+    """
+    return os.path.lexists(path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file, before a library opens it: one would wait for a FIFO for ever.
+
+    Raises
+    ------
+    OSError
+        Also if it is missing.
+    """
+    os.close(open_file(path, os.O_RDONLY, follow=True))
+
+
+def read_bytes(path: Path, *, follow: bool = True) -> bytes:
+    """Read a regular file, or one that is linked to: operators do so.
+
+    Parameters
+    ----------
+    follow
+        Whether it may be a link.
+
+    Raises
+    ------
+    OSError
+        If it is missing, or something else.
+    """
+    with os.fdopen(open_file(path, os.O_RDONLY, follow=follow), "rb") as file:
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """Read a regular file of UTF-8 text, as it is: no line ending is changed.
+
+    Raises
+    ------
+    OSError, UnicodeDecodeError
+        If it is none.
+    """
+    return read_bytes(path).decode()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON in UTF-8, of finite numbers and of text that can be written again.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If it is none.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    found = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    if "\\ud" in text.lower():  # half a character passes as JSON, and fails wherever it is used
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """Read a regular file of JSON; see `parse_json` and `read_bytes` for what is raised."""
+    return parse_json(read_bytes(path))
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read a NumPy file into memory; nothing in it is run.
+
+    For a block of `reading`: it raises whatever is wrong.
+    """
+    content = io.BytesIO(read_bytes(path))
+    array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+    return array
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is not finite")
+    return number

@@ -1,0 +1,271 @@
+"""Killed at random moments, and two at once: the same command ends the work, and leaves nothing.
+
+What a kill leaves may hold a round's seed or an unmasked report: after the next message to a site
+nothing of it is there, and in the end a site's folder holds what that of an unkilled run holds.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from client.app import create_app
+from deploy import simulate as simulation
+from deploy.cli import main
+from deploy.pages.facts import Facts
+from dppm_model.errors import RunFolderError, TooFewSites
+from dppm_model.privacy.ledger import Ledger
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from tests.coins import SeededCoins
+from tests.conftest import SMALL, TINY
+from tests.deaths import POINTS, dying, ended, forked, killed, left_over
+from tests.grids import play, twin_of
+
+GAUSSIAN = [*TINY, "model=gaussian", "server.retry_seconds=0.001"]
+
+
+def typed(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def secrets_of(run: Run) -> dict[str, object]:
+    """Tell which secrets a run folder holds: rounds with seeds, reports, and what is left over."""
+    found: dict[str, object] = {"left over": left_over(run.folder)}
+    for site in sorted(run.sites.iterdir()):
+        (memory,) = (site / "sums").glob("*.json")
+        reports = sorted(p.name for p in (site / "reports").rglob("*") if p.is_file())
+        found[site.name] = (sorted(json.loads(memory.read_text())["rounds"]), reports)
+        found[f"{site.name} spent"] = len(Ledger(site / "ledger.jsonl").debits)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """A prepared run folder, and the same run without a kill, by coins that can be replayed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPPM_DATA", str(tiny_store))
+        folder = tmp_path_factory.mktemp("kills")
+        run = simulation.prepare(folder / "prepared", GAUSSIAN)[0]
+        reference = twin_of(run, folder / "whole")
+        play(reference)
+    return run, reference
+
+
+def assert_same(run: Run, whole: Run) -> None:
+    assert ScoreModel.load(run.model).to_bytes() == ScoreModel.load(whole.model).to_bytes()
+    assert secrets_of(run) == secrets_of(whole)
+
+
+@pytest.mark.parametrize("nth", [1, 4, 7])
+@pytest.mark.parametrize("suffix", [".json", ".npy", ".mark", ".safetensors"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_in_a_write_nothing_is_left(
+    whole: tuple[Run, Run], tmp_path: Path, point: str, suffix: str, nth: int
+) -> None:
+    """In writing a memory with seeds, a report, a mark, a state of the server."""
+    prepared, reference = whole
+    run = twin_of(prepared, tmp_path / "run")
+
+    def work() -> None:
+        with dying(point, nth, suffix):
+            play(run)
+
+    assert ended(forked(work)) == -9
+    assert len(left_over(run.folder)) == (point != "renamed")
+    play(run)
+    with run.alone():  # what the next command on the folder does first
+        assert_same(run, reference)
+
+
+def test_killed_before_its_last_word_a_run_is_finished(
+    whole: tuple[Run, Run], tmp_path: Path
+) -> None:
+    """The model is there, and the status still says that it runs."""
+    run = twin_of(whole[1], tmp_path / "run")
+    run.status.write_text('{"state": "running"}')
+    (run.folder / ".status.json.new").write_text('{"state": "fini')
+    assert Facts.of(run).state == "finished" and typed("simulate", run.folder) == 0
+    assert not left_over(run.folder)
+    run.model.unlink()
+    assert Facts.of(run).state == "stopped"
+
+
+def test_a_site_forgets_at_the_next_message_even_if_it_is_refused(
+    whole: tuple[Run, Run], tmp_path: Path
+) -> None:
+    """The killed site is asked no round any more: a plan that it has not approved will do."""
+    prepared, _ = whole
+    run = twin_of(prepared, tmp_path / "run")
+
+    def work() -> None:
+        with dying("synced", 8, ".json"):
+            play(run)
+
+    assert ended(forked(work)) == -9
+    (left,) = left_over(run.sites)
+    assert "seed" in left.read_text()
+    site = left.parents[1]
+    for approval in (site / "approvals").iterdir():
+        approval.unlink()
+    with pytest.raises(TooFewSites):
+        play(run)
+    assert not left_over(site)
+
+
+def test_two_simulations_of_one_new_folder(tmp_path: Path, tiny: Path) -> None:
+    """One is refused at once, the other makes the run; whichever comes first."""
+    for number in range(4):
+        run = tmp_path / f"run-{number}"
+        children = [forked(lambda: typed("simulate", run, *GAUSSIAN)) for _ in range(2)]  # noqa: B023
+        codes = sorted(map(ended, children))
+        # Where one was done before the other began, there was nothing to do.
+        assert codes in ([0, RunFolderError.exit_code], [0, 0])
+        assert typed("simulate", run) == 0
+        runs = {d.run for s in (run / "sites").iterdir() for d in Ledger(s / "ledger.jsonl").debits}
+        assert len(runs) == 1 and not left_over(run)
+
+
+def test_a_command_that_writes_is_alone_in_a_run_folder(finished: Path) -> None:
+    """Another process works in it, so every such command is refused, and then is not."""
+    run = Run(finished)
+    few = ["--canaries", "10", "--images", "10", "--trials", "1000", "--members", "100"]
+    commands: list[list[object]] = [
+        ["sample", finished, *SMALL],
+        ["diagnose", finished, "sampler.levels=3"],
+        ["evaluate", finished],
+        ["audit", finished, *few],
+    ]
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    with run.alone():
+        for command in commands:
+            assert typed(*command) == RunFolderError.exit_code, command
+        assert {p: p.read_bytes() for p in before} == before
+    assert typed("sample", finished, *SMALL) == 0
+
+
+def test_a_run_that_was_begun_by_nobody_is_left_alone(tmp_path: Path, tiny: Path) -> None:
+    """A folder of somebody else's; a run without its plan; and what a maker that failed leaves."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.png").write_text("cat")
+    assert typed("simulate", folder, *GAUSSIAN) == RunFolderError.exit_code
+    assert [p.name for p in folder.iterdir()] == ["cat.png"]
+    run = tmp_path / "run"
+    assert typed("simulate", run, *GAUSSIAN) == 0
+    (run / "plan.json").unlink()
+    before = sorted(run.rglob("*"))
+    assert typed("simulate", run, *GAUSSIAN) == RunFolderError.exit_code
+    assert sorted(run.rglob("*")) == before
+    assert typed("simulate", tmp_path / "failed", *GAUSSIAN, "privacy.epsilom=1") != 0
+    assert typed("simulate", tmp_path / "too" / "many", *GAUSSIAN, "sites=599") != 0
+    assert not (tmp_path / "failed").exists() and not (tmp_path / "too" / "many").exists()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 4, 5, 9, 16, 17])
+def test_a_preparation_that_was_killed_is_begun_anew(tmp_path: Path, tiny: Path, nth: int) -> None:
+    """In each of its files: by the same command, with the same settings or others."""
+    run = tmp_path / "run"
+
+    def work() -> None:
+        with dying("written", nth):
+            typed("simulate", run, *GAUSSIAN, "sites=5")
+
+    assert ended(forked(work)) == -9
+    assert (run / ".making").exists()
+    assert typed("simulate", run, *GAUSSIAN) == 0
+    assert len(list((run / "sites").iterdir())) == 3 and not left_over(run)
+
+
+Stopped = tuple[int, int, int]  # kills, those that left a temporary file, runs that were finished
+
+
+def kill_again_and_again(
+    begin: Callable[[int], Path], work: Callable[[Path], object], finish: Callable[[Path], None]
+) -> Stopped:
+    """Kill a hundred times; what was killed goes on, and what is finished is looked at."""
+    draw, kills, left, number = random.Random(0), 0, 0, 0
+    folder = begin(number)
+    assert work(begin(-2)) == 0  # what is slow, and the same for all, is known to the forks then
+    begun = time.monotonic()
+    assert work(begin(-1)) == 0
+    longest = time.monotonic() - begun
+    while kills < 100:
+        code = killed(lambda: work(folder), draw.uniform(0.01, longest))  # noqa: B023
+        assert code in (0, -9)
+        kills += code == -9
+        left += code == -9 and bool(left_over(folder))
+        if code == 0 or kills == 100 or draw.random() < 0.1:  # now and then to the end
+            assert ended(forked(lambda: work(folder))) == 0  # noqa: B023
+            finish(folder)
+            number += 1
+            folder = begin(number)
+    print(f"{kills} kills, {left} left a temporary file, {number} runs were finished")
+    return kills, left, number
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_kills_of_simulations_from_nothing(tmp_path: Path, tiny: Path) -> None:
+    def finish(folder: Path) -> None:
+        run = Run(folder)
+        rounds = run.plan().rounds
+        assert Facts.of(run).state == "finished"
+        assert len(run.rounds()) == rounds == len(Ledger(run.ledger).debits)
+        for name, found in secrets_of(run).items():
+            if name == "left over":
+                assert not found
+            elif name.endswith("spent"):
+                assert found == rounds
+            else:
+                assert len(found[0]) <= 2 and len(found[1]) == 1  # type: ignore[index]
+
+    kill_again_and_again(
+        lambda number: tmp_path / f"run-{number}",
+        lambda folder: typed("simulate", folder, *GAUSSIAN),
+        finish,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_kills_of_a_prepared_simulation_change_nothing(
+    whole: tuple[Run, Run], tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By coins that can be replayed, the model is that of the run without a kill, bit for bit."""
+    prepared, reference = whole
+    monkeypatch.setattr("deploy.simulate.client_app", create_app(SeededCoins))
+    kill_again_and_again(
+        lambda number: twin_of(prepared, tmp_path / f"run-{number}").folder,
+        lambda folder: typed("simulate", folder),
+        lambda folder: assert_same(Run(folder), reference),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_kills_of_sampling_change_no_image(
+    whole: tuple[Run, Run], tmp_path: Path, tiny: Path
+) -> None:
+    _, reference = whole
+    images = ["sampler.workers=0", "sampler.per_class=220", "sampler.levels=4", "sampler.png=true"]
+
+    def content(folder: Path) -> dict[str, bytes]:
+        assert not left_over(folder)
+        paths = [folder / "samples.png", *(folder / "samples").rglob("*")]
+        return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file()}
+
+    expected = twin_of(reference, tmp_path / "expected").folder
+    assert typed("sample", expected, *images) == 0
+
+    def finish(folder: Path) -> None:
+        assert content(folder) == content(expected)
+
+    kill_again_and_again(
+        lambda number: twin_of(reference, tmp_path / f"run-{number}").folder,
+        lambda folder: typed("sample", folder, *images),
+        finish,
+    )

@@ -1,0 +1,252 @@
+"""The folders of server and site after kills, and under two commands at once; and what is whole."""
+
+import os
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from deploy.cli import main
+from deploy.kit import federation
+from deploy.kit.announcement import Announcement
+from deploy.kit.bundle import build_bundle, differences, digest_of, files_of
+from deploy.kit.federation import check_enrolment, enrol, enrolled
+from deploy.kit.gate import bundle_file, bundle_folder, is_whole
+from deploy.kit.link import Link
+from deploy.kit.locks import alone, changing
+from deploy.kit.node import Node
+from deploy.kit.site import Proposal
+from dppm_model.errors import ConfigError, InUse, PaperError, RunFolderError
+from dppm_model.locks import held
+from tests.deaths import dying, ended, forked, left_over
+from tests.hosts import TINY_FACTS, TINY_MODEL
+
+LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
+
+
+def typed(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def init_server(folder: Path) -> int:
+    return typed("server", "init", folder, "--name", "demo", "--address", "fed.example.org:8443")
+
+
+def init_site(folder: Path, invitation: Path) -> int:
+    words = ["--invitation", invitation, "--name", folder.name, "--records", "tiny", "--yes"]
+    return typed("site", "init", folder, *words, *LIMITS)
+
+
+def announce(folder: Path, name: str) -> int:
+    return typed("server", "announce", folder, name, *TINY_FACTS, *TINY_MODEL)
+
+
+@pytest.fixture
+def fed(tmp_path: Path, tiny: Path) -> Path:
+    """A server and three enrolled sites."""
+    folder = tmp_path / "fed"
+    assert init_server(folder) == 0
+    for i in range(3):
+        site = tmp_path / f"site-{i}"
+        assert init_site(site, folder / "invitation.json") == 0
+        assert typed("server", "enrol", folder, site / "enrolment.json", "--yes") == 0
+    return folder
+
+
+@pytest.mark.parametrize("nth", [1, 3, 5])
+def test_what_was_killed_while_it_was_made_is_made_anew(
+    fed: Path, tmp_path: Path, nth: int
+) -> None:
+    """A server, a site, an announcement: in the middle of each, by the same command."""
+    server, site, invitation = tmp_path / "server", tmp_path / "site", fed / "invitation.json"
+    run = fed / "runs" / "first"
+    for folder, make in (
+        (server, lambda: init_server(server)),
+        (site, lambda: init_site(site, invitation)),
+        (run, lambda: announce(fed, "first")),
+    ):
+
+        def work() -> None:
+            with dying("written", nth):
+                make()  # noqa: B023
+
+        assert ended(forked(work)) == -9
+        assert (folder / ".making").exists()
+        assert make() == 0
+        assert not left_over(folder) and not (folder / ".making").exists()
+        assert make() in (ConfigError.exit_code, RunFolderError.exit_code)
+
+
+def test_two_at_once_make_one_folder(fed: Path, tmp_path: Path) -> None:
+    invitation = fed / "invitation.json"
+    for folder, make, last, busy in (
+        (tmp_path / "server", init_server, "server.toml", InUse),
+        (tmp_path / "site", lambda f: init_site(f, invitation), "enrolment.json", InUse),
+        (fed / "runs" / "a", lambda _: announce(fed, "a"), "plan.json", RunFolderError),
+    ):
+        folder.mkdir()
+        with held(folder / ".making"):
+            assert make(folder) == busy.exit_code
+            assert [p.name for p in folder.iterdir()] == [".making"]
+        assert make(folder) == 0 and (folder / last).exists()
+
+
+def test_a_folder_is_changed_by_one_command_at_a_time(fed: Path, tmp_path: Path) -> None:
+    assert announce(fed, "first") == 0
+    paper = fed / "runs" / "first" / "announcement.zip"
+    late, site = tmp_path / "late", tmp_path / "site-0"
+    assert init_site(late, fed / "invitation.json") == 0
+    with changing(fed):
+        assert announce(fed, "second") == InUse.exit_code
+        words = ("server", "enrol", fed, late / "enrolment.json", "--yes")
+        assert typed(*words) == InUse.exit_code
+    assert "late" not in enrolled(fed) and not (fed / "runs" / "second").exists()
+    with changing(site):
+        assert typed("site", "approve", site, paper, "--yes") == InUse.exit_code
+    assert not (site / "approvals").exists()
+    with alone(fed, "server"), alone(site, "site"):  # what runs is no hindrance
+        assert typed(*words) == 0
+        assert typed("site", "approve", site, paper, "--yes") == 0
+
+
+def test_who_was_enrolled_while_the_operator_was_asked_counts(fed: Path, tmp_path: Path) -> None:
+    thief, other = tmp_path / "thief" / "late", tmp_path / "late"
+    for folder in (thief, other):
+        assert init_site(folder, fed / "invitation.json") == 0
+    paper = check_enrolment(fed, other / "enrolment.json")
+    enrol(fed, check_enrolment(fed, thief / "enrolment.json"))
+    with pytest.raises(PaperError, match="late"):
+        enrol(fed, paper)
+
+
+def test_who_is_refused_takes_no_secret_from_who_runs(fed: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site-0"
+    node, link = Node(site, print), Link(fed, print)
+    secrets = [site / "flower" / "superexec.secret", fed / "flower" / "superexec.secret"]
+    for path in (*secrets, fed / "flower" / "config.toml"):
+        path.write_text("of the one that runs")
+    with alone(site, "site"), alone(fed, "server"):
+        with pytest.raises(InUse):
+            node.run()
+        with pytest.raises(InUse), link.up():
+            pass
+    for path in (*secrets, fed / "flower" / "config.toml"):
+        assert path.read_text() == "of the one that runs"
+
+
+@pytest.mark.parametrize("verb", ["status", "ledger", "approve", "preflight"])
+def test_every_command_of_a_site_removes_what_a_killed_one_left(
+    fed: Path, tmp_path: Path, verb: str
+) -> None:
+    site = tmp_path / "site-0"
+    for place in (site, site / "sums", site / "reports" / "first"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".r.json.new").write_text("a seed")
+    more = {"ledger": ["verify"], "approve": [tmp_path / "nowhere.zip", "--yes"]}
+    typed("site", verb, site, *more.get(verb, []))
+    assert not left_over(site)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("link to a file", "link to the same file", "link to a folder", "dangling", "fifo"),
+        *("empty folder", "hidden file", "file for a folder", "the folder is a link"),
+        *(
+            "the bundle is a link",
+            "the bundle is a fifo",
+            "no folder",
+            "no bundle",
+            "the bundle is a folder",
+        ),
+    ],
+)
+def test_only_what_was_approved_is_whole(fed: Path, tmp_path: Path, what: str) -> None:
+    assert announce(fed, "first") == 0
+    site = tmp_path / "site-0"
+    announcement = Announcement.read(fed / "runs" / "first" / "announcement.zip")
+    Proposal(site, announcement).approve()
+    digest = digest_of(announcement.bundle)
+    folder, file = bundle_folder(site, digest), bundle_file(site, digest)
+    assert is_whole(site, digest)
+    app, outside = folder / "client" / "app.py", tmp_path / "outside"
+    if what == "link to a file":
+        (folder / "client" / "more.py").symlink_to(app)
+    elif what == "link to the same file":
+        app.rename(outside)
+        app.symlink_to(outside)
+    elif what == "link to a folder":
+        (folder / "client").rename(outside)
+        (folder / "client").symlink_to(outside)
+    elif what == "dangling":
+        (folder / "numpy").symlink_to(tmp_path / "nowhere")
+    elif what == "fifo":
+        os.mkfifo(folder / "client" / "torch.py")
+    elif what == "empty folder":
+        (folder / "torch").mkdir()
+    elif what == "hidden file":
+        (folder / ".pth").touch()
+    elif what == "file for a folder":
+        (folder / "client" / "x.py").mkdir()
+    elif what == "the folder is a link":
+        folder.rename(outside)
+        folder.symlink_to(outside)
+    elif what == "the bundle is a link":
+        file.rename(outside)
+        file.symlink_to(outside)
+    elif what == "the bundle is a fifo":
+        file.unlink()
+        os.mkfifo(file)
+    elif what == "no folder":
+        folder.rename(outside)
+    elif what == "no bundle":
+        file.unlink()
+    else:
+        file.unlink()
+        file.mkdir()
+    assert not is_whole(site, digest)
+    Proposal(site, announcement).approve()  # mends it
+    assert is_whole(site, digest)
+    if outside.is_dir():
+        assert any(outside.iterdir())  # and removes nothing that a link led to
+
+
+def rebuilt(bundle: bytes, **changes: bytes) -> bytes:
+    """A bundle with other contents, by Flower's own way of listing them or with a false list."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in (files_of(bundle) | changes).items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_all_that_a_bundle_holds_is_compared() -> None:
+    bundle = build_bundle()
+    assert not list(differences(bundle))
+    project = files_of(bundle)["pyproject.toml"]
+    assert [*differences(rebuilt(bundle, **{"pyproject.toml": project + b"\n[tool.x]\n"}))] == [
+        (".info/CONTENT", "changed"),  # it is not of these files
+        ("pyproject.toml", "changed"),
+    ]
+    false = {".info/CONTENT": b"#!/bin/sh\n"}
+    assert [*differences(rebuilt(bundle, **false))] == [(".info/CONTENT", "changed")]
+
+
+def test_a_bundle_that_holds_a_name_twice_is_refused() -> None:
+    buffer = BytesIO(build_bundle())
+    with zipfile.ZipFile(buffer, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("client/app.py", "import os")
+    with pytest.raises(PaperError, match="twice"):
+        files_of(buffer.getvalue())
+
+
+def test_an_announcement_that_could_not_be_written_is_not_there(
+    fed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(federation.Announcement, "write", full)
+    assert announce(fed, "first") != 0
+    assert not (fed / "runs" / "first").exists()
