@@ -37,12 +37,12 @@ from sampler.service.service import SamplingService
 from sampler.settings import SamplerSettings
 
 _GRACE = 2.0  # seconds that calls have to end when the server stops
+_SHORT_CALLS = 32
 _LOOK_SECONDS = 1.0  # between two looks for streams that stall
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server at the same address is refused
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message stays small
-    ("grpc.max_concurrent_streams", 100),  # of one connection; more wait at the client
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.max_connection_idle_ms", 60_000),  # without a call
     ("grpc.keepalive_time_ms", 30_000),  # notices clients that vanished without a word
@@ -158,7 +158,7 @@ def serving(
     ):
         gate = Gate(access, request_bounds(served.classes))
         service = SamplingService(served, limits, desk, pool)
-        answering = _Answering(service, gate, desk, settings.address, credentials)
+        answering = _Answering(service, gate, desk, settings, credentials)
         try:
             port = answering.listen()
             yield Running(f"{settings.address.rpartition(':')[0]}:{port}", answering.thread, desk)
@@ -172,11 +172,17 @@ class _Answering:
     """The thread of calls: gRPC's event loop, and a look now and then for streams that stall."""
 
     def __init__(
-        self, service: SamplingService, gate: Gate, desk: Desk, address: str, credentials: Any
+        self,
+        service: SamplingService,
+        gate: Gate,
+        desk: Desk,
+        settings: ServerSettings,
+        credentials: Any,
     ) -> None:
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="calls")
         self._service, self._gate, self._desk = service, gate, desk
-        self._address, self._credentials = address, credentials
+        self._address, self._limits = settings.address, settings.limits
+        self._credentials = credentials
         self._port: Future[int] = Future()
         self._end: Callable[[], object] = lambda: None
 
@@ -190,7 +196,7 @@ class _Answering:
         self._end()
 
     async def _serve(self) -> None:
-        server = grpc.aio.server(interceptors=(self._gate,), options=_options())
+        server = grpc.aio.server(interceptors=(self._gate,), options=_options(self._limits))
         health_pb2_grpc.add_HealthServicer_to_server(Health((NAME,)), server)
         sampling_pb2_grpc.add_SamplingServicer_to_server(self._service, server)
         reflection.enable_server_reflection((NAME, SERVICE, reflection.SERVICE_NAME), server)
@@ -211,10 +217,15 @@ class _Answering:
         await server.stop(_GRACE)
 
 
-def _options() -> tuple[tuple[str, int], ...]:
+def _options(limits: Limits) -> tuple[tuple[str, int], ...]:
     """Return gRPC's; of the files that a process may have open, connections get half."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return (*_OPTIONS, ("grpc.max_allowed_incoming_connections", min(files // 2, 2**31 - 2)))
+    return (
+        *_OPTIONS,
+        ("grpc.max_allowed_incoming_connections", min(files // 2, 2**31 - 2)),
+        # Of one connection: its jobs, and short calls beside them. More wait at the client.
+        ("grpc.max_concurrent_streams", limits.jobs_per_client + _SHORT_CALLS),
+    )
 
 
 @contextmanager
