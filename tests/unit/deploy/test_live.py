@@ -59,7 +59,7 @@ class Wire:
 
 
 @contextmanager
-def shown(run: Run, folder: Path, *, tls: bool = False) -> Iterator[Wire]:
+def shown(run: Run, folder: Path, *, tls: bool = False, rest: float = 4.0) -> Iterator[Wire]:
     files = None
     if tls:
         names = ("ca.crt", "ca.key", "server.crt", "server.key")
@@ -67,7 +67,9 @@ def shown(run: Run, folder: Path, *, tls: bool = False) -> Iterator[Wire]:
         make_authority("test", authority, signing)
         make_certificate(["127.0.0.1"], authority, signing, chain, key)
         files = chain, key
-    with live_page(Board(run), "127.0.0.1:0", tokens={"ward": TOKEN}, tls=files) as address:
+    with live_page(
+        Board(run, rest=rest), "127.0.0.1:0", tokens={"ward": TOKEN}, tls=files
+    ) as address:
         yield Wire(address, tls)
 
 
@@ -250,21 +252,35 @@ def test_a_body_that_does_not_come_ends_its_connection(
 def test_many_requests_do_not_make_it_look_each_time(
     finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    looks: list[float] = []
+    looks: list[Run] = []
     right = Facts.of
 
     def counted(run: Run) -> Facts:
-        looks.append(time.monotonic())
+        looks.append(run)
         run.status.write_text(run.status.read_text() + " ")  # it changes all the time
         return right(run)
 
     monkeypatch.setattr(board_module.Facts, "of", counted)
-    monkeypatch.setattr(live, "_REQUESTS", (1000, 1000.0))
-    with shown(Run(finished), tmp_path) as wire:
-        begun = time.monotonic()
-        for path in ("/", "/state.json", "/metrics", "/parts.json", "/live.js") * 30:
+    with shown(Run(finished), tmp_path, rest=1000.0) as wire:
+        for path in ("/", "/state.json", "/metrics", "/parts.json", "/live.js") * 4:
             assert wire.ask(path, RIGHT)[0] == 200
-        assert len(looks) <= 3 + time.monotonic() - begun  # the first two are of the start
+    assert len(looks) == 2  # when it began, and when the first asked
+
+
+def test_a_look_is_followed_by_a_rest_that_is_longer(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that looking takes a fifth of the time at most, however long it takes."""
+    board = Board(Run(finished))
+    monkeypatch.setattr(Board, "refresh", lambda _: time.sleep(0.4))
+    begun = time.monotonic()
+    board.parts()
+    assert board._next - begun >= 0.4 * 5
+    monkeypatch.setattr(Board, "refresh", lambda _: None)
+    board._next = 0.0
+    begun = time.monotonic()
+    board.parts()
+    assert board._next - begun >= 1
 
 
 def test_a_damaged_file_is_not_read_at_every_request(finished: Path) -> None:
