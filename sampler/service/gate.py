@@ -68,7 +68,8 @@ class Call:
     def hang_up(self) -> None:
         """End it as cancelled; from any thread."""
         text = refusal_text(errors.JobCancelled("The job was cancelled.", "Submit it again."))
-        self._loop.call_soon_threadsafe(self.end, grpc.StatusCode.CANCELLED, text)
+        with suppress(RuntimeError):  # the loop has stopped, and its calls with it
+            self._loop.call_soon_threadsafe(self.end, grpc.StatusCode.CANCELLED, text)
 
     def admit(self, gone: Callable[[], object]) -> None:
         """Let it out of the room, as something else bounds it: that is told when it is gone.
