@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from deploy.sampling import PROMISED, group_of, trained, with_steps
 from deploy.show import console, print_json
+from sampler.service.gate import NAME
 from sampler.service.orders import Limits
 from sampler.service.server import ServerSettings, serving
-from sampler.service.service import NAME
 from sampler.settings import SamplerSettings
 
 

@@ -17,10 +17,11 @@ from typing import Any
 from dppm_model.files import write_bytes
 from dppm_model.score.denoiser import ImageModel
 from sampler import images
+from sampler.bounds import Whole
 from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
 from sampler.pool import Draws, on_ray, peak_memory
-from sampler.settings import SamplerSettings, check_whole
+from sampler.settings import SamplerSettings
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,14 @@ def generate(
         finite.
     """
     begun = time.monotonic()
-    check_whole(per_class=(per_class, 1), seed=(seed, 0))
-    check_whole(workers=(0 if workers is None else workers, 0), threads=(threads, 1))
+    Whole(1).check("sampler.per_class", per_class)
+    Whole(0).check("sampler.seed", seed)
+    Whole(0).check("sampler.workers", 0 if workers is None else workers)
+    Whole(1).check("sampler.threads", threads)
     content = read_model(model)
     denoiser = loader(content)
     size = images.shard_size(denoiser.image_shape) if shard_size is None else shard_size
-    check_whole(shard_size=(size, 1))
+    Whole(1).check("sampler.shard_size", size)
     wanted = {
         "model": hashlib.sha256(content).hexdigest(),
         "settings": settings.to_dict(),

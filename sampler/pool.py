@@ -22,9 +22,10 @@ import torch
 
 from dppm_model.errors import SamplerError
 from dppm_model.score.denoiser import ImageModel
+from sampler.bounds import Whole
 from sampler.draw import Loader, draw_shard, load_model, on_threads
 from sampler.images import Shard
-from sampler.settings import SamplerSettings, check_whole
+from sampler.settings import SamplerSettings
 
 _RETRIES = 3  # a shard whose worker dies this often again is given up
 _PATIENCE = 5.0  # seconds without news, before anybody is thought to be late
@@ -237,7 +238,7 @@ def crew(
 
     The same workers as those of `generate` (0: one, in this process), hence the same bits.
     """
-    check_whole(workers=(workers, 0))
+    Whole(0).check("sampler.workers", workers)
     if workers == 0:
         with on_threads(1):
             yield [partial(_Worker(loader).draw, content)]

@@ -8,8 +8,40 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dppm_model.errors import ConfigError
+from sampler.bounds import Choice, Flag, Real, Row, Whole
 
 METHODS = ("hmc", "langevin", "heun", "churn")
+MOST_LEVELS = 10_000
+_SIGMA = Real(0.001, 1000.0)  # images lie in [-1, 1], in steps of 0.008
+_STEP = Real(0.001, 4.0)
+# Every setting's own bounds: within them no schedule overflows float64 and no image float32, and
+# nothing that is as long as a number is large is long. `sampling.proto` has the same fields.
+BOUNDS: Mapping[str, Row] = {
+    "method": Choice(METHODS, " or ".join(METHODS)),
+    "levels": Whole(2, MOST_LEVELS),
+    "sigma_max": _SIGMA,
+    "sigma_min": _SIGMA,
+    "rho": Real(1.0, 100.0),
+    "iterations": Whole(1, 10_000),
+    "steps": Whole(2, 10_000),
+    "step": _STEP,  # each of them
+    "keep": Real(0.0, 0.999),
+    "metropolis": Flag(),
+    "guidance": Real(0.0, 10.0),
+    "octave_levels": Whole(2, MOST_LEVELS),
+    "octave_sigma_max": _SIGMA,
+    "octave_step": _STEP,
+    "octave_metropolis": Flag(),
+    "keep_noise": Flag(),
+    "churn": Real(0.0, 10_000.0),
+    "churn_low": Real(0.0, 1000.0),
+    "churn_high": Real(0.0, 1000.0),
+    "churn_noise": Real(0.5, 2.0),
+}
+_APART = 1.01  # least ratio of sigma_max to sigma_min: equal levels have no slope between them
+# Step over sigma at which leapfrog on the narrowest Gaussian, the noise itself, runs away; guidance
+# makes it narrower by up to its own factor.
+_STABLE = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +80,8 @@ class SamplerSettings:
     Raises
     ------
     ConfigError
-        If a value is of the wrong type or outside its range.
+        If a value is of the wrong type or outside its row of `BOUNDS`; if the levels do not go
+        down, or a step without a Metropolis test is too large to be stable.
     """
 
     method: str = "hmc"
@@ -73,46 +106,47 @@ class SamplerSettings:
     churn_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"sampler.method is {self.method!r}.", f"Use {' or '.join(METHODS)}.")
-        for name, least in (("levels", 2), ("octave_levels", 2), ("iterations", 1), ("steps", 2)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ConfigError(
-                    f"sampler.{name} is {value!r}.", f"Give a whole number, {least} or more."
-                )
+        for name, row in BOUNDS.items():
+            if name != "step":
+                row.check(f"sampler.{name}", getattr(self, name))
         if self.steps % 2:
             raise ConfigError(
                 f"sampler.steps is {self.steps}.",
                 "Give an even number: energies are integrated over pairs of leapfrog steps.",
             )
-        for name in ("sigma_max", "sigma_min", "rho", "octave_sigma_max", "octave_step"):
-            _positive(name, getattr(self, name))
-        for name in ("churn_low", "churn_high", "churn_noise"):
-            _positive(name, getattr(self, name))
-        for name in ("churn", "guidance"):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value < math.inf:
-                raise ConfigError(f"sampler.{name} is {value!r}.", "Give a number, 0 or more.")
         if isinstance(self.step, tuple) and len(self.step) != self.levels:
             raise ConfigError(
                 f"sampler.step has {len(self.step)} numbers for {self.levels} levels.",
                 "Give one number, or one a level.",
             )
-        for value in self.step_factors:
-            _positive("step", value)
-        if self.sigma_min >= self.sigma_max:
+        for value in self._given_steps:
+            BOUNDS["step"].check("sampler.step", value)
+        if self.sigma_max < _APART * self.sigma_min:
             raise ConfigError(
                 f"sampler.sigma_min is {self.sigma_min}, sigma_max {self.sigma_max}.",
-                "Levels go down from sigma_max to sigma_min.",
+                f"Levels go down from sigma_max to sigma_min: keep them {_APART} times apart.",
             )
-        if type(self.keep) not in (int, float) or not 0 <= self.keep < 1:
-            raise ConfigError(f"sampler.keep is {self.keep!r}.", "Give a number in [0, 1).")
-        for name in ("metropolis", "octave_metropolis", "keep_noise"):
-            if type(getattr(self, name)) is not bool:
+        if self.method in ("hmc", "langevin"):
+            self._check_stable()
+
+    def _check_stable(self) -> None:
+        """Refuse steps with which a chain without a Metropolis test runs away."""
+        octave = 0.0 if self.octave_metropolis else self.octave_step
+        step = 0.0 if self.metropolis else max(self._given_steps)
+        stiff = math.sqrt(max(1.0, self.guidance))
+        for name, size, most in (
+            ("step", step, _STABLE / stiff),
+            ("octave_step", octave, _STABLE),
+        ):
+            if size >= most:
                 raise ConfigError(
-                    f"sampler.{name} is {getattr(self, name)!r}.", "Give true or false."
+                    f"sampler.{name} is {size}, and no Metropolis test holds the images back.",
+                    f"Give less than {most:.3g}, or switch the test on.",
                 )
+
+    @property
+    def _given_steps(self) -> tuple[float, ...]:
+        return self.step if isinstance(self.step, tuple) else (self.step,)
 
     @property
     def step_factors(self) -> tuple[float, ...]:
@@ -130,17 +164,3 @@ class SamplerSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that `from_dict` reads back."""
         return asdict(self)
-
-
-def _positive(name: str, value: Any) -> None:
-    if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"sampler.{name} is {value!r}.", "Give a number above zero.")
-
-
-def check_whole(**values: tuple[object, int]) -> None:
-    """Refuse what is not a whole number in [least, 2^63)."""
-    for name, (value, least) in values.items():
-        if type(value) is not int or not least <= value < 2**63:
-            raise ConfigError(
-                f"sampler.{name} is {value!r}.", f"Give a whole number, {least} or more."
-            )

@@ -12,6 +12,7 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.denoiser import ImageModel
+from dppm_model.score.pyramid_config import PyramidConfig
 from sampler.anneal import annealed_hmc, annealed_langevin
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings
@@ -33,22 +34,16 @@ def draw_images(
     Raises
     ------
     ConfigError
-        If the noise that octaves begin with is below that at which they take over.
+        See `stage_settings`.
     """
     sample = SAMPLERS[settings.method]
     if model.octaves is None:
         return sample(model, y, noise, settings)
-    levels = model.octaves.config.levels
-    if settings.octave_sigma_max <= max(levels):
-        raise ConfigError(
-            f"sampler.octave_sigma_max is {settings.octave_sigma_max}, an octave takes over at "
-            f"{max(levels)}.",
-            "Give a larger number.",
-        )
-    x, info = sample(model, y, noise, base_settings(model, settings))
-    for index, last in enumerate([*levels[1:], None]):
+    base, *above = stage_settings(model.octaves.config, settings)
+    x, info = sample(model, y, noise, base)
+    for index, of_octave in enumerate(above):
         octave = model.octaves.octave(index, x)
-        residual, more = sample(octave, y, noise, octave_settings(settings, last))
+        residual, more = sample(octave, y, noise, of_octave)
         x = octave.finish(residual)
         info = SampleInfo(
             info.evaluations + more.evaluations,
@@ -58,11 +53,31 @@ def draw_images(
     return x, info
 
 
+def stage_settings(pyramid: PyramidConfig, settings: SamplerSettings) -> list[SamplerSettings]:
+    """Return the settings of the base and of each octave, lowest first.
+
+    Raises
+    ------
+    ConfigError
+        If the noise that a stage begins with is not above that at which it ends, or the octaves'
+        not above that at which they take over.
+    """
+    levels = pyramid.levels
+    if settings.octave_sigma_max <= max(levels):
+        raise ConfigError(
+            f"sampler.octave_sigma_max is {settings.octave_sigma_max}, an octave takes over at "
+            f"{max(levels)}.",
+            "Give a larger number.",
+        )
+    base = replace(settings, sigma_min=pyramid.handover, keep_noise=True)
+    return [base, *(octave_settings(settings, last) for last in (*levels[1:], None))]
+
+
 def base_settings(model: ImageModel, settings: SamplerSettings) -> SamplerSettings:
     """Return the settings of the base: down to where the first octave takes over."""
     if model.octaves is None:
         return settings
-    return replace(settings, sigma_min=model.octaves.config.handover, keep_noise=True)
+    return stage_settings(model.octaves.config, settings)[0]
 
 
 def octave_settings(settings: SamplerSettings, last: float | None) -> SamplerSettings:

@@ -84,7 +84,7 @@ def tune(
         averaging = DualAveraging(averaging.result, target)
 
     # With one as the step over sigma, what the kernel is given as its step is sigma itself.
-    pilot = replace(settings, step=1.0, iterations=_TRANSITIONS)
+    pilot = replace(settings, step=1.0, iterations=_TRANSITIONS, metropolis=True)
     with torch.inference_mode():
         annealed(adapting, model, y, noise, pilot, next_level)
     return tuple(found)

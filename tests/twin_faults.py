@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
+import grpc
 import numpy as np
 import torch
 
@@ -464,6 +465,23 @@ RESPONSE = "dppm_model.mechanism.binomial:BinomialResponse."
 DIRECTIONS = "dppm_model.mechanism.directions:DirectionsResponse."
 PHASE = "dppm_model.phase:PhasePlan."
 MEMBER = "dppm_model.securesum.member:Member."
+# Calls, and the live page.
+
+
+async def _waits_for_ever(self: Any, handler: Any, method: str, call: Any, context: Any) -> Any:
+    while (content := await context.read()) is not grpc.aio.EOF:
+        yield self._read(handler, method, content)
+
+
+async def _whole_body(scope: Any, receive: Any) -> bytes:
+    del scope
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    return body
+
+
 UNIT, GRIDS = "unit/mechanism/test_", "unit/mechanism/test_grid.py::test_"
 COINS, EVERY_COIN = "unit/mechanism/test_coins.py::test_", "privacy/test_every_coin.py::test_"
 SITE, SUM = "privacy/test_site.py::test_", "privacy/test_secure_sum.py::test_"
@@ -475,6 +493,7 @@ PAGES = "unit/deploy/test_pages.py::"
 ARRAYS, QUESTION = "dppm_model.score.arrays:", "privacy/test_question.py::test_"
 INVARIANCE = "privacy/test_batch_invariance.py::test_"
 SENSITIVITY = "privacy/test_sensitivity.py::test_"
+LIVE, GATE = "unit/deploy/test_live.py::", "unit/service/test_gate.py::"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
 
 KILLS, FILES = "integration/test_kills.py::test_", "unit/test_files.py::test_"
@@ -1126,8 +1145,8 @@ TWINS: dict[str, Twin] = {
     ),
     "page for all": Twin(
         "the live page is shown to who has no token",
-        "deploy.pages.live:_known",
-        lambda _: lambda access, token: True,
+        "deploy.pages.live:_Page._knows",
+        lambda _: lambda self, token, host: True,
         PAGES + "test_the_page_is_for_who_has_a_token",
     ),
     "records for all": Twin(
@@ -1226,5 +1245,88 @@ TWINS: dict[str, Twin] = {
         "dppm_model.reading:reading",
         lambda _: _expecting,
         "unit/test_reading.py::test_damage_is_refused[invitation]",
+    ),
+    # Availability of the image service and of the live page.
+    "levels unbounded": Twin(
+        "a sampler may have any number of noise levels",
+        "sampler.settings:BOUNDS",
+        lambda old: {**old, "levels": replace(old["levels"], most=2**62)},
+        "unit/service/test_bounds.py::"
+        "test_settings_build_nothing_that_is_as_long_as_a_number_is_large[levels]",
+    ),
+    "a field without bounds": Twin(
+        "a field of a request is not looked at",
+        "sampler.service.bounds:request_bounds",
+        lambda old: lambda classes: {**old(classes), "StatusRequest": {}},
+        "unit/service/test_bounds.py::"
+        "test_every_field_of_every_request_has_a_row_and_no_row_is_left_over",
+    ),
+    "nan is a number": Twin(
+        "a number is out of bounds only if it is below or above them",
+        "sampler.bounds:Real.check",
+        lambda old: lambda self, name, value: None if value != value else old(self, name, value),
+        "unit/service/test_bounds.py::test_what_is_out_of_bounds_is_refused_by_name"
+        "[Sampler-sigma_max]",
+    ),
+    "steps run away": Twin(
+        "a chain without a Metropolis test takes any step",
+        "sampler.settings:SamplerSettings._check_stable",
+        _nothing,
+        "unit/sampler/test_bounds.py::"
+        "test_a_step_that_runs_away_is_refused_unless_a_test_holds_it[langevin]",
+    ),
+    "waits for ever": Twin(
+        "a call whose message never comes is waited for",
+        "sampler.service.gate:Gate._requests",
+        lambda _: _waits_for_ever,
+        GATE + "test_a_message_has_a_time_by_which_it_must_come",
+    ),
+    "room for all": Twin(
+        "a client may have any number of calls open",
+        "sampler.service.gate:Room._end_one_of",
+        _nothing,
+        GATE + "test_one_call_too_many_ends_the_oldest_of_its_client",
+    ),
+    "the oldest of all": Twin(
+        "in a full room the oldest call is ended, whosever it is",
+        "sampler.service.gate:Room._end_one_of",
+        lambda old: lambda self, client: old(self, next(iter(self._calls)).client),
+        GATE + "test_a_full_room_ends_a_call_of_who_has_the_most",
+    ),
+    "unread and gone": Twin(
+        "a stream that nobody reads counts no more once its job has ended",
+        "sampler.service.desk:Desk.finish",
+        lambda old: lambda self, job: (old(self, job), self.leave(job)),
+        GATE + "test_a_stream_that_nobody_reads_keeps_its_clients_place_and_no_others",
+    ),
+    "any host": Twin(
+        "the live page takes any Host for its own",
+        "deploy.pages.live:_Page._is_ours",
+        lambda _: lambda self, names: True,
+        LIVE + "test_no_host_and_no_spelling_of_a_path_gets_past_the_token",
+    ),
+    "the whole form": Twin(
+        "the live page reads a form to its end, however long it is",
+        "deploy.pages.live:_body",
+        lambda _: _whole_body,
+        LIVE + "test_what_has_no_end_is_cut_off[plain-length]",
+    ),
+    "guesses for all": Twin(
+        "tokens of the live page may be guessed without a bound",
+        "deploy.pages.door:Allowance.left",
+        lambda _: lambda self, host: True,
+        LIVE + "test_guesses_are_few",
+    ),
+    "doors wide open": Twin(
+        "the live page takes any number of connections",
+        "deploy.pages.door:Door._end_one_of",
+        _nothing,
+        LIVE + "test_connections_are_bounded_and_the_next_one_is_served[plain]",
+    ),
+    "looks each time": Twin(
+        "each request makes the live page look at the run's folder",
+        "deploy.pages.board:Board.parts",
+        lambda old: lambda self: (setattr(self, "_next", 0.0), old(self))[1],
+        LIVE + "test_many_requests_do_not_make_it_look_each_time",
     ),
 }

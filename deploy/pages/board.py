@@ -14,9 +14,11 @@ from deploy.pages.facts import Facts
 from deploy.pages.preview import Preview
 from deploy.pages.render import Card, render
 from deploy.show import epsilon_text
+from dppm_model.errors import DppmError
 from dppm_model.run import Run
 
 _LOOK_SECONDS = 10.0  # between two counts of the connected sites
+_QUICK = 0.25  # seconds that a look counts for at least
 
 
 @dataclass
@@ -29,14 +31,20 @@ class Board:
         A run folder with a plan.
     count_online
         Tells how many sites are connected, where somebody knows; it may be slow.
+    rest
+        After a look the folder is let be for so many times as long as that took, and what was seen
+        is told: however many ask, looking takes a fifth of one core. 0 looks each time.
     """
 
     run: Run
     count_online: Callable[[], int | None] = lambda: None
+    rest: float = 4.0
     _one: threading.Lock = field(default_factory=threading.Lock)
     _seen: tuple[Any, ...] = ()
     _counted: float = -_LOOK_SECONDS
     _online: int | None = None
+    _next: float = 0.0  # when to look again
+    _refusal: DppmError | None = None  # of the last look
 
     def __post_init__(self) -> None:
         self.facts = Facts.of(self.run)
@@ -63,9 +71,24 @@ class Board:
         return (run.metrics, run.status, run.exchange, run.snapshot, run.model)
 
     def parts(self) -> dict[str, str]:
-        """Return the page's parts as HTML, by the ids of their places."""
+        """Return the page's parts as HTML, by the ids of their places.
+
+        Raises
+        ------
+        DppmError
+            If a file of the run is damaged.
+        """
         with self._one:
-            self.refresh()
+            if (begun := time.monotonic()) >= self._next:
+                self._refusal = None
+                try:
+                    self.refresh()
+                except DppmError as error:
+                    self._refusal = error
+                now = time.monotonic()
+                self._next = now + self.rest * max(now - begun, _QUICK)
+            if self._refusal is not None:
+                raise self._refusal
             return self._parts
 
     def _made(self) -> dict[str, str]:

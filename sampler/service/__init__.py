@@ -1,7 +1,8 @@
 """`dppm serve`: images of a trained run over gRPC; `sampling.proto` is the interface.
 
-`orders` reads requests, `desk` runs them on the workers of `sampler.pool`, `quota` and `access` say
-who may ask for how much, `service` answers calls, `server` binds them together; `client` calls.
+`gate` lets calls in, `bounds` checks their requests, `orders` reads them, `desk` runs them on the
+workers of `sampler.pool`, `quota` and `access` say who may ask for how much, `service` and `health`
+answer calls, `server` binds them together; `client` calls.
 """
 
 import os

@@ -123,7 +123,7 @@ class Access:
             If tokens are required and there is none or a wrong one.
         """
         if self._digests is None:
-            return peer.rpartition(":")[0] or peer
+            return host_of(peer)
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1 or not str(values[0]).startswith(_BEARER):
             raise BadToken(
@@ -135,6 +135,11 @@ class Access:
         if not found:
             raise BadToken("The token is not known here.", "Ask who runs the server for one.")
         return found[0]
+
+
+def host_of(peer: str) -> str:
+    """Return the host of a caller as gRPC names it, without its port."""
+    return peer.rpartition(":")[0] or peer
 
 
 def bearer(token: str) -> tuple[str, str]:

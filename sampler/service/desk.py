@@ -40,11 +40,11 @@ class Job:
     def __init__(self, client: str, order: Order, hang_up: Callable[[], object]) -> None:
         self.id = secrets.token_hex(8)  # not to be guessed by other clients
         self.client, self.hang_up = client, hang_up
-        self.images, self.cost, self.shards = order.images, order.cost, len(order.pieces)
-        self.order = replace(order, pieces=())  # they are in todo: an ended job shall be small
+        self.images, self.cost, self.shards = order.images, order.cost, order.shards
+        self.order = replace(order, batches=())  # they are in todo: an ended job shall be small
         self.state = State.RUNNING
         self.error: DppmError | None = None
-        self.todo = deque(order.pieces)
+        self.todo, self.left = order.pieces(), self.shards  # not yet begun
         self.ready: deque[tuple[Piece, bytes]] = deque()
         self.ahead = 0  # shards that are being drawn, wait to be read, or are being read
         self.drawn = self.sent = 0  # images; drawn: of shards at least begun
@@ -165,11 +165,20 @@ class Desk:
             return self._quota.of(client)
 
     def finish(self, job: Job) -> None:
-        """Its stream is closed, with all images or without; an ended job stays as it is."""
+        """End a job of which no more is written, with all images or without."""
         with self._change:
-            job.attached = False
             whole = job.sent == job.images
             self._end(job, State.DONE if whole else State.CANCELLED)
+
+    def leave(self, job: Job) -> None:
+        """Close an ended job's stream: now its client may have another job.
+
+        A client that reads nothing more has its job ended, but its stream, and what was written
+        into that, stays until it leaves.
+        """
+        with self._change:
+            job.attached = False
+            self._quota.leave(job.client)
 
     def cancel(self, job: Job) -> None:
         """End a job before its time: nothing more is begun, what waits is dropped."""
@@ -209,9 +218,9 @@ class Desk:
         job.state, job.error, job.ended = state, error, time.monotonic()
         if job in self._turn:
             self._turn.remove(job)
-        job.todo.clear()
+        job.todo, job.left = iter(()), 0
         job.ready.clear()
-        self._quota.leave(job.client, job.cost - job.drawn)
+        self._quota.give_back(job.client, job.cost - job.drawn)
         self._jobs[job.id] = self._jobs.pop(job.id)  # behind those that ended before
         ended = [name for name, one in self._jobs.items() if one.state is not State.RUNNING]
         for name in ended[:-_REMEMBERED]:
@@ -220,15 +229,16 @@ class Desk:
         return True
 
     def _wants(self, job: Job) -> bool:
-        return bool(job.todo) and job.ahead < self._ahead
+        return job.left > 0 and job.ahead < self._ahead
 
     def _take(self) -> tuple[Job, Piece]:
         """Take a shard of the first job in line that wants one; the job goes to the line's end."""
         while not self._wants(self._turn[0]):
             self._turn.rotate(-1)
         job = self._turn.popleft()
-        piece = job.todo.popleft()
-        if job.todo:
+        piece = next(job.todo)
+        job.left -= 1
+        if job.left:
             self._turn.append(job)
         job.ahead += 1
         job.drawn += piece.shard.count

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from dppm_model.errors import ConfigError
+from dppm_model.score.pyramid_config import PyramidConfig
+from sampler.bounds import Whole
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
 from sampler.service.messages import settings_of
 from sampler.settings import SamplerSettings
+from sampler.stages import stage_settings
 
-_MAX_BATCHES = 1000
-_MAX_INDEX = 10**9  # one past the last index of a class
+MAX_INDEX = 10**9  # one past the last index of a class
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Served:
         What holds where a request says nothing else.
     shard_size
         Images of a shard. With that of `sampler.generate` the bits agree with its images.
-    octaves
-        Of the model's pyramid.
+    pyramid
+        Of a model of octaves.
     """
 
     model: str
@@ -42,7 +45,7 @@ class Served:
     privacy: Mapping[str, Any]
     settings: SamplerSettings
     shard_size: int
-    octaves: int = 0
+    pyramid: PyramidConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Limits:
     Raises
     ------
     ConfigError
-        If one is not a whole number above zero.
+        If one is not a whole number above zero and below 2^31.
     """
 
     images_per_request: int = 100_000
@@ -77,8 +80,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if type(value) is not int or not 1 <= value < 2**31:
-                raise ConfigError(f"{name} is {value!r}.", "Give a whole number above zero.")
+            Whole(1, 2**31 - 1).check(name, value)
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Order:
-    """A request that was found good."""
+    """A request that was found good.
 
-    pieces: tuple[Piece, ...]
+    Attributes
+    ----------
+    batches
+        Images asked for.
+    shard_size
+        See `Served`.
+    """
+
+    batches: tuple[pb.Batch, ...]
+    shard_size: int
     seed: int
     settings: SamplerSettings
     format: pb.Format
@@ -102,62 +113,58 @@ class Order:
     @property
     def images(self) -> int:
         """Images asked for."""
-        return sum(p.stop - p.start for p in self.pieces)
+        return sum(b.count for b in self.batches)
+
+    @property
+    def shards(self) -> int:
+        """Shards to be drawn."""
+        size = self.shard_size
+        return sum((b.first + b.count - 1) // size - b.first // size + 1 for b in self.batches)
 
     @property
     def cost(self) -> int:
         """Images to be drawn: those of whole shards."""
-        return sum(p.shard.count for p in self.pieces)
+        return self.shards * self.shard_size
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the shards one by one: a list of them all may be long."""
+        return chain.from_iterable(_pieces(batch, self.shard_size) for batch in self.batches)
 
 
 def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Order:
-    """Check a request and split it into shards.
+    """Turn a request that is within `sampler.service.bounds` into an order; nothing is built yet.
 
     Raises
     ------
     ConfigError
         Naming the field, what is wrong with it, and the fix.
     """
-    if not 1 <= len(request.batches) <= _MAX_BATCHES:
-        raise ConfigError(
-            f"batches has {len(request.batches)} entries.", f"Give 1 to {_MAX_BATCHES}."
-        )
     for i, batch in enumerate(request.batches):
-        name = f"batches[{i}]"
-        _in_range(f"{name}.label", batch.label, 0, served.classes - 1)
-        _in_range(f"{name}.first", batch.first, 0, _MAX_INDEX - 1)
-        _in_range(f"{name}.count", batch.count, 1, _MAX_INDEX - batch.first)
+        Whole(1, MAX_INDEX - batch.first).check(f"batches[{i}].count", batch.count)
     if (images := sum(b.count for b in request.batches)) > limits.images_per_request:
         raise ConfigError(
             f"The batches' counts add up to {images}.",
             f"Ask for at most {limits.images_per_request} images in one request.",
         )
-    _in_range("seed", request.seed, 0, 2**63 - 1)
-    if request.format not in pb.Format.values():
-        raise ConfigError(f"format is {request.format}.", "Use PNG (0) or RAW (1).")
     settings = settings_of(request.sampler, served.settings)
+    if served.pyramid is not None:
+        stage_settings(served.pyramid, settings)  # refuses now what would fail at the last stage
+    octaves = 0 if served.pyramid is None else served.pyramid.octaves
     each = 1 + settings.iterations * settings.steps
     evaluations = settings.levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
-    evaluations += served.octaves * settings.octave_levels * each
+    evaluations += octaves * settings.octave_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
             f"sampler: levels * (1 + iterations * steps), guided times 1 + classes, and the same "
             f"of each octave, is {evaluations}.",
             f"Choose them so that it is at most {limits.evaluations}.",
         )
-    pieces = tuple(piece for batch in request.batches for piece in _pieces(batch, served))
-    return Order(pieces, request.seed, settings, request.format)
+    batches = tuple(request.batches)
+    return Order(batches, served.shard_size, request.seed, settings, request.format)
 
 
-def _in_range(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"{name} is {value}.", f"Give a whole number from {least} to {most}.")
-
-
-def _pieces(batch: pb.Batch, served: Served) -> list[Piece]:
+def _pieces(batch: pb.Batch, size: int) -> Iterator[Piece]:
     """Cover a batch by whole shards that begin where `sampler.images.shards_of` lets them begin."""
-    size, end = served.shard_size, batch.first + batch.count
-    return [
-        Piece(Shard(batch.label, at, size), max(batch.first - at, 0), min(end - at, size))
-        for at in range(batch.first - batch.first % size, end, size)
-    ]
+    end = batch.first + batch.count
+    for at in range(batch.first - batch.first % size, end, size):
+        yield Piece(Shard(batch.label, at, size), max(batch.first - at, 0), min(end - at, size))

@@ -74,12 +74,15 @@ class Quota:
         account.jobs += 1
         self._accounts[client] = account
 
-    def leave(self, client: str, unused: int) -> None:
-        """End a job that did not draw ``unused`` of the images that were taken for it."""
+    def give_back(self, client: str, unused: int) -> None:
+        """Return images that were taken for a job and not drawn."""
         account = self._accounts[client]
         self._fill(account)
-        account.jobs -= 1
         account.left = min(account.left + unused, self._most)
+
+    def leave(self, client: str) -> None:
+        """Count a job less."""
+        self._accounts[client].jobs -= 1
 
     def of(self, client: str) -> tuple[int, int]:
         """Return (images left, jobs running)."""

@@ -1,18 +1,25 @@
-"""The server: workers, desk, service, health and reflection behind one address, until it stops."""
+"""The server: workers, desk, service, health and reflection behind one address, until it stops.
+
+Calls are coroutines of a thread of their own. Jobs have threads: one for each that may run, for
+what takes time of it, and those of the desk.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import logging
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import resource
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from dppm_model.errors import ConfigError
@@ -21,20 +28,26 @@ from sampler.images import shard_size
 from sampler.pool import crew
 from sampler.service import sampling_pb2_grpc
 from sampler.service.access import Access, read_tokens, require_guard, split_address
+from sampler.service.bounds import MOST_BYTES, request_bounds
 from sampler.service.desk import Desk
+from sampler.service.gate import NAME, Gate
+from sampler.service.health import SERVICE, Health
 from sampler.service.orders import Limits, Served
-from sampler.service.service import NAME, Gate, SamplingService
+from sampler.service.service import SamplingService
 from sampler.settings import SamplerSettings
 
-_SPARE_THREADS = 8  # for short calls, while every stream holds a thread
 _GRACE = 2.0  # seconds that calls have to end when the server stops
+_SHORT_CALLS = 32
+_LOOK_SECONDS = 1.0  # between two looks for streams that stall
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server at the same address is refused
-    ("grpc.max_receive_message_length", 1024**2),
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message stays small
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 60_000),  # without a call
     ("grpc.keepalive_time_ms", 30_000),  # notices clients that vanished without a word
     ("grpc.keepalive_timeout_ms", 10_000),
 )
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,13 @@ class Running:
     """
 
     address: str
-    _server: Any
+    _thread: threading.Thread
     _desk: Desk
 
     def wait(self) -> None:
-        """Serve until the process is told to stop, and close stalled streams meanwhile."""
-        while self._server.wait_for_termination(timeout=1.0):
-            self._desk.cancel_stalled()
+        """Serve until the process is told to stop."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # a signal is noticed in between
 
 
 @contextmanager
@@ -135,38 +148,84 @@ def serving(
         privacy=privacy,
         settings=sampler,
         shard_size=settings.shard_size or shard_size(denoiser.image_shape),
-        octaves=0 if denoiser.octaves is None else denoiser.octaves.config.octaves,
+        pyramid=None if denoiser.octaves is None else denoiser.octaves.config,
     )
     limits = settings.limits
-    threads = limits.jobs + _SPARE_THREADS
     with (
         crew(content, settings.workers, address=settings.cluster, loader=loader) as draws,
         _desk(Desk(draws, limits)) as desk,
-        ThreadPoolExecutor(threads, thread_name_prefix="call") as pool,
+        ThreadPoolExecutor(limits.jobs, thread_name_prefix="call") as pool,
     ):
-        # As many calls as threads: one more is refused at once rather than left to wait.
-        server = grpc.server(
-            pool, interceptors=(Gate(access),), options=_OPTIONS, maximum_concurrent_rpcs=threads
-        )
-        checks = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-        sampling_pb2_grpc.add_SamplingServicer_to_server(
-            SamplingService(served, limits, access, desk), server
-        )
-        reflection.enable_server_reflection(
-            (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
-        port = _bind(server, settings.address, credentials)
-        for name in (NAME, ""):
-            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        server.start()
+        gate = Gate(access, request_bounds(served.classes))
+        service = SamplingService(served, limits, desk, pool)
+        answering = _Answering(service, gate, desk, settings, credentials)
         try:
-            yield Running(f"{settings.address.rpartition(':')[0]}:{port}", server, desk)
+            port = answering.listen()
+            yield Running(f"{settings.address.rpartition(':')[0]}:{port}", answering.thread, desk)
         finally:
-            checks.enter_graceful_shutdown()
-            stopped = server.stop(_GRACE)  # no new calls from here on
+            answering.stop()  # no new calls from here on
             desk.close()
-            stopped.wait()
+            answering.thread.join()
+
+
+class _Answering:
+    """The thread of calls: gRPC's event loop, and a look now and then for streams that stall."""
+
+    def __init__(
+        self,
+        service: SamplingService,
+        gate: Gate,
+        desk: Desk,
+        settings: ServerSettings,
+        credentials: Any,
+    ) -> None:
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="calls")
+        self._service, self._gate, self._desk = service, gate, desk
+        self._address, self._limits = settings.address, settings.limits
+        self._credentials = credentials
+        self._port: Future[int] = Future()
+        self._end: Callable[[], object] = lambda: None
+
+    def listen(self) -> int:
+        """Begin, and return the port; see `serving` for what is raised."""
+        self.thread.start()
+        return self._port.result()
+
+    def stop(self) -> None:
+        """End the calls, jobs excepted, and then the thread."""
+        self._end()
+
+    async def _serve(self) -> None:
+        server = grpc.aio.server(interceptors=(self._gate,), options=_options(self._limits))
+        health_pb2_grpc.add_HealthServicer_to_server(Health((NAME,)), server)
+        sampling_pb2_grpc.add_SamplingServicer_to_server(self._service, server)
+        reflection.enable_server_reflection((NAME, SERVICE, reflection.SERVICE_NAME), server)
+        stopping = asyncio.Event()
+        try:
+            port = _bind(server, self._address, self._credentials)
+            await server.start()
+        except BaseException as error:
+            self._port.set_exception(error)
+            return
+        self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
+        self._port.set_result(port)
+        while not stopping.is_set():
+            self._desk.cancel_stalled()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
+        self._gate.close()
+        await server.stop(_GRACE)
+
+
+def _options(limits: Limits) -> tuple[tuple[str, int], ...]:
+    """Return gRPC's; of the files that a process may have open, connections get half."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        *_OPTIONS,
+        ("grpc.max_allowed_incoming_connections", min(files // 2, 2**31 - 2)),
+        # Of one connection: its jobs, and short calls beside them. More wait at the client.
+        ("grpc.max_concurrent_streams", limits.jobs_per_client + _SHORT_CALLS),
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dppm_model.errors import JobCancelled, QuotaExceeded, SamplerError, ServerB
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
 from sampler.service.desk import Desk, Job, State
-from sampler.service.orders import Limits, Order, Piece
+from sampler.service.orders import Limits, Order
 from sampler.settings import SamplerSettings
 from tests.unit.service.toys import eventually, our_threads
 
@@ -20,8 +20,7 @@ SETTINGS = SamplerSettings()
 
 
 def order(shards: int, label: int = 0) -> Order:
-    pieces = (Piece(Shard(label, 10 * i, 10), 0, 10) for i in range(shards))
-    return Order(tuple(pieces), 0, SETTINGS, pb.RAW)
+    return Order((pb.Batch(label=label, count=10 * shards),), 10, 0, SETTINGS, pb.RAW)
 
 
 class Recorder:
@@ -61,11 +60,14 @@ def submit(
 
 def read(desk: Desk, job: Job) -> list[bytes]:
     contents = []
-    for piece, content in desk.drawn(job):
-        contents.append(content)
-        for _ in range(piece.start, piece.stop):
-            job.count_sent()
-    desk.finish(job)
+    try:
+        for piece, content in desk.drawn(job):
+            contents.append(content)
+            for _ in range(piece.start, piece.stop):
+                job.count_sent()
+        desk.finish(job)
+    finally:
+        desk.leave(job)
     return contents
 
 
@@ -111,7 +113,7 @@ def test_all_workers_draw_for_one_job() -> None:
 
     with desk(Meeting(), Meeting(), Meeting()) as one:
         job = submit(one, order(9))
-        assert sorted(read(one, job)) == sorted(p.shard.name.encode() for p in order(9).pieces)
+        assert sorted(read(one, job)) == sorted(p.shard.name.encode() for p in order(9).pieces())
         assert (job.state, job.sent, job.drawn) == (State.DONE, 90, 90)
 
 
@@ -131,10 +133,12 @@ def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
         go.release(50)
         assert read(one, submit(one, order(1))) == [b"class-000-000000.npz"]
         assert len(worker.drawn) <= 3  # the first, the one under way, and the new job's
-        assert one.quota_of("a")[1] == 0
         one.finish(job)
+        assert one.quota_of("a")[1] == 1  # its stream is still open
+        one.leave(job)
+        assert one.quota_of("a")[1] == 0
         assert job.state is State.CANCELLED
-        assert not (job.todo or job.ready or job.order.pieces)  # what is remembered is small
+        assert not (job.left or job.ready or job.order.batches)  # what is remembered is small
 
 
 def test_a_failing_shard_ends_its_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:

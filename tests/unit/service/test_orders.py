@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dppm_model.errors import ConfigError
 from sampler.service import sampling_pb2 as pb
+from sampler.service.bounds import check_request, request_bounds
 from sampler.service.messages import sampler_message, settings_of
 from sampler.service.orders import Limits, Order, Served, read_order
 from sampler.settings import SamplerSettings
@@ -17,16 +18,19 @@ GOOD: dict[str, Any] = {"batches": [pb.Batch(label=2, first=5, count=20)]}
 
 
 def order(**fields: Any) -> Order:
-    return read_order(pb.SampleRequest(**(GOOD | fields)), SERVED, Limits())
+    request = pb.SampleRequest(**(GOOD | fields))
+    check_request(request, request_bounds(SERVED.classes))
+    return read_order(request, SERVED, Limits())
 
 
 @given(first=st.integers(0, 100), count=st.integers(1, 60))
 def test_pieces_cover_a_batch_once_by_whole_aligned_shards(first: int, count: int) -> None:
     made = order(batches=[pb.Batch(label=1, first=first, count=count)])
-    indices = [p.shard.first + row for p in made.pieces for row in range(p.start, p.stop)]
+    indices = [p.shard.first + row for p in made.pieces() for row in range(p.start, p.stop)]
     assert indices == list(range(first, first + count))
-    assert all(p.shard.first % 10 == 0 and p.shard.count == 10 for p in made.pieces)
+    assert all(p.shard.first % 10 == 0 and p.shard.count == 10 for p in made.pieces())
     assert made.images == count <= made.cost < count + 20
+    assert made.shards == len(list(made.pieces()))
 
 
 def test_settings_are_the_runs_but_for_what_is_set() -> None:
@@ -43,20 +47,20 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
     [
         ({"batches": []}, "batches has 0 entries", "1 to 1000"),
         ({"batches": [pb.Batch(count=1)] * 1001}, "batches has 1001", "1 to 1000"),
-        ({"batches": [pb.Batch(label=3, count=1)]}, r"batches\[0\].label is 3", "from 0 to 2"),
-        ({"batches": [pb.Batch(label=-1, count=1)]}, r"batches\[0\].label is -1", "from 0 to 2"),
-        ({"batches": [*GOOD["batches"], pb.Batch()]}, r"batches\[1\].count is 0", "from 1"),
-        ({"batches": [pb.Batch(first=-1, count=1)]}, r"batches\[0\].first is -1", "from 0"),
-        ({"batches": [pb.Batch(first=10**9 - 1, count=2)]}, r"batches\[0\].count", "from 1 to 1"),
+        ({"batches": [pb.Batch(label=3, count=1)]}, r"batches\[0\].label is 3", "0 to 2"),
+        ({"batches": [pb.Batch(label=-1, count=1)]}, r"batches\[0\].label is -1", "0 to 2"),
+        ({"batches": [*GOOD["batches"], pb.Batch()]}, r"batches\[1\].count is 0", "1 to"),
+        ({"batches": [pb.Batch(first=-1, count=1)]}, r"batches\[0\].first is -1", "0 to"),
+        ({"batches": [pb.Batch(first=10**9 - 1, count=2)]}, r"batches\[0\].count", "1 to 1"),
         ({"batches": [pb.Batch(count=100_001)]}, "add up to 100001", "at most 100000"),
-        ({"seed": -1}, "seed is -1", "from 0"),
+        ({"seed": -1}, "seed is -1", "0 or more"),
         ({"format": 7}, "format is 7", "PNG"),
         ({"sampler": pb.Sampler(method="magic")}, "sampler.method is 'magic'", "heun"),
-        ({"sampler": pb.Sampler(levels=1)}, "sampler.levels is 1", "2 or more"),
+        ({"sampler": pb.Sampler(levels=1)}, "sampler.levels is 1", "2 to"),
         ({"sampler": pb.Sampler(steps=3)}, "sampler.steps is 3", "even"),
-        ({"sampler": pb.Sampler(step=[float("nan")])}, "sampler.step is nan", "above zero"),
+        ({"sampler": pb.Sampler(step=[float("nan")])}, "sampler.step is nan", "from 0.001"),
         ({"sampler": pb.Sampler(step=[0.1, 0.2])}, "sampler.step has 2 numbers", "one a level"),
-        ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "above"),
+        ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "from 0.001"),
         ({"sampler": pb.Sampler(levels=500)}, "each octave, is 1500", "at most 1000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

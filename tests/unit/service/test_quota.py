@@ -17,7 +17,7 @@ def test_images_are_used_up_and_come_back_with_time() -> None:
     clock = Clock()
     quota = Quota(600, 2, clock)
     quota.enter("a", 500)
-    quota.leave("a", 0)
+    quota.leave("a")
     with pytest.raises(QuotaExceeded, match="draws 200 images, in whole shards, and 100 of 600"):
         quota.enter("a", 200)
     clock.now += 9 * 60
@@ -35,7 +35,9 @@ def test_images_are_used_up_and_come_back_with_time() -> None:
 def test_what_was_not_drawn_is_given_back() -> None:
     quota = Quota(600, 2, Clock())
     quota.enter("a", 600)
-    quota.leave("a", 400)
+    quota.give_back("a", 400)
+    assert quota.of("a") == (400, 1)
+    quota.leave("a")
     assert quota.of("a") == (400, 0)
 
 
@@ -46,7 +48,7 @@ def test_jobs_at_a_time() -> None:
     with pytest.raises(QuotaExceeded, match="2 jobs of this client are running"):
         quota.enter("a", 1)
     assert quota.of("a") == (598, 2)  # a refusal costs nothing
-    quota.leave("a", 0)
+    quota.leave("a")
     quota.enter("a", 1)
 
 
@@ -60,7 +62,7 @@ def test_the_idle_are_forgotten() -> None:
     quota = Quota(600, 2, clock)
     for i in range(100):
         quota.enter(f"host-{i}", 1)
-        quota.leave(f"host-{i}", 0)
+        quota.leave(f"host-{i}")
     clock.now += 3600
     quota.enter("a", 1)
     assert set(quota._accounts) == {"a"}

@@ -92,8 +92,8 @@ def test_images_are_those_of_generate_bit_for_bit(tmp_path: Path) -> None:
 def test_broken_twin_that_takes_the_wrong_rows_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def twin(batch: pb.Batch, served: Any) -> list[Piece]:
-        return [Piece(p.shard, 0, p.stop - p.start) for p in right(batch, served)]
+    def twin(batch: pb.Batch, size: int) -> list[Piece]:
+        return [Piece(p.shard, 0, p.stop - p.start) for p in right(batch, size)]
 
     from sampler.service import orders
 

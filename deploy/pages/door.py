@@ -1,0 +1,159 @@
+"""The door of the live page: how many connections, for how long, and how often each host may ask.
+
+The page is beside a training, in its process: whoever can reach it shall take no memory, files or
+time from that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+CONNECTIONS, OF_A_HOST = 128, 32
+HEAD_SECONDS = 10.0  # that a request's head may take to come
+ANSWER_SECONDS = 30.0  # that its body may take to come, and its answer to be read
+LARGEST_HEAD = 16 * 1024  # bytes
+
+
+def network_of(host: str) -> str:
+    """Return what counts as a host: of an IPv6 address its network, which has many for one."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((address, 64), strict=False))
+    return host
+
+
+class Door(socket.socket):
+    """A socket to listen on, with so many connections at most, also such as have not said a word.
+
+    One more ends the oldest of its host, or of the host that has the most. It stands before TLS,
+    whose handshakes a web server does not count.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; port 0 takes a free one.
+
+    Raises
+    ------
+    OSError
+        If nobody can listen there.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        self._open: list[tuple[str, socket.socket]] = []  # oldest first
+        try:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.bind((host, port))
+            self.listen()
+        except OSError:
+            self.close()
+            raise
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """See `socket.socket.accept`."""
+        connection, address = super().accept()
+        host = network_of(address[0])
+        self._open = [(name, one) for name, one in self._open if one.fileno() >= 0]
+        count = Counter(name for name, _ in self._open)
+        if count[host] >= OF_A_HOST:
+            self._end_one_of(host)
+        elif len(self._open) >= CONNECTIONS:
+            self._end_one_of(count.most_common(1)[0][0])
+        self._open.append((host, connection))
+        return connection, address
+
+    def _end_one_of(self, host: str) -> None:
+        oldest = next(pair for pair in self._open if pair[0] == host)
+        self._open.remove(oldest)
+        with suppress(OSError):
+            oldest[1].shutdown(socket.SHUT_RDWR)  # its owner sees the end, and closes it
+
+
+class Hasty(H11Protocol):
+    """uvicorn's connection, which is cut where its client takes its time."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        self._within(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def handle_events(self) -> None:
+        """Read what came; a new request begins a new time."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._within(ANSWER_SECONDS)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        if not self.transport.is_closing():  # else what is not read yet has the time that is left
+            self._within(HEAD_SECONDS)
+        super().on_response_complete()
+
+    def _within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+
+@dataclass
+class _Purse:
+    left: float
+    at: float
+
+
+class Allowance:
+    """How often each host may do something: a burst, and then at a steady rate.
+
+    Parameters
+    ----------
+    burst, per_second
+        Size of a full allowance, and what it gets back.
+    clock
+        Seconds, never going back.
+    """
+
+    def __init__(
+        self, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._burst, self._rate, self._clock = burst, per_second, clock
+        self._purses: dict[str, _Purse] = {}
+
+    def left(self, host: str) -> bool:
+        """Tell whether a host may do it once more."""
+        return self._of(host).left >= 1
+
+    def take(self, host: str) -> None:
+        """Count that it did it."""
+        purse = self._of(host)
+        purse.left = max(0.0, purse.left - 1)
+        self._purses[host] = purse
+        if len(self._purses) > CONNECTIONS:  # those that are full say no more than none would
+            self._purses = {h: p for h in self._purses if (p := self._of(h)).left < self._burst}
+
+    def _of(self, host: str) -> _Purse:
+        now = self._clock()
+        purse = self._purses.get(host) or _Purse(self._burst, now)
+        purse.left = min(self._burst, purse.left + (now - purse.at) * self._rate)
+        purse.at = now
+        return purse

@@ -1,0 +1,357 @@
+"""The live page and who means it ill: the door, the token, and the training beside it."""
+
+import resource
+import socket
+import ssl
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.kit.keys import make_authority, make_certificate
+from deploy.pages import board as board_module
+from deploy.pages import door, live
+from deploy.pages.board import Board
+from deploy.pages.door import Allowance, network_of
+from deploy.pages.facts import Facts
+from deploy.pages.live import live_page
+from dppm_model.run import Run
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "a-token-that-is-long-enough"
+TIB = 1 << 40
+RIGHT = f"Authorization: Bearer {TOKEN}\r\n"
+
+
+class Wire:
+    """The page of a run with tokens, and raw requests to it."""
+
+    def __init__(self, address: str, tls: bool) -> None:
+        self.port = int(address.rstrip("/").rpartition(":")[2])
+        self._tls = tls
+
+    def connect(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self.port), 5)
+        if not self._tls:
+            return plain
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(plain)
+
+    def ask(
+        self, path: str, more: str = "", *, method: str = "GET", host: str = "127.0.0.1"
+    ) -> tuple[int, str]:
+        """Status and the rest of an answer; 0 where there is none."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
+        with closing(self.connect()) as s:
+            s.sendall(head.encode())
+            answer = b""
+            while got := s.recv(1 << 16):
+                answer += got
+        first, _, rest = answer.decode(errors="replace").partition("\r\n")
+        return int(first.split()[1]), rest
+
+
+@contextmanager
+def shown(run: Run, folder: Path, *, tls: bool = False, rest: float = 4.0) -> Iterator[Wire]:
+    files = None
+    if tls:
+        names = ("ca.crt", "ca.key", "server.crt", "server.key")
+        authority, signing, chain, key = (folder / name for name in names)
+        make_authority("test", authority, signing)
+        make_certificate(["127.0.0.1"], authority, signing, chain, key)
+        files = chain, key
+    with live_page(
+        Board(run, rest=rest), "127.0.0.1:0", tokens={"ward": TOKEN}, tls=files
+    ) as address:
+        yield Wire(address, tls)
+
+
+@pytest.fixture
+def wire(finished: Path, tmp_path: Path) -> Iterator[Wire]:
+    with shown(Run(finished), tmp_path) as one:
+        yield one
+
+
+def test_no_host_and_no_spelling_of_a_path_gets_past_the_token(
+    wire: Wire, finished: Path, tmp_path: Path
+) -> None:
+    """Frameworks have put Host and path together into an address, and taken the path from that."""
+    paths = ("/", "/state.json", "/metrics", "/parts.json", "/live.js", "/enter")
+    spellings = (
+        *("//enter", "/enter/", "/ENTER", "/%65nter", "/enter%2f..%2fstate.json", "/./enter"),
+        *("/enter/../state.json", "/state.json?/enter", "/state.json;/enter", "/enter?x=/../"),
+        *("http://127.0.0.1/enter/../state.json", "http://enter/state.json", "/%2fenter"),
+    )
+    for path in (*paths, *spellings):
+        for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PROPFIND"):
+            status, text = wire.ask(path, method=method)
+            assert status == 401
+            assert "epsilon" not in text
+    assert wire.ask("/state.json", RIGHT)[0] == 200
+    assert wire.ask("/state.json/", RIGHT)[0] == 404
+    status, text = wire.ask("/state.json", RIGHT, method="HEAD")
+    assert (status, text.partition("\r\n\r\n")[2]) == (200, "")
+    assert wire.ask("/state.json", RIGHT, method="POST")[0] == 405
+    assert wire.ask("/enter", RIGHT)[0] == 405
+    hosts = ("x/enter?", "127.0.0.1/enter?", "127.0.0.1/enter#", "127.0.0.1:1/enter#", "/enter?")
+    for host in (*hosts, "", "127.0.0.1@x", "[::1", "[::1]x", "127.0.0.1:x", "evil.example"):
+        assert wire.ask("/state.json", RIGHT, host=host)[0] == 400
+    assert wire.ask("/state.json", f"Host: x\r\n{RIGHT}")[0] == 400
+    for host in ("localhost", "127.0.0.1:80", "[::1]", "[::1]:80"):
+        assert wire.ask("/state.json", RIGHT, host=host)[0] == 200
+
+
+def test_any_host_is_as_good_where_the_page_is_for_the_network(finished: Path) -> None:
+    from starlette.testclient import TestClient
+
+    app = live.page_app(Board(Run(finished)), ["*"], live.Access({"ward": TOKEN}))
+    page = TestClient(app)  # type: ignore[arg-type]
+    for host, status in (("x/enter?", 400), ("x/enter#", 400), ("/enter?", 400), ("x:80", 401)):
+        assert page.get("/state.json", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(TOKEN, f"bearer {TOKEN}", f"Bearer  {TOKEN}", f"Basic {TOKEN}", "Bearer", "Bearer "),
+        f"Bearer {TOKEN}\r\nAuthorization: Bearer {TOKEN}",
+    ],
+)
+def test_a_token_is_sent_in_one_way(wire: Wire, header: str) -> None:
+    assert wire.ask("/state.json", f"Authorization: {header}\r\n")[0] == 401
+
+
+def test_a_cookie_that_has_become_wrong_is_taken_back(wire: Wire) -> None:
+    """Else an open page would ask with it every two seconds, and use up the guesses."""
+    assert wire.ask("/parts.json", f"Cookie: dppm-token={TOKEN}\r\n")[0] == 200
+    status, text = wire.ask("/parts.json", "Cookie: dppm-token=old\r\n")
+    assert status == 401
+    assert 'set-cookie: dppm-token=""; expires=' in text
+
+
+def test_guesses_are_few(wire: Wire) -> None:
+    found = [wire.ask("/metrics", f"Cookie: dppm-token=guess-{i}\r\n")[0] for i in range(30)]
+    assert found == [401] * 20 + [429] * 10
+    form = f"token={TOKEN}"
+    more = f"Content-Length: {len(form)}\r\n"
+    assert wire.ask("/enter", f"{more}\r\n{form}", method="POST")[0] == 429  # also a right one
+    assert wire.ask("/metrics", RIGHT)[0] == 429
+    assert wire.ask("/metrics")[0] == 401  # who does not guess is told what is wanted
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def memory() -> float:
+    """MB that this process has in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+@pytest.mark.parametrize(
+    ("head", "chunk"),
+    [
+        (
+            f"POST /enter HTTP/1.1\r\nHost: localhost\r\nContent-Length: {TIB}\r\n\r\n",
+            "a" * 2**20,
+        ),
+        (
+            "POST /enter HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+            f"{2**20:x}\r\n{'a' * 2**20}\r\n",
+        ),
+        (f"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {TIB}\r\n\r\n", "a" * 2**20),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n", "a" * 2**20),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n", "a: a\r\n" * 2**18),
+    ],
+    ids=["length", "chunks", "body of GET", "endless header", "endless headers"],
+)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_what_has_no_end_is_cut_off(
+    finished: Path, tmp_path: Path, head: str, chunk: str, tls: bool
+) -> None:
+    with shown(Run(finished), tmp_path, tls=tls) as wire, closing(wire.connect()) as s:
+        before, sent = memory(), 0
+        with pytest.raises(OSError):  # the connection was closed
+            s.sendall(head.encode())
+            while sent < 300:
+                s.sendall(chunk.encode())
+                sent += 1
+        assert sent < 100
+        assert memory() - before < 50
+        assert wire.ask("/state.json", RIGHT)[0] == 200
+
+
+def test_a_form_is_taken_in_any_pieces(wire: Wire) -> None:
+    form = f"token={TOKEN}&x=" + "y" * 1000
+    chunks = "".join(f"1\r\n{letter}\r\n" for letter in form)
+    more = f"Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n"
+    status, text = wire.ask("/enter", more, method="POST")
+    assert status == 303
+    assert "HttpOnly" in text and "SameSite=strict" in text and "Secure" not in text
+
+
+def test_the_cookie_of_tls_travels_by_tls_only(finished: Path, tmp_path: Path) -> None:
+    with shown(Run(finished), tmp_path, tls=True) as wire:
+        form = f"token={TOKEN}"
+        more = f"X-Forwarded-Proto: http\r\nContent-Length: {len(form)}\r\n\r\n{form}"
+        assert "Secure" in wire.ask("/enter", more, method="POST")[1]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_connections_are_bounded_and_the_next_one_is_served(
+    finished: Path, tmp_path: Path, tls: bool
+) -> None:
+    with shown(Run(finished), tmp_path, tls=tls) as wire, ExitStack() as stack:
+        wire.ask("/state.json", RIGHT)
+        files, threads = open_files(), threading.active_count()
+        for _ in range(300):  # which say nothing, not even of TLS
+            s = socket.create_connection(("127.0.0.1", wire.port))
+            stack.callback(s.close)
+        begun = time.monotonic()
+        assert wire.ask("/state.json", RIGHT)[0] == 200
+        assert time.monotonic() - begun < 2
+        assert open_files() - files <= 300 + door.OF_A_HOST + 2
+        assert threading.active_count() <= threads + 1
+
+
+@pytest.mark.parametrize("said", ["", "GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_a_head_that_does_not_come_ends_its_connection(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(door, "HEAD_SECONDS", 0.4)
+    for before in ("", f"GET /live.js HTTP/1.1\r\nHost: localhost\r\n{RIGHT}\r\n"):  # and the next
+        with closing(wire.connect()) as s:
+            s.sendall((before + said).encode())
+            begun = time.monotonic()
+            with suppress(ConnectionResetError):
+                while s.recv(1 << 16):
+                    pass
+            assert 0.3 < time.monotonic() - begun < 3
+
+
+def test_a_body_that_does_not_come_ends_its_connection(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.4)
+    with closing(wire.connect()) as s:
+        s.sendall(b"POST /enter HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx")
+        begun = time.monotonic()
+        with suppress(ConnectionResetError):
+            assert s.recv(1) == b""
+        assert time.monotonic() - begun < 3
+
+
+def test_many_requests_do_not_make_it_look_each_time(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looks: list[Run] = []
+    right = Facts.of
+
+    def counted(run: Run) -> Facts:
+        looks.append(run)
+        run.status.write_text(run.status.read_text() + " ")  # it changes all the time
+        return right(run)
+
+    monkeypatch.setattr(board_module.Facts, "of", counted)
+    with shown(Run(finished), tmp_path, rest=1000.0) as wire:
+        for path in ("/", "/state.json", "/metrics", "/parts.json", "/live.js") * 4:
+            assert wire.ask(path, RIGHT)[0] == 200
+    assert len(looks) == 2  # when it began, and when the first asked
+
+
+def test_a_look_is_followed_by_a_rest_that_is_longer(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that looking takes a fifth of the time at most, however long it takes."""
+    board = Board(Run(finished))
+    monkeypatch.setattr(Board, "refresh", lambda _: time.sleep(0.4))
+    begun = time.monotonic()
+    board.parts()
+    assert board._next - begun >= 0.4 * 5
+    monkeypatch.setattr(Board, "refresh", lambda _: None)
+    board._next = 0.0
+    begun = time.monotonic()
+    board.parts()
+    assert board._next - begun >= 1
+
+
+def test_a_damaged_file_is_not_read_at_every_request(finished: Path) -> None:
+    board = Board(Run(finished))
+    board.parts()
+    board._next = 0.0
+    Run(finished).status.write_text("{")
+    refusals = set()
+    for _ in range(3):
+        with pytest.raises(live.DppmError) as refusal:
+            board.parts()
+        refusals.add(id(refusal.value))
+    assert len(refusals) == 1
+
+
+def test_requests_of_a_host_are_bounded(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [wire.ask("/live.js", RIGHT)[0] for _ in range(320)]
+    assert found[:200] == [200] * 200
+    assert found.count(429) > 20
+
+
+def test_an_allowance_fills_up_again_and_forgets_who_does_not_ask() -> None:
+    now = 0.0
+    allowance = Allowance(2, 0.5, lambda: now)
+    for _ in range(2):
+        assert allowance.left("a")
+        allowance.take("a")
+    assert not allowance.left("a")
+    assert allowance.left("b")
+    now = 2.0
+    assert allowance.left("a")
+    now = 100.0
+    for i in range(10 * door.CONNECTIONS):
+        now += 1
+        allowance.take(f"host-{i}")
+    assert len(allowance._purses) <= door.CONNECTIONS
+
+
+def test_a_network_of_ipv6_is_one_host() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:2") != network_of("2001:db9::1")
+    assert network_of("10.0.0.1") != network_of("10.0.0.2")
+    assert network_of("fe80::1%eth0") == network_of("fe80::2")
+    assert network_of("::ffff:10.0.0.1") != network_of("::ffff:10.0.0.2")
+    assert network_of("testclient") == "testclient"
+
+
+def test_stopping_waits_for_nobody(finished: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        with shown(Run(finished), tmp_path) as wire:
+            for _ in range(5):
+                stack.enter_context(closing(wire.connect()))
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 3
+
+
+def test_a_port_of_loopback_that_is_taken_gives_way(finished: Path) -> None:
+    run = Run(finished)
+    with live_page(Board(run), "127.0.0.1:0") as first:
+        taken = first.removeprefix("http://").rstrip("/")
+        with live_page(Board(run), taken) as second:
+            assert second != first
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
+def test_what_the_page_rests_on_is_not_older_than_its_floors() -> None:
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    floors = {n: f for n, _, f in (need.partition(">=") for need in needs)}
+    least: dict[str, Any] = {"starlette": "1.3.1", "uvicorn": "0.49", "h11": "0.16"}
+    for name, floor in least.items():
+        assert numbers(floors[name]) >= numbers(floor)
+        assert numbers(version(name)) >= numbers(floors[name])

@@ -1,0 +1,185 @@
+"""Every field of every request has its bounds, which are looked at before anything is built."""
+
+import math
+import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dppm_model.errors import ConfigError
+from sampler import settings
+from sampler.bounds import Choice, Flag, Real, Row, Text, Whole
+from sampler.service import sampling_pb2 as pb
+from sampler.service.bounds import MOST_BYTES, Several, check_request, request_bounds
+from sampler.service.orders import Limits, Served, read_order
+from sampler.settings import SamplerSettings
+
+CLASSES = 3
+TABLE = request_bounds(CLASSES)
+GOOD = pb.SampleRequest(batches=[pb.Batch(count=1)], sampler=pb.Sampler())
+LIMITS = {"int32": 2**31, "int64": 2**63}
+EXTREME = [math.nan, math.inf, -math.inf, 1e308, -1e308, 1e300, 1e-300, 5e-324, -5e-324, -1.0]
+
+
+def messages() -> dict[str, Any]:
+    """Requests, and every message within one, by name: walked from the service's descriptor."""
+    todo = [m.input_type for m in pb.DESCRIPTOR.services_by_name["Sampling"].methods]
+    found: dict[str, Any] = {}
+    while todo:
+        one = todo.pop()
+        found[one.name] = one
+        todo += [f.message_type for f in one.fields if f.message_type is not None]
+    return found
+
+
+def fields() -> Iterator[tuple[str, FieldDescriptor]]:
+    for name, message in messages().items():
+        for field in message.fields:
+            yield name, field
+
+
+def test_every_field_of_every_request_has_a_row_and_no_row_is_left_over() -> None:
+    assert {name: {f.name for f in m.fields} for name, m in messages().items()} == {
+        name: set(rows) for name, rows in TABLE.items()
+    }
+
+
+def kinds_of(field: FieldDescriptor) -> tuple[type, ...]:
+    if field.message_type is not None:
+        return (type(None),)
+    if field.enum_type is not None:
+        return (Choice,)
+    return {
+        FieldDescriptor.CPPTYPE_BOOL: (Flag,),
+        FieldDescriptor.CPPTYPE_DOUBLE: (Real,),
+        FieldDescriptor.CPPTYPE_INT32: (Whole,),
+        FieldDescriptor.CPPTYPE_INT64: (Whole,),
+        FieldDescriptor.CPPTYPE_STRING: (Choice, Text),
+    }[field.cpp_type]
+
+
+@pytest.mark.parametrize(("message", "field"), fields(), ids=lambda x: getattr(x, "name", x))
+def test_a_row_is_of_its_fields_kind_and_finite(message: str, field: FieldDescriptor) -> None:
+    row: Any = TABLE[message][field.name]
+    if field.is_repeated:
+        assert isinstance(row, Several) and row.most <= 10_000
+        row = row.each
+    assert isinstance(row, kinds_of(field))
+    if isinstance(row, Real):
+        assert math.isfinite(row.least) and math.isfinite(row.most) and row.least <= row.most
+
+
+def requests_with(value: Any, message: str, field: FieldDescriptor) -> list[Any]:
+    """Requests with this value in this field."""
+    given = [value] if field.is_repeated else value
+    if message == "Sampler":
+        return [pb.SampleRequest(batches=GOOD.batches, sampler=pb.Sampler(**{field.name: given}))]
+    if message == "Batch":
+        return [pb.SampleRequest(batches=[pb.Batch(**({"count": 1} | {field.name: given}))])]
+    return [
+        getattr(pb, message)(
+            **({"batches": GOOD.batches} if message == "SampleRequest" else {})
+            | {field.name: given}
+        )
+    ]
+
+
+def wrong_values(field: FieldDescriptor, row: Row) -> Iterator[Any]:
+    if isinstance(row, Real):
+        yield from (v for v in EXTREME if not row.least <= v <= row.most)
+        yield from (math.nextafter(row.least, -math.inf), math.nextafter(row.most, math.inf))
+    elif isinstance(row, Whole):
+        top = 2**31 if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else 2**63
+        yield from {
+            v
+            for v in (-top, -1, row.least - 1, row.most + 1, top - 1)
+            if -top <= v < top and not row.least <= v <= row.most
+        }
+    elif isinstance(row, Choice):
+        yield from ("magic", "", "x" * 60_000) if field.enum_type is None else (7, -1, 2**31 - 1)
+    elif isinstance(row, Text):
+        yield "x" * (row.most + 1)
+
+
+@pytest.mark.parametrize(("message", "field"), fields(), ids=lambda x: getattr(x, "name", x))
+def test_what_is_out_of_bounds_is_refused_by_name(message: str, field: FieldDescriptor) -> None:
+    row: Any = TABLE[message][field.name]
+    if isinstance(row, Several):
+        row = row.each
+    if row is None:
+        return
+    for value in wrong_values(field, row):
+        for request in requests_with(value, message, field):
+            with pytest.raises(ConfigError) as refusal:
+                check_request(request, TABLE)
+            assert f"{field.name} is " in refusal.value.cause
+            assert len(refusal.value.cause) < 100  # it travels in a header
+
+
+def test_the_largest_good_request_fits() -> None:
+    batch = pb.Batch(label=CLASSES - 1, first=10**9 - 1, count=10**9)
+    chosen = {}
+    for name, row in settings.BOUNDS.items():
+        if isinstance(row, Whole | Real):
+            chosen[name] = row.most
+        elif isinstance(row, Choice):
+            chosen[name] = max(map(str, row.options), key=len)
+    steps = [4.0] * settings.MOST_LEVELS
+    request = pb.SampleRequest(
+        batches=[batch] * 1000, seed=2**63 - 1, sampler=pb.Sampler(**(chosen | {"step": steps}))
+    )
+    check_request(request, TABLE)
+    assert request.ByteSize() < MOST_BYTES
+    for wrong in ({"batches": [batch] * 1001}, {"sampler": pb.Sampler(step=[*steps, 1.0])}):
+        with pytest.raises(ConfigError, match=r"has 10*1 entries"):
+            check_request(pb.SampleRequest(**({"batches": [batch]} | wrong)), TABLE)
+
+
+WHOLE = [name for name, row in settings.BOUNDS.items() if isinstance(row, Whole)]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_settings_build_nothing_that_is_as_long_as_a_number_is_large(name: str) -> None:
+    """2^31 - 1 levels were 16 GB of step sizes before they were refused."""
+    for value in (2**31 - 1, 2**24, settings.BOUNDS[name].most + 1):  # type: ignore[attr-defined]
+        tracemalloc.start()
+        try:
+            with pytest.raises(ConfigError, match=f"sampler.{name} is {value}"):
+                SamplerSettings(**{name: value})
+            assert tracemalloc.get_traced_memory()[1] < 100_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_an_order_is_small_before_it_has_passed_the_quotas() -> None:
+    """A list of the shards of 100,000 large images took 40 MB."""
+    served = Served("digest", CLASSES, (1, 6, 6), {}, SamplerSettings(), shard_size=1)
+    request = pb.SampleRequest(batches=[pb.Batch(count=100_000)])
+    tracemalloc.start()
+    try:
+        made = read_order(request, served, Limits())
+        assert made.cost == made.shards == 100_000
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    request = pb.SampleRequest()
+    try:
+        request.ParseFromString(content)
+    except Exception:
+        return
+    begun = time.monotonic()
+    try:
+        check_request(request, TABLE)
+        read_order(request, Served("d", CLASSES, (1, 6, 6), {}, SamplerSettings(), 10), Limits())
+    except ConfigError as error:
+        assert error.cause and error.cure
+    assert time.monotonic() - begun < 1
