@@ -28,6 +28,7 @@ from deploy.verbs import PAGE_ADDRESS
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
+from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
@@ -117,7 +118,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         f"whoever sees a site's own reports; δ = {made.delta:g}, unit: {made.unit}, "
         f"adjacency: {made.adjacency}."
     )
-    for colluding, epsilon in simulation.epsilon_if_colluding(made):
+    for colluding, epsilon in epsilon_if_colluding(made):
         console.print(
             f"  if {colluding} more {'site' if colluding == 1 else 'sites'} collude with the "
             f"server: ε = {epsilon_text(epsilon)}"

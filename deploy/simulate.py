@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from dppm_model.config import (
     initial_model,
     read_config,
 )
-from dppm_model.errors import ConfigError, DataError, DppmError, PlanError, RunFolderError
+from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
@@ -41,7 +40,7 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import kind_of
-from dppm_model.securesum.group import honest_reports, write_peers
+from dppm_model.securesum.group import write_peers
 from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
 
@@ -297,19 +296,3 @@ def raise_reported(status: dict[str, str]) -> None:
     kind = getattr(errors, status["error"], DppmError)
     kind = kind if issubclass(kind, DppmError) else DppmError
     raise kind(status["cause"], status["cure"])
-
-
-def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
-    """Return the secure-sum epsilon if one site, or a third, told the server more than planned.
-
-    A number of sites that could open single reports is left out: there the site epsilon holds.
-    """
-    result = []
-    for more in sorted({1, plan.sites // 3} - {0}):
-        colluding = plan.colluding_sites + more
-        with contextlib.suppress(PlanError):
-            honest = honest_reports(plan.sites, plan.min_survivors, colluding)
-            phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
-            weaker = replace(plan, colluding_sites=colluding, phases=phases)
-            result.append((more, epsilons(weaker)[0]))
-    return result

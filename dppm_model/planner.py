@@ -7,6 +7,7 @@ randomized response costs at most `MOST_LOSS` more mu than an ideal Gaussian of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from dppm_model.privacy.accountant import (
 )
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 from dppm_model.score.model_config import ModelConfig
+from dppm_model.securesum.group import honest_reports
 
 MOST_LOSS = 1.03
 _MOST_ROUNDS = 100_000
@@ -230,3 +232,19 @@ def epsilons(plan: Plan, rounds_done: int | None = None) -> tuple[float, float]:
         epsilon(plan.costs("secure_sum", rounds_done), plan.delta),
         epsilon(plan.costs("site", rounds_done), plan.delta),
     )
+
+
+def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
+    """Return the secure-sum epsilon if one site, or a third, told the server more than planned.
+
+    A number of sites that could open single reports is left out: there the site epsilon holds.
+    """
+    result = []
+    for more in sorted({1, plan.sites // 3} - {0}):
+        colluding = plan.colluding_sites + more
+        with contextlib.suppress(PlanError):
+            honest = honest_reports(plan.sites, plan.min_survivors, colluding)
+            phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
+            weaker = replace(plan, colluding_sites=colluding, phases=phases)
+            result.append((more, epsilons(weaker)[0]))
+    return result

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from deploy.overrides import overrides_of
 from deploy.pages.facts import Facts
 from deploy.show import epsilon_text
-from deploy.simulate import epsilon_if_colluding
+from dppm_model.planner import epsilon_if_colluding
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.masks import Sum
 

@@ -412,12 +412,12 @@ def test_a_site_that_lost_its_keys_sits_out(
 
 
 def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     """Two files gone look like none yet; the report that was made after its debit tells."""
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     for name in ("ledger.jsonl", "ledger.mark"):
         (tmp_path / name).unlink()
     with pytest.raises(LedgerError, match="was lost"):
@@ -425,15 +425,15 @@ def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
 
 
 def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
-    tmp_path: Path, tiny: Path, plan: Plan, model: ScoreModel
+    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
     site.join(plan)
-    site._answer(plan, 0, 0, model)
+    site._answer(plan, 0, 0, question)
     (old,) = tmp_path.rglob("*.npy")
     content = old.read_bytes()
-    site._answer(plan, 0, 1, model)
+    site._answer(plan, 0, 1, question)
     assert not old.exists()
     old.write_bytes(content)  # as if the process had been killed before it removed it
     site.join(plan)
