@@ -199,7 +199,10 @@ class Site:
         return Member(group, self.identity, path)
 
     def _answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
-        """Return the round's tallies (D,), in the smallest unsigned type that holds m."""
+        """Return the round's tallies (D,), in the smallest unsigned type that holds m.
+
+        The same bits, should it be asked for again (Lemma 11).
+        """
         name = plan.phases[phase].name
         stored = _report_of(self.folder, plan.run, name, round_)
         if stored.exists():

@@ -1,6 +1,6 @@
 """Batch invariance, tried on this very machine: a record adds the same integers in any company.
 
-Step 7 of the proof (PRIVACY.md) wants more of arithmetic than correct rounding: that a record's
+Lemma 15 (PRIVACY.md) wants more of arithmetic than correct rounding: that a record's
 vector, to the last bit, does not depend on who else is asked, on its place among them, or on how
 many they are. `dppm_model.mechanism.products` and `chunks` see to that by their sizes and by where
 matrices begin. But which kernels a matrix library has for these sizes, on this processor, is its
@@ -43,7 +43,7 @@ _SEED = 0
 
 
 def check_batch_invariance(phase: str, config: ModelConfig, *, persons: bool = False) -> None:
-    """Refuse a machine on which a record's integers depend on its company.
+    """Refuse a machine on which a record's integers depend on its company (Lemma 15).
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ def clamp_deviation(request: PhaseRequest, privacy: PrivacyRequest) -> float:
 
 
 def expected_loss(answers: float, theta: float, tau: float) -> float:
-    """Rule of thumb for mu over the ideal Gaussian's (PROOF, section 4); never used to account."""
+    """Rule of thumb for mu over the ideal Gaussian's; never used to account."""
     sigma = math.sqrt(answers * (0.25 - theta**2))
     return math.exp(5 * theta * -float(ndtri(tau)) / (3 * sigma)) / math.sqrt(1 - 4 * theta**2)
 

@@ -33,6 +33,8 @@ def report(
 ) -> NDArray[np.int64]:
     """Answer one round at a site: small integers of constant shape, whatever was sampled.
 
+    Lemma 10 (PRIVACY.md) is about this function.
+
     Returns
     -------
     Tallies (D,) in 0..m, or how often each direction was named, (K,).

@@ -27,7 +27,7 @@ Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
-    """Sum the clipped, rounded gradients of n records.
+    """Sum the clipped, rounded gradients of n records (Lemma 14).
 
     Parameters
     ----------

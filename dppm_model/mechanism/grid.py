@@ -1,7 +1,7 @@
 """The integer grid: every record's vector is clipped and becomes a vector of integers.
 
 A float sum of clipped records can move by more than C when one record is added (Casacuberta et al.
-2022), an integer sum cannot. The claim that the privacy proof uses (PRIVACY.md, Step 7) is made
+2022), an integer sum cannot. The claim that the privacy proof uses (PRIVACY.md, Lemma 14) is made
 here and checked here: a record adds integers whose L2 norm is at most G = `steps`, always.
 
 **Why nothing that a server sends can make one record move the sum by more than C.** What a server
@@ -64,7 +64,7 @@ class Grid:
             raise PlanError(f"The grid has {self.steps} steps.", f"Give 1 to {MOST_STEPS}.")
 
     def quantise(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Clip and round each row.
+        """Clip and round each row: the last thing that touches numbers (Lemma 14).
 
         Rounding is towards zero, which can only shorten a vector. A row that is not finite becomes
         zero, and so does, should float arithmetic ever fail us, a row that is still too long.

@@ -30,7 +30,10 @@ _LINE = 64  # bytes
 
 
 def rows_by(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Multiply rows x (..., k), of any number of records, by a matrix (k, c): (..., c)."""
+    """Multiply rows x (..., k), of any number of records, by a matrix (k, c): (..., c).
+
+    Every row by the same operations (Lemma 15).
+    """
     rows = x.flatten(0, -2)
     n, columns = len(rows), matrix.shape[1]
     turned = matrix.stride()[-1] != 1  # W of a layer, seen as Wᵀ: it is not copied to be turned

@@ -2,7 +2,7 @@
 
 A record's clipped vector may sit on one coordinate; after the rotation it is spread evenly, so a
 small range R holds it. The rotation is orthonormal for every choice of signs in {-1, +1}, hence L2
-sensitivity is untouched (PRIVACY.md, step "all coordinates"). The signs are expanded from a public
+sensitivity is untouched (PRIVACY.md, Lemma 8). The signs are expanded from a public
 seed at the site; numbers are never accepted from the server, because a "sign" of 1000 would
 multiply the sensitivity by 1000.
 """
@@ -86,7 +86,10 @@ class Rotation:
         return 1 - 2 * np.unpackbits(bits, count=self.padded).astype(np.int64)
 
     def rotate(self, total: NDArray[_T], seed: bytes) -> NDArray[_T]:
-        """Map vectors (..., dimension) to (..., D), longer by sqrt(block); integers exactly."""
+        """Map vectors (..., dimension) to (..., D), longer by sqrt(block); integers exactly.
+
+        Orthonormal but for that factor, whatever the signs: Lemma 8 needs no more.
+        """
         z = np.zeros((*total.shape[:-1], self.padded), dtype=total.dtype)
         z[..., : self.dimension] = total
         z *= self.signs(seed).astype(total.dtype)

@@ -16,7 +16,7 @@ from dppm_model.mechanism.grid import Grid
 def clipped_units(
     rows: Iterable[torch.Tensor], counts: Sequence[int], grid: Grid
 ) -> Iterator[torch.Tensor]:
-    """Yield each unit's clipped integer vector.
+    """Yield each unit's clipped integer vector (Lemma 13).
 
     The order of operations is the same in any company: a unit's rows are added one after the other,
     and it is clipped and rounded by itself. A reduction over many units at once may sum in an order

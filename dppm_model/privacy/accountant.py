@@ -90,7 +90,7 @@ def _gathered(costs: Sequence[RoundCost]) -> list[Rounds]:
 
 
 def epsilon(costs: Sequence[RoundCost], delta: float) -> float:
-    """Return an upper bound on the epsilon of all rounds together, at ``delta``.
+    """Return an upper bound on the epsilon of all rounds together, at ``delta`` (Theorem 4).
 
     Returns
     -------
@@ -169,7 +169,7 @@ def rdp_epsilon(costs: Sequence[RoundCost], delta: float) -> float:
 
 
 def choose_tau(*, epsilon: float, delta: float, coordinates_times_rounds: float) -> float:
-    """Return the largest power of ten with (1 + e^epsilon) 2 D T tau <= delta/1000.
+    """Return the largest power of ten with (1 + e^epsilon) 2 D T tau <= delta/1000 (Theorem 3).
 
     At most 1e-10, since larger ones gain nothing.
 

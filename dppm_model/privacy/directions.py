@@ -6,7 +6,7 @@ whatever it holds: at least b of the M - 1 others in the sum are, but for a prob
 all that is not uniform away. What is left is a histogram of b + 1 uniform names, one of which is
 replaced with probability t (the blanket of Balle et al. 2019). Only the count h of the record's
 name tells anything, with likelihood ratio 1 - t + t K h/(b + 1), which grows with h. So the best
-tests are thresholds, and mu is the largest shift of their quantiles (PRIVACY.md, directions).
+tests are thresholds, and mu is the largest shift of their quantiles (PRIVACY.md, Theorem 5).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def pure_epsilon(truth: float, directions: int) -> float:
 
 @lru_cache(maxsize=4096)
 def mu_directions(truth: float, directions: int, answers: int, tau: float) -> float:
-    """Return mu of one round, from above, at a cost of 3 tau in total variation.
+    """Return mu of one round, from above, at a cost of 3 tau in total variation (Theorem 5).
 
     The threshold {h >= k}, k = 1..b + 1, has size g = P[Bin(b+1, 1/K) >= k] and power g + d,
     d = t (1 - 1/K) P[Bin(b, 1/K) = k - 1] exactly. Its quantile shifts by the integral of
@@ -78,7 +78,7 @@ def _shift(truth: float, directions: int, b: int, tau: float) -> float:
 
 
 def _psi(p: Array, rest: Array, tau: float) -> Array:
-    """Psi, the integral of 1/I_tau from 1/2 to p: Phi^-1 inside [tau, 1 - tau] (Theorem 3).
+    """Psi, the integral of 1/I_tau from 1/2 to p: Phi^-1 inside [tau, 1 - tau] (Lemma 12).
 
     ``rest`` is 1 - p, which floats could not tell from 1 where p is small.
     """

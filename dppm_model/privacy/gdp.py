@@ -49,7 +49,7 @@ def site_slope(m: int, theta: float) -> float:
 
 
 def concave(g: Array, tau: float) -> Array:
-    """I_tau at tails g <= 1/2: I on [tau, 1/2], its tangent line at tau below (Theorem 3)."""
+    """I_tau at tails g <= 1/2: I on [tau, 1/2], its tangent line at tau below (Lemma 12)."""
     z_tau = float(ndtri(tau))
     z = ndtri(np.maximum(g, tau))
     inside = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -59,6 +59,8 @@ def concave(g: Array, tau: float) -> Array:
 
 def slope_of_law(y: Law, p: float, tau: float) -> float:
     """Return max over k of P[Y = k-1] / I_tau(P[Y + Bern(p) >= k]) from above.
+
+    Thresholds are the best tests (Lemma 1), and a slope of all of them bounds mu (Lemma 2).
 
     What was cut off is added to the numerator and left out of the tails; I_tau grows with the
     smaller tail, so both push the ratio up. A last entry stands for every k that was cut off.
@@ -73,8 +75,8 @@ def slope_of_law(y: Law, p: float, tau: float) -> float:
 def corner(a: int, b: int, theta: float, tau: float) -> float:
     """Bound the ratio with ``a`` other answers at hi and ``b`` at lo, the moved one at hi.
 
-    The mirror image (yes for no) covers the moved one at lo. With a + b = M - 1 it is a corner;
-    with fewer it bounds, by Lemma 7, every corner that has at least these.
+    The mirror image (yes for no) covers the moved one at lo. With a + b = M - 1 it is a corner,
+    and corners are the worst (Lemma 5); with fewer it bounds, by Lemma 7, every corner that has at least these.
     """
     eta = 1e-8 * tau
     law = convolve(binomial(a, 0.5 + theta, eta), binomial(b, 0.5 - theta, eta))
@@ -88,7 +90,8 @@ def sum_slope(answers: int, theta: float, tau: float, tol: float = 1e-4) -> floa
 
     A piece [a, b] of corners j (how many of the other answers are at hi) is bounded by one
     evaluation with a at hi, M - 1 - b at lo, and the rest left out. Pieces follow each other, each
-    as wide as a bound within ``tol`` of the best corner allows; a corner by itself is exact.
+    as wide as a bound (Lemma 7) within ``tol`` of the best corner allows; a corner by itself is
+    exact.
 
     Raises
     ------
@@ -124,7 +127,7 @@ def probability_sensitivity(
     """Return Delta: how far (L2) one sampled record moves the answer probabilities of a round.
 
     min(theta C/R, 2 theta sqrt(D)), and sqrt(D) 2^-32 for rounding each probability to a multiple
-    of 2^-32 (half a step each way, and a hair for computing it in float64).
+    of 2^-32 (half a step each way, and a hair for computing it in float64): Lemma 9.
 
     Raises
     ------
@@ -156,7 +159,8 @@ def mu_secure_sum(
 ) -> float:
     """Theorem 2: mu of one unsampled round for whoever sees the sum over honest sites only.
 
-    At the cost of total variation 2 D tau per round (Theorem 3).
+    At the cost of total variation 2 D tau per round (Theorem 3). The smaller of two slopes holds:
+    a sum tells no more than the report in it (Lemma 6).
 
     Raises
     ------

@@ -96,6 +96,7 @@ def write_question(phase: str, model: ScoreModel) -> bytes:
 def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
     """Build what a record answers from the plan's configuration and the arrays that were sent.
 
+    The first half of Lemma 14 (PRIVACY.md).
     Nothing else of what was sent is looked at: it has no say in sizes, settings or code.
 
     Raises
