@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -33,8 +33,10 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.masks import Sum, round_of
+from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.member import Member
+from dppm_model.securesum.proof import Proof
 from dppm_model.steps import Step, reached
 
 Tallies = NDArray[np.unsignedinteger]
@@ -85,13 +87,14 @@ class Site:
         """Open the site's records, memory-mapped."""
         return site_records(self.folder, self.policy)
 
-    def join(self, plan: Plan) -> Channel:
-        """Show the site's channel key for a run; see `Member.channel`."""
+    def join(self, plan: Plan, nonce: bytes) -> tuple[Channel, bytes]:
+        """Show the site's channel key for a run, and sign the nonce; see `Member.join`."""
         with self._alone():
-            return self._member(plan).channel()
+            member = self._member(plan)
+            return member.channel(), member.join(nonce)
 
     def prepare(self, plan: Plan, number: int, channels: Mapping[int, Channel]) -> Material:
-        """Publish keys and shares for one round, if the site can afford it; see `Member.prepare`.
+        """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
 
         Raises
         ------
@@ -100,9 +103,10 @@ class Site:
         """
         with self._alone():
             member = self._member(plan)
-            if not 0 <= number < plan.rounds:
-                raise PlanError(f"round {number} is not in the plan.", "Ask for a planned round.")
-            self._check_budget(plan, number)
+            round_ = round_of(number)
+            if not 0 <= round_ < plan.rounds:
+                raise PlanError(f"round {round_} is not in the plan.", "Ask for a planned round.")
+            self._check_budget(plan, round_)
             material = member.prepare(number, channels)
             reached(Step.SITE_PREPARED)
             return material
@@ -114,12 +118,16 @@ class Site:
         round_: int,
         model: ScoreModel,
         materials: Mapping[int, Material],
-    ) -> tuple[bytes, bytes]:
-        """Answer one round of a plan under the masks of its participants, or repeat the answer.
+        attempt: int = 0,
+    ) -> tuple[bytes, bytes, Checks]:
+        """Answer one round of a plan under the masks of a try, or repeat the answer.
+
+        In every try it is the same answer: the tallies that were stored.
 
         Returns
         -------
-        The masked report, and the signature of its participants; see `Member`.
+        The masked report, the signature of its participants, and what is said of the self-mask;
+        see `Member`.
 
         Raises
         ------
@@ -130,15 +138,20 @@ class Site:
         BudgetExhausted
             If the round would pass the site's limit. No data have been read then.
         """
-        sum_ = plan.sum(phase, round_)
+        sum_ = plan.sum(phase, round_, attempt)
         with self._alone():
             member = self._member(plan)
             member.admit(sum_.number, materials)
             reached(Step.SITE_ADMITTED)
             tallies = self._answer(plan, phase, round_, model)
-            masked = member.mask(sum_, tallies)
+            masked, checks = member.mask(sum_, tallies)
             reached(Step.SITE_MASKED)
-            return masked, member.attest(sum_.number)
+            return masked, member.attest(sum_.number), checks
+
+    def checks(self, plan: Plan, sum_: Sum, peers: Sequence[int]) -> Checks:
+        """Say what the masks with some peers should add up to; see `Masking.checks`."""
+        with self._alone():
+            return self._member(plan, opens=True).begun(sum_.number).checks(sum_, peers)
 
     def reveal(
         self,
@@ -158,6 +171,14 @@ class Site:
             shares = member.reveal(number, survivors)
             reached(Step.SITE_REVEALED)
             return shares
+
+    def pair_keys(self, plan: Plan, sum_: Sum, proofs: Sequence[Proof]) -> dict[int, bytes]:
+        """Help to take guilty sites out of a sum; see `Masking.pair_keys`."""
+        with self._alone():
+            masking = self._member(plan, opens=True).begun(sum_.number)
+            keys = masking.pair_keys(sum_, proofs)
+            reached(Step.SITE_REMOVED)
+            return keys
 
     def index(self, plan: Plan) -> int:
         """Return the site's place in the roster."""

@@ -19,7 +19,7 @@ from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
 from dppm_model.records.units import Unit
 from dppm_model.securesum.group import Group, honest_reports
-from dppm_model.securesum.masks import Sum
+from dppm_model.securesum.masks import TRIES, Sum
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,19 @@ class Plan:
         """The number of rounds over all phases."""
         return sum(p.rounds for p in self.phases)
 
-    def sum(self, phase: int, round_: int) -> Sum:
-        """Return what the secure sum of one round adds up."""
+    def sum(self, phase: int, round_: int, attempt: int = 0) -> Sum:
+        """Return what the secure sum of one try of a round adds up.
+
+        Raises
+        ------
+        PlanError
+            If it is not a round of the plan, or there are no so many tries.
+        """
         number = self.number(phase, round_)
+        if not 0 <= attempt < TRIES:
+            raise PlanError(f"attempt {attempt} of a round is none.", f"Use 0 to {TRIES - 1}.")
         p = self.phases[phase]
-        return Sum(number, p.bits, p.cells)
+        return Sum(number * TRIES + attempt, p.bits, p.cells)
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, exact floats)."""

@@ -1,30 +1,38 @@
-"""The server's side of a round: masked reports in, one sum out.
+"""The server's side of a round: tries of it, until one sum of good reports is opened.
 
-Two messages a site: the question with what it needs of the other participants, answered by the
-masked report; and the survivors, answered by shares that open their sum together with the keys and
-shares of the next round. Reports are added up as they arrive; none is kept.
+A try is given up, before anybody has helped to open it, as soon as it shows who may have spoiled
+it. The next is without them, under other keys and masks, and with the same stored reports. So one
+site that lies or fails can take at most its own report out of the sum.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from dppm_model.errors import TooFewSites, WrongReport
+from dppm_model.errors import TooFewSites
 from dppm_model.plan import Plan
 from dppm_model.securesum import wire
-from dppm_model.securesum.keys import Channel, attested, verify
+from dppm_model.securesum.group import roster_of
+from dppm_model.securesum.keys import Channel
+from dppm_model.securesum.masks import TRIES, round_of
 from dppm_model.securesum.material import Material
-from dppm_model.securesum.opening import Opening
+from dppm_model.securesum.ring import Vector
 from dppm_model.steps import Step, reached
+from server.attempt import Attempt, Read
+from server.blame import Blame
 from server.exchange import Exchange
 from server.messages import Asker, Patience, Records, only
+from server.reports import Reports
+from server.roll import Roll
+
+log = logging.getLogger("dppm.server")
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,18 @@ class Collected:
         (D,) int64, the sum of the tallies.
     sites
         How many reports are in it.
+    left_out
+        Why the other sites' reports are not, by their names.
+    blamed
+        What was found out in this round about who lied.
     uplink_bytes, downlink_bytes
         Bytes of all sites together.
     """
 
     total: NDArray[np.int64]
     sites: int
+    left_out: dict[str, str]
+    blamed: list[str]
     uplink_bytes: int
     downlink_bytes: int
 
@@ -54,10 +68,10 @@ class Federation:
     ----------
     grid
         Flower's messages.
-    plan, roster
-        The run, and its sites' identity keys.
+    plan, peers
+        The run, and its sites' identity keys by their names.
     path
-        Where the exchange of the present round is kept.
+        Where the exchange of the present round is kept; the masked reports are beside it.
     patience
         How long and how often sites are asked.
     """
@@ -66,17 +80,19 @@ class Federation:
         self,
         grid: Grid,
         plan: Plan,
-        roster: tuple[bytes, ...],
+        peers: Mapping[str, bytes],
         path: Path,
         patience: Patience,
     ) -> None:
-        self.plan, self.group = plan, plan.group(roster)
-        self._grid, self._path = grid, path
-        self._asker = Asker(grid, patience)
+        roster = roster_of(peers)
+        self.plan, self.group = plan, plan.group(tuple(roster))
+        self._path, self._asker = path, Asker(grid, patience)
         self._question = {"plan": plan.to_json()}
-        self._nodes: dict[int, int] = {}  # site -> node
-        self._channels: dict[int, Channel] = {}
-        self._next: dict[int, Material] = {}  # materials of round `_next_number`
+        names = list(roster.values())
+        self._roll = Roll(grid, self._asker, self.group, names, self._question)
+        self._blame = Blame()
+        self._late: dict[int, str] = {}  # sites that this round goes on without
+        self._next: dict[int, Material] = {}  # materials of try `_next_number`
         self._next_number = -1
 
     def ask(self, phase: int, round_: int, model: bytes) -> Collected:
@@ -87,168 +103,188 @@ class Federation:
         TooFewSites
             If fewer than `min_survivors` take part, report, or help.
         WrongSum
-            If what came does not fit together; nothing is learned from it.
+            If what came does not fit together, and nobody can be left out for it.
         """
-        number = self.plan.number(phase, round_)
-        up, down = self._asker.traffic.up, self._asker.traffic.down
-        self._join()
-        exchange = Exchange.read(self._path, self.plan.digest)
-        if exchange is None or exchange.number != number:
-            exchange = self._begin(number)
-        opening = Opening(
-            self.group,
-            self.plan.sum(phase, round_),
-            exchange.materials,
-            exchange.total,
-            exchange.survivors or (),
-        )
-        survivors = exchange.survivors
-        if survivors is None:
-            survivors = self._collect(opening, phase, round_, model)
-            reached(Step.SERVER_SUMMED)
-            Exchange(self.plan.digest, number, exchange.materials, survivors, opening.total).write(
-                self._path
-            )
-        reached(Step.SERVER_CLOSED)
-        self._join()  # who came meanwhile takes part in the next round
-        self._open(opening, survivors)
-        total = opening.open().astype(np.int64)
-        if (
-            int(total.max(initial=0))
-            > len(opening.reported) * self.plan.phases[phase].response.most
-        ):
-            raise WrongReport("The sum is larger than its sites can make it.", "Check the sites.")
-        reached(Step.SERVER_OPENED)
         traffic = self._asker.traffic
-        return Collected(total, len(opening.reported), traffic.up - up, traffic.down - down)
-
-    def _join(self) -> None:
-        """Learn the identity and the channel key of every node that is new."""
-        nodes = set(self._grid.get_node_ids())
-        self._nodes = {s: n for s, n in self._nodes.items() if n in nodes}
-        new = {n: n for n in nodes - set(self._nodes.values())}
-        if not new:
-            return
-
-        def read(node: int, records: Records) -> None:
-            identity, channel = wire.read_member(records.get("member", {}))
-            site = self.group.index_of(identity, "A node's")
-            channel.verify(self.group, site)
-            self._nodes[site], self._channels[site] = node, channel
-
-        self._asker.ask(
-            "query.join",
-            new,
-            lambda _: {"question": self._question},
-            read,
-            lambda: len(self._nodes) >= self.group.min_survivors,
-            lambda: f"the run: {self.group.min_survivors} must join",
+        up, down, self._late = traffic.up, traffic.down, {}
+        self._roll.call()
+        exchange = Exchange.read(self._path, self.plan.digest)
+        self._blame = exchange.blame if exchange else Blame()
+        before = self._blame.lines
+        number = self.plan.sum(phase, round_).number
+        if exchange is None or round_of(exchange.number) != round_of(number):
+            exchange = Exchange(self.plan.digest, number, self._blame)
+        while True:
+            if not exchange.materials:
+                exchange = self._begin(exchange.number)
+            attempt = self._attempt(exchange, phase, round_)
+            if exchange.survivors is not None:
+                break
+            if self._collected(attempt, model):
+                reached(Step.SERVER_SUMMED)
+                exchange = attempt.closed()
+                exchange.write(self._path)
+                break
+            exchange = Exchange(self.plan.digest, exchange.number + 1, self._blame)
+            exchange.write(self._path)
+            reached(Step.SERVER_BLAMED)
+        reached(Step.SERVER_CLOSED)
+        self._roll.call()  # who came meanwhile takes part in the next round
+        known = len(self._blame)
+        total = self._bounded(self._open(attempt), attempt, phase)
+        if len(self._blame) > known:
+            exchange.write(self._path)
+        reached(Step.SERVER_OPENED)
+        return Collected(
+            total,
+            len(attempt.opening.reported),
+            self._reasons(attempt),
+            [line for line in self._blame.lines if line not in before],
+            traffic.up - up,
+            traffic.down - down,
         )
 
-    def _channels_for(self, number: int) -> wire.Fields:
-        return wire.write_channels(number, self._channels)
+    def _attempt(self, exchange: Exchange, phase: int, round_: int) -> Attempt:
+        attempt = exchange.number % TRIES
+        sum_ = self.plan.sum(phase, round_, attempt)
+        reports = self._path.with_name("reports.bin")
+        return Attempt(
+            self._asker,
+            self._roll,
+            self.group,
+            exchange,
+            sum_,
+            {**self._question, "phase": phase, "round": round_, "attempt": attempt},
+            Reports(reports, sum_.ring.packed_bytes, exchange.survivors or ()),
+            self._complained,
+        )
+
+    def _collected(self, attempt: Attempt, model: bytes) -> bool:
+        """Say whether a try has good reports of enough sites, and spoils nothing."""
+        before = len(self._blame)
+        late = attempt.collect(model)
+        self._late |= {site: attempt.reasons[site] for site in late}
+        return not late and len(self._blame) == before
 
     def _begin(self, number: int) -> Exchange:
-        """Fix who takes part: all sites whose keys and shares for this round are there."""
+        """Fix who takes part: all sites whose keys and shares for this try are there."""
         least = self.group.min_survivors
-        if self._next_number != number:
-            self._next, self._next_number = {}, number
-        if len(self._next) < least:
-            self._next = {}  # all anew, so that all materials are for the same channels
-            message = {"question": self._question, "channels": self._channels_for(number)}
+        while True:
+            out = self._left_out(number)
+            if self._next_number != number:
+                self._next, self._next_number = {}, number
+            if len(self._next.keys() - out.keys()) < least:
+                self._next = {}  # all anew, so that all materials are for the same channels
+                self._prepare(number, self._roll.channels_of(out))
+                if self._next_number != number:
+                    continue
+            # Every participant must have shares from every other.
+            sites = self._next.keys() - out.keys()
+            complete = {
+                i: m for i, m in sorted(self._next.items()) if i in sites <= m.shares.keys() | {i}
+            }
+            if len(complete) < least:
+                raise TooFewSites(
+                    f"Only {len(complete)} sites sent shares for all others.",
+                    "Check their versions.",
+                )
+            exchange = Exchange(self.plan.digest, number, self._blame, complete)
+            exchange.write(self._path)
+            reached(Step.SERVER_BEGUN)
+            return exchange
+
+    def _left_out(self, number: int) -> dict[int, str]:
+        """Whom a try goes without, with why.
+
+        Raises
+        ------
+        TooFewSites
+            If too few sites are left. What is held against them is forgotten then, so that the
+            same command begins anew with all.
+        """
+        out = self._blame.left_out()
+        if self.group.size - len(out) < self.group.min_survivors:
+            why = "; ".join(self._blame.lines)
+            Exchange(self.plan.digest, number).write(self._path)
+            raise TooFewSites(
+                f"Too few sites are left for round {round_of(number)}: {why}.",
+                "Mend these sites, or plan for fewer; the same command begins anew with all.",
+            )
+        return out | self._late
+
+    def _prepare(self, number: int, channels: Mapping[int, Channel]) -> None:
+        """Gather materials for a try; a complaint makes `_next_number` another."""
+        least = self.group.min_survivors
+        try:
             self._asker.ask(
                 "query.open",
-                self._nodes,
-                lambda _: message,
-                self._keep_material,
+                only(self._roll.nodes, channels),
+                lambda _: self._prepares(number, channels),
+                self._material_reader(number, channels),
                 lambda: len(self._next) >= least,
-                lambda: f"round {number}: {least} must take part",
+                lambda: f"round {round_of(number)}: {least} must take part",
+                self._roll.name,
+                self._complained,
             )
-        # Every participant must have shares from every other.
-        sites = self._next.keys()
-        complete = {i: m for i, m in self._next.items() if sites <= m.shares.keys() | {i}}
-        if len(complete) < least:
-            raise TooFewSites(
-                f"Only {len(complete)} sites sent shares for all others.", "Check their versions."
-            )
-        exchange = Exchange(self.plan.digest, number, dict(sorted(complete.items())))
-        exchange.write(self._path)
-        reached(Step.SERVER_BEGUN)
-        return exchange
+        except TooFewSites:
+            if self._next_number == number:
+                raise
 
-    def _keep_material(self, site: int, records: Records) -> None:
-        if "material" in records:
-            self._next[site] = wire.read_material(records["material"])
+    def _prepares(self, number: int, channels: Mapping[int, Channel]) -> dict[str, wire.Fields]:
+        return {"question": self._question, "channels": wire.write_channels(number, channels)}
 
-    def _collect(self, opening: Opening, phase: int, round_: int, model: bytes) -> dict[int, bytes]:
-        """Add up the masked reports; return the survivors' signatures of the participants."""
-        statement = attested(
-            self.group,
-            opening.sum.number,
-            {i: m.mask_key.hex() for i, m in opening.participants.items()},
-        )
-        signatures: dict[int, bytes] = {}
-        question = {**self._question, "phase": phase, "round": round_, "model": model}
-        least = self.group.min_survivors
+    def _material_reader(self, number: int, channels: Mapping[int, Channel]) -> Read:
+        asked = frozenset(channels)
 
-        def read(site: int, records: Records) -> None:
-            report = records["report"] if "report" in records else ConfigRecord()
-            masked, digest = report.get("masked"), report.get("digest")
-            signature = report.get("signature")
-            if not (
-                isinstance(masked, bytes)
-                and isinstance(digest, bytes)
-                and isinstance(signature, bytes)
-                and verify(self.group.roster[site], statement, signature)
-            ):
-                raise WrongReport(f"Site {site} sent no report.", "Use one version everywhere.")
-            opening.add(site, masked, digest)
-            signatures[site] = signature
+        def keep(site: int, records: Records) -> None:
+            if "material" in records:
+                material = wire.read_material(records["material"])
+                material.check(self.group, number, site, asked)
+                self._next[site] = material
 
-        self._asker.ask(
-            "train",
-            only(self._nodes, opening.participants),
-            lambda site: {
-                "question": question,
-                "participants": wire.write_materials(opening.participants, site),
-            },
-            read,
-            lambda: len(opening.reported) >= least,
-            lambda: (
-                f"round {round_} of phase {self.plan.phases[phase].name}: "
-                f"{len(opening.reported)} of {len(opening.participants)} reported, {least} must"
-            ),
-        )
-        return signatures
+        return keep
 
-    def _open(self, opening: Opening, signatures: Mapping[int, bytes]) -> None:
-        """Gather shares for the survivors' sum, and materials for the round after it."""
-        number = opening.sum.number
-        survivors = wire.write_survivors(number, signatures)
-        everybody: dict[str, wire.Fields] = {"question": self._question}
-        last = number + 1 == self.plan.rounds
-        if not last:
-            everybody["channels"] = self._channels_for(number + 1)
-        self._next, self._next_number = {}, number + 1
+    def _complained(self, site: int, accused: list[int]) -> None:
+        """Note that a site says of others that their keys or shares are wrong."""
+        before = len(self._blame)
+        for other in accused:
+            if other != site and other < self.group.size:
+                a, b = self._roll.name(site), self._roll.name(other)
+                why = f"{a} says that keys or shares of {b} are wrong"
+                self._blame.add_pair(other, site, why)
+        if len(self._blame) > before:
+            self._next_number = -1  # all are asked anew, without one of each pair
 
-        def content(site: int) -> dict[str, wire.Fields]:
-            if site not in opening.participants:
-                return everybody
-            helper = {**everybody, "survivors": survivors}
-            if site not in opening.reported:  # it may have missed the question
-                helper["participants"] = wire.write_materials(opening.participants, site)
-            return helper
+    def _open(self, attempt: Attempt) -> Vector:
+        """Open the sum of a try, and gather materials for the round after it."""
+        number = (round_of(attempt.opening.sum.number) + 1) * TRIES
+        if round_of(number) == self.plan.rounds:
+            nodes = only(self._roll.nodes, attempt.opening.participants)
+            return attempt.open(nodes, {"question": self._question}, lambda *_: None)  # the last
+        self._next, self._next_number = {}, number
+        channels = self._roll.channels_of(self._blame.left_out())
+        others, keep = self._prepares(number, channels), self._material_reader(number, channels)
+        nodes = only(self._roll.nodes, channels.keys() | attempt.opening.participants.keys())
+        return attempt.open(nodes, others, keep)
 
-        def read(site: int, records: Records) -> None:
-            if "shares" in records:
-                opening.add_shares(site, wire.read_shares(records["shares"]))
-            self._keep_material(site, records)
+    def _bounded(self, total: Vector, attempt: Attempt, phase: int) -> NDArray[np.int64]:
+        """Keep the sum in the range that honest reports give it.
 
-        self._asker.ask(
-            "query.open",
-            only(self._nodes, opening.participants) if last else self._nodes,
-            content,
-            read,
-            lambda: opening.helpers >= self.group.min_survivors,
-            lambda: f"round {number}: {self.group.min_survivors} must help to open its sum",
-        )
+        A site that reports what it likes spoils a sum, and nobody can see whose report it was.
+        """
+        number = attempt.opening.sum.number
+        most = len(attempt.opening.reported) * self.plan.phases[phase].response.most
+        if int(total.max(initial=0)) > most:
+            log.warning("try %d: the sum is larger than its sites can make it", number)
+        return np.minimum(total.astype(np.int64), most)
+
+    def _reasons(self, attempt: Attempt) -> dict[str, str]:
+        """Why reports are not in the sum, by name."""
+        reasons = {
+            **dict.fromkeys(set(range(self.group.size)) - self._roll.nodes.keys(), "not connected"),
+            **attempt.reasons,
+            **self._late,
+            **self._blame.left_out(),
+        }
+        absent = set(range(self.group.size)) - attempt.opening.reported
+        return {self._roll.name(i): reasons.get(i, "did not take part") for i in sorted(absent)}

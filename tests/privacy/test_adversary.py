@@ -65,7 +65,7 @@ def a_stranger_survived(records: dict[str, ConfigRecord]) -> None:
 
 
 def fewer_participants(records: dict[str, ConfigRecord]) -> None:
-    for name in ("sites", "mask_keys", "commitments", "shares"):
+    for name in ("sites", "mask_keys", "commitments", "signatures", "digests", "shares"):
         records["participants"][name] = drop(records["participants"][name], 3)
 
 
@@ -222,12 +222,14 @@ def test_a_second_sum_of_a_round_is_refused(prepared: Run, tmp_path: Path) -> No
 
 
 FIELDS = {
-    "query.join": {"member": {"identity", "channel", "signature"}},
-    "train": {"report": {"masked", "digest", "signature"}},
+    "query.join": {"member": {"identity", "channel", "signature", "proof"}},
+    "train": {"report": {"masked", "digest", "signature", "checks", "checks_signature"}},
     "query.open": {
         "shares": {"sites", "shares"},
-        "material": {"mask_key", "commitment", "sites", "shares"},
+        "material": {"mask_key", "commitment", "signature", "digests", "sites", "shares"},
     },
+    "query.checks": {"checks": {"sites", "values", "signature"}},
+    "query.remove": {"keys": {"sites", "keys"}},
 }
 
 
