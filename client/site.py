@@ -162,12 +162,13 @@ class Site:
     ) -> dict[int, bytes]:
         """Help to open the sum of one round; see `Member.reveal`.
 
-        ``materials`` are for a site that missed the question: it can help without having answered.
+        ``materials`` are for a site that missed the question, or was left out: it can help without
+        having answered.
         """
         with self._alone():
             member = self._member(plan, opens=True)
             if materials:
-                member.admit(number, materials)
+                member.admit(number, materials, helps=True)
             shares = member.reveal(number, survivors)
             reached(Step.SITE_REVEALED)
             return shares

@@ -21,13 +21,12 @@ from dppm_model.securesum.opening import Opening
 from dppm_model.securesum.ring import Vector
 from dppm_model.steps import Step, reached
 from server.exchange import Exchange
-from server.messages import Asker, Records, only
+from server.messages import Asker, Complain, Records, only
+from server.prepared import Read
 from server.reports import Reports
 from server.roll import Roll
 
 Content = Callable[[int], dict[str, wire.Fields]]
-Read = Callable[[int, Records], None]
-Complain = Callable[[int, list[int]], None]
 
 
 class Attempt:
@@ -68,12 +67,12 @@ class Attempt:
         self.signatures = dict(exchange.survivors or {})
         self.reasons: dict[int, str] = {}
 
-    def collect(self, model: bytes) -> set[int]:
+    def collect(self, model: bytes) -> dict[int, str]:
         """Add up the masked reports, and find who masked wrongly: then `Blame` grows.
 
         Returns
         -------
-        Sites that have reported, and then did not say what they were asked.
+        Sites that have reported, and then did not say what they were asked, with why.
 
         Raises
         ------
@@ -87,7 +86,7 @@ class Attempt:
             if len(self._blame) == before:
                 raise
         if len(self._blame) > before:  # the next try is without whom the complaints are about
-            return set()
+            return {}
         self._reports.sync()
         late = self._ask_checks(self.opening.missing, self.opening.add_pairs)
         if late or self.opening.fits():
@@ -141,7 +140,7 @@ class Attempt:
     def _ask_checks(self, peers: Collection[int], keep: Callable[[int, Checks], None]) -> set[int]:
         """Ask those that have reported for check numbers; return those that do not say them."""
         if not peers:
-            return set()
+            return {}
         silent = set(self.opening.masks)
 
         def read(site: int, records: Records) -> None:
@@ -161,8 +160,8 @@ class Attempt:
                 lambda: f"{self._called}: all must say what they know of their masks",
             )
         except TooFewSites:
-            self.reasons |= dict.fromkeys(silent, "did not say what it knows of its masks")
-        return silent
+            pass  # whoever is silent is left out
+        return dict.fromkeys(silent, "did not say what it knows of its masks")
 
     def open(
         self,
@@ -192,10 +191,10 @@ class Attempt:
         survivors = wire.write_survivors(number, self.signatures)
 
         def content(site: int) -> dict[str, wire.Fields]:
-            if site not in opening.participants:
+            if not self.holds(site):
                 return others
             helper = {**others, "survivors": survivors}
-            if site not in opening.masks:  # it may have missed the question
+            if site not in opening.masks:  # it missed the question, or was left out
                 helper["participants"] = wire.write_materials(opening.participants, site)
             return helper
 
@@ -223,6 +222,11 @@ class Attempt:
             if not self._remove_guilty():
                 raise
         return opening.open()
+
+    def holds(self, site: int) -> bool:
+        """Say whether a site holds shares of all participants: it can help, reporting or not."""
+        materials = self.opening.participants
+        return all(site in m.shares for dealer, m in materials.items() if dealer != site)
 
     def closed(self) -> Exchange:
         """What a server that dies has to go on with from now on."""

@@ -8,6 +8,7 @@ tries as they can spoil are bounded: with more than k pairs, a liar is among any
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 Pair = tuple[int, int]
@@ -23,10 +24,14 @@ class Blame:
         Sites that were found out.
     pairs
         One of each pair lied. Where it may be either, the first is left out.
+    muted
+        Sites whose channel keys are in question, if they are left out. All others that are hold
+        shares all the same, and can help to open what the rest report.
     """
 
     certain: dict[int, str] = field(default_factory=dict)
     pairs: dict[Pair, str] = field(default_factory=dict)
+    muted: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.certain) + len(self.pairs)
@@ -40,18 +45,30 @@ class Blame:
         if (second, first) not in self.pairs:
             self.pairs.setdefault((first, second), why)
 
-    def left_out(self) -> dict[int, str]:
+    def left_out(self, absent: Collection[int] = ()) -> dict[int, str]:
         """Return the fewest sites that are enough to leave out, with why.
 
         The first of a pair comes before the second, earlier pairs before later ones.
+
+        Parameters
+        ----------
+        absent
+            Sites that are left out anyway.
         """
-        open_ = [pair for pair in self.pairs if not self.certain.keys() & set(pair)]
+        gone = {*self.certain, *absent}
+        open_ = [pair for pair in self.pairs if not gone & set(pair)]
         found = next(f for n in range(len(open_) + 1) if (f := _meets(open_, n)) is not None)
         reasons = {
             site: "; ".join(why for pair, why in self.pairs.items() if site in pair)
             for site in found
         }
         return self.certain | reasons
+
+    def forget(self) -> None:
+        """Hold nothing against anybody any more."""
+        self.certain.clear()
+        self.pairs.clear()
+        self.muted.clear()
 
     @property
     def lines(self) -> list[str]:

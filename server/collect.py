@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import TooFewSites
 from dppm_model.plan import Plan
-from dppm_model.securesum import wire
 from dppm_model.securesum.group import roster_of
-from dppm_model.securesum.keys import Channel
 from dppm_model.securesum.masks import TRIES, round_of
-from dppm_model.securesum.material import Material
 from dppm_model.securesum.ring import Vector
 from dppm_model.steps import Step, reached
-from server.attempt import Attempt, Read
+from server.absent import Absent
+from server.attempt import Attempt
 from server.blame import Blame
 from server.exchange import Exchange
-from server.messages import Asker, Patience, Records, only
+from server.messages import Asker, Patience, only
+from server.prepared import Prepared
 from server.reports import Reports
 from server.roll import Roll
 
@@ -90,10 +89,8 @@ class Federation:
         self._question = {"plan": plan.to_json()}
         names = list(roster.values())
         self._roll = Roll(grid, self._asker, self.group, names, self._question)
-        self._blame = Blame()
-        self._late: dict[int, str] = {}  # sites that this round goes on without
-        self._next: dict[int, Material] = {}  # materials of try `_next_number`
-        self._next_number = -1
+        self._next = Prepared(self.group, self._question)
+        self._absent = Absent(self.group, self._roll, Blame())
 
     def ask(self, phase: int, round_: int, model: bytes) -> Collected:
         """Ask all sites for one round and open the sum of the reports that come in time.
@@ -106,17 +103,17 @@ class Federation:
             If what came does not fit together, and nobody can be left out for it.
         """
         traffic = self._asker.traffic
-        up, down, self._late = traffic.up, traffic.down, {}
+        up, down = traffic.up, traffic.down
         self._roll.call()
         exchange = Exchange.read(self._path, self.plan.digest)
-        self._blame = exchange.blame if exchange else Blame()
-        before = self._blame.lines
+        blame = exchange.blame if exchange else Blame()
+        self._absent = Absent(self.group, self._roll, blame)
         number = self.plan.sum(phase, round_).number
         if exchange is None or round_of(exchange.number) != round_of(number):
-            exchange = Exchange(self.plan.digest, number, self._blame)
+            exchange = Exchange(self.plan.digest, number, blame)
         while True:
             if not exchange.materials:
-                exchange = self._begin(exchange.number)
+                exchange = self._begin(exchange)
             attempt = self._attempt(exchange, phase, round_)
             if exchange.survivors is not None:
                 break
@@ -125,21 +122,22 @@ class Federation:
                 exchange = attempt.closed()
                 exchange.write(self._path)
                 break
-            exchange = Exchange(self.plan.digest, exchange.number + 1, self._blame)
+            exchange = Exchange(self.plan.digest, exchange.number + 1, blame)
             exchange.write(self._path)
             reached(Step.SERVER_BLAMED)
         reached(Step.SERVER_CLOSED)
         self._roll.call()  # who came meanwhile takes part in the next round
-        known = len(self._blame)
+        known = blame.lines
         total = self._bounded(self._open(attempt), attempt, phase)
-        if len(self._blame) > known:
+        if blame.lines != known:
             exchange.write(self._path)
         reached(Step.SERVER_OPENED)
+        reported = attempt.opening.reported
         return Collected(
             total,
-            len(attempt.opening.reported),
-            self._reasons(attempt),
-            [line for line in self._blame.lines if line not in before],
+            len(reported),
+            self._absent.reasons(reported, attempt.reasons),
+            self._absent.told,
             traffic.up - up,
             traffic.down - down,
         )
@@ -160,112 +158,87 @@ class Federation:
         )
 
     def _collected(self, attempt: Attempt, model: bytes) -> bool:
-        """Say whether a try has good reports of enough sites, and spoils nothing."""
-        before = len(self._blame)
-        late = attempt.collect(model)
-        self._late |= {site: attempt.reasons[site] for site in late}
-        return not late and len(self._blame) == before
+        """Say whether a try has good reports of enough sites; else the next goes without others."""
+        before, absent = len(self._absent.blame), self._absent
+        try:
+            late = attempt.collect(model)
+        except TooFewSites:
+            if not absent.goes_on(dict.fromkeys(attempt.opening.missing, "did not report")):
+                raise
+            return False
+        absent.late |= late
+        return not late and len(absent.blame) == before
 
-    def _begin(self, number: int) -> Exchange:
+    def _begin(self, exchange: Exchange) -> Exchange:
         """Fix who takes part: all sites whose keys and shares for this try are there."""
-        least = self.group.min_survivors
+        number, least = exchange.number, self.group.min_survivors
         while True:
-            out = self._left_out(number)
-            if self._next_number != number:
-                self._next, self._next_number = {}, number
-            if len(self._next.keys() - out.keys()) < least:
-                self._next = {}  # all anew, so that all materials are for the same channels
-                self._prepare(number, self._roll.channels_of(out))
-                if self._next_number != number:
+            try:
+                out = self._absent.left_out(number)
+            except TooFewSites:
+                exchange.write(self._path)
+                raise
+            sites = frozenset(range(self.group.size)) - out.keys()
+            if self._next.number != number:
+                self._next.begin(number)
+            if len(self._next.materials.keys() & sites) < least:
+                self._next.begin(number)  # all anew, so that all are for the same channels
+                self._prepare(sites)
+                if self._next.number != number:
                     continue
             # Every participant must have shares from every other.
-            sites = self._next.keys() - out.keys()
-            complete = {
-                i: m for i, m in sorted(self._next.items()) if i in sites <= m.shares.keys() | {i}
-            }
+            complete = self._next.complete(sites & self._next.materials.keys())
             if len(complete) < least:
                 raise TooFewSites(
                     f"Only {len(complete)} sites sent shares for all others.",
                     "Check their versions.",
                 )
-            exchange = Exchange(self.plan.digest, number, self._blame, complete)
-            exchange.write(self._path)
+            begun = Exchange(self.plan.digest, number, exchange.blame, complete)
+            begun.write(self._path)
             reached(Step.SERVER_BEGUN)
-            return exchange
+            return begun
 
-    def _left_out(self, number: int) -> dict[int, str]:
-        """Whom a try goes without, with why.
-
-        Raises
-        ------
-        TooFewSites
-            If too few sites are left. What is held against them is forgotten then, so that the
-            same command begins anew with all.
-        """
-        out = self._blame.left_out()
-        if self.group.size - len(out) < self.group.min_survivors:
-            why = "; ".join(self._blame.lines)
-            Exchange(self.plan.digest, number).write(self._path)
-            raise TooFewSites(
-                f"Too few sites are left for round {round_of(number)}: {why}.",
-                "Mend these sites, or plan for fewer; the same command begins anew with all.",
-            )
-        return out | self._late
-
-    def _prepare(self, number: int, channels: Mapping[int, Channel]) -> None:
-        """Gather materials for a try; a complaint makes `_next_number` another."""
-        least = self.group.min_survivors
+    def _prepare(self, sites: frozenset[int]) -> None:
+        """Gather materials for a try; if others have to be asked, they are of no use any more."""
+        number, least, channels = (
+            self._next.number,
+            self.group.min_survivors,
+            self._absent.channels(),
+        )
+        asked = self._next.asks(channels)
         try:
             self._asker.ask(
                 "query.open",
                 only(self._roll.nodes, channels),
-                lambda _: self._prepares(number, channels),
-                self._material_reader(number, channels),
-                lambda: len(self._next) >= least,
+                lambda _: asked,
+                self._next.reader(channels),
+                lambda: len(self._next.materials.keys() & sites) >= least,
                 lambda: f"round {round_of(number)}: {least} must take part",
                 self._roll.name,
                 self._complained,
             )
         except TooFewSites:
-            if self._next_number == number:
-                raise
+            if self._next.number == number:
+                silent = dict.fromkeys(sites - self._next.materials.keys(), "did not prepare")
+                if not self._absent.goes_on(silent):
+                    raise
+                self._next.number = -1
 
-    def _prepares(self, number: int, channels: Mapping[int, Channel]) -> dict[str, wire.Fields]:
-        return {"question": self._question, "channels": wire.write_channels(number, channels)}
-
-    def _material_reader(self, number: int, channels: Mapping[int, Channel]) -> Read:
-        asked = frozenset(channels)
-
-        def keep(site: int, records: Records) -> None:
-            if "material" in records:
-                material = wire.read_material(records["material"])
-                material.check(self.group, number, site, asked)
-                self._next[site] = material
-
-        return keep
-
-    def _complained(self, site: int, accused: list[int]) -> None:
-        """Note that a site says of others that their keys or shares are wrong."""
-        before = len(self._blame)
-        for other in accused:
-            if other != site and other < self.group.size:
-                a, b = self._roll.name(site), self._roll.name(other)
-                why = f"{a} says that keys or shares of {b} are wrong"
-                self._blame.add_pair(other, site, why)
-        if len(self._blame) > before:
-            self._next_number = -1  # all are asked anew, without one of each pair
+    def _complained(self, site: int, record: str, accused: list[int]) -> None:
+        if self._absent.complained(site, record, accused):
+            self._next.number = -1  # all are asked anew, without one of each pair
 
     def _open(self, attempt: Attempt) -> Vector:
         """Open the sum of a try, and gather materials for the round after it."""
-        number = (round_of(attempt.opening.sum.number) + 1) * TRIES
-        if round_of(number) == self.plan.rounds:
-            nodes = only(self._roll.nodes, attempt.opening.participants)
-            return attempt.open(nodes, {"question": self._question}, lambda *_: None)  # the last
-        self._next, self._next_number = {}, number
-        channels = self._roll.channels_of(self._blame.left_out())
-        others, keep = self._prepares(number, channels), self._material_reader(number, channels)
-        nodes = only(self._roll.nodes, channels.keys() | attempt.opening.participants.keys())
-        return attempt.open(nodes, others, keep)
+        round_ = round_of(attempt.opening.sum.number) + 1
+        holders = {site for site in range(self.group.size) if attempt.holds(site)}
+        if round_ == self.plan.rounds:  # there is no next one
+            nodes = only(self._roll.nodes, holders)
+            return attempt.open(nodes, {"question": self._question}, lambda *_: None)
+        self._next.begin(round_ * TRIES)
+        channels = self._absent.channels()
+        nodes = only(self._roll.nodes, channels.keys() | holders)
+        return attempt.open(nodes, self._next.asks(channels), self._next.reader(channels))
 
     def _bounded(self, total: Vector, attempt: Attempt, phase: int) -> NDArray[np.int64]:
         """Keep the sum in the range that honest reports give it.
@@ -277,14 +250,3 @@ class Federation:
         if int(total.max(initial=0)) > most:
             log.warning("try %d: the sum is larger than its sites can make it", number)
         return np.minimum(total.astype(np.int64), most)
-
-    def _reasons(self, attempt: Attempt) -> dict[str, str]:
-        """Why reports are not in the sum, by name."""
-        reasons = {
-            **dict.fromkeys(set(range(self.group.size)) - self._roll.nodes.keys(), "not connected"),
-            **attempt.reasons,
-            **self._late,
-            **self._blame.left_out(),
-        }
-        absent = set(range(self.group.size)) - attempt.opening.reported
-        return {self._roll.name(i): reasons.get(i, "did not take part") for i in sorted(absent)}

@@ -67,7 +67,7 @@ class Exchange:
         meta = {
             "plan": self.plan,
             "number": str(self.number),
-            "blame": json.dumps([self.blame.certain, blame]),
+            "blame": json.dumps([self.blame.certain, blame, sorted(self.blame.muted)]),
             "materials": json.dumps(materials),
             "survivors": json.dumps(self.survivors and _hex(self.survivors)),
             "masks": json.dumps(_written(self.masks)),
@@ -89,7 +89,7 @@ class Exchange:
 
     @classmethod
     def _build(cls, meta: dict[str, str], tensors: Arrays) -> Exchange:
-        certain, pairs = json.loads(meta["blame"])
+        certain, pairs, muted = json.loads(meta["blame"])
         materials = {
             int(i): Material(*map(_field, row)) for i, row in json.loads(meta["materials"]).items()
         }
@@ -97,7 +97,11 @@ class Exchange:
         return cls(
             meta["plan"],
             int(meta["number"]),
-            Blame({int(i): why for i, why in certain.items()}, {(a, b): w for a, b, w in pairs}),
+            Blame(
+                {int(i): why for i, why in certain.items()},
+                {(a, b): why for a, b, why in pairs},
+                set(muted),
+            ),
             materials,
             survivors and _bytes(survivors),
             _read(json.loads(meta["masks"])),

@@ -20,6 +20,7 @@ _POLL_SHARE, _LEAST_POLL, _MOST_POLL = 0.1, 0.02, 0.5  # of the time waited; sec
 
 Fields = Mapping[str, Mapping[str, Any]]
 Records = Mapping[str, ConfigRecord]
+Complain = Callable[[int, str, list[int]], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Asker:
         enough: Callable[[], bool],
         what: Callable[[], str],
         name: Callable[[int], str] = str,
-        complain: Callable[[int, list[int]], None] = lambda *_: None,
+        complain: Complain = lambda *_: None,
     ) -> dict[int, str]:
         """Ask sites until all have answered or the deadline is over, and again while too few have.
 
@@ -86,7 +87,7 @@ class Asker:
         name
             Of a site, for the log.
         complain
-            Takes whom a refusal of a site accuses.
+            Takes whom a refusal of a site accuses, and the name of its record.
 
         Returns
         -------
@@ -125,7 +126,7 @@ class Asker:
         silent: dict[int, int],
         content: Callable[[int], Fields],
         read: Callable[[int, Records], None],
-        complain: Callable[[int, list[int]], None],
+        complain: Complain,
     ) -> Iterator[tuple[int, str | None]]:
         """One try; takes the sites that answered or refused out of ``silent``.
 
@@ -153,7 +154,9 @@ class Asker:
                     refused = _refusal(records)
                     if "refusal" not in records:
                         read(site, records)
-                    complain(site, [i for r in records.values() for i in read_accused(r)])
+                    for name, record in records.items():
+                        if accused := read_accused(record):
+                            complain(site, name, accused)
                     del silent[site]
                     yield site, refused
                 except DppmError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection
 
 from flwr.serverapp import Grid
 
@@ -93,6 +93,6 @@ class Roll:
             )
         self.nodes[site] = node
 
-    def channels_of(self, left_out: Mapping[int, str]) -> dict[int, Channel]:
-        """Return the channels of all sites but those that are left out."""
-        return {site: c for site, c in self.channels.items() if site not in left_out}
+    def channels_but(self, sites: Collection[int]) -> dict[int, Channel]:
+        """Return the channels of all sites but some."""
+        return {site: c for site, c in self.channels.items() if site not in sites}

@@ -116,21 +116,34 @@ class Member:
         agreed = {i: bytes.fromhex(memory.agreed[i]) for i in channels if i != self.index}
         return self._dealing(number).material(self._identity, agreed)
 
-    def admit(self, number: int, materials: Mapping[int, Material]) -> None:
+    def admit(self, number: int, materials: Mapping[int, Material], *, helps: bool = False) -> None:
         """Take note of who takes part in a try, once and for all.
 
         Parameters
         ----------
         materials
-            Of all participants, this site included; of digests and shares only those for this site.
+            Of all participants; of digests and shares only those for this site.
+        helps
+            Whether this site need not take part itself: it can help to open the sum of others.
 
         Raises
         ------
         TooFewSurvivors, UnknownSite, ForgedShare, ParticipantsChanged, StaleRound, RoundOpened
             See the rules of this module. Sites whose keys or shares are wrong are `accused`.
         """
-        round_ = self._round(number)
-        published = {i: m.published.hex() for i, m in sorted(materials.items())}
+        round_, dealing = self._round(number), self._dealing(number)
+        own, published = materials.get(self.index), _published(materials)
+        if own is None and helps:
+            pass
+        elif (
+            own is None
+            or own.mask_key != dealing.mask_key
+            or not own.is_signed(self.group, number, self.index)
+        ):
+            raise StaleRound(
+                f"Try {number} does not hold the key of this site that it made.",
+                "Prepare the round again.",
+            )
         if round_.published:
             if published != round_.published:
                 raise ParticipantsChanged(
@@ -143,16 +156,6 @@ class Member:
                 f"Try {number} has {len(published)} participants, at least "
                 f"{self.group.min_survivors} are needed.",
                 "Wait until more sites are connected.",
-            )
-        own, dealing = materials.get(self.index), self._dealing(number)
-        if (
-            own is None
-            or own.mask_key != dealing.mask_key
-            or not own.is_signed(self.group, number, self.index)
-        ):
-            raise StaleRound(
-                f"Try {number} holds a key of this site that it did not make.",
-                "Prepare the round again.",
             )
         received: dict[int, str] = {}
 
@@ -273,6 +276,10 @@ class Member:
         if round_ is None or (begun and not round_.published):  # what is over was deleted
             raise _stale(number)
         return round_
+
+
+def _published(materials: Mapping[int, Material]) -> dict[int, str]:
+    return {i: m.published.hex() for i, m in sorted(materials.items())}
 
 
 def _all(sites: Iterable[int], act: Any) -> None:

@@ -163,7 +163,7 @@ class Opening:
         WrongReport
             If they are not one for each participant.
         """
-        if index not in self.participants or shares.keys() != self.participants.keys():
+        if shares.keys() != self.participants.keys():
             raise WrongReport(
                 f"The shares of site {index} are not one for each participant.", "Ask again."
             )

@@ -33,6 +33,7 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
+from dppm_model.securesum.masks import TRIES
 from tests.coins import SeededCoins
 from tests.conftest import TINY
 from tests.plans import with_response
@@ -207,7 +208,7 @@ def test_rounds_outside_the_plan_are_refused(
     for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
         with pytest.raises(PlanError, match="not in the plan"):
             site.report(plan, phase, round_, model, {})
-    for number in (-1, plan.rounds):
+    for number in (-1, plan.rounds * TRIES):
         with pytest.raises(PlanError, match="not in the plan"):
             site.prepare(plan, number, {})
     assert site.ledger.debits == ()
@@ -224,7 +225,7 @@ def test_the_limit_stops_the_run_before_data_are_read(
     with pytest.raises(BudgetExhausted):
         site._answer(plan, 0, 1, model)
     with pytest.raises(BudgetExhausted):  # it says so before others count on it
-        site.prepare(plan, 1, {})
+        site.prepare(plan, TRIES, {})
     assert len(site.ledger.debits) == 1
     make_site(tmp_path, tiny, limit=two)._answer(plan, 0, 1, model)
 
