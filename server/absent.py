@@ -1,5 +1,6 @@
-"""Whom the tries of a round go without: who was found out, one of each two of whom one lied, and
-who was late in this round.
+"""Whom the tries of a round go without.
+
+They are those that were found out, one of each two of whom one lied, and those that are late.
 """
 
 from __future__ import annotations
@@ -77,10 +78,14 @@ class Absent:
         return True
 
     def complained(self, site: int, record: str, accused: Collection[int]) -> bool:
-        """Note that a site says of others that their keys or shares are wrong; is that new?
+        """Note that a site says of others that their keys or shares are wrong.
 
         Of two that may have lied about shares the accused is left out. Channel keys have been
         looked at here, and have changed for all if they have: there it is who complains alone.
+
+        Returns
+        -------
+        Whether that is new.
         """
         before = len(self.blame)
         for other in accused:

@@ -10,6 +10,7 @@ opened shares prove guilty.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
 from dppm_model.errors import TooFewSites, WrongReport, WrongSum
 from dppm_model.securesum import wire
@@ -137,7 +138,9 @@ class Attempt:
             ),
         )
 
-    def _ask_checks(self, peers: Collection[int], keep: Callable[[int, Checks], None]) -> set[int]:
+    def _ask_checks(
+        self, peers: Collection[int], keep: Callable[[int, Checks], None]
+    ) -> dict[int, str]:
         """Ask those that have reported for check numbers; return those that do not say them."""
         if not peers:
             return {}
@@ -147,7 +150,7 @@ class Attempt:
             keep(site, wire.read_checks(records.get("checks", {})))
             silent.discard(site)
 
-        try:
+        with suppress(TooFewSites):  # whoever is silent is left out
             self._ask(
                 "query.checks",
                 self.opening.masks,
@@ -159,8 +162,6 @@ class Attempt:
                 lambda: not silent,
                 lambda: f"{self._called}: all must say what they know of their masks",
             )
-        except TooFewSites:
-            pass  # whoever is silent is left out
         return dict.fromkeys(silent, "did not say what it knows of its masks")
 
     def open(

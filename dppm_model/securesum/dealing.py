@@ -56,6 +56,11 @@ class Dealing:
         signature = identity.sign(statement(self.group, self.number, public, bound))
         return Material(public, bound, signature, dealt, sealed)
 
+    def made(self, material: Material, identity: Identity) -> bool:
+        """Say whether this is what `material` has published."""
+        said = statement(self.group, self.number, self.mask_key, material.commitment)
+        return material.mask_key == self.mask_key and material.signature == identity.sign(said)
+
     def receive(self, peer: int, material: Material, agreed: bytes) -> bytes:
         """Open the shares that a peer sealed for this site.
 

@@ -132,14 +132,9 @@ class Member:
             See the rules of this module. Sites whose keys or shares are wrong are `accused`.
         """
         round_, dealing = self._round(number), self._dealing(number)
-        own, published = materials.get(self.index), _published(materials)
-        if own is None and helps:
-            pass
-        elif (
-            own is None
-            or own.mask_key != dealing.mask_key
-            or not own.is_signed(self.group, number, self.index)
-        ):
+        published = {i: m.published.hex() for i, m in sorted(materials.items())}
+        own = materials.get(self.index)
+        if not (helps if own is None else dealing.made(own, self._identity)):
             raise StaleRound(
                 f"Try {number} does not hold the key of this site that it made.",
                 "Prepare the round again.",
@@ -276,10 +271,6 @@ class Member:
         if round_ is None or (begun and not round_.published):  # what is over was deleted
             raise _stale(number)
         return round_
-
-
-def _published(materials: Mapping[int, Material]) -> dict[int, str]:
-    return {i: m.published.hex() for i, m in sorted(materials.items())}
 
 
 def _all(sites: Iterable[int], act: Any) -> None:
