@@ -200,11 +200,8 @@ class Federation:
 
     def _prepare(self, sites: frozenset[int]) -> None:
         """Gather materials for a try; if others have to be asked, they are of no use any more."""
-        number, least, channels = (
-            self._next.number,
-            self.group.min_survivors,
-            self._absent.channels(),
-        )
+        number, least = self._next.number, self.group.min_survivors
+        channels = self._absent.channels()
         asked = self._next.asks(channels)
         try:
             self._asker.ask(

@@ -133,6 +133,17 @@ class Member:
         """
         round_, dealing = self._round(number), self._dealing(number)
         published = {i: m.published.hex() for i, m in sorted(materials.items())}
+        if round_.published not in ({}, published):
+            raise ParticipantsChanged(
+                f"Try {number} was begun with other participants.",
+                "A try is begun once; go on with it, or with the next.",
+            )
+        if len(published) < self.group.min_survivors:
+            raise TooFewSurvivors(
+                f"Try {number} has {len(published)} participants, at least "
+                f"{self.group.min_survivors} are needed.",
+                "Wait until more sites are connected.",
+            )
         own = materials.get(self.index)
         if not (helps if own is None else dealing.made(own, self._identity)):
             raise StaleRound(
@@ -140,18 +151,7 @@ class Member:
                 "Prepare the round again.",
             )
         if round_.published:
-            if published != round_.published:
-                raise ParticipantsChanged(
-                    f"Try {number} was begun with other participants.",
-                    "A try is begun once; go on with it, or with the next.",
-                )
             return
-        if len(published) < self.group.min_survivors:
-            raise TooFewSurvivors(
-                f"Try {number} has {len(published)} participants, at least "
-                f"{self.group.min_survivors} are needed.",
-                "Wait until more sites are connected.",
-            )
         received: dict[int, str] = {}
 
         def receive(peer: int) -> None:

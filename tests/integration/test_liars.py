@@ -1,6 +1,7 @@
 """One site of five lies or fails, in every way: runs end, with the right sums of the others."""
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from deploy import simulate as simulation
+from dppm_model.errors import TooFewSites
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from dppm_model.steps import Step, watched
 from server.collect import Collected, Federation
 from tests.conftest import TINY
 from tests.grids import play, twin_of
@@ -167,3 +171,106 @@ def test_a_site_that_lies_now_so_and_now_so(
 
     edit, seen = edits(liar, turns)
     played(run, caplog, edit=edit, seen=seen, lost=lost, innocent=[NODE + 1])
+
+
+class Killed(BaseException):
+    """The whole process dies."""
+
+
+def arrays(run: Run) -> dict[str, np.ndarray]:
+    return ScoreModel.load(run.model).arrays
+
+
+@pytest.fixture(scope="module")
+def spoilt(
+    prepared: Callable[[int], Run], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Run, Run]]:
+    """A run folder, and the same run to its end with this lie and without any kill."""
+    folder, made = tmp_path_factory.mktemp("spoilt"), dict[str, tuple[Run, Run]]()
+
+    def run(lie: str) -> tuple[Run, Run]:
+        if lie not in made:
+            whole = twin_of(prepared(5), folder / str(len(made)))
+            edit, seen = edits(Liar(whole, NODE), LIES[lie])
+            play(whole, edit=edit, seen=seen)
+            made[lie] = prepared(5), whole
+        return made[lie]
+
+    return run
+
+
+# In the first round: a try that is given up, the next one, and a site taken out of a sum.
+KILLS = [
+    ("one pair is masked wrongly", Step.SERVER_BLAMED, 1),
+    ("one pair is masked wrongly", Step.SITE_PREPARED, 7),
+    ("one pair is masked wrongly", Step.SERVER_BEGUN, 2),
+    ("one pair is masked wrongly", Step.SITE_ADMITTED, 7),
+    ("one pair is masked wrongly", Step.SITE_MASKED, 7),
+    ("one pair is masked wrongly", Step.SERVER_SUMMED, 1),
+    ("one pair is masked wrongly", Step.SERVER_CLOSED, 1),
+    ("one pair is masked wrongly", Step.SITE_REVEALED, 2),
+    ("shares wrong", Step.SERVER_BLAMED, 1),
+    ("shares wrong", Step.SITE_MASKED, 3),
+    ("another self-mask is dealt", Step.SERVER_CLOSED, 1),
+    ("another self-mask is dealt", Step.SERVER_JUDGED, 1),
+    ("another self-mask is dealt", Step.SITE_REMOVED, 1),
+    ("another self-mask is dealt", Step.SITE_REMOVED, 3),
+    ("another self-mask is dealt", Step.SERVER_OPENED, 1),
+    ("another self-mask is dealt", Step.SERVER_LEARNED, 1),
+]
+
+
+@pytest.mark.parametrize(("lie", "step", "nth"), KILLS, ids=str)
+def test_killed_in_a_round_that_is_spoilt_and_started_again(
+    spoilt: Callable[[str], tuple[Run, Run]], tmp_path: Path, lie: str, step: Step, nth: int
+) -> None:
+    """The same command goes on: with the same sums, the same blame, and nothing paid twice."""
+    unspoilt, whole = spoilt(lie)
+    run = twin_of(unspoilt, tmp_path / "run")
+    edit, seen = edits(Liar(run, NODE), LIES[lie])
+    count = Counter[Step]()
+
+    def dies(now: Step) -> None:
+        count[now] += 1
+        if now is step and count[now] == nth:
+            raise Killed
+
+    with watched(dies), pytest.raises(Killed):
+        play(run, edit=edit, seen=seen)
+    play(run, edit=edit, seen=seen)
+    for name, value in arrays(whole).items():
+        np.testing.assert_array_equal(value, arrays(run)[name])
+    for mine, theirs in zip(run.rounds(), whole.rounds(), strict=True):
+        assert mine["sites"] == theirs["sites"]
+        assert mine["left_out"].keys() == theirs["left_out"].keys()
+    for folder in sorted(run.sites.iterdir()):
+        other = whole.sites / folder.name / "ledger.jsonl"
+        mine_, theirs_ = (len(Ledger(p).debits) for p in (folder / "ledger.jsonl", other))
+        assert mine_ == theirs_
+
+
+def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_begins_anew(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of three must survive: a lie ends the run, until it is mended."""
+    monkeypatch.setenv("DPPM_DATA", str(tiny_store))
+    settings = [*TINY, "model=gaussian", "server.max_retries=0"]
+    run = simulation.prepare(tmp_path / "run", settings)[0]
+    edit, seen = edits(Liar(run, 1), LIES["shares wrong"])
+    for _ in range(2):
+        with pytest.raises(TooFewSites, match="site-0000 says that keys or shares of site-0001"):
+            play(run, edit=edit, seen=seen)
+    play(run)
+    assert [line["sites"] for line in run.rounds()] == [3] * run.plan().rounds
+
+
+def test_a_second_node_for_a_site_is_refused_by_name(
+    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last node has the folder, hence the identity, of the first: who came first stays."""
+    run = twin_of(prepared(5), tmp_path / "run")
+    shutil.rmtree(run.sites / "0004")
+    shutil.copytree(run.sites / "0000", run.sites / "0004")
+    play(run)
+    assert "which is connected by another node" in caplog.text and "site-0000" in caplog.text
+    assert [line["sites"] for line in run.rounds()] == [4] * run.plan().rounds
