@@ -25,6 +25,7 @@ from dppm_model.securesum.material import (
 )
 from dppm_model.securesum.member import Member
 from tests.coins import SeededCoins
+from tests.grids import check_declared
 
 Records = dict[str, ConfigRecord]
 Change = Callable[[list[bytes], int], list[bytes]]  # of all shares, with the place of a peer
@@ -342,7 +343,10 @@ WITH_A_DROP_OUT: dict[str, Lie] = {
 
 
 def edits(liar: Liar, lie: Lie) -> tuple[Callable[..., None], Callable[..., None]]:
-    """For `FlakyGrid`: keep what the liar is asked, then change what it answers."""
+    """For `FlakyGrid`: keep what the liar is asked, then change what it answers.
+
+    What the others answer is declared, whatever it does.
+    """
     asked: dict[str, Records] = {}
 
     def edit(site: int, message: Message) -> None:
@@ -350,7 +354,9 @@ def edits(liar: Liar, lie: Lie) -> tuple[Callable[..., None], Callable[..., None
             asked["now"] = dict(message.content.config_records)
 
     def seen(site: int, reply: Message) -> None:
-        if site == liar.node and not reply.has_error():
+        if site != liar.node:
+            check_declared(reply)
+        elif not reply.has_error():
             records: Any = reply.content.config_records
             lie(liar, asked["now"], records)
 
