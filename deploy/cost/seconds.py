@@ -47,7 +47,7 @@ def site_seconds(load: Load, units: Units) -> Terms:
 
     It expands a mask with every other site, one of its own and four of the check numbers; splits
     two secrets in N shares of degree t - 1; and agrees with every other site on a key, and verifies
-    its signatures of what it published, and of the participants (``keys``).
+    its signature (``keys``).
     """
     n, t, cells = load.sites, load.threshold, load.cells
     return {

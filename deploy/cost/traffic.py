@@ -2,7 +2,7 @@
 
 Three exchanges, whose fields `dppm_model.securesum.wire` writes: ``query.join`` once a run,
 ``train`` and ``query.open`` in each round, and one more ``query.open`` before the first. What grows
-with N is keys, shares and signatures: 428 bytes down and 294 up for each peer and round.
+with N is keys, shares and signatures: 364 bytes down and 294 up for each peer and round.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NUMBER, KEY, SIGNATURE, DIGEST, TAG = 8, 32, 64, 32, 16
 SEALED = 2 * SHARE_BYTES + TAG  # a share of both secrets, encrypted for its holder
 DIGESTS = 2 * DIGEST  # of both shares for one holder
 CHECKS = 32  # what is said of one mask
-LIST_ITEMS = 16  # entries of lists for each peer in a round's four messages of a site
+LIST_ITEMS = 15  # entries of lists for each peer in a round's four messages of a site
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def prepare(load: Load) -> Traffic:
 def report(load: Load) -> Traffic:
     """Send the question, the model and the participants' keys and shares; answer masked."""
     n = load.sites
-    published = NUMBER + KEY + DIGEST + SIGNATURE + DIGESTS
+    published = NUMBER + KEY + DIGEST + DIGESTS
     question = load.plan_bytes + 3 * NUMBER + load.model_bytes
     said = SIGNATURE + CHECKS + SIGNATURE
     return Traffic(

@@ -56,11 +56,6 @@ class Dealing:
         signature = identity.sign(statement(self.group, self.number, public, bound))
         return Material(public, bound, signature, dealt, sealed)
 
-    def made(self, material: Material, identity: Identity) -> bool:
-        """Say whether this is what `material` has published."""
-        said = statement(self.group, self.number, self.mask_key, material.commitment)
-        return material.mask_key == self.mask_key and material.signature == identity.sign(said)
-
     def receive(self, peer: int, material: Material, agreed: bytes) -> bytes:
         """Open the shares that a peer sealed for this site.
 
@@ -69,11 +64,6 @@ class Dealing:
         ForgedShare
             If they are not of this peer and try, or not what it has dealt.
         """
-        if not material.is_signed(self.group, self.number, peer):
-            raise ForgedShare(
-                f"What site {peer} published for try {self.number} is not signed, or of no use.",
-                "The server mixed up or changed messages; ask who runs it.",
-            )
         key, sealed = self._key(agreed, peer, self.index), material.shares.get(self.index, b"")
         share = unseal(key, sealed, material.published, peer)
         halves = share[: shamir.SHARE_BYTES], share[shamir.SHARE_BYTES :]

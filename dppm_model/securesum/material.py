@@ -55,7 +55,7 @@ class Material:
     commitment
         Binds it to all its shares.
     signature
-        Of both, by its identity.
+        Of both, by its identity, for the server; sites know both by the seals of their shares.
     digests
         For each site of the roster, of both shares for it; at a site only those for itself.
     shares
@@ -73,11 +73,6 @@ class Material:
         """What is signed, and authenticated together with every share."""
         return self.mask_key + self.commitment
 
-    def is_signed(self, group: Group, number: int, index: int) -> bool:
-        """Say whether it is of site ``index``, for this try, with a key that can be used."""
-        said = statement(group, number, self.mask_key, self.commitment)
-        return verify(group.roster[index], said, self.signature) and usable(self.mask_key)
-
     def check(self, group: Group, number: int, index: int, asked: frozenset[int]) -> None:
         """Check, at the server, all of it that is not sealed.
 
@@ -94,7 +89,12 @@ class Material:
         if (
             self.digests.keys() != set(range(group.size))
             or self.commitment != commitment(group, number, index, self.digests)
-            or not self.is_signed(group, number, index)
+            or not verify(
+                group.roster[index],
+                statement(group, number, self.mask_key, self.commitment),
+                self.signature,
+            )
+            or not usable(self.mask_key)
             or self.shares.keys() != asked - {index}
             or any(len(share) != SEALED_BYTES for share in self.shares.values())
         ):

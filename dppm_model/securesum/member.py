@@ -112,9 +112,11 @@ class Member:
             memory.latest = number
             memory.rounds = {n: r for n, r in memory.rounds.items() if r.published}
             memory.rounds[number] = RoundMemory(secrets.token_hex(32))
-        self._memory.save(self.path)
         agreed = {i: bytes.fromhex(memory.agreed[i]) for i in channels if i != self.index}
-        return self._dealing(number).material(self._identity, agreed)
+        material = self._dealing(number).material(self._identity, agreed)
+        memory.rounds[number].own = material.published.hex()
+        memory.save(self.path)
+        return material
 
     def admit(self, number: int, materials: Mapping[int, Material], *, helps: bool = False) -> None:
         """Take note of who takes part in a try, once and for all.
@@ -145,7 +147,7 @@ class Member:
                 "Wait until more sites are connected.",
             )
         own = materials.get(self.index)
-        if not (helps if own is None else dealing.made(own, self._identity)):
+        if not (helps if own is None else own.published.hex() == round_.own):
             raise StaleRound(
                 f"Try {number} does not hold the key of this site that it made.",
                 "Prepare the round again.",

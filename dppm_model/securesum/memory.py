@@ -17,12 +17,15 @@ T = TypeVar("T")
 
 @dataclass
 class RoundMemory:
-    """A try of a round: its seed; then what the participants published, and shares; who survived.
+    """A try of a round.
+
+    Its seed, and what this site published; what all participants have, and shares; who survived.
 
     Bytes are kept in hexadecimal.
     """
 
     seed: str
+    own: str = ""
     published: dict[int, str] = field(default_factory=dict)
     shares: dict[int, str] = field(default_factory=dict)
     survivors: list[int] | None = None
@@ -81,6 +84,7 @@ class Memory:
                 rounds={
                     number: RoundMemory(
                         seed=r["seed"],
+                        own=r["own"],
                         published=_numbered(r["published"]),
                         shares=_numbered(r["shares"]),
                         survivors=r["survivors"],

@@ -108,7 +108,6 @@ def write_materials(materials: Mapping[int, Material], receiver: int) -> Fields:
         "sites": list(materials),
         "mask_keys": [m.mask_key for m in materials.values()],
         "commitments": [m.commitment for m in materials.values()],
-        "signatures": [m.signature for m in materials.values()],
         "digests": [m.digests[receiver] for m in materials.values()],
         "shares": [m.shares.get(receiver, b"") for m in materials.values()],
     }
@@ -117,14 +116,14 @@ def write_materials(materials: Mapping[int, Material], receiver: int) -> Fields:
 def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, Material]:
     """Undo `write_materials`."""
     sites, sizes = _numbers(fields, "sites"), {"mask_keys": 32, "commitments": 32}
-    sizes |= {"signatures": 64, "digests": DIGESTS_BYTES}
+    sizes |= {"digests": DIGESTS_BYTES}
     columns = [_bytes_list(fields, name, size) for name, size in sizes.items()]
     shares = _bytes_list(fields, "shares")
     _same_length(sites, *columns, shares)
     rows = zip(sites, *columns, shares, strict=True)
     return {
-        i: Material(key, bound, signature, {receiver: digests}, {receiver: share})
-        for i, key, bound, signature, digests, share in rows
+        i: Material(key, bound, b"", {receiver: digests}, {receiver: share})
+        for i, key, bound, digests, share in rows
     }
 
 

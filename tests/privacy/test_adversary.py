@@ -69,7 +69,7 @@ def a_stranger_survived(records: dict[str, ConfigRecord]) -> None:
 
 
 def fewer_participants(records: dict[str, ConfigRecord]) -> None:
-    for name in ("sites", "mask_keys", "commitments", "signatures", "digests", "shares"):
+    for name in ("sites", "mask_keys", "commitments", "digests", "shares"):
         records["participants"][name] = drop(records["participants"][name], 3)
 
 

@@ -253,6 +253,10 @@ def changes(federation: Federation, proof: Proof) -> dict[str, Proof]:
     own, keys = ({h: half[part] for h, half in enumerate(dealt)} for part in HALVES)
     said = federation.members[1].mask(SUM, TALLIES)[1]
     nothing = Checks({}, bytes(64))
+    made_up, shares = (
+        dict.fromkeys(range(5), digests(bytes(132))),
+        dict.fromkeys(range(4), bytes(66)),
+    )
     return {
         "absent": Proof(1, 1, SELF, {}, {}, nothing),
         "of another": replace(proof, accused=1),
@@ -270,6 +274,7 @@ def changes(federation: Federation, proof: Proof) -> dict[str, Proof]:
         ),
         "unsigned": replace(proof, said=replace(proof.said, signature=bytes(64))),
         "other words": replace(proof, said=replace(proof.said, values={3: bytes(32)})),
+        "made up for an honest site": Proof(1, 1, SELF, made_up, shares, said),
         "an honest site's own": Proof(1, 1, SELF, mine, own, said),
         "an honest site's own, unsigned": Proof(
             1, 1, SELF, mine, own, Checks({1: bytes(32)}, said.signature)
