@@ -89,6 +89,8 @@ class Liar:
             if i != self.index
         }
         signature = member._identity.sign(statement(member.group, number, public, bound))
+        member._memory.rounds[number].own = (public + bound).hex()  # so that it takes part
+        member._memory.save(member.path)
         return Material(public, bound, signature, dealt, sealed)
 
     def masked(self, asked: Records, reply: Records, change: Callable[[Any], Any]) -> None:

@@ -436,13 +436,15 @@ def _removed_in_place(old: Any) -> Any:
     return remove
 
 
-class _Anything:
-    """Is not different from anything."""
+def _bound_to_any_digests(old: Any) -> Any:
+    def holds(self: Any, group: Any, sum_: Any, published: Any) -> Any:
+        from dppm_model.securesum.material import commitment
 
-    __hash__ = object.__hash__
+        bound = commitment(group, sum_.number, self.dealer, self.digests)
+        mask_key = published[self.dealer][:32]
+        return old(self, group, sum_, {**published, self.dealer: mask_key + bound})
 
-    def __eq__(self, _: object) -> bool:
-        return True
+    return holds
 
 
 GRID = "dppm_model.mechanism.grid:Grid."
@@ -1039,8 +1041,8 @@ TWINS: dict[str, Twin] = {
     ),
     "unbound digests": Twin(
         "a proof may bring digests that its dealer is not bound to",
-        "dppm_model.securesum.proof:commitment",
-        lambda _: lambda *args: _Anything(),
+        "dppm_model.securesum.proof:Proof.holds",
+        _bound_to_any_digests,
         TRIES + "no_proof_makes_an_honest_site_guilty",
     ),
     "keys of all masks": Twin(

@@ -274,7 +274,8 @@ def changes(federation: Federation, proof: Proof) -> dict[str, Proof]:
         ),
         "unsigned": replace(proof, said=replace(proof.said, signature=bytes(64))),
         "other words": replace(proof, said=replace(proof.said, values={3: bytes(32)})),
-        "made up for an honest site": Proof(1, 1, SELF, made_up, shares, said),
+        "made up of its mask key": Proof(1, 1, KEY, made_up, shares, nothing),
+        "made up of its self-mask": Proof(1, 1, SELF, made_up, shares, said),
         "an honest site's own": Proof(1, 1, SELF, mine, own, said),
         "an honest site's own, unsigned": Proof(
             1, 1, SELF, mine, own, Checks({1: bytes(32)}, said.signature)
