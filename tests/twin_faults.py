@@ -440,6 +440,8 @@ def _bound_to_any_digests(old: Any) -> Any:
     def holds(self: Any, group: Any, sum_: Any, published: Any) -> Any:
         from dppm_model.securesum.material import commitment
 
+        if self.digests.keys() != set(range(group.size)):
+            return False
         bound = commitment(group, sum_.number, self.dealer, self.digests)
         mask_key = published[self.dealer][:32]
         return old(self, group, sum_, {**published, self.dealer: mask_key + bound})

@@ -274,3 +274,22 @@ def test_a_second_node_for_a_site_is_refused_by_name(
     play(run)
     assert "which is connected by another node" in caplog.text and "site-0000" in caplog.text
     assert [line["sites"] for line in run.rounds()] == [4] * run.plan().rounds
+
+
+def test_a_report_larger_than_any_spoils_a_sum_and_ends_no_run(
+    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the check numbers that fit it: nobody can see whose it was. The sum stays in range."""
+    run = twin_of(prepared(5), tmp_path / "run")
+
+    def lie(liar: Liar, asked: Any, reply: Any) -> None:
+        if "report" in reply:
+            sum_ = liar.sum(asked)
+            more = np.full(sum_.dimension, (1 << sum_.bits) // 2)
+            extra, _ = sum_.masked(liar.member.group, more, sum_.ring.zeros())
+            liar.masked(asked, reply, lambda vector: vector + extra)
+
+    edit, seen = edits(Liar(run, NODE), lie)
+    play(run, edit=edit, seen=seen)
+    assert "larger than its sites can make it" in caplog.text
+    assert [line["sites"] for line in run.rounds()] == [5] * run.plan().rounds
