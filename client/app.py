@@ -1,11 +1,14 @@
 """The Flower ClientApp of a site: unpack a message, let the site answer, pack the reply.
 
-Three messages, and no other field leaves a site than those written here: no loss, no count, no
-timing. A refusal holds the name of the error; its text stays in the site's own log.
+Three messages, and two more where something went wrong; no other field leaves a site than those
+written here: no loss, no count, no timing. A refusal holds the name of the error and whose keys or
+shares were wrong; its text stays in the site's own log.
 
-    query.join   -> identity, signed channel key                     once a run
-    train        -> masked report, its digest, signed participants   each round
-    query.open   -> shares that open the round; keys and shares for the next
+    query.join    -> identity, signed channel key                     once a run
+    train         -> masked report, its digest, signed participants   each round
+    query.open    -> shares that open the round; keys and shares for the next
+    query.checks  -> check numbers of masks with drop-outs, or with peers that do not fit
+    query.remove  -> keys of the masks with sites that are proven guilty
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ from client import audit_log
 from client.approvals import BUNDLE, read_approvals
 from client.release import on_the_beat
 from client.site import Site
-from dppm_model.errors import ConfigError, DppmError, ModelError
+from dppm_model.errors import ConfigError, DppmError, ModelError, SecureSumError
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
 from dppm_model.securesum import wire
-from dppm_model.securesum.opening import digest_of
+from dppm_model.securesum.masks import Sum
 
 log = logging.getLogger("dppm.client")
 Answer = dict[str, wire.Fields]
@@ -72,23 +75,44 @@ def site_folder(context: Context) -> Path:
     return Path(root) / f"{int(context.node_config['partition-id']):04d}"
 
 
-def join(site: Site, plan: Plan, _: RecordDict) -> Answer:
+def join(site: Site, plan: Plan, content: RecordDict) -> Answer:
     """Show who the site is, and its channel key for this run."""
-    return {"member": wire.write_member(site.identity.public, site.join(plan))}
+    nonce = wire.read_nonce(content.config_records["join"])
+    return {"member": wire.write_member(site.identity.public, *site.join(plan, nonce))}
+
+
+def _try(content: RecordDict) -> tuple[int, int, int]:
+    """Phase, round and try that a question is of."""
+    question = content.config_records["question"]
+    phase, round_, attempt = (wire.read_number(question, n) for n in ("phase", "round", "attempt"))
+    return phase, round_, attempt
+
+
+def _sum(plan: Plan, content: RecordDict) -> Sum:
+    return plan.sum(*_try(content))
 
 
 def report(site: Site, plan: Plan, content: RecordDict) -> Answer:
     """Answer one round, masked."""
-    question = content.config_records["question"]
-    materials = wire.read_materials(content.config_records["participants"], site.index(plan))
-    masked, signature = site.report(
-        plan,
-        wire.read_number(question, "phase"),
-        wire.read_number(question, "round"),
-        _as_bytes(question["arrays"]),
-        materials,
-    )
-    return {"report": {"masked": masked, "digest": digest_of(masked), "signature": signature}}
+    question, index = content.config_records["question"], site.index(plan)
+    materials = wire.read_materials(content.config_records["participants"], index)
+    phase, round_, attempt = _try(content)
+    arrays = _as_bytes(question["arrays"])
+    answer = site.report(plan, phase, round_, arrays, materials, attempt)
+    return {"report": wire.write_report(index, *answer)}
+
+
+def checks(site: Site, plan: Plan, content: RecordDict) -> Answer:
+    """Say, of the masks with some peers, what shows a wrong one, and nothing of the report."""
+    peers = wire.read_sites(content.config_records["peers"])
+    return {"checks": wire.write_checks(site.checks(plan, _sum(plan, content), peers))}
+
+
+def remove(site: Site, plan: Plan, content: RecordDict) -> Answer:
+    """Help to take guilty sites out of a sum."""
+    records = content.config_records
+    proofs = [wire.read_proof(records[name]) for name in records if name.startswith("proof")]
+    return {"keys": wire.write_keys(site.pair_keys(plan, _sum(plan, content), proofs))}
 
 
 def report_on_the_beat(site: Site, plan: Plan, content: RecordDict) -> Answer:
@@ -120,11 +144,17 @@ def open_(site: Site, plan: Plan, content: RecordDict) -> Answer:
 
 
 def _part(name: str, act: Callable[[], wire.Fields]) -> Answer:
-    """One part of an answer, or the name of the error that refused it."""
+    """One part of an answer, or the refusal of it."""
     try:
         return {name: act()}
     except DppmError as error:
-        return {f"no_{name}": {"error": _log(error)}}
+        return {f"no_{name}": _refused(error)}
+
+
+def _refused(error: DppmError) -> wire.Fields:
+    """The name of an error, and whose keys or shares it refuses, by their places in the roster."""
+    accused = error.accused if isinstance(error, SecureSumError) else ()
+    return {"error": _log(error)} | ({"accused": list(accused)} if accused else {})
 
 
 def _log(error: DppmError) -> str:
@@ -160,6 +190,8 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
     app.query("join")(handle(join))
     app.train()(handle(report_on_the_beat))
     app.query("open")(handle(open_))
+    app.query("checks")(handle(checks))
+    app.query("remove")(handle(remove))
     return app
 
 
@@ -181,7 +213,7 @@ def ask(act: Act, folder: Path, coins: Coins, message: Message, context: Context
         question = message.content.config_records["question"]
         plan = read_plan(str(question["plan"]))
         facts |= {"run": plan.run, "plan": plan.digest}
-        numbers = {key: question.get(key) for key in ("phase", "round")}
+        numbers = {key: question.get(key) for key in ("phase", "round", "attempt")}
         facts |= {key: n for key, n in numbers.items() if type(n) is int}
         answer = act(site, plan, message.content)
     except Exception as error:
@@ -199,7 +231,7 @@ def ask(act: Act, folder: Path, coins: Coins, message: Message, context: Context
 def refusal(error: Exception) -> Answer:
     """Answer with the name of an error of ours, or with ``InternalError`` for any other."""
     if isinstance(error, DppmError):
-        return {"refusal": {"error": _log(error)}}
+        return {"refusal": _refused(error)}
     log.exception("A message could not be answered.", exc_info=error)
     return {"refusal": {"error": "InternalError"}}
 

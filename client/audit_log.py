@@ -32,7 +32,7 @@ def described(answer: Answer) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, fields in answer.items():
         if "error" in fields:
-            found[name] = {"error": fields["error"]}
+            found[name] = {key: fields[key] for key in ("error", "accused") if key in fields}
             continue
         parts = [part for key in sorted(fields) for part in _parts(fields[key])]
         digest = hashlib.sha256()

@@ -10,21 +10,20 @@ answered with fresh coins.
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from client.approvals import approval_of
 from client.policy import Policy
+from client.reports import Reports, Tallies
 from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
-from dppm_model.files import sweep, write_bytes
+from dppm_model.files import sweep
 from dppm_model.locks import locked
 from dppm_model.mechanism.coins import Coins
 from dppm_model.plan import Plan
@@ -36,11 +35,12 @@ from dppm_model.round import report
 from dppm_model.score import phases
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.masks import Sum, round_of
+from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.member import Member
+from dppm_model.securesum.proof import Proof
 from dppm_model.steps import Step, reached
 
-Tallies = NDArray[np.unsignedinteger]
 # Once for all the virtual sites that one process plays in a round.
 read_question = lru_cache(maxsize=1)(phases.read_question)
 
@@ -82,18 +82,20 @@ class Site:
         self.policy = Policy.read(folder / "site.toml")
         self.identity = Identity.read(folder / "identity.key")
         self.ledger = Ledger(folder / "ledger.jsonl")
+        self.reports = Reports(folder, self.ledger)
 
     def records(self) -> Records:
         """Open the site's records, memory-mapped."""
         return site_records(self.folder, self.policy)
 
-    def join(self, plan: Plan) -> Channel:
-        """Show the site's channel key for a run; see `Member.channel`."""
+    def join(self, plan: Plan, nonce: bytes) -> tuple[Channel, bytes]:
+        """Show the site's channel key for a run, and sign the nonce; see `Member.join`."""
         with self._alone():
-            return self._member(plan).channel()
+            member = self._member(plan)
+            return member.channel(), member.join(nonce)
 
     def prepare(self, plan: Plan, number: int, channels: Mapping[int, Channel]) -> Material:
-        """Publish keys and shares for one round, if the site can afford it; see `Member.prepare`.
+        """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
 
         Raises
         ------
@@ -102,9 +104,10 @@ class Site:
         """
         with self._alone():
             member = self._member(plan)
-            if not 0 <= number < plan.rounds:
-                raise PlanError(f"round {number} is not in the plan.", "Ask for a planned round.")
-            self._check_budget(plan, number)
+            round_ = round_of(number)
+            if not 0 <= round_ < plan.rounds:
+                raise PlanError(f"round {round_} is not in the plan.", "Ask for a planned round.")
+            self._check_budget(plan, round_)
             material = member.prepare(number, channels)
             reached(Step.SITE_PREPARED)
             return material
@@ -116,8 +119,11 @@ class Site:
         round_: int,
         question: bytes,
         materials: Mapping[int, Material],
-    ) -> tuple[bytes, bytes]:
-        """Answer one round of a plan under the masks of its participants, or repeat the answer.
+        attempt: int = 0,
+    ) -> tuple[bytes, bytes, Checks]:
+        """Answer one round of a plan under the masks of a try, or repeat the answer.
+
+        In every try it is the same answer: the tallies that were stored.
 
         Parameters
         ----------
@@ -127,7 +133,8 @@ class Site:
 
         Returns
         -------
-        The masked report, and the signature of its participants; see `Member`.
+        The masked report, the signature of its participants, and what is said of the self-mask;
+        see `Member`.
 
         Raises
         ------
@@ -142,15 +149,20 @@ class Site:
         NotBatchInvariant
             If a record's integers depend on its company on this machine; nothing is spent.
         """
-        sum_ = plan.sum(phase, round_)
+        sum_ = plan.sum(phase, round_, attempt)
         with self._alone():
             member = self._member(plan)
             member.admit(sum_.number, materials)
             reached(Step.SITE_ADMITTED)
             tallies = self._answer(plan, phase, round_, question)
-            masked = member.mask(sum_, tallies)
+            masked, checks = member.mask(sum_, tallies)
             reached(Step.SITE_MASKED)
-            return masked, member.attest(sum_.number)
+            return masked, member.attest(sum_.number), checks
+
+    def checks(self, plan: Plan, sum_: Sum, peers: Sequence[int]) -> Checks:
+        """Say what the masks with some peers should add up to; see `Masking.checks`."""
+        with self._alone():
+            return self._member(plan, opens=True).begun(sum_.number).checks(sum_, peers)
 
     def reveal(
         self,
@@ -161,15 +173,24 @@ class Site:
     ) -> dict[int, bytes]:
         """Help to open the sum of one round; see `Member.reveal`.
 
-        ``materials`` are for a site that missed the question: it can help without having answered.
+        ``materials`` are for a site that missed the question, or was left out: it can help without
+        having answered.
         """
         with self._alone():
             member = self._member(plan, opens=True)
             if materials:
-                member.admit(number, materials)
+                member.admit(number, materials, helps=True)
             shares = member.reveal(number, survivors)
             reached(Step.SITE_REVEALED)
             return shares
+
+    def pair_keys(self, plan: Plan, sum_: Sum, proofs: Sequence[Proof]) -> dict[int, bytes]:
+        """Help to take guilty sites out of a sum; see `Masking.pair_keys`."""
+        with self._alone():
+            masking = self._member(plan, opens=True).begun(sum_.number)
+            keys = masking.pair_keys(sum_, proofs)
+            reached(Step.SITE_REMOVED)
+            return keys
 
     def index(self, plan: Plan) -> int:
         """Return the site's place in the roster."""
@@ -204,10 +225,9 @@ class Site:
         The same bits, should it be asked for again (Lemma 11).
         """
         name = plan.phases[phase].name
-        stored = _report_of(self.folder, plan.run, name, round_)
-        if stored.exists():
-            with reading(stored, LedgerError, "Sit out until the next run; spend nothing twice."):
-                return read_array(stored)
+        stored = self.reports.find(plan.run, name, round_)
+        if stored is not None:
+            return stored
         self._check_budget(plan, plan.number(phase, round_))
         entry = plan.debit(phase, round_)
         own = [d for d in self.ledger.debits if d.run == plan.run]
@@ -231,7 +251,7 @@ class Site:
         plan.phases[phase].check_units(len(units))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)
-        self._forget()
+        self.reports.forget()
         tallies = report(
             units,
             query,
@@ -240,9 +260,7 @@ class Site:
             self.coins,
         ).astype(np.min_scalar_type(plan.phases[phase].response.most))
         reached(Step.SITE_ANSWERED)
-        buffer = io.BytesIO()
-        np.save(buffer, tallies)
-        write_bytes(stored, buffer.getvalue())
+        self.reports.keep(plan.run, name, round_, tallies)
         reached(Step.SITE_STORED)
         return tallies
 
@@ -250,29 +268,8 @@ class Site:
     def _alone(self) -> Iterator[None]:
         """Keep a second process from answering the same round with other coins meanwhile."""
         with locked(self.folder / ".lock"):
-            self._forget()
+            self.reports.forget()
             yield
-
-    def _forget(self) -> None:
-        """Remove the reports of past rounds: that of the last debit may have to be sent again.
-
-        Raises
-        ------
-        LedgerError
-            If there is a report of a run that the ledger knows nothing of: a report is stored after
-            its debit, so the ledger was lost.
-        """
-        debits = self.ledger.debits
-        last = {d.run: _report_of(self.folder, d.run, d.phase, d.round) for d in debits}
-        for path in (self.folder / "reports").glob("*/*.npy"):
-            if path.parent.name not in last:
-                raise LedgerError(
-                    f"{self.ledger.path} has no debit of run {path.parent.name}, and a report of "
-                    "it was made: the ledger was lost.",
-                    "Restore it from a backup; what was spent stays spent.",
-                )
-            if path != last[path.parent.name]:
-                path.unlink()
 
     def _check_plan(self, plan: Plan) -> None:
         """A run is answered under one plan only: the one of its first debit."""
@@ -301,8 +298,3 @@ class Site:
             self.ledger.debits,
             "The site's operator may raise the limit in site.toml; the server cannot.",
         )
-
-
-def _report_of(folder: Path, run: str, phase: str, round_: int) -> Path:
-    """Return where a site keeps a report."""
-    return folder / "reports" / run / f"{phase}-{round_:06d}.npy"

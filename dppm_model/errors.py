@@ -7,7 +7,7 @@ project calls ``sys.exit``. Codes below 10 are left to the shell and to argument
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class DppmError(Exception):
@@ -28,7 +28,7 @@ class DppmError(Exception):
         self.cause = cause
         self.cure = cure
 
-    def __reduce__(self) -> tuple[type[DppmError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[DppmError], tuple[Any, ...]]:
         """Keep cause and cure apart across process borders (Ray pickles exceptions)."""
         return type(self), (self.cause, self.cure)
 
@@ -113,9 +113,24 @@ class TooFewSites(FederationError):
 
 
 class SecureSumError(DppmError):
-    """A message of the secure sum that breaks its rules; nothing is revealed in answer to it."""
+    """A message of the secure sum that breaks its rules; nothing is revealed in answer to it.
+
+    Attributes
+    ----------
+    accused
+        Places in the roster of the sites whose keys or shares were not as they should be: all of a
+        refusal that the server hears, beside the error's name.
+    """
 
     exit_code = 21
+
+    def __init__(self, cause: str, cure: str, accused: tuple[int, ...] = ()) -> None:
+        super().__init__(cause, cure)
+        self.accused = accused
+
+    def __reduce__(self) -> tuple[type[DppmError], tuple[Any, ...]]:
+        """As `DppmError`, with who is accused."""
+        return type(self), (self.cause, self.cure, self.accused)
 
 
 class ClaimRefuted(DppmError):
@@ -193,11 +208,19 @@ class ChangedKey(SecureSumError):
 
 
 class ForgedShare(SecureSumError):
-    """A sealed share that was not made by this sender, for this receiver, in this round."""
+    """A share that its sender did not make for this receiver and try, or that does not fit."""
 
 
 class StaleRound(SecureSumError):
     """A round that is over, or that was never prepared."""
+
+
+class RoundOpened(SecureSumError):
+    """Another try of a round whose sum this site has helped to open: it would be a second sum."""
+
+
+class NotGuilty(SecureSumError):
+    """A proof of guilt that proves nothing: the masks with that site stay what they are."""
 
 
 class ParticipantsChanged(SecureSumError):

@@ -24,7 +24,7 @@ from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
 from dppm_model.score.settings import as_floats
 from dppm_model.securesum.group import Group, honest_reports
-from dppm_model.securesum.masks import Sum
+from dppm_model.securesum.masks import TRIES, Sum
 
 _LONGEST_SEED = 64
 # What JSON of somebody else's making may raise: not this, not these fields, too deep, too large.
@@ -148,11 +148,19 @@ class Plan:
         """The number of rounds over all phases."""
         return sum(p.rounds for p in self.phases)
 
-    def sum(self, phase: int, round_: int) -> Sum:
-        """Return what the secure sum of one round adds up."""
+    def sum(self, phase: int, round_: int, attempt: int = 0) -> Sum:
+        """Return what the secure sum of one try of a round adds up.
+
+        Raises
+        ------
+        PlanError
+            If it is not a round of the plan, or there are no so many tries.
+        """
         number = self.number(phase, round_)
+        if not 0 <= attempt < TRIES:
+            raise PlanError(f"attempt {attempt} of a round is none.", f"Use 0 to {TRIES - 1}.")
         p = self.phases[phase]
-        return Sum(number, p.bits, p.cells)
+        return Sum(number * TRIES + attempt, p.bits, p.cells)
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, exact floats)."""

@@ -12,7 +12,10 @@ from enum import Enum
 
 
 class Step(Enum):
-    """Steps in the order of a round; the first word says who takes them."""
+    """Steps in the order of a round; the first word says who takes them.
+
+    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are of rounds that somebody spoils.
+    """
 
     SERVER_DEBITED = 1
     SITE_PREPARED = 2
@@ -22,12 +25,15 @@ class Step(Enum):
     SITE_ANSWERED = 6
     SITE_STORED = 7
     SITE_MASKED = 8
-    SERVER_SUMMED = 9
-    SERVER_CLOSED = 10
-    SITE_REVEALED = 11
-    SERVER_OPENED = 12
-    SERVER_LEARNED = 13
-    SERVER_SAVED = 14
+    SERVER_BLAMED = 9
+    SERVER_SUMMED = 10
+    SERVER_CLOSED = 11
+    SITE_REVEALED = 12
+    SERVER_JUDGED = 13
+    SITE_REMOVED = 14
+    SERVER_OPENED = 15
+    SERVER_LEARNED = 16
+    SERVER_SAVED = 17
 
 
 _watchers: list[Callable[[Step], None]] = []

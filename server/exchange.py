@@ -1,15 +1,17 @@
 """Where the secure sum of the present round stands: one atomic file, rewritten twice a round.
 
-It is written when the participants are fixed, before any is asked, and when the survivors are
-fixed, before any is asked to help. Sites refuse a second list of either, so a server that died must
-go on with these.
+It is written when the participants of a try are fixed, before any is asked, and when its survivors
+are fixed, before any is asked to help. Sites refuse a second list of either, so a server that died
+must go on with these. It is written as well when a try has to be given up, with who is to blame:
+the next has another number.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -18,44 +20,59 @@ from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
 from dppm_model.reading import parse_json
 from dppm_model.run import Run
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.masks import round_of
+from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.ring import Vector
+from server.blame import Blame
 from server.state import Arrays, read_state
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A round that has begun.
+    """A try of a round.
 
     Attributes
     ----------
     number
-        Of the round, over all phases.
+        Of the try, see `dppm_model.securesum.masks.Sum`.
+    blame
+        What is held against sites, from the beginning of the run.
     materials
-        Of the participants.
-    survivors, total
-        Who is in the masked sum, and the sum; None while reports are still taken.
+        Of the participants; empty until they are fixed.
+    survivors, masks, total
+        Who is in the masked sum, in the order in which they came, with their signatures and what
+        they say of their masks, and the sum; None while reports are still taken.
+    pairs
+        What the survivors say of their masks with drop-outs.
     """
 
     plan: str
     number: int
-    materials: dict[int, Material]
+    blame: Blame = field(default_factory=Blame)
+    materials: dict[int, Material] = field(default_factory=dict)
     survivors: dict[int, bytes] | None = None
+    masks: dict[int, Checks] | None = None
+    pairs: dict[int, Checks] | None = None
     total: Vector | None = None
 
     def write(self, path: Path) -> None:
         """Write atomically and durably."""
         materials = {
-            i: [m.mask_key.hex(), m.commitment.hex(), {k: s.hex() for k, s in m.shares.items()}]
+            i: [
+                *(part.hex() for part in (m.mask_key, m.commitment, m.signature)),
+                *(_hex(part) for part in (m.digests, m.shares)),
+            ]
             for i, m in self.materials.items()
         }
+        blame = [[*pair, why] for pair, why in self.blame.pairs.items()]
         meta = {
             "plan": self.plan,
             "number": str(self.number),
+            "blame": json.dumps([self.blame.certain, blame, sorted(self.blame.muted)]),
             "materials": json.dumps(materials),
-            "survivors": json.dumps(
-                self.survivors and {i: s.hex() for i, s in self.survivors.items()}
-            ),
+            "survivors": json.dumps(self.survivors and _hex(self.survivors)),
+            "masks": json.dumps(_written(self.masks)),
+            "pairs": json.dumps(_written(self.pairs)),
         }
         total = np.zeros(0, np.uint8) if self.total is None else self.total
         write_bytes(path, safetensors.numpy.save({"total": total}, meta))
@@ -73,22 +90,45 @@ class Exchange:
 
     @classmethod
     def _build(cls, meta: dict[str, str], tensors: Arrays) -> Exchange:
+        certain, pairs, muted = json.loads(meta["blame"])
         materials = {
-            int(i): Material(
-                bytes.fromhex(key),
-                bytes.fromhex(bound),
-                {int(k): bytes.fromhex(s) for k, s in shares.items()},
-            )
-            for i, (key, bound, shares) in parse_json(meta["materials"]).items()
+            int(i): Material(*map(_field, row)) for i, row in parse_json(meta["materials"]).items()
         }
         survivors = parse_json(meta["survivors"])
         return cls(
             meta["plan"],
             int(meta["number"]),
+            Blame(
+                {int(i): why for i, why in certain.items()},
+                {(a, b): why for a, b, why in pairs},
+                set(muted),
+            ),
             materials,
-            survivors and {int(i): bytes.fromhex(s) for i, s in survivors.items()},
+            survivors and _bytes(survivors),
+            _read(json.loads(meta["masks"])),
+            _read(json.loads(meta["pairs"])),
             None if survivors is None else tensors["total"],
         )
+
+
+def _hex(values: Any) -> dict[int, str]:
+    return {i: value.hex() for i, value in values.items()}
+
+
+def _field(value: Any) -> Any:
+    return bytes.fromhex(value) if isinstance(value, str) else _bytes(value)
+
+
+def _bytes(values: dict[str, str]) -> dict[int, bytes]:
+    return {int(i): bytes.fromhex(value) for i, value in values.items()}
+
+
+def _written(said: dict[int, Checks] | None) -> Any:
+    return said and {i: [_hex(c.values), c.signature.hex()] for i, c in said.items()}
+
+
+def _read(said: Any) -> dict[int, Checks] | None:
+    return said and {int(i): Checks(_bytes(v), bytes.fromhex(s)) for i, (v, s) in said.items()}
 
 
 def stage(run: Run, plan: Plan, done: int) -> str:
@@ -100,6 +140,6 @@ def stage(run: Run, plan: Plan, done: int) -> str:
         How many rounds are finished.
     """
     exchange = Exchange.read(run.exchange, plan.digest)
-    if exchange is None or exchange.number < done:
+    if exchange is None or round_of(exchange.number) < done or not exchange.materials:
         return "waiting for sites to take part"
     return "waiting for reports" if exchange.survivors is None else "opening the sum"

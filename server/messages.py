@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,14 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from dppm_model.errors import DppmError, TooFewSites
+from dppm_model.securesum.wire import read_accused
 
+log = logging.getLogger("dppm.server")
 _POLL_SHARE, _LEAST_POLL, _MOST_POLL = 0.1, 0.02, 0.5  # of the time waited; seconds
 
 Fields = Mapping[str, Mapping[str, Any]]
 Records = Mapping[str, ConfigRecord]
+Complain = Callable[[int, str, list[int]], None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ class Asker:
         read: Callable[[int, Records], None],
         enough: Callable[[], bool],
         what: Callable[[], str],
-    ) -> None:
+        name: Callable[[int], str] = str,
+        complain: Complain = lambda *_: None,
+    ) -> dict[int, str]:
         """Ask sites until all have answered or the deadline is over, and again while too few have.
 
         Parameters
@@ -78,27 +84,41 @@ class Asker:
             Whether the replies so far suffice; then silence and refusals are no error.
         what
             For the error, what is asked for.
+        name
+            Of a site, for the log.
+        complain
+            Takes whom a refusal of a site accuses, and the name of its record.
+
+        Returns
+        -------
+        Why the answers of some sites do not count, wholly or in part.
 
         Raises
         ------
         TooFewSites
             If there are not enough after the last try; says why.
         """
-        silent, failures = dict(nodes), Counter[str]()
+        silent, reasons = dict(nodes), dict[int, str]()
         for attempt in range(self.patience.retries + 1):
             if attempt:
                 time.sleep(self.patience.pause)
-            refused, lost = self._ask_once(kind, silent, content, read)
-            failures = Counter({k: n for k, n in failures.items() if k.startswith("refused")})
-            failures += refused + lost
+            reasons |= dict.fromkeys(silent, "no answer in time")
+            for site, why in self._ask_once(kind, silent, content, read, complain):
+                if why is None:
+                    reasons.pop(site, None)
+                else:
+                    reasons[site] = why
+                    log.warning("%s: %s: %s", kind, name(site), why)
             if enough() or not silent:
                 break
         if not enough():
-            reasons = ", ".join(f"{count} × {reason}" for reason, count in failures.items())
+            counted = Counter(reasons.values())
+            said = ", ".join(f"{count} × {reason}" for reason, count in counted.items())
             raise TooFewSites(
-                f"Too few sites for {what()} ({reasons or 'none is connected'}).",
+                f"Too few sites for {what()} ({said or 'none is connected'}).",
                 "Bring the sites back and run the same command again; nothing is spent twice.",
             )
+        return reasons
 
     def _ask_once(
         self,
@@ -106,14 +126,14 @@ class Asker:
         silent: dict[int, int],
         content: Callable[[int], Fields],
         read: Callable[[int, Records], None],
-    ) -> tuple[Counter[str], Counter[str]]:
+        complain: Complain,
+    ) -> Iterator[tuple[int, str | None]]:
         """One try; takes the sites that answered or refused out of ``silent``.
 
-        Returns
-        -------
-        Why sites refused, and why others have to be asked again.
+        Yields
+        ------
+        Who has answered, and why that does not count.
         """
-        refused, lost = Counter[str](), Counter[str]()
         messages = [self._message(kind, node, content(site)) for site, node in silent.items()]
         pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
         begun = time.monotonic()
@@ -122,25 +142,25 @@ class Asker:
             if not replies:
                 time.sleep(min(max(_LEAST_POLL, _POLL_SHARE * waited), _MOST_POLL))
             for reply in replies:
-                site = pending.pop(str(reply.metadata.reply_to_message_id))
+                site = pending.pop(str(reply.metadata.reply_to_message_id), None)
+                if site is None:  # a second reply to one message
+                    continue
                 if reply.has_error():
-                    lost[f"Flower error {reply.error.code} ({reply.error.reason!s:.200})"] += 1
+                    yield site, f"Flower error {reply.error.code} ({reply.error.reason!s:.200})"
                     continue
                 records = reply.content.config_records
                 self.traffic.up += _size(records)
-                for name in records:
-                    if "error" in records[name]:
-                        refused[f"refused: {records[name]['error']!s}"] += 1
-                if "refusal" in records:
-                    del silent[site]
-                    continue
                 try:
-                    read(site, records)
+                    refused = _refusal(records)
+                    if "refusal" not in records:
+                        read(site, records)
+                    for name, record in records.items():
+                        if accused := read_accused(record):
+                            complain(site, name, accused)
                     del silent[site]
+                    yield site, refused
                 except DppmError as error:
-                    lost[error.cause] += 1
-        lost += Counter({"no answer in time": len(pending)})
-        return refused, lost
+                    yield site, error.cause
 
     def _message(self, kind: str, node: int, fields: Fields) -> Message:
         self.traffic.down += _size(fields)
@@ -167,6 +187,12 @@ def connected(grid: Grid, wanted: int, least: int, seconds: float) -> list[int]:
             "Start the missing sites, or plan for fewer (sites=…).",
         )
     return nodes
+
+
+def _refusal(records: Records) -> str | None:
+    """The name of the first error that a reply refuses with."""
+    errors = [record["error"] for record in records.values() if "error" in record]
+    return f"refused: {errors[0]!s:.100}" if errors else None
 
 
 def _size(fields: Mapping[str, Mapping[str, Any]]) -> int:

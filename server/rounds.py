@@ -100,6 +100,8 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
                     "round": round_,
                     "seconds": round(time.monotonic() - begun, 4),
                     "sites": answer.sites,
+                    "left_out": answer.left_out,
+                    "blamed": answer.blamed,
                     "uplink_bytes": answer.uplink_bytes,
                     "downlink_bytes": answer.downlink_bytes,
                     "answer_norm": float(np.linalg.norm(mean)) / phase.clip_norm,

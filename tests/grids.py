@@ -18,6 +18,33 @@ from tests.coins import SeededCoins
 Lost = Callable[[int, str, bool], bool]
 
 
+# All that may leave a site; a refusal of any of it leaves `REFUSAL`, or only its first field.
+FIELDS = {
+    "query.join": {"member": {"identity", "channel", "signature", "proof"}},
+    "train": {"report": {"masked", "digest", "signature", "checks", "checks_signature"}},
+    "query.open": {
+        "shares": {"sites", "shares"},
+        "material": {"mask_key", "commitment", "signature", "digests", "sites", "shares"},
+    },
+    "query.checks": {"checks": {"sites", "values", "signature"}},
+    "query.remove": {"keys": {"sites", "keys"}},
+}
+REFUSAL = {"error", "accused"}
+
+
+def check_declared(reply: Message) -> None:
+    """Nothing is in a reply but declared fields, all of them."""
+    declared = FIELDS[reply.metadata.message_type]
+    refused = {"refusal", "no_shares", "no_material"}
+    assert set(reply.content) <= declared.keys() | refused
+    assert not reply.content.array_records and not reply.content.metric_records
+    for name, record in reply.content.config_records.items():
+        if name in refused:
+            assert {"error"} <= set(record) <= REFUSAL
+        else:
+            assert set(record) == declared[name]
+
+
 class SiteDied(BaseException):
     """The process of one site dies while it answers."""
 

@@ -28,8 +28,8 @@ def policy(records: str, limit: float = inf, min_survivors: int = 1) -> Policy:
     )
 
 
-def site_folders(folder: Path, plan: Plan) -> tuple[bytes, ...]:
-    """Make the plan's sites, without records, in folders 0000, 0001, ...; return their roster."""
+def site_folders(folder: Path, plan: Plan) -> dict[str, bytes]:
+    """Make the plan's sites, without records, in folders 0000, 0001, ...; return their peers."""
     made = [Identity.generate() for _ in range(plan.sites)]
     peers = {f"site-{i:04d}": identity.public for i, identity in enumerate(made)}
     for i, identity in enumerate(made):
@@ -38,4 +38,4 @@ def site_folders(folder: Path, plan: Plan) -> tuple[bytes, ...]:
         identity.write(home / "identity.key")
         Approval(plan, peers, bundle="", note="").write(home)
         policy("none").write(home / "site.toml")
-    return tuple(sorted(peers.values()))
+    return peers

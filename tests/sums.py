@@ -1,6 +1,7 @@
 """A small federation of members in memory: what a server relays, for tests of the secure sum."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import numpy as np
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.masks import Sum
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.material import Checks, Material, digest_of
 from dppm_model.securesum.member import Member
-from dppm_model.securesum.opening import Opening, digest_of
+from dppm_model.securesum.opening import Opening
 
 
 def identities(n: int) -> list[Identity]:
@@ -50,6 +51,9 @@ class Federation:
         signed = {i: self.members[i].attest(number) for i in survivors}
         return self.members[site].reveal(number, signed)
 
+    def checks(self, site: int, sum_: Sum, peers: Collection[int]) -> Checks:
+        return self.members[site].begun(sum_.number).checks(sum_, peers)
+
     def round(
         self,
         sum_: Sum,
@@ -65,8 +69,11 @@ class Federation:
         for i in participants:
             self.admit(sum_.number, materials, i)
         for i in reporters:
-            report = self.members[i].mask(sum_, vectors[i])
-            opening.add(i, report, digest_of(report))
+            report, mask = self.members[i].mask(sum_, vectors[i])
+            opening.add(i, report, digest_of(report), mask)
+        for i in reporters if opening.missing else ():
+            opening.add_pairs(i, self.checks(i, sum_, opening.missing))
+        assert opening.fits()
         for i in helpers:
             opening.add_shares(i, self.reveal(i, sum_.number, opening.reported))
         return opening.open()
@@ -75,6 +82,10 @@ class Federation:
 def addressed(materials: dict[int, Material], site: int) -> dict[int, Material]:
     """What the server sends to one site: of each other's shares only the one for it."""
     return {
-        i: Material(m.mask_key, m.commitment, {k: s for k, s in m.shares.items() if k == site})
+        i: replace(
+            m,
+            digests={site: m.digests[site]},
+            shares={k: s for k, s in m.shares.items() if k == site},
+        )
         for i, m in materials.items()
     }

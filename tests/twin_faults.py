@@ -453,11 +453,44 @@ def _forget_survivors(self: Any, number: int, _: Any) -> None:
 
 
 def _forget_participants(self: Any, number: int, _: Any) -> None:
-    self._round(number).mask_keys = {}
+    self._round(number).published = {}
 
 
 def _forget_channel(self: Any, index: int, _: Any) -> None:
     self._memory.peers.pop(index, None)
+
+
+def _opened_without_a_look(old: Any) -> Any:
+    """A share is taken as it is: whatever its length, in or out of the field, dealt or not."""
+    from dppm_model.securesum.keys import unseal
+
+    def receive(self: Any, peer: int, material: Any, agreed: bytes) -> Any:
+        key = self._key(agreed, peer, self.index)
+        return unseal(key, material.shares[self.index], material.published, peer)
+
+    return receive
+
+
+def _removed_in_place(old: Any) -> Any:
+    def remove(self: Any, guilty: Any, report: Any) -> None:
+        total = self.total
+        old(self, guilty, report)
+        total[:] = self.total
+
+    return remove
+
+
+def _bound_to_any_digests(old: Any) -> Any:
+    def holds(self: Any, group: Any, sum_: Any, published: Any) -> Any:
+        from dppm_model.securesum.material import commitment
+
+        if self.digests.keys() != set(range(group.size)):
+            return False
+        bound = commitment(group, sum_.number, self.dealer, self.digests)
+        mask_key = published[self.dealer][:32]
+        return old(self, group, sum_, {**published, self.dealer: mask_key + bound})
+
+    return holds
 
 
 GRID = "dppm_model.mechanism.grid:Grid."
@@ -494,6 +527,7 @@ ARRAYS, QUESTION = "dppm_model.score.arrays:", "privacy/test_question.py::test_"
 INVARIANCE = "privacy/test_batch_invariance.py::test_"
 SENSITIVITY = "privacy/test_sensitivity.py::test_"
 LIVE, GATE = "unit/deploy/test_live.py::", "unit/service/test_gate.py::"
+TRIES, LIARS = "privacy/test_tries.py::test_", "integration/test_liars.py::test_"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
 
 KILLS, FILES = "integration/test_kills.py::test_", "unit/test_files.py::test_"
@@ -1200,7 +1234,7 @@ TWINS: dict[str, Twin] = {
     ),
     "a lost ledger": Twin(
         "a site whose ledger was deleted with its mark begins to spend anew",
-        "client.site:Site._forget",
+        "client.reports:Reports.forget",
         _nothing,
         SITE + "a_ledger_that_was_deleted_with_its_mark_is_missed",
     ),
@@ -1328,5 +1362,132 @@ TWINS: dict[str, Twin] = {
         "deploy.pages.board:Board.parts",
         lambda old: lambda self: (setattr(self, "_next", 0.0), old(self))[1],
         LIVE + "test_many_requests_do_not_make_it_look_each_time",
+    ),
+    # A liar among the sites, and tries of a round.
+    "round tried again": Twin(
+        "a site helps to open one more try of a round that it has opened",
+        MEMBER + "_unopened",
+        _nothing,
+        TRIES + "a_round_that_was_opened_is_not_tried_again",
+    ),
+    "any proof": Twin(
+        "keys of masks are told for a site against which nothing is proven",
+        "dppm_model.securesum.proof:Proof.holds",
+        lambda _: lambda *args: True,
+        TRIES + "no_proof_makes_an_honest_site_guilty",
+    ),
+    "words of any list": Twin(
+        "what a site said to other participants is held against it",
+        "dppm_model.securesum.material:checked",
+        lambda old: lambda group, number, _, values: old(group, number, {}, values),
+        TRIES + "words_under_another_list_of_participants_prove_nothing",
+    ),
+    "unbound digests": Twin(
+        "a proof may bring digests that its dealer is not bound to",
+        "dppm_model.securesum.proof:Proof.holds",
+        _bound_to_any_digests,
+        TRIES + "no_proof_makes_an_honest_site_guilty",
+    ),
+    "keys of all masks": Twin(
+        "for one guilty site the keys of all masks are told",
+        "dppm_model.securesum.masking:Masking.pair_keys",
+        lambda old: (
+            lambda self, sum_, proofs: {
+                i: self._pair_key(sum_, i) for i in self.published.keys() - {self.index}
+            }
+        ),
+        TRIES + "a_guilty_site_is_taken_out_of_the_sum",
+    ),
+    "shares unseen": Twin(
+        "a share is stored whatever it is",
+        "dppm_model.securesum.dealing:Dealing.receive",
+        _opened_without_a_look,
+        TRIES + "a_share_that_is_none_is_a_complaint_and_nothing_is_stored[1]",
+    ),
+    "shares beyond the field": Twin(
+        "a share may be a number beyond the field",
+        "dppm_model.securesum.shamir:is_share",
+        lambda _: lambda share: True,
+        TRIES + "shares_are_numbers_of_the_field",
+    ),
+    "keys of low order": Twin(
+        "keys are taken with which every site agrees on zero",
+        "dppm_model.securesum.keys:usable",
+        lambda _: lambda public: True,
+        TRIES + "keys_of_low_order_are_of_no_use",
+    ),
+    "checks tell": Twin(
+        "what a site says of its self-mask depends on its report",
+        "dppm_model.securesum.masks:Sum.masked",
+        lambda old: (
+            lambda self, group, tallies, mask: old(self, group, tallies, mask + tallies.sum())
+        ),
+        TRIES + "check_numbers_of_masks_say_nothing_of_the_report[1]",
+    ),
+    "spare reports": Twin(
+        "a site is debited in a try whose sum it is not in",
+        MEMBER + "admit",
+        lambda old: lambda self, number, materials, **_: old(self, number, materials, helps=True),
+        TRIES + "a_helper_that_was_left_out_helps_and_reports_nothing",
+    ),
+    "nonce unsigned": Twin(
+        "who has heard a site join can join in its place",
+        "dppm_model.securesum.keys:joined",
+        lambda old: lambda group, _, channel: old(group, bytes(32), channel),
+        LIARS + "a_lie_of_one_site_costs_one_report_at_most[joins as another]",
+    ),
+    "second node": Twin(
+        "a node takes the place of another that is connected",
+        "server.roll:Roll._take",
+        lambda _: (
+            lambda self, site, node, channel: (
+                self.nodes.update({site: node}),
+                self.channels.update({site: channel}),
+            )
+        ),
+        LIARS + "a_second_node_for_a_site_is_refused_by_name",
+    ),
+    "material unseen": Twin(
+        "the server passes on whatever a site deals",
+        "dppm_model.securesum.material:Material.check",
+        _nothing,
+        LIARS + "a_lie_of_one_site_costs_one_report_at_most[digests missing]",
+    ),
+    "opened unseen": Twin(
+        "a sum is opened that does not fit what its sites say of their masks",
+        "dppm_model.securesum.opening:Opening.fits",
+        lambda _: lambda self: True,
+        LIARS + "a_lie_of_one_site_costs_one_report_at_most[garbage]",
+    ),
+    "any share is dealt": Twin(
+        "a share that nobody has dealt is taken",
+        "dppm_model.securesum.material:is_share",
+        lambda _: lambda digest, which, share: True,
+        SUM + "a_wrong_share_is_found_named_and_left_out",
+    ),
+    "accused in silence": Twin(
+        "a complaint does not say of whom",
+        "client.app:_refused",
+        lambda old: lambda error: {"error": old(error)["error"]},
+        LIARS + "a_lie_of_one_site_costs_one_report_at_most[shares wrong]",
+    ),
+    "first of a pair": Twin(
+        "of two that may have lied who complains is left out",
+        "server.blame:Blame.add_pair",
+        lambda old: lambda self, first, second, why: old(self, second, first, why),
+        "unit/test_blame.py::test_of_two_the_first_is_left_out_and_told_why",
+    ),
+    "pairs one by one": Twin(
+        "the accused of every pair is left out, though one site complains of all",
+        "server.blame:_meets",
+        lambda _: lambda pairs, most: tuple(dict.fromkeys(a for a, _ in pairs)),
+        "unit/test_blame.py::test_the_fewest_sites_that_meet_all_pairs",
+    ),
+    "sum taken twice": Twin(
+        "a report is taken out of the sum that a killed server goes on with",
+        "dppm_model.securesum.opening:Opening.remove",
+        _removed_in_place,
+        LIARS + "killed_in_a_round_that_is_spoilt_and_started_again"
+        "[another self-mask is dealt-Step.SERVER_OPENED-1]",
     ),
 }

@@ -16,7 +16,7 @@ from dppm_model.securesum.masks import CHECKS
 Terms = dict[str, float]
 
 SITE_FLUSHES = 13  # files and folders that a site flushes to disk in a round, before it goes on
-SERVER_FLUSHES = 10
+SERVER_FLUSHES = 11
 WATCH_PAUSE = 0.1  # seconds between two looks of Flower's simulation at all nodes
 
 
@@ -68,8 +68,9 @@ def site_seconds(load: Load, units: Units) -> Terms:
 def server_seconds(load: Load, units: Units) -> Terms:
     """Return what the server does in a round, if nobody drops out.
 
-    It verifies a signature of each site, takes a self-mask of each off the sum, and combines t
-    shares for each; all shares of the next round, one for each pair of sites, pass through it.
+    It verifies three signatures of each site, checks the sum before and after it has taken a
+    self-mask of each off it, and combines t shares for each; all shares of the next round, one for
+    each pair of sites, pass through it.
     """
     n, t, cells = load.sites, load.threshold, load.cells
     return {
@@ -79,7 +80,7 @@ def server_seconds(load: Load, units: Units) -> Terms:
         "reports": n * cells * load.planes * units.unpack,
         "pairs": n * n * units.server_pair,
         "shares": n * t * units.combine + t * t * units.weight,
-        "masks": (n + CHECKS) * load.mask_bytes * units.mask_byte,
+        "masks": (n + 2 * CHECKS) * load.mask_bytes * units.mask_byte,
         "learning": cells * units.decode + load.phase.dimension * units.kinds[load.kind].coordinate,
         "accounting": units.account,
     }

@@ -2,7 +2,7 @@
 
 Three exchanges, whose fields `dppm_model.securesum.wire` writes: ``query.join`` once a run,
 ``train`` and ``query.open`` in each round, and one more ``query.open`` before the first. What grows
-with N is keys, shares and signatures: 300 bytes down and 230 up for each peer and round.
+with N is keys, shares and signatures: 364 bytes down and 294 up for each peer and round.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dppm_model.securesum.shamir import SHARE_BYTES
 
 NUMBER, KEY, SIGNATURE, DIGEST, TAG = 8, 32, 64, 32, 16
 SEALED = 2 * SHARE_BYTES + TAG  # a share of both secrets, encrypted for its holder
-LIST_ITEMS = 13  # entries of lists for each peer in a round's four messages of a site
+DIGESTS = 2 * DIGEST  # of both shares for one holder
+CHECKS = 32  # what is said of one mask
+LIST_ITEMS = 15  # entries of lists for each peer in a round's four messages of a site
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,27 @@ class Traffic:
 
 
 def join(load: Load) -> Traffic:
-    """Show an identity and a channel key."""
-    return Traffic(2 * KEY + SIGNATURE, load.plan_bytes)
+    """Sign a nonce of 32 bytes; show an identity and a channel key."""
+    return Traffic(2 * KEY + 2 * SIGNATURE, load.plan_bytes + KEY)
 
 
 def prepare(load: Load) -> Traffic:
     """Send everybody's channel key; answer with keys and sealed shares for the next round."""
     n = load.sites
     channels = NUMBER + n * (NUMBER + KEY + SIGNATURE)
-    return Traffic(KEY + DIGEST + (n - 1) * (NUMBER + SEALED), channels)
+    published = KEY + DIGEST + SIGNATURE + n * DIGESTS
+    return Traffic(published + (n - 1) * (NUMBER + SEALED), channels)
 
 
 def report(load: Load) -> Traffic:
     """Send the question, the model and the participants' keys and shares; answer masked."""
     n = load.sites
-    participants = n * (NUMBER + KEY + DIGEST) + (n - 1) * SEALED
-    question = load.plan_bytes + 2 * NUMBER + load.model_bytes
-    return Traffic(load.ring.packed_bytes + DIGEST + SIGNATURE, question + participants)
+    published = NUMBER + KEY + DIGEST + DIGESTS
+    question = load.plan_bytes + 3 * NUMBER + load.model_bytes
+    said = SIGNATURE + CHECKS + SIGNATURE
+    return Traffic(
+        load.ring.packed_bytes + DIGEST + said, question + n * published + (n - 1) * SEALED
+    )
 
 
 def reveal(load: Load) -> Traffic:

@@ -76,7 +76,8 @@ def corner(a: int, b: int, theta: float, tau: float) -> float:
     """Bound the ratio with ``a`` other answers at hi and ``b`` at lo, the moved one at hi.
 
     The mirror image (yes for no) covers the moved one at lo. With a + b = M - 1 it is a corner,
-    and corners are the worst (Lemma 5); with fewer it bounds, by Lemma 7, every corner that has at least these.
+    and corners are the worst (Lemma 5); with fewer it bounds, by Lemma 7, every corner that has at
+    least these.
     """
     eta = 1e-8 * tau
     law = convolve(binomial(a, 0.5 + theta, eta), binomial(b, 0.5 - theta, eta))

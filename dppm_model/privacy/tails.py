@@ -26,7 +26,7 @@ class Law:
 
 
 def binomial_pmf(n: int, p: float, ks: NDArray[np.int64]) -> Array:
-    """Bin(n, p) at ``ks`` by log-gamma; relative error below 1e-9 for n up to 1e6 (see `site_slope`)."""
+    """Bin(n, p) at ``ks`` by log-gamma; relative error below 1e-9 for n up to 1e6."""
     k = ks.astype(np.float64)
     logs = gammaln(n + 1.0) - gammaln(k + 1) - gammaln(n - k + 1)
     result: Array = np.exp(logs + k * np.log(p) + (n - k) * np.log1p(-p))

@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
 def honest_reports(sites: int, min_survivors: int, colluding: int) -> int:
-    """Return n, the least number of honest reports in any sum that can be opened.
+    """Return n, the least number of honest reports in any sum that can be opened (Lemma 17).
 
     With s = min_survivors = t and c colluding sites, a sum that everybody agrees on has s - c of
     them. A lying server may tell every helper another list of survivors: then each calls at most
@@ -108,7 +108,7 @@ class Group:
     def label(self, purpose: str, *numbers: int) -> bytes:
         """Name one use of a key in this group: keys with different labels are independent."""
         numbered = b"".join(n.to_bytes(8) for n in numbers)
-        return b"dppm secure sum 1\0" + self.digest + purpose.encode() + b"\0" + numbered
+        return b"dppm secure sum 2\0" + self.digest + purpose.encode() + b"\0" + numbered
 
 
 def peers_text(keys: Mapping[str, bytes]) -> str:
@@ -160,8 +160,13 @@ def write_peers(path: Path, keys: Mapping[str, bytes]) -> None:
     write_bytes(path, peers_text(keys).encode())
 
 
-def read_peers(path: Path) -> tuple[bytes, ...]:
-    """Read a file of identity keys: a roster.
+def roster_of(keys: Mapping[str, bytes]) -> dict[bytes, str]:
+    """Return the roster of these sites: their names by identity key, each in its place."""
+    return {key: name for name, key in sorted(keys.items(), key=lambda item: item[1])}
+
+
+def read_peers(path: Path) -> dict[str, bytes]:
+    """Read a file of identity keys, by the sites' names.
 
     Raises
     ------
@@ -172,4 +177,4 @@ def read_peers(path: Path) -> tuple[bytes, ...]:
         text = path.read_text()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
-    return tuple(sorted(parse_peers(text, str(path)).values()))
+    return parse_peers(text, str(path))

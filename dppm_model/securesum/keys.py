@@ -23,6 +23,7 @@ from dppm_model.files import write_bytes
 from dppm_model.securesum.group import Group
 
 _NONCE = bytes(12)  # every key seals one message only
+_ANY = bytes(range(32))  # a private key to try public ones with
 
 
 def derive(secret: bytes, label: bytes) -> bytes:
@@ -72,10 +73,16 @@ def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int) -> bytes:
         ) from None
 
 
-def commitment(group: Group, number: int, index: int, self_mask: bytes) -> bytes:
-    """Bind a site to its self-mask of a round without telling it."""
-    label = group.label("self-mask commitment", number, index)
-    return hashlib.sha256(label + self_mask).digest()
+def usable(public: bytes) -> bool:
+    """Say whether a public key can be agreed with: 32 bytes, and not of low order.
+
+    With a key of low order every private key agrees on the same secret, zero.
+    """
+    try:
+        agree(_ANY, public)
+    except UnknownSite:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Channel:
         Raises
         ------
         UnknownSite
-            If it is not that of the pinned identity.
+            If it is not that of the pinned identity, or the key cannot be used.
         """
         statement = group.label("channel") + self.public
         if not verify(group.roster[index], statement, self.signature):
@@ -99,15 +106,24 @@ class Channel:
                 f"The channel key of site {index} is not signed by the identity that is pinned.",
                 "Compare the identity keys over the telephone; somebody may sit in the middle.",
             )
+        if not usable(self.public):
+            raise UnknownSite(
+                f"The channel key of site {index} cannot be used.", "Its site must mend it."
+            )
 
 
-def attested(group: Group, number: int, mask_keys: Mapping[int, str]) -> bytes:
-    """Return what a site signs of a round: its participants and their mask keys (hexadecimal).
+def joined(group: Group, nonce: bytes, channel: bytes) -> bytes:
+    """Return what a site signs to join: who has not its identity cannot answer this nonce."""
+    return group.label("join") + nonce + channel
 
-    They are hashed once here, so that what is signed, and verified N times, does not grow with N.
+
+def attested(group: Group, number: int, published: Mapping[int, bytes]) -> bytes:
+    """Return what a site signs of a try: its participants, and what each has published.
+
+    It is hashed once here, so that what is signed, and verified N times, does not grow with N.
     """
-    listed = "".join(f"{i}:{key};" for i, key in sorted(mask_keys.items()))
-    return group.label("participants", number) + hashlib.sha256(listed.encode()).digest()
+    listed = b"".join(i.to_bytes(8) + what for i, what in sorted(published.items()))
+    return group.label("participants", number) + hashlib.sha256(listed).digest()
 
 
 def verify(identity: bytes, statement: bytes, signature: bytes) -> bool:

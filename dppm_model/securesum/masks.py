@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,12 @@ from dppm_model.securesum.keys import derive
 from dppm_model.securesum.ring import Ring, Vector
 
 CHECKS = 4
+TRIES = 4096  # of one round; more than there can be, see `server.blame`
+
+
+def round_of(number: int) -> int:
+    """Return the round, over the whole run, that a try belongs to."""
+    return number // TRIES
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Sum:
     Attributes
     ----------
     number
-        Of the round, counted over the whole run.
+        Of the try: its round, counted over the whole run, times `TRIES`, and which try it is.
+        Labels of keys hold it, so that all keys and masks of different tries are independent.
     bits
         The sum is below 2^bits.
     dimension
@@ -44,24 +52,55 @@ class Sum:
         """Label a key of this sum."""
         return group.label(purpose, self.number, self.bits, self.dimension, *numbers)
 
-    def _checks(self, group: Group, vector: Vector) -> Vector:
-        """Public random linear combinations of a vector.
+    def _checks(self, group: Group, *vectors: Vector) -> list[Vector]:
+        """Public random linear combinations of vectors (D,): four numbers of each.
 
         They are linear, so that the checks of the sum are the sum of the checks; they tell nothing
         that the sum does not tell. Random errors of the sum pass with probability 2^(-4 bits).
         """
         ring = Ring(self.bits, self.dimension)
-        found = np.zeros(CHECKS, ring.dtype)
+        found, product = [np.zeros(CHECKS, ring.dtype) for _ in vectors], ring.zeros()
         for i in range(CHECKS):
             coefficients = ring.zeros()
             ring.add_mask(coefficients, derive(b"public", self.label(group, "check", i)))
-            found[i] = np.multiply(coefficients, vector, out=coefficients).sum(dtype=ring.dtype)
+            for vector, checks in zip(vectors, found, strict=True):
+                checks[i] = np.multiply(coefficients, vector, out=product).sum(dtype=ring.dtype)
         return found
 
-    def with_checks(self, group: Group, tallies: NDArray[np.integer[Any]]) -> Vector:
-        """Append the check numbers to a vector."""
-        vector = tallies.astype(self.ring.dtype)
-        return np.concatenate([vector, self._checks(group, vector)])
+    def masked(
+        self, group: Group, tallies: NDArray[np.integer[Any]], mask: Vector
+    ) -> tuple[Vector, bytes]:
+        """Append the check numbers to tallies (D,), and add a first mask.
+
+        Returns
+        -------
+        The masked vector, and the `residue` of the mask.
+        """
+        plain = tallies.astype(self.ring.dtype)
+        own, of_mask = self._checks(group, plain, mask[: self.dimension])
+        of_mask -= mask[self.dimension :]
+        return np.concatenate([plain, own]) + mask, self._packed(of_mask)
+
+    def residue(self, group: Group, vector: Vector) -> bytes:
+        """By how much a vector's check numbers do not fit it: four numbers of eight bytes.
+
+        They say nothing of what is under the masks (Lemma 18).
+        They are linear in the vector and nothing for one without masks. So those of a masked report
+        are the sum of those of its masks, whatever it reports; those of two opposite masks cancel.
+        """
+        (found,) = self._checks(group, vector[: self.dimension])
+        found -= vector[self.dimension :]
+        return self._packed(found)
+
+    def total(self, residues: Iterable[bytes]) -> bytes:
+        """Add up residues."""
+        total = np.zeros(CHECKS, self.ring.dtype)
+        for residue in residues:
+            total += np.frombuffer(residue, "<u8").astype(self.ring.dtype)
+        return self._packed(total)
+
+    def _packed(self, numbers: Vector) -> bytes:
+        return self.ring.reduce(numbers).astype("<u8").tobytes()
 
     def without_checks(self, group: Group, vector: Vector) -> Vector:
         """Verify and remove the check numbers of an opened sum.
@@ -71,16 +110,12 @@ class Sum:
         WrongSum
             If they do not fit: some site's masks are not the ones that were removed.
         """
-        total = self.ring.reduce(vector)
-        plain = total[: self.dimension]
-        if not np.array_equal(
-            self.ring.reduce(self._checks(group, plain)), total[self.dimension :]
-        ):
+        if any(self.residue(group, vector)):
             raise WrongSum(
-                f"The sum of round {self.number} does not fit its check numbers.",
+                f"The sum of try {self.number} does not fit its check numbers.",
                 "A site masked wrongly; compare the sites' versions.",
             )
-        return plain
+        return self.ring.reduce(vector)[: self.dimension]
 
 
 def add_self_mask(
@@ -91,15 +126,13 @@ def add_self_mask(
     sum_.ring.add_mask(vector, key, subtract=subtract)
 
 
+def pair_key(group: Group, sum_: Sum, pair: tuple[int, int], shared: bytes) -> bytes:
+    """Return the key of the mask that two sites share."""
+    return derive(shared, sum_.label(group, "pair mask", min(pair), max(pair)))
+
+
 def add_pair_mask(
-    group: Group,
-    sum_: Sum,
-    vector: Vector,
-    pair: tuple[int, int],
-    shared: bytes,
-    *,
-    subtract: bool = False,
+    sum_: Sum, vector: Vector, pair: tuple[int, int], key: bytes, *, subtract: bool = False
 ) -> None:
     """Add the mask that the first site of ``pair`` shares with the second; in a sum they cancel."""
-    key = derive(shared, sum_.label(group, "pair mask", min(pair), max(pair)))
     sum_.ring.add_mask(vector, key, subtract=subtract != (pair[0] > pair[1]))

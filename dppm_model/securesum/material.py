@@ -1,30 +1,135 @@
-"""What a site publishes for one round: its keys, and shares of its secrets for the others."""
+"""What a site publishes for one try of a round, and what it says of its masks."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from dppm_model.errors import WrongReport
+from dppm_model.securesum import shamir
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import attested, usable, verify
+
+SEALED_BYTES = 2 * shamir.SHARE_BYTES + 16  # both shares for one holder, and the seal's tag
+DIGESTS_BYTES = 64
+CHECK_BYTES = 32
+SELF, KEY = 0, 1  # the two secrets of a site, and the order of their shares
+
+
+def digest_of(report: bytes) -> bytes:
+    """SHA-256 of a masked report, which travels beside it."""
+    return hashlib.sha256(report).digest()
+
+
+def digests(shares: bytes) -> bytes:
+    """SHA-256 of each of the two shares that one holder has of a site's secrets."""
+    halves = shares[: shamir.SHARE_BYTES], shares[shamir.SHARE_BYTES :]
+    return b"".join(hashlib.sha256(half).digest() for half in halves)
+
+
+def is_share(digest: bytes, which: int, share: bytes) -> bool:
+    """Say whether this is the very share of the self-mask, or of the mask key, that was dealt."""
+    return hashlib.sha256(share).digest() == digest[32 * which :][:32]
+
+
+def commitment(group: Group, number: int, index: int, dealt: Mapping[int, bytes]) -> bytes:
+    """Bind a site to all shares that it deals, by their `digests`, without telling them."""
+    listed = b"".join(dealt[i] for i in range(group.size))
+    return hashlib.sha256(group.label("shares", number, index) + listed).digest()
+
+
+def statement(group: Group, number: int, mask_key: bytes, commitment: bytes) -> bytes:
+    """Return what a site signs of its material."""
+    return group.label("material", number) + mask_key + commitment
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a site publishes for one round.
+    """What a site publishes for one try of a round.
 
     Attributes
     ----------
     mask_key
         Public X25519 key of its pairwise masks.
     commitment
-        Binds it to its self-mask.
+        Binds it to all its shares.
+    signature
+        Of both, by its identity, for the server; sites know both by the seals of their shares.
+    digests
+        For each site of the roster, of both shares for it; at a site only those for itself.
     shares
         For each other site, sealed: that site's shares of self-mask and mask key.
     """
 
     mask_key: bytes
     commitment: bytes
+    signature: bytes
+    digests: Mapping[int, bytes]
     shares: Mapping[int, bytes]
 
     @property
-    def bound(self) -> bytes:
-        """What is authenticated together with every share."""
+    def published(self) -> bytes:
+        """What is signed, and authenticated together with every share."""
         return self.mask_key + self.commitment
+
+    def check(self, group: Group, number: int, index: int, asked: frozenset[int]) -> None:
+        """Check, at the server, all of it that is not sealed.
+
+        Parameters
+        ----------
+        asked
+            Whom the shares are to be for.
+
+        Raises
+        ------
+        WrongReport
+            If anything is not as it should be: no other site ever sees it then.
+        """
+        if (
+            self.digests.keys() != set(range(group.size))
+            or self.commitment != commitment(group, number, index, self.digests)
+            or not verify(
+                group.roster[index],
+                statement(group, number, self.mask_key, self.commitment),
+                self.signature,
+            )
+            or not usable(self.mask_key)
+            or self.shares.keys() != asked - {index}
+            or any(len(share) != SEALED_BYTES for share in self.shares.values())
+        ):
+            raise WrongReport(
+                f"Keys and shares of site {index} for try {number} are not as they should be.",
+                "Use one version everywhere.",
+            )
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What a site says, and signs, of the check numbers of its masks: nothing of its report.
+
+    Attributes
+    ----------
+    values
+        `Sum.residue` of its mask with each site; its own stands for its self-mask.
+    signature
+        Of these and of the try's participants, by its identity.
+    """
+
+    values: Mapping[int, bytes]
+    signature: bytes
+
+    def is_signed(
+        self, group: Group, number: int, index: int, published: Mapping[int, bytes]
+    ) -> bool:
+        """Say whether site ``index`` said so of the try with these participants."""
+        said = checked(group, number, published, self.values)
+        return verify(group.roster[index], said, self.signature)
+
+
+def checked(
+    group: Group, number: int, published: Mapping[int, bytes], values: Mapping[int, bytes]
+) -> bytes:
+    """Return what a site signs of its `Checks`."""
+    listed = b"".join(i.to_bytes(8) + value for i, value in sorted(values.items()))
+    return group.label("checks", number) + attested(group, number, published) + listed

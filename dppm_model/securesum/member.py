@@ -1,23 +1,26 @@
 """A site's side of the secure sum. Every refusal that protects a site is made here.
 
-For each round a site draws one secret seed. From it come, by derivation, the key of its pairwise
-masks, its self-mask and the shares of both; so whatever is asked again is answered with the same
-bits, also after a crash, and forgetting a round means deleting its seed.
+For each try of a round a site draws one secret seed. From it come, by derivation, the key of its
+pairwise masks, its self-mask and the shares of both; so whatever is asked again is answered with
+the same bits, also after a crash, and forgetting a try means deleting its seed.
 
 The rules, each with its own error:
 
 1. A channel key counts only if the pinned identity signed it, and never changes in a run.
-2. A round has one list of participants, at least `min_survivors` long, each known by shares that
-   only it can have sealed, and one list of survivors. A second list of either is refused.
-3. For one peer and round a site tells its share of the self-mask (survivors) or of the mask key
+2. A try has one list of participants, at least `min_survivors` long, each known by what it has
+   signed and by shares that only it can have sealed, and one list of survivors. A second list of
+   either is refused.
+3. For one peer and try a site tells its share of the self-mask (survivors) or of the mask key
    (drop-outs), never both.
-4. A round that is over is over.
+4. A site helps to open one try of a round, and takes part in no other from then on.
+5. A try that is over is over.
+6. The key of a mask is told only for a peer that is proven guilty, see `Masking` and `Proof`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +30,30 @@ from numpy.typing import NDArray
 from dppm_model.errors import (
     ChangedKey,
     ParticipantsChanged,
+    RoundOpened,
+    SecureSumError,
     StaleRound,
     SurvivorsChanged,
     TooFewSurvivors,
     UnknownSite,
 )
 from dppm_model.securesum import shamir
+from dppm_model.securesum.dealing import Dealing
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import (
     Channel,
     Identity,
     agree,
-    attested,
-    commitment,
-    derive,
+    joined,
     public_of,
-    seal,
-    unseal,
     verify,
 )
-from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.masking import Masking
+from dppm_model.securesum.masks import Sum, round_of
+from dppm_model.securesum.material import (
+    Checks,
+    Material,
+)
 from dppm_model.securesum.memory import Memory, RoundMemory
 
 
@@ -82,112 +88,112 @@ class Member:
         public = public_of(bytes.fromhex(self._memory.channel))
         return self._identity.sign_channel(self.group, public)
 
+    def join(self, nonce: bytes) -> bytes:
+        """Sign the server's nonce, and the channel key with it: only this site can answer it."""
+        public = public_of(bytes.fromhex(self._memory.channel))
+        return self._identity.sign(joined(self.group, nonce, public))
+
     def prepare(self, number: int, channels: Mapping[int, Channel]) -> Material:
-        """Publish keys and shares for round ``number``, for the sites with these channels.
+        """Publish keys and shares for try ``number``, for the sites with these channels.
 
         Raises
         ------
         UnknownSite, ChangedKey
             If a channel is not signed by the pinned identity, or was another one before.
-        StaleRound
-            If a later round has begun.
+        RoundOpened, StaleRound
+            If the round was opened in another try, or a later try or round has begun.
         """
-        for index, channel in channels.items():
-            self._accept(index, channel)
+        _all(channels, lambda index: self._accept(index, channels[index]))
         memory = self._memory
+        self._unopened(number)
         if number not in memory.rounds:
             if number <= memory.latest:
                 raise _stale(number)
             memory.latest = number
+            memory.rounds = {n: r for n, r in memory.rounds.items() if r.published}
             memory.rounds[number] = RoundMemory(secrets.token_hex(32))
-            for old in [n for n in memory.rounds if n < number - 1]:
-                del memory.rounds[old]
-        self._memory.save(self.path)
-        mask_key, self_mask = self._own(memory.rounds[number])
-        public = public_of(mask_key)
-        bound = commitment(self.group, number, self.index, self_mask)
-        shares = self._split(memory.rounds[number], range(self.group.size))
-        return Material(
-            public,
-            bound,
-            {
-                peer: seal(self._share_key(number, self.index, peer), shares[peer], public + bound)
-                for peer in channels
-                if peer != self.index
-            },
-        )
+        agreed = {i: bytes.fromhex(memory.agreed[i]) for i in channels if i != self.index}
+        material = self._dealing(number).material(self._identity, agreed)
+        memory.rounds[number].own = material.published.hex()
+        memory.save(self.path)
+        return material
 
-    def admit(self, number: int, materials: Mapping[int, Material]) -> None:
-        """Take note of who takes part in a round, once and for all.
+    def admit(self, number: int, materials: Mapping[int, Material], *, helps: bool = False) -> None:
+        """Take note of who takes part in a try, once and for all.
 
         Parameters
         ----------
         materials
-            Of all participants, this site included; of ``shares`` only the one for this site.
+            Of all participants; of digests and shares only those for this site.
+        helps
+            Whether this site need not take part itself: it can help to open the sum of others.
 
         Raises
         ------
-        TooFewSurvivors, UnknownSite, ForgedShare, ParticipantsChanged, StaleRound
-            See the rules of this module.
+        TooFewSurvivors, UnknownSite, ForgedShare, ParticipantsChanged, StaleRound, RoundOpened
+            See the rules of this module. Sites whose keys or shares are wrong are `accused`.
         """
-        round_ = self._round(number)
-        participants = {i: m.mask_key.hex() for i, m in sorted(materials.items())}
-        if round_.mask_keys:
-            if participants != round_.mask_keys:
-                raise ParticipantsChanged(
-                    f"Round {number} was begun with other participants.",
-                    "A round is begun once; go on with it, or with the next.",
-                )
-            return
-        if len(participants) < self.group.min_survivors:
+        round_, dealing = self._round(number), self._dealing(number)
+        published = {i: m.published.hex() for i, m in sorted(materials.items())}
+        if round_.published not in ({}, published):
+            raise ParticipantsChanged(
+                f"Try {number} was begun with other participants.",
+                "A try is begun once; go on with it, or with the next.",
+            )
+        if len(published) < self.group.min_survivors:
             raise TooFewSurvivors(
-                f"Round {number} has {len(participants)} participants, at least "
+                f"Try {number} has {len(published)} participants, at least "
                 f"{self.group.min_survivors} are needed.",
                 "Wait until more sites are connected.",
             )
-        mask_key, _ = self._own(round_)
-        if participants.get(self.index) != public_of(mask_key).hex():
+        own = materials.get(self.index)
+        if not (helps if own is None else own.published.hex() == round_.own):
             raise StaleRound(
-                f"Round {number} holds a key of this site that it did not make.",
+                f"Try {number} does not hold the key of this site that it made.",
                 "Prepare the round again.",
             )
-        received = {}
-        for peer, material in materials.items():
+        if round_.published:
+            return
+        received: dict[int, str] = {}
+
+        def receive(peer: int) -> None:
             if peer == self.index:
-                continue
+                return
             if peer not in self._memory.peers:
                 raise UnknownSite(f"Site {peer} never showed a channel key.", "Prepare again.")
-            key = self._share_key(number, peer, self.index)
-            sealed = material.shares.get(self.index, b"")
-            received[peer] = unseal(key, sealed, material.bound, peer).hex()
-        round_.mask_keys, round_.shares = participants, received
+            agreed = bytes.fromhex(self._memory.agreed[peer])
+            received[peer] = dealing.receive(peer, materials[peer], agreed).hex()
+
+        _all(materials, receive)
+        round_.published, round_.shares = published, received
         for old in [n for n in self._memory.rounds if n < number]:
             del self._memory.rounds[old]  # with its seed, its masks are gone for good
         self._memory.save(self.path)
 
-    def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> bytes:
-        """Return the report under all masks, packed: alone it is uniform and says nothing.
+    def begun(self, number: int) -> Masking:
+        """Return this site's masks of a try.
 
         Raises
         ------
         StaleRound
-            If the round is over, or its participants are not known yet.
+            If the try is over, or its participants are not known yet.
         """
-        round_ = self._round(sum_.number, begun=True)
-        mask_key, self_mask = self._own(round_)
-        vector = sum_.with_checks(self.group, tallies)
-        add_self_mask(self.group, sum_, vector, self.index, self_mask)
-        for peer, public in round_.mask_keys.items():
-            if peer != self.index:
-                shared = agree(mask_key, bytes.fromhex(public))
-                add_pair_mask(self.group, sum_, vector, (self.index, peer), shared)
-        return sum_.ring.pack(vector)
+        published = self._round(number, begun=True).published
+        return Masking(
+            self.group,
+            self._identity,
+            self.index,
+            {i: bytes.fromhex(what) for i, what in published.items()},
+            self._dealing(number).secrets,
+        )
+
+    def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> tuple[bytes, Checks]:
+        """Return the report under all masks; see `Masking.mask`."""
+        return self.begun(sum_.number).mask(sum_, tallies)
 
     def attest(self, number: int) -> bytes:
-        """Sign the round's list of participants; travels beside the report."""
-        return self._identity.sign(
-            attested(self.group, number, self._round(number, begun=True).mask_keys)
-        )
+        """Sign the try's list of participants; travels beside the report."""
+        return self.begun(number).attest(number)
 
     def reveal(self, number: int, survivors: Mapping[int, bytes]) -> dict[int, bytes]:
         """Tell, for each participant, the one share that opens the sum of ``survivors``.
@@ -197,59 +203,45 @@ class Member:
 
         Raises
         ------
-        SurvivorsChanged, TooFewSurvivors, StaleRound
+        SurvivorsChanged, TooFewSurvivors, StaleRound, RoundOpened
             See the rules of this module.
         """
         round_ = self._round(number, begun=True)
         wanted = sorted(set(survivors))
         if round_.survivors is not None and round_.survivors != wanted:
             raise SurvivorsChanged(
-                f"Round {number} was opened for other survivors.",
+                f"Try {number} was opened for other survivors.",
                 "One sum of a round is opened, never two.",
             )
-        if not set(wanted) <= round_.mask_keys.keys():
+        if not set(wanted) <= round_.published.keys():
             raise UnknownSite(
-                f"Round {number} is to be opened for sites that do not take part.",
+                f"Try {number} is to be opened for sites that do not take part.",
                 "Name participants only.",
             )
         if len(wanted) < self.group.min_survivors:
             raise TooFewSurvivors(
-                f"Round {number} has {len(wanted)} survivors, at least {self.group.min_survivors} "
+                f"Try {number} has {len(wanted)} survivors, at least {self.group.min_survivors} "
                 "are needed.",
                 "Wait for the missing reports.",
             )
-        statement = attested(self.group, number, round_.mask_keys)
+        said = self.begun(number).attested(number)
         for i in wanted:
-            if not verify(self.group.roster[i], statement, survivors[i]):
+            if not verify(self.group.roster[i], said, survivors[i]):
                 raise ParticipantsChanged(
-                    f"Site {i} did not attest the participants of round {number}.",
+                    f"Site {i} did not attest the participants of try {number}.",
                     "The server told it others, or sent no signature.",
                 )
         if round_.survivors is None:
             round_.survivors = wanted
             self._memory.save(self.path)
-        (own,) = self._split(round_, [self.index])
+        (own,) = self._dealing(number).shares([self.index])
         held = {self.index: own} | {i: bytes.fromhex(s) for i, s in round_.shares.items()}
         half = shamir.SHARE_BYTES
-        return {i: held[i][:half] if i in wanted else held[i][half:] for i in round_.mask_keys}
+        return {i: held[i][:half] if i in wanted else held[i][half:] for i in round_.published}
 
-    def _own(self, round_: RoundMemory) -> tuple[bytes, bytes]:
-        """Private mask key and self-mask of a round."""
-        seed = bytes.fromhex(round_.seed)
-        return derive(seed, b"mask key"), derive(seed, b"self-mask")
-
-    def _split(self, round_: RoundMemory, sites: Sequence[int]) -> list[bytes]:
-        """Split both secrets: for each site, its share of the self-mask, then of the mask key."""
-        mask_key, self_mask = self._own(round_)
-        seed, t = bytes.fromhex(round_.seed), self.group.min_survivors
-        holders = [site + 1 for site in sites]
-        first = shamir.split(self_mask, holders, t, derive(seed, b"shares of self-mask"))
-        second = shamir.split(mask_key, holders, t, derive(seed, b"shares of mask key"))
-        return [a + b for a, b in zip(first, second, strict=True)]
-
-    def _share_key(self, number: int, sender: int, receiver: int) -> bytes:
-        shared = self._memory.agreed[receiver if sender == self.index else sender]
-        return derive(bytes.fromhex(shared), self.group.label("share", number, sender, receiver))
+    def _dealing(self, number: int) -> Dealing:
+        seed = bytes.fromhex(self._memory.rounds[number].seed)
+        return Dealing(self.group, number, self.index, seed)
 
     def _accept(self, index: int, channel: Channel) -> None:
         known = self._memory.peers.get(index)
@@ -266,14 +258,39 @@ class Member:
         agreed = agree(bytes.fromhex(self._memory.channel), channel.public)
         self._memory.peers[index], self._memory.agreed[index] = channel.public.hex(), agreed.hex()
 
+    def _unopened(self, number: int) -> None:
+        """Refuse a try of a round that was opened in another (Lemma 16)."""
+        for other, round_ in self._memory.rounds.items():
+            same = other != number and round_of(other) == round_of(number)
+            if same and round_.survivors is not None:
+                raise RoundOpened(
+                    f"Round {round_of(number)} was opened in try {other}, not {number}.",
+                    "One sum of a round is opened, never two.",
+                )
+
     def _round(self, number: int, *, begun: bool = False) -> RoundMemory:
+        self._unopened(number)
         round_ = self._memory.rounds.get(number)
-        if round_ is None or (begun and not round_.mask_keys):  # what is over was deleted
+        if round_ is None or (begun and not round_.published):  # what is over was deleted
             raise _stale(number)
         return round_
 
 
+def _all(sites: Iterable[int], act: Any) -> None:
+    """Do something for all sites; then raise the first refusal, with all whom it accuses."""
+    refused: list[tuple[int, SecureSumError]] = []
+    for site in sites:
+        try:
+            act(site)
+        except SecureSumError as error:
+            refused.append((site, error))
+    if refused:
+        first = refused[0][1]
+        first.accused = tuple(site for site, _ in refused)
+        raise first
+
+
 def _stale(number: int) -> StaleRound:
     return StaleRound(
-        f"Round {number} is over, or was never prepared.", "Go on with the run's present round."
+        f"Try {number} is over, or was never prepared.", "Go on with the run's present round."
     )

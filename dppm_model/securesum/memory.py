@@ -17,13 +17,16 @@ T = TypeVar("T")
 
 @dataclass
 class RoundMemory:
-    """A round: its seed; then the participants' mask keys and shares; then who survived.
+    """A try of a round.
+
+    Its seed, and what this site published; what all participants have, and shares; who survived.
 
     Bytes are kept in hexadecimal.
     """
 
     seed: str
-    mask_keys: dict[int, str] = field(default_factory=dict)
+    own: str = ""
+    published: dict[int, str] = field(default_factory=dict)
     shares: dict[int, str] = field(default_factory=dict)
     survivors: list[int] | None = None
 
@@ -43,9 +46,9 @@ class Memory:
     agreed
         The secrets that follow from them and from the private key.
     latest
-        The last round that was prepared.
+        The last try that was prepared.
     rounds
-        The rounds that are not over, two at most.
+        The tries that are not over, two at most: one that was begun, and one that was prepared.
     """
 
     group: str
@@ -81,7 +84,8 @@ class Memory:
                 rounds={
                     number: RoundMemory(
                         seed=r["seed"],
-                        mask_keys=_numbered(r["mask_keys"]),
+                        own=r["own"],
+                        published=_numbered(r["published"]),
                         shares=_numbered(r["shares"]),
                         survivors=r["survivors"],
                     )

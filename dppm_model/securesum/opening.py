@@ -1,22 +1,26 @@
-"""The server's side of one sum: add up masked reports as they arrive, then open the sum alone."""
+"""The server's side of one sum: add up masked reports as they arrive, then open the sum alone.
+
+What a site gets wrong is found where it can still be helped: wrong masks before anybody has opened
+anything (`Opening.fits`, `Opening.blamed`), shares when they are told, and what only the opened
+secrets show by proofs, with which its report is taken out (`Opening.proofs`, `Opening.remove`).
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 
 from dppm_model.errors import WrongReport, WrongSum
 from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
-from dppm_model.securesum.keys import agree, commitment, public_of
-from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.keys import agree, public_of
+from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask, pair_key
+from dppm_model.securesum.material import KEY, SELF, Checks, Material, digest_of, is_share
+from dppm_model.securesum.proof import Proof, residue
 from dppm_model.securesum.ring import Vector
 
-
-def digest_of(report: bytes) -> bytes:
-    """SHA-256 of a masked report, which travels beside it."""
-    return hashlib.sha256(report).digest()
+_NOTHING = Checks({}, bytes(64))
+_NO_MASK = bytes(32)
 
 
 class Opening:
@@ -26,8 +30,19 @@ class Opening:
     ----------
     participants
         Materials of the sites that take part (``shares`` are not needed).
-    total, reported
-        What an earlier process had added up.
+    total, masks
+        What an earlier process had added up, and what was said of self-masks with it.
+
+    Attributes
+    ----------
+    masks
+        What each site that has reported says of its self-mask.
+    pairs
+        What it says of its masks with drop-outs.
+    removed
+        Sites that are proven guilty; their reports are in the sum no more.
+    liars
+        Holders that told shares that nobody has dealt them.
     """
 
     def __init__(
@@ -36,108 +51,234 @@ class Opening:
         sum_: Sum,
         participants: Mapping[int, Material],
         total: Vector | None = None,
-        reported: Iterable[int] = (),
+        masks: Mapping[int, Checks] | None = None,
+        pairs: Mapping[int, Checks] | None = None,
     ) -> None:
         self.group, self.sum, self.participants = group, sum_, participants
         self.total: Vector = sum_.ring.zeros() if total is None else total
-        self.reported = set(reported)
-        self._shares: dict[int, Mapping[int, bytes]] = {}
-        self.suspects: set[int] = set()
+        self.masks, self.pairs = dict(masks or {}), dict(pairs or {})
+        self.removed: set[int] = set()
+        self.liars: set[int] = set()
+        self._shares: dict[int, dict[int, bytes]] = {i: {} for i in participants}
+        self._keys: dict[tuple[int, int], bytes] = {}  # (site, guilty peer) -> key of their mask
         self._known_weights: dict[tuple[int, ...], dict[int, int]] = {}
 
-    def add(self, index: int, report: bytes, digest: bytes) -> None:
-        """Add the masked report of one site.
+    @cached_property
+    def published(self) -> dict[int, bytes]:
+        """What each participant has published and signed."""
+        return {i: m.published for i, m in self.participants.items()}
+
+    @property
+    def reported(self) -> set[int]:
+        """Sites whose reports are in the sum."""
+        return self.masks.keys() - self.removed
+
+    @property
+    def missing(self) -> set[int]:
+        """Participants that have not reported."""
+        return self.participants.keys() - self.masks.keys()
+
+    def add(self, index: int, report: bytes, digest: bytes, mask: Checks) -> None:
+        """Add the masked report of one site, with what it says of its self-mask.
 
         Raises
         ------
         WrongReport
-            If it was changed on its way, has another size, or its site has reported already.
+            If it was changed on its way, has another size, is not signed, or its site has reported.
         """
-        if index not in self.participants or index in self.reported:
+        if index not in self.participants or index in self.masks:
             raise WrongReport(
-                f"Site {index} takes no part in round {self.sum.number}, or has reported.",
-                "One report a site and round.",
+                f"Site {index} takes no part in try {self.sum.number}, or has reported.",
+                "One report a site and try.",
             )
-        if digest != digest_of(report) or len(report) != self.sum.ring.packed_bytes:
-            raise WrongReport(
-                f"The report of site {index} is not as it was sent.", "Ask for it again."
-            )
-        self.total += self.sum.ring.unpack(report)
-        self.reported.add(index)
+        try:
+            vector = self.sum.ring.unpack(report)
+        except ValueError as error:
+            raise WrongReport(f"The report of site {index} has {error}.", "Ask again.") from None
+        if digest_of(report) != digest:
+            raise WrongReport(f"The report of site {index} was changed on its way.", "Ask again.")
+        self._check_signed(index, mask, {index})
+        self.total += vector
+        self.masks[index] = mask
+
+    def add_pairs(self, index: int, said: Checks) -> None:
+        """Take what a site says of its masks with the sites that are missing.
+
+        Raises
+        ------
+        WrongReport
+            If it is not of just these, or not signed.
+        """
+        self._check_signed(index, said, self.missing)
+        self.pairs[index] = said
+
+    def fits(self) -> bool:
+        """Say whether the masked sum has the masks that its sites say; nothing is opened for it."""
+        said = [self.masks[i].values[i] for i in self.masks]
+        said += [value for checks in self.pairs.values() for value in checks.values.values()]
+        return self.sum.residue(self.group, self.total) == self.sum.total(said)
+
+    def blamed(
+        self, rows: Mapping[int, Checks], report: Callable[[int], bytes]
+    ) -> tuple[set[int], set[tuple[int, int]]]:
+        """Find who masked wrongly, from what each site says of its masks with each other.
+
+        Parameters
+        ----------
+        rows
+            Of each site that has reported, about all others that have.
+        report
+            Gives the masked report of each.
+
+        Returns
+        -------
+        Sites whose reports are not masked as they say themselves; and pairs of sites that do not
+        say the same of the mask that they share.
+
+        Raises
+        ------
+        WrongReport
+            If a row is not of just these, or not signed.
+        """
+        wrong, pairs = set(), set()
+        for i, row in rows.items():
+            self._check_signed(i, row, self.masks.keys() - {i})
+            others = self.pairs.get(i, _NOTHING).values.values()
+            said = self.sum.total([self.masks[i].values[i], *row.values.values(), *others])
+            if self.sum.residue(self.group, self.sum.ring.unpack(report(i))) != said:
+                wrong.add(i)
+            for j in rows:
+                both = (row.values.get(j), rows[j].values.get(i))
+                if j < i and None not in both and self.sum.total(both) != _NO_MASK:  # type: ignore[arg-type]
+                    pairs.add((j, i))
+        return wrong, pairs
 
     def add_shares(self, index: int, shares: Mapping[int, bytes]) -> None:
-        """Take in the shares that one site tells for ``reported``.
+        """Take the shares that site ``index`` tells: for each participant, of one secret.
+
+        Those that nobody has dealt are left out, and `liars` has their holder.
 
         Raises
         ------
         WrongReport
-            If they are not one of the right size for each participant.
+            If they are not one for each participant.
         """
-        if (
-            index not in self.participants
-            or shares.keys() != self.participants.keys()
-            or any(len(s) != shamir.SHARE_BYTES for s in shares.values())
-        ):
+        if shares.keys() != self.participants.keys():
             raise WrongReport(
                 f"The shares of site {index} are not one for each participant.", "Ask again."
             )
-        self._shares[index] = shares
+        for dealer, share in shares.items():
+            which = SELF if dealer in self.masks else KEY
+            if is_share(self.participants[dealer].digests[index], which, share):
+                self._shares[dealer][index] = share
+            else:
+                self.liars.add(index)
 
     @property
     def helpers(self) -> int:
-        """How many sites have told their shares."""
-        return len(self._shares)
+        """How many good shares there are, at least, of each secret."""
+        return min(map(len, self._shares.values()))
 
     def open(self) -> Vector:
         """Take off all masks that did not cancel and return the sum of the survivors' vectors.
 
-        `suspects` then names sites whose shares were wrong and were left out.
-
         Raises
         ------
         WrongSum
-            If too few good shares are there, or masks and check numbers do not fit.
+            If too few good shares are there, or masks and check numbers do not fit: then see
+            `proofs`.
         """
         vector = self.total.copy()
         for index, material in self.participants.items():
-            if index in self.reported:
-                secret = self._secret(index, self._is_self_mask(index, material))
+            if index in self.removed:
+                for peer in self.reported:
+                    key = self._keys[peer, index]
+                    add_pair_mask(self.sum, vector, (peer, index), key, subtract=True)
+                continue
+            secret = self._secret(index)
+            if secret is None:
+                raise self._wrong_secret(index)
+            if index in self.masks:
                 add_self_mask(self.group, self.sum, vector, index, secret, subtract=True)
                 continue
-            secret = self._secret(index, lambda s, m=material: public_of(s) == m.mask_key)  # type: ignore[misc]
+            if public_of(secret) != material.mask_key:
+                raise self._wrong_secret(index)
             for peer in self.reported:
                 shared = agree(secret, self.participants[peer].mask_key)
-                pair = (peer, index)
-                add_pair_mask(self.group, self.sum, vector, pair, shared, subtract=True)
+                key = pair_key(self.group, self.sum, (peer, index), shared)
+                add_pair_mask(self.sum, vector, (peer, index), key, subtract=True)
         return self.sum.without_checks(self.group, vector)
 
-    def _is_self_mask(self, index: int, material: Material) -> Callable[[bytes], bool]:
-        def check(secret: bytes) -> bool:
-            expected = commitment(self.group, self.sum.number, index, secret)
-            return expected == material.commitment
+    def proofs(self) -> list[Proof]:
+        """Prove what the opened secrets show: at most one proof for each site."""
+        found: dict[int, Proof] = {}
+        for dealer, material in self.participants.items():
+            which = SELF if dealer in self.masks else KEY
+            shares = {h: self._shares[dealer][h] for h in self._holders(dealer)}
 
-        return check
+            def proof(accused: int, said: Checks) -> None:
+                found.setdefault(
+                    accused,
+                    Proof(accused, dealer, which, material.digests, shares, said),  # noqa: B023
+                )
 
-    def _secret(self, index: int, fits: Callable[[bytes], bool]) -> bytes:
-        """Reconstruct a secret of site ``index`` and verify it; leave out a holder who lies."""
-        holders = sorted(self._shares.keys() - self.suspects)
-        for left_out in (None, *holders):
-            chosen = [h for h in holders if h != left_out][: self.group.min_survivors]
-            if len(chosen) < self.group.min_survivors:
-                break
-            shares = {h + 1: self._shares[h][index] for h in chosen}
-            secret = shamir.combine(shares, self._weights(tuple(shares)))
-            if secret is not None and fits(secret):
-                if left_out is not None:
-                    self.suspects.add(left_out)
-                return secret
-        raise WrongSum(
-            f"The shares of site {index}'s secret in round {self.sum.number} do not fit together.",
-            f"They came from sites {', '.join(map(str, holders))}; one of them, or site {index}, "
-            "sent something wrong.",
-        )
+            secret = self._secret(dealer)
+            if secret is None or (which == KEY and public_of(secret) != material.mask_key):
+                proof(dealer, _NOTHING)
+                continue
+            said = {dealer: self.masks[dealer]} if which == SELF else self.pairs
+            for accused, checks in said.items():
+                true = residue(self.group, self.sum, accused, dealer, secret, self.published)
+                if checks.values[dealer] != true:
+                    proof(accused, checks)
+        return list(found.values())
 
-    def _weights(self, holders: tuple[int, ...]) -> dict[int, int]:
+    def remove(self, guilty: Iterable[int], report: Callable[[int], bytes]) -> None:
+        """Take guilty sites, and the reports of those that have reported, out of the sum."""
+        for index in guilty:
+            if index in self.masks:
+                self.total = self.total - self.sum.ring.unpack(report(index))
+            self.removed.add(index)
+
+    def add_keys(self, index: int, keys: Mapping[int, bytes]) -> None:
+        """Take the keys of a site's masks with those that were removed.
+
+        Raises
+        ------
+        WrongReport
+            If they are not of just these.
+        """
+        if keys.keys() != self.removed:
+            raise WrongReport(
+                f"The keys of site {index} are not those it was asked for.", "Ask again."
+            )
+        self._keys |= {(index, peer): key for peer, key in keys.items()}
+
+    def _check_signed(self, index: int, said: Checks, about: set[int]) -> None:
+        if said.values.keys() != about or not said.is_signed(
+            self.group, self.sum.number, index, self.published
+        ):
+            raise WrongReport(
+                f"Site {index} did not sign what it says of its masks.",
+                "Use one version everywhere.",
+            )
+
+    def _holders(self, index: int) -> tuple[int, ...]:
+        return tuple(sorted(self._shares[index])[: self.group.min_survivors])
+
+    def _secret(self, index: int) -> bytes | None:
+        """Reconstruct a secret of site ``index``; None if its shares open none."""
+        holders = tuple(h + 1 for h in self._holders(index))
+        if len(holders) < self.group.min_survivors:
+            raise self._wrong_secret(index)
         if holders not in self._known_weights:
             self._known_weights[holders] = shamir.weights(holders)
-        return self._known_weights[holders]
+        shares = {h: self._shares[index][h - 1] for h in holders}
+        return shamir.combine(shares, self._known_weights[holders])
+
+    def _wrong_secret(self, index: int) -> WrongSum:
+        return WrongSum(
+            f"The shares of site {index}'s secret in try {self.sum.number} do not fit together.",
+            f"There are {len(self._shares[index])} good ones; site {index} dealt something wrong, "
+            "or too few have helped.",
+        )

@@ -45,6 +45,11 @@ def split(secret: bytes, holders: Iterable[int], threshold: int, key: bytes) -> 
     return shares
 
 
+def is_share(share: bytes) -> bool:
+    """Say whether these bytes are a number of the field."""
+    return len(share) == SHARE_BYTES and int.from_bytes(share) < PRIME
+
+
 def weights(holders: Sequence[int]) -> dict[int, int]:
     """Lagrange's weights at 0 for these holders, for all secrets that they open together."""
     found = {}

@@ -6,25 +6,43 @@ are. Reading checks types and sizes, so that nothing else has to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dppm_model.errors import WrongReport
 from dppm_model.securesum.keys import Channel
-from dppm_model.securesum.material import Material
+from dppm_model.securesum.material import (
+    CHECK_BYTES,
+    DIGESTS_BYTES,
+    Checks,
+    Material,
+    digest_of,
+)
+from dppm_model.securesum.proof import Proof
+from dppm_model.securesum.shamir import SHARE_BYTES
 
 Fields = dict[str, Any]
 
 
-def write_member(identity: bytes, channel: Channel) -> Fields:
+def write_member(identity: bytes, channel: Channel, proof: bytes) -> Fields:
     """A site that joins."""
-    return {"identity": identity, "channel": channel.public, "signature": channel.signature}
+    return {
+        "identity": identity,
+        "channel": channel.public,
+        "signature": channel.signature,
+        "proof": proof,
+    }
 
 
-def read_member(fields: Mapping[str, Any]) -> tuple[bytes, Channel]:
+def read_member(fields: Mapping[str, Any]) -> tuple[bytes, Channel, bytes]:
     """Undo `write_member`."""
     channel = Channel(_bytes(fields, "channel", 32), _bytes(fields, "signature", 64))
-    return _bytes(fields, "identity", 32), channel
+    return _bytes(fields, "identity", 32), channel, _bytes(fields, "proof", 64)
+
+
+def read_nonce(fields: Mapping[str, Any]) -> bytes:
+    """What a site that joins has to sign."""
+    return _bytes(fields, "nonce", 32)
 
 
 def write_channels(number: int, channels: Mapping[int, Channel]) -> Fields:
@@ -64,6 +82,8 @@ def write_material(material: Material) -> Fields:
     return {
         "mask_key": material.mask_key,
         "commitment": material.commitment,
+        "signature": material.signature,
+        "digests": [material.digests[i] for i in sorted(material.digests)],
         "sites": list(material.shares),
         "shares": list(material.shares.values()),
     }
@@ -73,28 +93,128 @@ def read_material(fields: Mapping[str, Any]) -> Material:
     """Undo `write_material`."""
     sites, shares = _numbers(fields, "sites"), _bytes_list(fields, "shares")
     _same_length(sites, shares)
-    mask_key, commitment = (_bytes(fields, name, 32) for name in ("mask_key", "commitment"))
-    return Material(mask_key, commitment, dict(zip(sites, shares, strict=True)))
+    return Material(
+        _bytes(fields, "mask_key", 32),
+        _bytes(fields, "commitment", 32),
+        _bytes(fields, "signature", 64),
+        dict(enumerate(_bytes_list(fields, "digests", DIGESTS_BYTES))),
+        dict(zip(sites, shares, strict=True)),
+    )
 
 
 def write_materials(materials: Mapping[int, Material], receiver: int) -> Fields:
-    """Materials of all participants, on their way to one site: only the shares for it."""
+    """Materials of all participants, on their way to one site: only what is for it."""
     return {
         "sites": list(materials),
         "mask_keys": [m.mask_key for m in materials.values()],
         "commitments": [m.commitment for m in materials.values()],
+        "digests": [m.digests[receiver] for m in materials.values()],
         "shares": [m.shares.get(receiver, b"") for m in materials.values()],
     }
 
 
 def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, Material]:
     """Undo `write_materials`."""
-    sites = _numbers(fields, "sites")
-    columns = [_bytes_list(fields, name, 32) for name in ("mask_keys", "commitments")]
+    sites, sizes = _numbers(fields, "sites"), {"mask_keys": 32, "commitments": 32}
+    sizes |= {"digests": DIGESTS_BYTES}
+    columns = [_bytes_list(fields, name, size) for name, size in sizes.items()]
     shares = _bytes_list(fields, "shares")
     _same_length(sites, *columns, shares)
     rows = zip(sites, *columns, shares, strict=True)
-    return {i: Material(key, bound, {receiver: share}) for i, key, bound, share in rows}
+    return {
+        i: Material(key, bound, b"", {receiver: digests}, {receiver: share})
+        for i, key, bound, digests, share in rows
+    }
+
+
+def write_report(site: int, masked: bytes, signature: bytes, mask: Checks) -> Fields:
+    """A masked report with its digest, and what its site has signed."""
+    return {
+        "masked": masked,
+        "digest": digest_of(masked),
+        "signature": signature,
+        "checks": mask.values[site],
+        "checks_signature": mask.signature,
+    }
+
+
+def read_report(fields: Mapping[str, Any], site: int) -> tuple[bytes, bytes, bytes, Checks]:
+    """Undo `write_report`: the report, its digest, and both signatures."""
+    masked = fields.get("masked")
+    if not isinstance(masked, bytes):
+        raise _wrong("masked")
+    mask = Checks(
+        {site: _bytes(fields, "checks", CHECK_BYTES)}, _bytes(fields, "checks_signature", 64)
+    )
+    return masked, _bytes(fields, "digest", 32), _bytes(fields, "signature", 64), mask
+
+
+def write_sites(sites: Iterable[int]) -> Fields:
+    """The peers that a site is asked of."""
+    return {"sites": sorted(sites)}
+
+
+def read_sites(fields: Mapping[str, Any]) -> list[int]:
+    """Undo `write_sites`."""
+    return _numbers(fields, "sites")
+
+
+def read_accused(fields: Mapping[str, Any]) -> list[int]:
+    """Whose keys or shares a refusal is of; nobody's where it does not say."""
+    return _numbers(fields, "accused") if "accused" in fields else []
+
+
+def write_checks(checks: Checks) -> Fields:
+    """What a site says of its masks."""
+    sites, values = list(checks.values), list(checks.values.values())
+    return {"sites": sites, "values": values, "signature": checks.signature}
+
+
+def read_checks(fields: Mapping[str, Any]) -> Checks:
+    """Undo `write_checks`."""
+    sites, values = _numbers(fields, "sites"), _bytes_list(fields, "values", CHECK_BYTES)
+    _same_length(sites, values)
+    return Checks(dict(zip(sites, values, strict=True)), _bytes(fields, "signature", 64))
+
+
+def write_proof(proof: Proof) -> Fields:
+    """A proof of guilt."""
+    return {
+        "accused": proof.accused,
+        "dealer": proof.dealer,
+        "which": proof.which,
+        "digests": [proof.digests[i] for i in sorted(proof.digests)],
+        "holders": list(proof.shares),
+        "shares": list(proof.shares.values()),
+        **write_checks(proof.said),
+    }
+
+
+def read_proof(fields: Mapping[str, Any]) -> Proof:
+    """Undo `write_proof`."""
+    holders = _numbers(fields, "holders")
+    shares = _bytes_list(fields, "shares", SHARE_BYTES)
+    _same_length(holders, shares)
+    return Proof(
+        read_number(fields, "accused"),
+        read_number(fields, "dealer"),
+        read_number(fields, "which"),
+        dict(enumerate(_bytes_list(fields, "digests", DIGESTS_BYTES))),
+        dict(zip(holders, shares, strict=True)),
+        read_checks(fields),
+    )
+
+
+def write_keys(keys: Mapping[int, bytes]) -> Fields:
+    """The keys of a site's masks with guilty peers."""
+    return {"sites": list(keys), "keys": list(keys.values())}
+
+
+def read_keys(fields: Mapping[str, Any]) -> dict[int, bytes]:
+    """Undo `write_keys`."""
+    sites, keys = _numbers(fields, "sites"), _bytes_list(fields, "keys", 32)
+    _same_length(sites, keys)
+    return dict(zip(sites, keys, strict=True))
 
 
 def write_shares(shares: Mapping[int, bytes]) -> Fields:

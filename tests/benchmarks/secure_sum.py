@@ -105,7 +105,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
     plan = plan_of(sites, dimension)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        roster = site_folders(folder, plan)
+        peers = site_folders(folder, plan)
 
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)
@@ -127,7 +127,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         def main(grid: Any, _: Context) -> None:
             nonlocal second
             patience = Patience(600.0, 0, 0.0)
-            federation = Federation(grid, plan, roster, folder / "exchange", patience)
+            federation = Federation(grid, plan, peers, folder / "exchange", patience)
             first, _total = timed(lambda: federation.ask(0, 0, QUESTION))
             second = True
             seconds, collected = timed(lambda: federation.ask(0, 1, QUESTION))

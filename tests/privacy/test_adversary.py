@@ -3,6 +3,7 @@
 import logging
 import tomllib
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
+from dppm_model.securesum.material import KEY, SELF, Checks
+from dppm_model.securesum.proof import Proof
+from dppm_model.securesum.wire import write_proof
 from tests.coins import SeededCoins, chi_square
 from tests.conftest import TINY
-from tests.grids import FlakyGrid, play, twin_of
+from tests.grids import FlakyGrid, check_declared, play, twin_of
 from tests.plans import with_response
 
 
@@ -65,7 +69,7 @@ def a_stranger_survived(records: dict[str, ConfigRecord]) -> None:
 
 
 def fewer_participants(records: dict[str, ConfigRecord]) -> None:
-    for name in ("sites", "mask_keys", "commitments", "shares"):
+    for name in ("sites", "mask_keys", "commitments", "digests", "shares"):
         records["participants"][name] = drop(records["participants"][name], 3)
 
 
@@ -188,7 +192,7 @@ def test_every_lie_is_refused_by_name_and_answers_nothing(
     if kind == "query.open" and "survi" not in lie.__name__:  # keys are asked for again
         play(run, edit=edit, seen=seen)
     else:
-        with pytest.raises(TooFewSites, match=error):
+        with pytest.raises(TooFewSites, match=f"{error}|keys or shares of"):
             play(run, edit=edit, seen=seen)
     refused = [r for r in replies[0].values() if "error" in r]
     assert refused[0]["error"] in error.split("|")
@@ -221,14 +225,59 @@ def test_a_second_sum_of_a_round_is_refused(prepared: Run, tmp_path: Path) -> No
     assert reply["no_shares"]["error"] == "StaleRound"
 
 
-FIELDS = {
-    "query.join": {"member": {"identity", "channel", "signature"}},
-    "train": {"report": {"masked", "digest", "signature"}},
-    "query.open": {
-        "shares": {"sites", "shares"},
-        "material": {"mask_key", "commitment", "sites", "shares"},
-    },
-}
+def test_no_other_try_of_an_opened_round_is_answered(prepared: Run, tmp_path: Path) -> None:
+    """After the last round was opened, the server asks for it once more in every way."""
+    run = twin_of(prepared, tmp_path / "run")
+    asked: dict[str, Message] = {}
+    replies: dict[str, dict[str, ConfigRecord]] = {}
+
+    def edit(site: int, message: Message) -> None:
+        if site == 0:
+            asked[message.metadata.message_type] = message
+            if "channels" in message.content.config_records:
+                asked["channels"] = message
+
+    def seen(site: int, reply: Message) -> None:
+        if site == 0 and "shares" in reply.content.config_records:
+            replies["open"] = dict(reply.content.config_records)
+
+    play(run, edit=edit, seen=seen)
+    grid = FlakyGrid(create_app(SeededCoins), 4, {"run": str(run.folder), "sites": str(run.sites)})
+    ledger = run.sites / "0000" / "ledger.jsonl"
+    debits, plan = Ledger(ledger).debits, run.plan()
+    number = plan.sum(len(plan.phases) - 1, plan.phases[-1].rounds - 1).number
+
+    def answer(like: str, kind: str, **records: dict[str, object]) -> dict[str, ConfigRecord]:
+        message = deepcopy(asked[like])
+        message.metadata.__dict__["_message_type"] = kind
+        for name, fields in records.items():
+            kept = message.content.config_records.get(name, ConfigRecord())
+            message.content[name] = ConfigRecord({**kept, **fields})  # type: ignore[dict-item]
+        return dict(grid.answer(message).content.config_records)
+
+    for attempt in (1, 2, 4095):
+        again = answer("channels", "query.open", channels={"round": number + attempt})
+        assert again["no_material"]["error"] == "RoundOpened"
+        train = answer("train", "train", question={"attempt": attempt})
+        assert train["refusal"]["error"] == "RoundOpened"
+        shares = answer("query.open", "query.open", survivors={"round": number + attempt})
+        assert shares["no_shares"]["error"] == "RoundOpened"
+        checks = answer(
+            "train", "query.checks", question={"attempt": attempt}, peers={"sites": [1]}
+        )
+        assert checks["refusal"]["error"] == "RoundOpened"
+    too_many = answer("train", "train", question={"attempt": 4096})
+    assert too_many["refusal"]["error"] == "PlanError"
+    nobody = answer("train", "query.checks", peers={"sites": [77]})
+    assert nobody["refusal"]["error"] == "UnknownSite"
+    peer = 1 if place_in_roster(run, 0) != 1 else 2
+    forged = Proof(peer, peer, SELF, {}, {}, Checks({}, bytes(64)))
+    for proof in (forged, replace(forged, which=KEY), replace(forged, which=7)):
+        keys = answer("train", "query.remove", **{"proof-0": write_proof(proof)})
+        assert keys["refusal"]["error"] == "NotGuilty"
+    assert Ledger(ledger).debits == debits
+    told = answer("query.open", "query.open")["shares"]
+    assert dict(told) == dict(replies["open"]["shares"])  # what was opened is still the same
 
 
 def test_all_that_leaves_a_site_is_in_its_audit_log_before(prepared: Run, tmp_path: Path) -> None:
@@ -288,11 +337,7 @@ def test_every_byte_that_leaves_a_site_is_declared(
     masked: dict[int, list[bytes]] = {}
 
     def seen(_: int, reply: Message) -> None:
-        declared = FIELDS[reply.metadata.message_type]
-        assert set(reply.content) <= declared.keys()
-        assert not reply.content.array_records and not reply.content.metric_records
-        for name, record in reply.content.config_records.items():
-            assert set(record) == declared[name]
+        check_declared(reply)
         if "report" in reply.content.config_records:
             report = reply.content.config_records["report"]["masked"]
             masked.setdefault(len(run.rounds()), []).append(report)

@@ -43,7 +43,7 @@ STATEMENT = re.compile(r"\*\*((?:Theorem|Lemma) \d+) \(")
 NAMED = re.compile(r"\[code:\s+`([\w/.]+)`\s+`(\w+)`;\s+test:\s+`([\w/.]+)`\s+`(\w+)`\]")
 # "Theorem 1", "Lemmas 1 to 11", "Theorems 2 and 3"; not those of somebody's paper.
 CITED = re.compile(
-    r"(?<!et al\., )(?<!\d{4}, )\b(Theorem|Lemma|Step|step)s? (\d+)(?:(?: to | and |, )(\d+))?"
+    r"(?<!et al\., )(?<!\d{4}, )\b(Theorem|Lemma|Step)s? (\d+)(?:(?: to | and |, )(\d+))?"
 )
 FOLDERS = ("dppm_model", "client", "server", "sampler", "deploy", "tests")
 

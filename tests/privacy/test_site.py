@@ -33,6 +33,7 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import read_question, write_question
+from dppm_model.securesum.masks import TRIES
 from tests.coins import SeededCoins
 from tests.conftest import TINY
 from tests.plans import with_response
@@ -158,11 +159,11 @@ def test_a_plan_cannot_change_in_mid_run(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    site.join(plan)  # the run has its keys: nothing but the plan is wrong below
+    site.join(plan, bytes(32))  # the run has its keys: nothing but the plan is wrong below
     site._answer(plan, 0, 0, question)
     phases = (with_response(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
     for ask in (
-        lambda changed: site.join(changed),
+        lambda changed: site.join(changed, bytes(32)),
         lambda changed: site.prepare(changed, 1, {}),
         lambda changed: site.report(changed, 0, 1, question, {}),
         lambda changed: site.reveal(changed, 0, {}, {}),
@@ -208,7 +209,7 @@ def test_rounds_outside_the_plan_are_refused(
     for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
         with pytest.raises(PlanError, match="not in the plan"):
             site.report(plan, phase, round_, question, {})
-    for number in (-1, plan.rounds):
+    for number in (-1, plan.rounds * TRIES):
         with pytest.raises(PlanError, match="not in the plan"):
             site.prepare(plan, number, {})
     assert site.ledger.debits == ()
@@ -220,12 +221,12 @@ def test_the_limit_stops_the_run_before_data_are_read(
     one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
     approve(tmp_path, plan)
-    site.join(plan)
+    site.join(plan, bytes(32))
     site._answer(plan, 0, 0, question)
     with pytest.raises(BudgetExhausted):
         site._answer(plan, 0, 1, question)
     with pytest.raises(BudgetExhausted):  # it says so before others count on it
-        site.prepare(plan, 1, {})
+        site.prepare(plan, TRIES, {})
     assert len(site.ledger.debits) == 1
     make_site(tmp_path, tiny, limit=two)._answer(plan, 0, 1, question)
 
@@ -279,7 +280,7 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
 ) -> None:
     site = make_site(tmp_path, tiny)
     asks = (
-        lambda p: site.join(p),
+        lambda p: site.join(p, bytes(32)),
         lambda p: site.prepare(p, 0, {}),
         lambda p: site.report(p, 0, 0, question, {}),
         lambda p: site.reveal(p, 0, {}, {}),
@@ -291,10 +292,10 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
                 ask(plan)
     assert site.ledger.debits == () and not (tmp_path / "sums").exists()
     approve(tmp_path, plan)
-    site.join(plan)  # the twin
+    site.join(plan, bytes(32))  # the twin
     approval_file(tmp_path, plan.digest).unlink()  # withdrawn
     with pytest.raises(NotApproved):
-        site.join(plan)
+        site.join(plan, bytes(32))
 
 
 def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
@@ -309,9 +310,9 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     Approval(second, first | {"c": others[2]}, bundle="22", note="2").write(tmp_path)
     for running, right, wrong in (("11", plan, second), ("22", second, plan)):
         monkeypatch.setenv(BUNDLE, running)
-        site.join(right)
+        site.join(right, bytes(32))
         with pytest.raises(NotApproved, match="another bundle"):
-            site.join(wrong)
+            site.join(wrong, bytes(32))
     assert site._group(second).roster == tuple(sorted((own, others[0], others[2])))
     monkeypatch.setenv(BUNDLE, "11")
     assert site._group(plan).roster == tuple(sorted(first.values()))
@@ -327,7 +328,7 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
     for unit in ("record", "person"):
         asked = replace(plan, unit=unit)
         for ask in (
-            lambda p: site.join(p),
+            lambda p: site.join(p, bytes(32)),
             lambda p: site.prepare(p, 0, {}),
             lambda p: site.report(p, 0, 0, question, {}),
         ):
@@ -351,7 +352,7 @@ def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
     approve(tmp_path, plan)
     site.policy = replace(site.policy, **{key: value})
     for ask in (
-        lambda: site.join(plan),
+        lambda: site.join(plan, bytes(32)),
         lambda: site.prepare(plan, 0, {}),
         lambda: site.report(plan, 0, 0, question, {}),
     ):
@@ -378,9 +379,9 @@ def test_the_site_has_its_own_least_number_of_survivors(
     phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
     approve(tmp_path, plan, lower)
-    site.join(plan)
+    site.join(plan, bytes(32))
     with pytest.raises(TooFewSurvivors, match="this site wants 3"):
-        site.join(lower)
+        site.join(lower, bytes(32))
     with pytest.raises(PlanError, match="More than half"):  # no plan says less than that
         replace(lower, min_survivors=1)
 
@@ -393,8 +394,8 @@ def test_the_site_has_its_own_least_number_of_colluding_sites(
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
     with pytest.raises(TooFewSurvivors, match="reckons with 0 colluding sites"):
-        Site(tmp_path, SeededCoins(0)).join(plan)
-    site.join(plan)
+        Site(tmp_path, SeededCoins(0)).join(plan, bytes(32))
+    site.join(plan, bytes(32))
     with pytest.raises(PlanError):  # and no plan counts fewer than none
         replace(plan, colluding_sites=-1)
 
@@ -404,11 +405,11 @@ def test_a_site_that_lost_its_keys_sits_out(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    site.join(plan)
+    site.join(plan, bytes(32))
     site._answer(plan, 0, 0, question)
     (tmp_path / "sums" / "run-a.json").unlink()
     with pytest.raises(LedgerError, match="is lost"):
-        site.join(plan)
+        site.join(plan, bytes(32))
 
 
 def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
@@ -485,7 +486,7 @@ def test_a_plan_for_other_sites_than_the_pinned_is_refused(
     other = replace(plan, sites=4, min_survivors=4, phases=phases)
     approve(tmp_path, other)
     with pytest.raises(PlanError, match="counts 4 sites, the list of peers 3"):
-        site.join(other)
+        site.join(other, bytes(32))
 
 
 def test_plans_survive_the_wire_exactly_or_not_at_all(plan: Plan) -> None:

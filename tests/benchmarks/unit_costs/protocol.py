@@ -102,19 +102,19 @@ def play(sites: int) -> dict[str, float]:
         *("units", secrets.token_hex(16), 1e-5, "record", 1, sites, sites, 0, _MODEL, (phase,))
     )
     with tempfile.TemporaryDirectory() as temporary:
-        roster = site_folders(Path(temporary), plan)
+        peers = site_folders(Path(temporary), plan)
         with _Pretended():
-            return _rounds(plan, roster, Path(temporary))
+            return _rounds(plan, peers, Path(temporary))
 
 
-def _rounds(plan: Plan, roster: tuple[bytes, ...], folder: Path) -> dict[str, float]:
+def _rounds(plan: Plan, peers: dict[str, bytes], folder: Path) -> dict[str, float]:
     grid = TimedGrid(create_app(), plan.sites, {"sites": str(folder)})
     app, times = ServerApp(), defaultdict[str, list[float]](list)
 
     @app.main()
     def main(_: Any, __: Context) -> None:
         patience = Patience(600.0, 0, 0.0)
-        federation = Federation(grid, plan, roster, folder / "exchange", patience)
+        federation = Federation(grid, plan, peers, folder / "exchange", patience)
         for number in range(plan.rounds):
             grid.sites = grid.copies = 0.0
             begun = now()

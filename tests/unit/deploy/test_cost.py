@@ -30,10 +30,10 @@ from dppm_model.run import Run
 from dppm_model.score import slots
 from dppm_model.score.phases import PHASES
 from dppm_model.score.pooled import PooledQuery
-from dppm_model.securesum import member, shamir
+from dppm_model.securesum import material, member, shamir
 from dppm_model.securesum.masks import CHECKS
 from dppm_model.securesum.ring import Ring
-from server import collect
+from server import attempt
 from tests.conftest import TINY
 from tests.grids import play
 
@@ -101,7 +101,7 @@ def test_masks_and_shares_are_counted(
         monkeypatch, shamir, "split", lambda _, holders, least, *__: len(holders) * (least - 1)
     )
     play(run)
-    assert masks["calls"] == rounds * (n + 1) * (n + CHECKS)
+    assert masks["calls"] == rounds * ((n + 1) * (n + CHECKS) + CHECKS)
 
     def total(units: Units, *names: str) -> float:
         cost = RunCost.of(run.plan(), config, units)
@@ -124,12 +124,14 @@ def test_a_signature_costs_the_same_however_many_sites_there_are(
     run, _ = prepared(tmp_path / "run", n)
     size = lambda _, statement, __: len(statement)  # noqa: E731
     at_sites = count(monkeypatch, member, "verify", size)
-    at_server = count(monkeypatch, collect, "verify", size)
+    at_server = count(monkeypatch, attempt, "verify", size)
+    of_words = count(monkeypatch, material, "verify", size)  # of materials, and of check numbers
     play(run)
     rounds = run.plan().rounds
     assert at_sites["calls"] == n * n * rounds and at_server["calls"] == n * rounds
-    for verified in (at_sites, at_server):
-        assert verified["amount"] / verified["calls"] < 128  # bytes
+    assert of_words["calls"] == 2 * n * rounds
+    for verified in (at_sites, at_server, of_words):
+        assert verified["amount"] / verified["calls"] < 256  # bytes
 
 
 def test_flushes_are_counted(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

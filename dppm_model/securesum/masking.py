@@ -1,0 +1,114 @@
+"""A site's masks in a try that has begun: its report under them, and what it says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import NotGuilty, UnknownSite
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import Identity, agree, attested
+from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask, pair_key
+from dppm_model.securesum.material import Checks, checked
+from dppm_model.securesum.proof import Proof
+
+
+class Masking:
+    """One site in one try.
+
+    Parameters
+    ----------
+    index
+        Its place in the roster.
+    published
+        What each participant has published, this site included.
+    secrets
+        Private mask key and self-mask.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        identity: Identity,
+        index: int,
+        published: Mapping[int, bytes],
+        secrets: tuple[bytes, bytes],
+    ) -> None:
+        self.group, self.index, self.published = group, index, published
+        self._identity = identity
+        self._mask_key, self._self_mask = secrets
+
+    def attest(self, number: int) -> bytes:
+        """Sign the try's list of participants; travels beside the report."""
+        return self._identity.sign(self.attested(number))
+
+    def attested(self, number: int) -> bytes:
+        """Return what every participant signs of the list that this site knows."""
+        return attested(self.group, number, self.published)
+
+    def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> tuple[bytes, Checks]:
+        """Return the report under all masks, packed: alone it is uniform and says nothing.
+
+        Returns
+        -------
+        The report of the tallies (D,), and the signed check numbers of its self-mask.
+        """
+        own = sum_.ring.zeros()
+        add_self_mask(self.group, sum_, own, self.index, self._self_mask)
+        vector, residue = sum_.masked(self.group, tallies, own)
+        for peer in self.published.keys() - {self.index}:
+            key = self._pair_key(sum_, peer)
+            add_pair_mask(sum_, vector, (self.index, peer), key)
+        return sum_.ring.pack(vector), self._signed(sum_, {self.index: residue})
+
+    def checks(self, sum_: Sum, peers: Iterable[int]) -> Checks:
+        """Return the signed check numbers of the masks with some peers.
+
+        They say nothing of the report, whatever else is known: see PRIVACY.md.
+
+        Raises
+        ------
+        UnknownSite
+            If a peer takes no part.
+        """
+        values = {}
+        for peer in sorted(set(peers)):
+            vector = sum_.ring.zeros()
+            key = self._pair_key(sum_, peer)
+            add_pair_mask(sum_, vector, (self.index, peer), key)
+            values[peer] = sum_.residue(self.group, vector)
+        return self._signed(sum_, values)
+
+    def pair_keys(self, sum_: Sum, proofs: Iterable[Proof]) -> dict[int, bytes]:
+        """Return the keys of the masks with peers that are proven guilty (Lemma 20).
+
+        So their reports can be taken out of the sum. What a peer shares with this site is no
+        secret from whom that peer works with, so they are told nothing that they do not know.
+
+        Raises
+        ------
+        NotGuilty, UnknownSite
+            If a proof does not hold, or a peer takes no part.
+        """
+        keys = {}
+        for proof in proofs:
+            if not proof.holds(self.group, sum_, self.published):
+                raise NotGuilty(
+                    f"Site {proof.accused} is not proven guilty in try {sum_.number}.",
+                    "The server made that up, or differs in version.",
+                )
+            keys[proof.accused] = self._pair_key(sum_, proof.accused)
+        return keys
+
+    def _pair_key(self, sum_: Sum, peer: int) -> bytes:
+        if peer == self.index or peer not in self.published:
+            raise UnknownSite(f"Site {peer} is no peer of this site's.", "Name participants only.")
+        shared = agree(self._mask_key, self.published[peer][:32])
+        return pair_key(self.group, sum_, (self.index, peer), shared)
+
+    def _signed(self, sum_: Sum, values: dict[int, bytes]) -> Checks:
+        said = checked(self.group, sum_.number, self.published, values)
+        return Checks(values, self._identity.sign(said))

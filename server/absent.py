@@ -1,0 +1,117 @@
+"""Whom the tries of a round go without.
+
+They are those that were found out, one of each two of whom one lied, and those that are late.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+
+from dppm_model.errors import TooFewSites
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import Channel
+from dppm_model.securesum.masks import round_of
+from server.blame import Blame
+from server.roll import Roll
+
+log = logging.getLogger("dppm.server")
+
+
+class Absent:
+    """What holds for one round.
+
+    Parameters
+    ----------
+    blame
+        What is held against sites, from the beginning of the run.
+
+    Attributes
+    ----------
+    late
+        Sites that this round goes on without, with why: a slow site is not a liar.
+    """
+
+    def __init__(self, group: Group, roll: Roll, blame: Blame) -> None:
+        self._group, self._roll, self.blame = group, roll, blame
+        self.late: dict[int, str] = {}
+        self._forgave = False
+        self._known = blame.lines
+
+    @property
+    def told(self) -> list[str]:
+        """What was found out in this round."""
+        return [line for line in self.blame.lines if line not in self._known]
+
+    def left_out(self, number: int) -> dict[int, str]:
+        """Return whom a try goes without, with why.
+
+        Raises
+        ------
+        TooFewSites
+            If too few sites are left, for the second time in this round. What is held against them
+            is forgotten then, so that the next try, or the same command, begins anew with all.
+        """
+        out = self.blame.left_out(self.late)
+        if self._group.size - len(out) >= self._group.min_survivors:
+            return out | self.late
+        why = "; ".join(self.blame.lines)
+        self.blame.forget()
+        if self._forgave:
+            raise TooFewSites(
+                f"Too few sites are left for round {round_of(number)}: {why}.",
+                "Mend these sites, or plan for fewer; the same command begins anew with all.",
+            )
+        log.warning("round %d is tried once more with all sites: %s", round_of(number), why)
+        self._forgave = True
+        return self.late
+
+    def goes_on(self, late: Mapping[int, str]) -> bool:
+        """Note who is late; say whether a site that was left out is back for one of them.
+
+        So it is where one of the two lied.
+        """
+        out = self.blame.left_out(self.late)
+        if not out.keys() - self.blame.left_out({*self.late, *late}).keys():
+            return False
+        self.late |= late
+        return True
+
+    def complained(self, site: int, record: str, accused: Collection[int]) -> bool:
+        """Note that a site says of others that their keys or shares are wrong.
+
+        Of two that may have lied about shares the accused is left out. Channel keys have been
+        looked at here, and have changed for all if they have: there it is who complains alone.
+
+        Returns
+        -------
+        Whether that is new.
+        """
+        before = len(self.blame)
+        for other in accused:
+            if other != site and other < self._group.size:
+                a, b = self._roll.name(site), self._roll.name(other)
+                why = f"{a} says that keys or shares of {b} are wrong"
+                if record == "no_material":
+                    self.blame.add_pair(site, other, why)
+                    self.blame.muted.add(other)
+                else:
+                    self.blame.add_pair(other, site, why)
+        return len(self.blame) > before
+
+    def channels(self) -> dict[int, Channel]:
+        """Channels of all who may hold shares, those among them whose reports are not asked for."""
+        doubtful = self.blame.muted & self.blame.left_out(self.late).keys()
+        return self._roll.channels_but({*self.blame.certain} | doubtful)
+
+    def reasons(self, reported: Collection[int], answers: Mapping[int, str]) -> dict[str, str]:
+        """Return, by name, why reports are not in the sum; ``answers`` are what sites said."""
+        sites = set(range(self._group.size))
+        reasons = {
+            **dict.fromkeys(sites - self._roll.nodes.keys(), "not connected"),
+            **answers,
+            **self.late,
+            **self.blame.left_out(self.late),
+        }
+        absent = sorted(sites - set(reported))
+        return {self._roll.name(i): reasons.get(i, "did not take part") for i in absent}

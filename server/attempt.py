@@ -1,0 +1,293 @@
+"""One try of a round: masked reports in, one sum out, and whoever spoils it found out.
+
+Two messages a site: the question, answered by the masked report; and the survivors, answered by
+shares that open their sum, with the keys and shares of the next round. Two more only where they are
+needed: what survivors say of their masks with drop-outs (or, where the masked sum does not fit, of
+those with each other), before anything is opened; and the keys of the masks with sites that the
+opened shares prove guilty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+from dppm_model.errors import TooFewSites, WrongReport, WrongSum
+from dppm_model.securesum import wire
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import attested, verify
+from dppm_model.securesum.masks import Sum
+from dppm_model.securesum.material import Checks
+from dppm_model.securesum.opening import Opening
+from dppm_model.securesum.ring import Vector
+from dppm_model.steps import Step, reached
+from server.exchange import Exchange
+from server.messages import Asker, Complain, Records, only
+from server.prepared import Read
+from server.reports import Reports
+from server.roll import Roll
+
+Content = Callable[[int], dict[str, wire.Fields]]
+
+
+class Attempt:
+    """One try.
+
+    Parameters
+    ----------
+    exchange
+        Where it stands.
+    question
+        What every message of it carries: plan, phase, round and try.
+    reports
+        Where masked reports are kept.
+
+    Attributes
+    ----------
+    reasons
+        Why sites are not in the sum, as far as their answers say.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        roll: Roll,
+        group: Group,
+        exchange: Exchange,
+        sum_: Sum,
+        question: wire.Fields,
+        reports: Reports,
+        complain: Complain,
+    ) -> None:
+        self._asker, self._roll, self._group, self._complain = asker, roll, group, complain
+        self._question, self._reports = question, reports
+        self._plan, self._blame = exchange.plan, exchange.blame
+        self.opening = Opening(
+            group, sum_, exchange.materials, exchange.total, exchange.masks, exchange.pairs
+        )
+        self.signatures = dict(exchange.survivors or {})
+        self.reasons: dict[int, str] = {}
+
+    def collect(self, arrays: bytes) -> dict[int, str]:
+        """Add up the masked reports, and find who masked wrongly: then `Blame` grows.
+
+        Returns
+        -------
+        Sites that have reported, and then did not say what they were asked, with why.
+
+        Raises
+        ------
+        TooFewSites
+            If fewer than `min_survivors` report, and nobody is to blame.
+        """
+        before = len(self._blame)
+        try:
+            self._gather(arrays)
+        except TooFewSites:
+            if len(self._blame) == before:
+                raise
+        if len(self._blame) > before:  # the next try is without whom the complaints are about
+            return {}
+        self._reports.sync()
+        late = self._ask_checks(self.opening.missing, self.opening.add_pairs)
+        if late or self.opening.fits():
+            return late
+        rows: dict[int, Checks] = {}
+        late = self._ask_checks(self.opening.masks.keys(), rows.__setitem__)
+        wrong, pairs = self.opening.blamed(rows, self._reports.of)
+        for site in sorted(wrong):
+            self._blame.add(site, f"{self._name(site)} masked its report wrongly")
+        for pair in sorted(pairs):
+            a, b = map(self._name, pair)
+            self._blame.add_pair(*pair, f"{a} and {b} do not say the same of their mask")
+        if len(self._blame) == before and not late:
+            raise WrongSum(
+                f"The masked sum of try {self.opening.sum.number} does not fit, and nobody is to "
+                "blame.",
+                "Check the server's memory and disk.",
+            )
+        return late
+
+    def _gather(self, arrays: bytes) -> None:
+        opening, least = self.opening, self._group.min_survivors
+        statement = attested(self._group, opening.sum.number, opening.published)
+        question = {**self._question, "arrays": arrays}
+
+        def read(site: int, records: Records) -> None:
+            masked, digest, signature, mask = wire.read_report(records.get("report", {}), site)
+            if not verify(self._group.roster[site], statement, signature):
+                raise WrongReport(
+                    f"Site {site} did not sign its participants.", "Use one version everywhere."
+                )
+            opening.add(site, masked, digest, mask)
+            self._reports.add(site, masked)
+            self.signatures[site] = signature
+
+        self._ask(
+            "train",
+            opening.participants,
+            lambda site: {
+                "question": question,
+                "participants": wire.write_materials(opening.participants, site),
+            },
+            read,
+            lambda: len(opening.reported) >= least,
+            lambda: (
+                f"{self._called}: {len(opening.reported)} of {len(opening.participants)} "
+                f"reported, {least} must"
+            ),
+        )
+
+    def _ask_checks(
+        self, peers: Collection[int], keep: Callable[[int, Checks], None]
+    ) -> dict[int, str]:
+        """Ask those that have reported for check numbers; return those that do not say them."""
+        if not peers:
+            return {}
+        silent = set(self.opening.masks)
+
+        def read(site: int, records: Records) -> None:
+            keep(site, wire.read_checks(records.get("checks", {})))
+            silent.discard(site)
+
+        with suppress(TooFewSites):  # whoever is silent is left out
+            self._ask(
+                "query.checks",
+                self.opening.masks,
+                lambda site: {
+                    "question": self._question,
+                    "peers": wire.write_sites(set(peers) - {site}),
+                },
+                read,
+                lambda: not silent,
+                lambda: f"{self._called}: all must say what they know of their masks",
+            )
+        return dict.fromkeys(silent, "did not say what it knows of its masks")
+
+    def open(
+        self,
+        everybody: Mapping[int, int],
+        others: dict[str, wire.Fields],
+        keep: Read,
+    ) -> Vector:
+        """Gather shares for the survivors' sum, and open it; take out who is proven guilty.
+
+        Parameters
+        ----------
+        everybody
+            Nodes of all sites that are asked for something at the same time,
+        others
+            with this, and
+        keep
+            which takes what they answer to that.
+
+        Raises
+        ------
+        TooFewSites
+            If fewer than `min_survivors` help, or not all to take a guilty site out.
+        WrongSum
+            If what came does not fit together, and nothing proves who lied.
+        """
+        opening, number = self.opening, self.opening.sum.number
+        survivors = wire.write_survivors(number, self.signatures)
+
+        def content(site: int) -> dict[str, wire.Fields]:
+            if not self.holds(site):
+                return others
+            helper = {**others, "survivors": survivors}
+            if site not in opening.masks:  # it missed the question, or was left out
+                helper["participants"] = wire.write_materials(opening.participants, site)
+            return helper
+
+        def read(site: int, records: Records) -> None:
+            if "shares" in records:
+                opening.add_shares(site, wire.read_shares(records["shares"]))
+            keep(site, records)
+
+        least = self._group.min_survivors
+        self._asker.ask(
+            "query.open",
+            everybody,
+            content,
+            read,
+            lambda: opening.helpers >= least,
+            lambda: f"{self._called}: {least} must help to open its sum",
+            self._roll.name,
+            self._complain,
+        )
+        for site in sorted(opening.liars):
+            self._blame.add(site, f"{self._name(site)} told a share that nobody has dealt it")
+        try:
+            return opening.open()
+        except WrongSum:
+            if not self._remove_guilty():
+                raise
+        return opening.open()
+
+    def holds(self, site: int) -> bool:
+        """Say whether a site holds shares of all participants: it can help, reporting or not."""
+        materials = self.opening.participants
+        return all(site in m.shares for dealer, m in materials.items() if dealer != site)
+
+    def closed(self) -> Exchange:
+        """What a server that dies has to go on with from now on."""
+        opening = self.opening
+        return Exchange(
+            self._plan,
+            opening.sum.number,
+            self._blame,
+            dict(opening.participants),
+            self.signatures,
+            opening.masks,
+            opening.pairs,
+            opening.total,
+        )
+
+    def _remove_guilty(self) -> bool:
+        """Take out of the sum whom the opened shares prove guilty; say whether there are such."""
+        opening, proofs = self.opening, self.opening.proofs()
+        for proof in proofs:
+            name = self._name(proof.accused)
+            self._blame.add(proof.accused, f"{name} dealt or said what its own secrets refute")
+        if not proofs:
+            return False
+        reached(Step.SERVER_JUDGED)
+        opening.remove((proof.accused for proof in proofs), self._reports.of)
+        silent = set(opening.reported)
+        written = {f"proof-{i}": wire.write_proof(proof) for i, proof in enumerate(proofs)}
+
+        def read(site: int, records: Records) -> None:
+            opening.add_keys(site, wire.read_keys(records.get("keys", {})))
+            silent.discard(site)
+
+        self._ask(
+            "query.remove",
+            silent,
+            lambda _: {"question": self._question, **written},
+            read,
+            lambda: not silent,
+            lambda: f"{self._called}: all must help to take out who lied",
+        )
+        return True
+
+    def _ask(
+        self,
+        kind: str,
+        sites: Collection[int],
+        content: Content,
+        read: Read,
+        enough: Callable[[], bool],
+        what: Callable[[], str],
+    ) -> None:
+        nodes = only(self._roll.nodes, sites)
+        name = self._roll.name
+        self.reasons |= self._asker.ask(
+            kind, nodes, content, read, enough, what, name, self._complain
+        )
+
+    def _name(self, site: int) -> str:
+        return self._roll.name(site)
+
+    @property
+    def _called(self) -> str:
+        return f"round {self._question['round']} of phase {self._question['phase']}"

@@ -1,0 +1,48 @@
+"""The masked reports of the present try, in one file, in the order in which they came.
+
+Each is noise without the masks of all others. They are kept until the next try so that the report
+of a site that masked wrongly can be found, and one that is proven guilty be taken out of the sum.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Reports:
+    """Reports of equal size.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        Bytes of a report.
+    sites
+        Whose reports are there, in their order; none begins the file anew.
+    """
+
+    def __init__(self, path: Path, size: int, sites: Iterable[int] = ()) -> None:
+        self._path, self._size, self._sites = path, size, list(sites)
+        if not self._sites:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+
+    def add(self, site: int, report: bytes) -> None:
+        """Append the report of one more site."""
+        with self._path.open("ab") as file:
+            file.write(report)
+        self._sites.append(site)
+
+    def sync(self) -> None:
+        """Write durably: whatever follows may rely on it."""
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
+
+    def of(self, site: int) -> bytes:
+        """Return the report of one site."""
+        with self._path.open("rb") as file:
+            file.seek(self._sites.index(site) * self._size)
+            return file.read(self._size)

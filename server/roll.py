@@ -1,0 +1,98 @@
+"""Who is there: the sites of one run by name, their nodes, and the keys of their channels."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Collection
+
+from flwr.serverapp import Grid
+
+from dppm_model.errors import ChangedKey, UnknownSite
+from dppm_model.securesum import wire
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import Channel, joined, verify
+from server.messages import Asker, Records
+
+log = logging.getLogger("dppm.server")
+
+
+class Roll:
+    """The sites that have joined.
+
+    Parameters
+    ----------
+    names
+        Of all sites, in their places in the roster.
+    question
+        What every message carries.
+
+    Attributes
+    ----------
+    nodes
+        Flower's node of each site that is connected.
+    channels
+        Keys of all sites that ever joined.
+    """
+
+    def __init__(
+        self, grid: Grid, asker: Asker, group: Group, names: list[str], question: wire.Fields
+    ) -> None:
+        self._grid, self._asker, self._group = grid, asker, group
+        self._names, self._question = names, question
+        self.nodes: dict[int, int] = {}
+        self.channels: dict[int, Channel] = {}
+
+    def name(self, site: int) -> str:
+        """Return the name of a site by its place."""
+        return self._names[site]
+
+    def call(self) -> None:
+        """Learn the identity and the channel key of every node that is new.
+
+        Each signs a nonce of its own, so that nobody can show what another site has signed.
+        """
+        there = set(self._grid.get_node_ids())
+        self.nodes = {s: n for s, n in self.nodes.items() if n in there}
+        new = {n: n for n in there - set(self.nodes.values())}
+        if not new:
+            return
+        nonces = {node: secrets.token_bytes(32) for node in new}
+
+        def read(node: int, records: Records) -> None:
+            identity, channel, proof = wire.read_member(records.get("member", {}))
+            site = self._group.index_of(identity, "A node's")
+            channel.verify(self._group, site)
+            if not verify(identity, joined(self._group, nonces[node], channel.public), proof):
+                raise UnknownSite(
+                    f"Node {node} joins as {self.name(site)}, without its identity.",
+                    "It shows what another node has signed; find out whose it is.",
+                )
+            self._take(site, node, channel)
+
+        self._asker.ask(
+            "query.join",
+            new,
+            lambda node: {"question": self._question, "join": {"nonce": nonces[node]}},
+            read,
+            lambda: len(self.nodes) >= self._group.min_survivors,
+            lambda: f"the run: {self._group.min_survivors} must join",
+            lambda node: f"node {node}",
+        )
+
+    def _take(self, site: int, node: int, channel: Channel) -> None:
+        if site in self.nodes:
+            raise UnknownSite(
+                f"Node {node} joins as {self.name(site)}, which is connected by another node.",
+                "Let a site run one SuperNode.",
+            )
+        if self.channels.setdefault(site, channel).public != channel.public:
+            raise ChangedKey(
+                f"The channel key of {self.name(site)} has changed in mid run.",
+                "A site that lost its files sits out until the next run.",
+            )
+        self.nodes[site] = node
+
+    def channels_but(self, sites: Collection[int]) -> dict[int, Channel]:
+        """Return the channels of all sites but some."""
+        return {site: c for site, c in self.channels.items() if site not in sites}
