@@ -422,7 +422,7 @@ def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
     for name in ("ledger.jsonl", "ledger.mark"):
         (tmp_path / name).unlink()
     with pytest.raises(LedgerError, match="was lost"):
-        Site(tmp_path, SeededCoins("")).join(plan)
+        Site(tmp_path, SeededCoins("")).join(plan, bytes(32))
 
 
 def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
@@ -430,14 +430,14 @@ def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    site.join(plan)
+    site.join(plan, bytes(32))
     site._answer(plan, 0, 0, question)
     (old,) = tmp_path.rglob("*.npy")
     content = old.read_bytes()
     site._answer(plan, 0, 1, question)
     assert not old.exists()
     old.write_bytes(content)  # as if the process had been killed before it removed it
-    site.join(plan)
+    site.join(plan, bytes(32))
     assert [p.name for p in tmp_path.rglob("*.npy")] == [old.name.replace("000000", "000001")]
 
 
