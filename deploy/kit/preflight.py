@@ -22,10 +22,12 @@ from deploy.kit.fleet import check_enrolled, check_server
 from deploy.kit.gate import is_whole
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of, pinned_peers
+from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.units import Units
 from dppm_model.securesum.keys import Identity
+from sampler.draw import on_threads
 
 _LEAST_DISK, _LEAST_MEMORY = 1 << 30, 1 << 30
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5, 300  # what a SuperLink tolerates of a node's clock
@@ -197,6 +199,15 @@ def _budget(folder: Path) -> str:
     return "what is approved is allowed, and fits into what is left"
 
 
+def _arithmetic(folder: Path) -> str:
+    plans = [approval.plan for approval in read_approvals(folder)]
+    with on_threads(1):  # as a site answers
+        for plan in plans:
+            for phase in plan.phases:
+                check_batch_invariance(phase.name, plan.model, persons=plan.records_per_person > 1)
+    return f"records add the same in any company, by all questions of {len(plans)} runs"
+
+
 CHECKS = (
     Check("policy", 40, _policy),
     Check("permissions", 41, _permissions),
@@ -211,4 +222,5 @@ CHECKS = (
     Check("approvals", 50, _approvals),
     Check("ledger", 51, _ledger),
     Check("budget", 52, _budget),
+    Check("arithmetic", 53, _arithmetic),
 )

@@ -17,7 +17,7 @@ from deploy.kit.federation import enrolled
 from deploy.kit.gate import bundle_file, bundle_folder, is_whole
 from deploy.kit.preflight import CHECKS, preflight
 from deploy.kit.site import Proposal
-from dppm_model import errors
+from dppm_model import batch_invariance, errors
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
@@ -269,6 +269,16 @@ def test_preflight_finds_what_is_wrong_with_its_own_code(
     first = next(c for c in CHECKS if c.name in found)
     assert typed("site", "preflight", site) == first.exit_code
     assert len({c.exit_code for c in CHECKS}) == len(CHECKS)
+
+
+def test_preflight_tries_the_machines_arithmetic(
+    fed: Path, tmp_path: Path, paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-0"
+    assert typed("site", "approve", site, paper, "--yes") == 0
+    monkeypatch.setattr(batch_invariance, "_problem", lambda *_: "as planted")
+    (found,) = (f for f in preflight(site) if f.check.name == "arithmetic")
+    assert "as planted" in found.text and found.cure and found.check.exit_code == 53
 
 
 def test_status_says_what_is_spent_and_left(
