@@ -25,6 +25,7 @@ from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
+from dppm_model.score.model_config import ModelConfig
 
 console = Console(stderr=True)
 
@@ -114,6 +115,20 @@ def plan_table(plan: Plan, view: Any) -> Table:
             f"{p.cost('secure_sum', 1).mu:.3f}",
         )
     return table
+
+
+def model_lines(model: ModelConfig) -> list[str]:
+    """Say what a plan's questions are asked by, and by no other."""
+    settings = model.to_dict()
+    images = f"images {'×'.join(map(str, model.shape))} of {model.classes} classes"
+    return [
+        f"Asks by a model of {images}, and by no other; digest {model.digest[:16]}:",
+        *(
+            f"  {part}: {', '.join(f'{key} {value}' for key, value in settings[part].items())}"
+            for part in ("mixture", "residual", "pyramid", "public")
+            if settings[part]
+        ),
+    ]
 
 
 def _range_over_clip(p: PhasePlan) -> str:

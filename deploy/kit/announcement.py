@@ -152,5 +152,11 @@ class Announcement:
             bundle,
         )
         files_of(paper.bundle)
+        asked = (paper.plan.model.shape, paper.plan.model.classes)
+        if asked != (paper.facts.shape, paper.facts.classes):
+            raise PaperError(
+                f"{path}: its plan asks by a model of other images than it says.",
+                "Ask the server's operator for it anew.",
+            )
         paper.plan.group(tuple(sorted(paper.peers.values())))
         return paper

@@ -146,6 +146,16 @@ def test_names_of_sites_cannot_be_taken_for_something_else(
         Announcement.read(tmp_path / "evil")
 
 
+def test_an_announcement_of_other_images_than_its_plan_asks_about_is_refused(
+    tmp_path: Path, plan: Plan, bundle: bytes
+) -> None:
+    paper = announced(plan, bundle)
+    for facts in (replace(paper.facts, shape=(1, 16, 16)), replace(paper.facts, classes=3)):
+        replace(paper, facts=facts).write(tmp_path / "paper")
+        with pytest.raises(PaperError, match="other images than it says"):
+            Announcement.read(tmp_path / "paper")
+
+
 def test_what_others_write_cannot_steer_a_terminal() -> None:
     assert plain("a\x1b[1A\x9bb\r\x07\u202ec\n") == "a\ufffd[1A\ufffdb\ufffd\ufffd\ufffdc\n"
 
