@@ -117,18 +117,17 @@ def plan_table(plan: Plan, view: Any) -> Table:
     return table
 
 
-def model_lines(model: ModelConfig) -> list[str]:
+def model_text(model: ModelConfig) -> str:
     """Say what a plan's questions are asked by, and by no other."""
     settings = model.to_dict()
     images = f"images {'×'.join(map(str, model.shape))} of {model.classes} classes"
-    return [
-        f"Asks by a model of {images}, and by no other; digest {model.digest[:16]}:",
-        *(
-            f"  {part}: {', '.join(f'{key} {value}' for key, value in settings[part].items())}"
-            for part in ("mixture", "residual", "pyramid", "public")
-            if settings[part]
-        ),
+    parts = [
+        f"  {part}: {', '.join(f'{key} {value}' for key, value in settings[part].items())}"
+        for part in ("mixture", "residual", "pyramid", "public")
+        if settings[part]
     ]
+    head = f"Asks by a model of {images}, and by no other; digest {model.digest[:16]}:"
+    return "\n".join([head, *parts])
 
 
 def _range_over_clip(p: PhasePlan) -> str:

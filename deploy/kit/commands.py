@@ -22,7 +22,7 @@ from deploy.kit.preflight import preflight
 from deploy.kit.status import online, server_status, site_status
 from deploy.ledger import show_ledger
 from deploy.pages.watch import beside
-from deploy.show import console, epsilon_text, model_lines, plain, print_json, progress
+from deploy.show import console, epsilon_text, model_text, plain, print_json, progress
 from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, DataError, NotApproved, RunFolderError
 from dppm_model.files import sweep
@@ -200,8 +200,7 @@ def _show_proposal(proposal: site.Proposal) -> None:
             f"  {phase.name}: {phase.rounds} rounds, {phase.dimension} coordinates; each "
             f"{plan.unit} takes part with probability {phase.sampling_rate:g}, by {phase.mechanism}"
         )
-    for line in model_lines(plan.model):
-        _say(line)
+    _say(model_text(plan.model))
     if plan.unit == "person":
         _say(f"A person takes part through at most {plan.records_per_person} records a round.")
     _say(f"Protects one {plan.unit}; at least {plan.min_survivors} sites in a sum.")

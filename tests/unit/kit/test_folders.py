@@ -185,14 +185,15 @@ def test_records_of_another_kind_are_told_before_the_run(
 ) -> None:
     site, announcement = tmp_path / "site-0", Announcement.read(paper)
     assert announcement.facts == Facts((1, 8, 8), 2)
-    for facts in (
-        Facts((1, 28, 28), 2),
-        Facts((1, 8, 8), 3),
-        Facts((1, 8, 8), 2, ("b", "a")),  # the same classes in another order are others
+    for facts, refusal in (
+        (Facts((1, 28, 28), 2), errors.PaperError),  # its plan asks about other images
+        (Facts((1, 8, 8), 3), errors.PaperError),
+        # The same classes in another order are others.
+        (Facts((1, 8, 8), 2, ("b", "a")), errors.DataError),
     ):
         replace(announcement, facts=facts).write(tmp_path / "other.zip")
         code = typed("site", "approve", site, tmp_path / "other.zip", "--yes")
-        assert code == errors.DataError.exit_code
+        assert code == refusal.exit_code
     replace(announcement, facts=Facts((1, 8, 8), 2, ("a", "b"))).write(tmp_path / "named.zip")
     assert typed("site", "approve", site, tmp_path / "named.zip", "--yes") == 0
 
