@@ -10,6 +10,7 @@ import yaml
 
 from client.approvals import read_approvals
 from client.policy import Policy
+from client.site import site_records
 from deploy.cli import main
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import digest_of
@@ -196,6 +197,12 @@ def test_records_of_another_kind_are_told_before_the_run(
         assert code == refusal.exit_code
     replace(announcement, facts=Facts((1, 8, 8), 2, ("a", "b"))).write(tmp_path / "named.zip")
     assert typed("site", "approve", site, tmp_path / "named.zip", "--yes") == 0
+
+    held = site_records(site, Policy.read(site / "site.toml")).manifest
+    Facts((1, 8, 8), 2).check(held)
+    for facts in (Facts((1, 28, 28), 2), Facts((1, 8, 8), 3)):
+        with pytest.raises(errors.DataError, match="are 1×8×8 with"):
+            facts.check(held)
 
 
 def test_a_folder_that_is_no_sites_is_said_to_be_none(tmp_path: Path, tiny: Path) -> None:
