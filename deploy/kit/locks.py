@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from dppm_model.errors import InUse
@@ -13,8 +13,7 @@ from dppm_model.locks import held, is_held
 _RUNNING, _CHANGING = ".running", ".changing"
 
 
-@contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def alone(folder: Path, what: str) -> AbstractContextManager[None]:
     """Run a server or a site for the length of a block.
 
     Raises
@@ -23,13 +22,10 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         If another process does.
     """
     refused = InUse(f"{folder}: a process runs this {what}.", "Stop that one first.")
-    with _held(folder / _RUNNING, refused):
-        sweep(folder)
-        yield
+    return _held(folder, _RUNNING, refused)
 
 
-@contextmanager
-def changing(folder: Path) -> Iterator[None]:
+def changing(folder: Path) -> AbstractContextManager[None]:
     """Change what is enrolled, announced or approved; it may run meanwhile.
 
     Raises
@@ -38,18 +34,17 @@ def changing(folder: Path) -> Iterator[None]:
         If another command does.
     """
     refused = InUse(f"{folder}: another command changes this folder.", "Wait for it, then again.")
-    with _held(folder / _CHANGING, refused):
-        sweep(folder)
-        yield
+    return _held(folder, _CHANGING, refused)
 
 
 @contextmanager
-def _held(path: Path, refused: InUse) -> Iterator[None]:
+def _held(folder: Path, name: str, refused: InUse) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(path))
+            stack.enter_context(held(folder / name))
         except BlockingIOError:
             raise refused from None
+        sweep(folder)
         yield
 
 
