@@ -953,7 +953,7 @@ TWINS: dict[str, Twin] = {
         "reports leave without a debit",
         "dppm_model.privacy.ledger:Ledger.debit",
         lambda _: lambda self, entry: True,
-        "integration/test_faults.py::test_a_site_killed_at_any_step_is_asked_again[SITE_STORED]",
+        SITE + "the_same_round_gives_the_same_bits_and_costs_once",
     ),
     "fresh coins on resend": Twin(
         "a report that is asked for again is drawn again",
