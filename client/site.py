@@ -33,6 +33,7 @@ from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
 from dppm_model.score import phases
+from dppm_model.score.asking import try_question
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.masks import Sum, round_of
@@ -224,7 +225,8 @@ class Site:
 
         The same bits, should it be asked for again (Lemma 11).
         """
-        name = plan.phases[phase].name
+        planned = plan.phases[phase]
+        name = planned.name
         stored = self.reports.find(plan.run, name, round_)
         if stored is not None:
             return stored
@@ -246,19 +248,16 @@ class Site:
                 "The server's configuration is of other data.",
             )
         query = read_question(name, plan.model, question)
-        check_batch_invariance(name, plan.model, persons=plan.records_per_person > 1)
+        check_batch_invariance(name, plan.model)
+        try_question(query, planned.grid, plan.model.shape)
         units = Units.of(records, plan.unit, plan.records_per_person)
-        plan.phases[phase].check_units(len(units))
+        planned.check_units(len(units))
         self.ledger.debit(entry)
         reached(Step.SITE_DEBITED)
         self.reports.forget()
-        tallies = report(
-            units,
-            query,
-            plan.phases[phase],
-            plan.signs_seed(phase, round_),
-            self.coins,
-        ).astype(np.min_scalar_type(plan.phases[phase].response.most))
+        tallies = report(units, query, planned, plan.signs_seed(phase, round_), self.coins).astype(
+            np.min_scalar_type(planned.response.most)
+        )
         reached(Step.SITE_ANSWERED)
         self.reports.keep(plan.run, name, round_, tallies)
         reached(Step.SITE_STORED)
@@ -289,7 +288,7 @@ class Site:
         with contextlib.suppress(BudgetExhausted):
             self._check_budget(plan, 0)
         for phase in plan.phases:
-            check_batch_invariance(phase.name, plan.model, persons=plan.records_per_person > 1)
+            check_batch_invariance(phase.name, plan.model)
 
     def _check_budget(self, plan: Plan, number: int) -> None:
         self.policy.budget.check(

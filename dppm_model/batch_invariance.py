@@ -8,9 +8,11 @@ own business; so a site does not answer before it has seen it: random public rec
 very question, permuted, in other company, at other places, and every sum must be the same. Sizes
 follow from the plan, kernels from sizes: once for each kind of phase and configuration is enough.
 
-Two things are looked at. Every matrix product of a question must be of the sizes that `products`
-makes, or of whole numbers, whose sums are exact in any order. And the integers must be equal. An
-accelerator is tried like a processor: by the question as it is asked there.
+Three things are looked at. Every matrix product of a question must be of the sizes that `products`
+makes, or of whole numbers, whose sums are exact in any order. The integers must be equal, and so
+must be the vectors before clipping, to the last bit. A server may leave a question's optional
+arrays out, so that is tried too. An accelerator is tried like a processor: by the question as it is
+asked there.
 """
 
 from __future__ import annotations
@@ -38,19 +40,17 @@ _MORE = 9  # records, than are asked together: the last chunk is filled up
 # large, what a record adds is drowned in what all add, and its last bits with it.
 _REACHES = (1e-4, 1e-2)
 # So small a clip norm shortens every vector to its own length in steps, where the last bits show.
-_GRID = Grid(2.0**-30, MOST_STEPS)
+_GRID = Grid(1e-30, MOST_STEPS)
 _SEED = 0
 
 
-def check_batch_invariance(phase: str, config: ModelConfig, *, persons: bool = False) -> None:
+def check_batch_invariance(phase: str, config: ModelConfig) -> None:
     """Refuse a machine on which a record's integers depend on its company (Lemma 15).
 
     Parameters
     ----------
     phase, config
         What is asked, and the plan's configuration of the model.
-    persons
-        Whether units are persons: their records' vectors are formed one by one.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def check_batch_invariance(phase: str, config: ModelConfig, *, persons: bool = F
     """
     # What decides kernels beside the sizes.
     machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
-    if wrong := _problem(kind_of(phase), config, persons, machine):
+    if wrong := _problem(kind_of(phase), config, machine):
         raise NotBatchInvariant(
             f"Phase {phase}: on this machine a record's integers depend on its company ({wrong}).",
             "Do not answer from this machine; report its processor and the versions installed.",
@@ -67,7 +67,7 @@ def check_batch_invariance(phase: str, config: ModelConfig, *, persons: bool = F
 
 
 @lru_cache(maxsize=64)
-def _problem(kind: str, config: ModelConfig, persons: bool, machine: object) -> str | None:
+def _problem(kind: str, config: ModelConfig, machine: object) -> str | None:
     """Say what is wrong, or None; once in a process for all its virtual sites and rounds."""
     del machine
     asked, rng = query_of(kind), np.random.default_rng(_SEED)
@@ -78,15 +78,15 @@ def _problem(kind: str, config: ModelConfig, persons: bool, machine: object) -> 
         # The closed form below a network takes long to make: one is enough.
         fresh = networks if arrays and networks else names
         arrays |= draw_arrays(config, fresh, rng, reach)
-        query = build_query(kind, ScoreModel(config, arrays))
-        if wrong := _seen_in(query, config, persons, rng):
+        if wrong := _seen_in(build_query(kind, ScoreModel(config, arrays)), config, rng):
             return wrong
+    if names != asked.needed:  # a server may leave the others out; other products are made then
+        needed = {name: array for name, array in arrays.items() if name in asked.needed}
+        return _seen_in(build_query(kind, ScoreModel(config, needed)), config, rng)
     return None
 
 
-def _seen_in(
-    query: Query, config: ModelConfig, persons: bool, rng: np.random.Generator
-) -> str | None:
+def _seen_in(query: Query, config: ModelConfig, rng: np.random.Generator) -> str | None:
     """Say what is wrong with one question, or None."""
     records = _Records(query, config, query.chunk + _MORE, rng)
     everyone = np.arange(records.count)
@@ -98,7 +98,7 @@ def _seen_in(
         parts = records.total(order[:first]) + records.total(order[first:])
         if not np.array_equal(parts, whole):
             return f"{records.count} records in another order, {first} of them by themselves"
-    if persons and records.rows(everyone) != records.rows(rng.permutation(everyone)):
+    if records.rows(everyone) != records.rows(rng.permutation(everyone)):
         return f"vectors of {records.count} records in another order"
     try:
         with _Products():  # type: ignore[no-untyped-call]

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from dppm_model.errors import DataError, PlanError, require_positive, require_whole
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.errors import DataError, PlanError, require_length, require_whole, require_within
+from dppm_model.mechanism.binomial import LEAST_PROBABILITY, BinomialResponse
 from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.mechanism.grid import Grid
 from dppm_model.mechanism.rotation import Rotation
@@ -25,6 +25,15 @@ from dppm_model.score.settings import as_floats
 
 View = Literal["secure_sum", "site"]
 GRID_STEPS = 1 << 24
+# What a plan may count, whoever wrote it: what it costs, and what it takes, can then be computed.
+_MOST = {
+    "rounds": 1 << 20,
+    "dimension": 1 << 40,
+    "sites": 1 << 20,
+    "honest_sites": 1 << 20,
+    "records": 1 << 40,
+}
+_LEAST_TAIL = 1e-270  # below, the cuts of the accountant's laws would underflow
 _SITE_TAIL = 1e-60  # the site view's epsilon may be large, and a tail costs e^epsilon of it
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -81,10 +90,11 @@ class PhasePlan:
 
     def __post_init__(self) -> None:
         named("phases[].name", self.name)
-        for name in ("clip_norm", "sampling_rate", "tail"):
-            require_positive(f"phases[].{name}", getattr(self, name))
-        for name in ("rounds", "dimension", "sites", "honest_sites", "records"):
-            require_whole(f"phases[].{name}", getattr(self, name))
+        require_length("phases[].clip_norm", self.clip_norm)
+        require_within("phases[].sampling_rate", self.sampling_rate, LEAST_PROBABILITY, 1.0)
+        require_within("phases[].tail", self.tail, _LEAST_TAIL, 0.5)
+        for name, most in _MOST.items():
+            require_whole(f"phases[].{name}", getattr(self, name), most=most)
         if type(self.response) is not RESPONSES.get(self.mechanism):
             raise PlanError(
                 f"phases[].mechanism is {self.mechanism!r}.", f"Use {' or '.join(RESPONSES)}."
@@ -94,8 +104,6 @@ class PhasePlan:
                 f"phases[].directions is {self.cells} in {self.rotation.padded} dimensions.",
                 "Give at most two a dimension.",
             )
-        if self.sampling_rate > 1:
-            raise PlanError(f"phases[].sampling_rate is {self.sampling_rate}.", "Use at most 1.")
         if self.honest_sites > self.sites:
             raise PlanError(
                 f"phases[].honest_sites is {self.honest_sites} of {self.sites} sites.",

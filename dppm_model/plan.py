@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, get_args
 
-from dppm_model.errors import ConfigError, PlanError, require_positive, require_whole
+from dppm_model.errors import ConfigError, PlanError, require_whole, require_within
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
@@ -26,6 +26,7 @@ from dppm_model.score.settings import as_floats
 from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.masks import TRIES, Sum
 
+_MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.grid`)
 _LONGEST_SEED = 64
 # What JSON of somebody else's making may raise: not this, not these fields, too deep, too large.
 _UNREADABLE = (
@@ -74,7 +75,7 @@ class Plan:
         for name in ("sites", "min_survivors", "records_per_person"):
             require_whole(name, getattr(self, name))
         require_whole("colluding_sites", self.colluding_sites, least=0)
-        require_positive("delta", self.delta)
+        require_within("delta", self.delta, 1e-100, 0.5)
         if len({p.name for p in self.phases}) < len(self.phases):
             raise PlanError(
                 "Two phases have the same name.", "A round is known by its phase's name."
@@ -202,6 +203,11 @@ class Plan:
                     f"phase {phase.name} counts {phase.dimension} coordinates, the plan's model "
                     f"asks for {asked}.",
                     "Make the plan with `dppm plan`.",
+                )
+            if asked > _MOST_COORDINATES:
+                raise PlanError(
+                    f"phase {phase.name} asks for {asked} coordinates.",
+                    f"A site answers at most {_MOST_COORDINATES}; plan a smaller model.",
                 )
 
     def signs_seed(self, phase: int, round_: int) -> bytes:

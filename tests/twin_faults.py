@@ -49,6 +49,16 @@ def _nothing(_: Any) -> Callable[..., None]:
     return lambda *_args, **_kw: None
 
 
+def _made_at_once(old: Any) -> Any:
+    def made(*sizes: Any) -> Any:
+        from dppm_model.score import networks
+
+        band, network = old(*sizes)
+        return band, networks.zeroed(network)
+
+    return made
+
+
 def _times(factor: float) -> Make:
     return lambda old: cache(lambda *args: old(*args) * factor)
 
@@ -549,6 +559,13 @@ def _expecting(what: object, kind: Callable[[str, str], Exception], cure: str) -
 
 
 TWINS: dict[str, Twin] = {
+    "lengths of a few bits": Twin(
+        "a plan may have lengths that float64 rounds to a few bits",
+        "dppm_model.errors:require_length",
+        lambda _: lambda name, value: None,
+        "privacy/test_gdp.py::test_answers_move_no_more_than_accounted_whatever_the_lengths"
+        "[4.0-little]",
+    ),
     "no clipping": Twin(
         "records are not clipped",
         GRID + "quantise",
@@ -696,6 +713,30 @@ TWINS: dict[str, Twin] = {
         "client.site:check_batch_invariance",
         _nothing,
         QUESTION + "a_machine_that_is_not_batch_invariant_answers_nothing",
+    ),
+    "vectors not tried": Twin(
+        "a site tries sums only, and not the vectors that persons and directions answer by",
+        "dppm_model.batch_invariance:_Records.rows",
+        lambda _: lambda self, chosen: {},
+        INVARIANCE + "vectors_that_depend_on_company_are_refused",
+    ),
+    "questions not tried": Twin(
+        "a round is debited before it is known that it can be answered",
+        "client.site:try_question",
+        _nothing,
+        QUESTION + "a_question_that_fails_costs_nothing",
+    ),
+    "blocks of 1024": Twin(
+        "the memory of a round grows with the number of units that were sampled",
+        "dppm_model.score.asking:block_of",
+        lambda _: lambda shape: 1024,
+        QUESTION + "memory_is_bounded_whatever_the_size_of_images[shape2-10]",
+    ),
+    "networks made to be counted": Twin(
+        "memory is taken for a plan's network before anybody has approved the plan",
+        "dppm_model.score.arrays:lay_out_network",
+        _made_at_once,
+        QUESTION + "the_size_of_a_network_is_counted_without_making_it",
     ),
     "any plan's model": Twin(
         "a plan may count other coordinates than its model asks for",

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import PlanError, require_positive, require_whole
+from dppm_model.errors import PlanError, require_length, require_whole, require_within
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.half import half
 from dppm_model.mechanism.rotation import Rotation
 
 PROBABILITY_BITS = 32
+LEAST_PROBABILITY = 2.0**-PROBABILITY_BITS  # no coin is finer
+MOST_RESPONSES = 1 << 20  # what a plan costs is a sum over them, and others' plans are read
 
 
 def binomial(m: int, numerators: NDArray[np.uint64], coins: Coins) -> NDArray[np.int64]:
@@ -66,9 +68,9 @@ class BinomialResponse:
     responses: int
 
     def __post_init__(self) -> None:
-        require_positive("range", self.range_)
-        require_positive("truth_strength", self.truth_strength)
-        require_whole("responses", self.responses)
+        require_length("range", self.range_)
+        require_within("truth_strength", self.truth_strength, LEAST_PROBABILITY, 0.5)
+        require_whole("responses", self.responses, most=MOST_RESPONSES)
         if self.truth_strength >= 0.5:
             raise PlanError(f"phases[].truth_strength is {self.truth_strength}.", "Stay below 1/2.")
 

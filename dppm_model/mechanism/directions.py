@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, log_ndtr
 
-from dppm_model.errors import PlanError, require_positive, require_whole
-from dppm_model.mechanism.binomial import PROBABILITY_BITS
+from dppm_model.errors import PlanError, require_whole, require_within
+from dppm_model.mechanism.binomial import LEAST_PROBABILITY, PROBABILITY_BITS
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.rotation import Rotation, public_words
+
+MOST_SLOTS = 1 << 24
 
 
 def alignment(rows: int, dimension: int) -> float:
@@ -57,8 +59,8 @@ class DirectionsResponse:
 
     def __post_init__(self) -> None:
         require_whole("directions", self.directions)
-        require_positive("truth_strength", self.truth_strength)
-        require_whole("slots", self.slots)
+        require_within("truth_strength", self.truth_strength, LEAST_PROBABILITY, 1.0)
+        require_whole("slots", self.slots, most=MOST_SLOTS)
         if self.directions < 2 or self.directions & (self.directions - 1):
             raise PlanError(
                 f"phases[].directions is {self.directions}.", "Give a power of two, at least 2."

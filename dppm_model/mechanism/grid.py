@@ -20,7 +20,6 @@ from the whole range that a site accepts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.errors import PlanError
+from dppm_model.errors import PlanError, require_within
 
 _HAIR = 1 - 2.0**-20  # float arithmetic may get norms and products wrong in the last bits
 MOST_STEPS = 1 << 24
@@ -42,7 +41,7 @@ class Grid:
     Attributes
     ----------
     clip_norm
-        C, in units of the record's vector: finite and above zero.
+        C, in units of the record's vector, 1e-60 to 1e60.
     steps
         G, at most 2^24 (then every integer is exact in float32, every square in float64). The
         rotation multiplies norms by sqrt(block) and a site sums n records, so coordinates stay
@@ -58,8 +57,8 @@ class Grid:
     steps: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
-            raise PlanError(f"The clip norm is {self.clip_norm}.", "It is finite and above zero.")
+        # A plan's length (`require_length`), or one over a scale, which is within 2^±40.
+        require_within("clip_norm", self.clip_norm, 1e-60, 1e60)
         if type(self.steps) is not int or not 1 <= self.steps <= MOST_STEPS:
             raise PlanError(f"The grid has {self.steps} steps.", f"Give 1 to {MOST_STEPS}.")
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtri, ndtri_exp
 
-from dppm_model.errors import PlanError, require_positive, require_whole
+from dppm_model.errors import PlanError, require_length, require_positive, require_whole
 from dppm_model.privacy.tails import Law, binomial, convolve
 
 Array = NDArray[np.float64]
@@ -135,8 +135,8 @@ def probability_sensitivity(
     PlanError
         If an argument is out of its range.
     """
-    require_positive("clip_norm", clip_norm)
-    require_positive("range", range_)
+    require_length("clip_norm", clip_norm)
+    require_length("range", range_)
     _check_theta(truth_strength)
     require_whole("dimension", dimension)
     moved = min(truth_strength * clip_norm / range_, 2 * truth_strength * math.sqrt(dimension))

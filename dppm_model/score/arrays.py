@@ -22,7 +22,7 @@ from torch import nn
 from dppm_model.errors import ModelError
 from dppm_model.score.matrices import diagonal_of_triangle, relative_variances
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.networks import build_network
+from dppm_model.score.networks import lay_out_network
 from dppm_model.score.pyramid import build_detail
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -107,7 +107,7 @@ def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
         size = h * (h + 1) // 2
         specs["mixture.pooled"] = ArraySpec((size,), -2 * variance, 2 * variance, _pooled(h))
     if config.residual:  # the network on top of it
-        _, network = build_network(config.residual, config.base_shape, config.classes)
+        _, network = lay_out_network(config.residual, config.base_shape, config.classes)
         specs |= _trained("residual", list(network.parameters()))
     if config.pyramid.octaves:  # the network that doubles images; private rounds train some of it
         parameters = list(build_detail(config.shape[0], {}).parameters())
@@ -125,6 +125,9 @@ def _trained(part: str, parameters: list[nn.Parameter]) -> dict[str, ArraySpec]:
     scale = ArraySpec((1,), 2.0**-40, 2.0**40, dtype="<f8")
     weights = _weights(parameters)
     return {f"{part}.weights": weights, f"{part}.ema": weights, f"{part}.scale": scale}
+
+
+_CURE = "Load a model that dppm wrote; at a site, ask who runs the server."
 
 
 def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = None) -> None:
@@ -148,8 +151,10 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
         if wrong:
             raise ModelError(
                 f"The model's array {name!r:.80} is {wrong}.",
-                "Load a model that dppm wrote; at a site, ask who runs the server.",
+                _CURE,
             )
+    if "mixture.spread" in arrays and "mixture.axes" not in arrays:
+        raise ModelError("The model's array 'mixture.spread' has no 'mixture.axes'.", _CURE)
 
 
 def _sum_to_one(array: NDArray[Any]) -> str | None:

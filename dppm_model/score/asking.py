@@ -6,6 +6,7 @@ Images are read block by block, and only those of the records that a unit answer
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -13,13 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.errors import ModelError
 from dppm_model.mechanism.grid import Grid
 from dppm_model.mechanism.units import clipped_units
 from dppm_model.records.units import Choice, Units
 from dppm_model.score.query import Query
 
 Answer = TypeVar("Answer")
-BLOCK = 1024  # records whose images are in memory at a time
+BLOCK = 1024  # records whose images are in memory at a time, at most
+_BLOCK_BYTES = 1 << 27  # of them, as floats
+_WHOLE = 64  # records that chunks are made of
 
 
 class Asking:
@@ -43,6 +47,7 @@ class Asking:
     ) -> None:
         self._units, self._query, self._grid = units, query, grid
         self._sampled, self._seeds = sampled, seeds
+        self._block = block_of(units.records.manifest.shape)
 
     def total(self) -> NDArray[np.int64]:
         """Return the sum of the units' clipped integer vectors, (d,)."""
@@ -55,7 +60,7 @@ class Asking:
 
     def answers(self, ask: Callable[[slice], Answer]) -> list[Answer]:
         """Ask all of them in blocks, in which no person is divided; see `answers`."""
-        return answers(ask, len(self._sampled), max(1, BLOCK // self._units.most))
+        return answers(ask, len(self._sampled), max(1, self._block // self._units.most))
 
     def _sum(self, part: slice) -> NDArray[np.int64]:
         if self._units.most == 1:  # the vector of one record can be clipped without forming it
@@ -69,8 +74,8 @@ class Asking:
 
     def _rows(self, chosen: Choice) -> Iterator[torch.Tensor]:
         """Yield the vectors of chosen records; in pieces, since a person may own any number."""
-        for start in range(0, len(chosen.records), BLOCK):
-            yield from self._query.rows(*self._seen(chosen, slice(start, start + BLOCK)))
+        for start in range(0, len(chosen.records), self._block):
+            yield from self._query.rows(*self._seen(chosen, slice(start, start + self._block)))
 
     def _seen(
         self, chosen: Choice, piece: slice
@@ -80,6 +85,37 @@ class Asking:
         records = self._units.records
         y = torch.from_numpy(records.labels[index].astype(np.int64))
         return self._query.view(records.pixels(index), seeds), y, seeds
+
+
+def block_of(shape: tuple[int, int, int]) -> int:
+    """Return how many images of a shape (C, H, W) are in memory at a time.
+
+    By their size, so that memory does not grow with the number of units that were sampled: a
+    machine that runs out of it would tell how many there were.
+    """
+    fit = max(1, min(BLOCK, _BLOCK_BYTES // (4 * math.prod(shape))))
+    return fit // _WHOLE * _WHOLE or fit
+
+
+def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
+    """Ask one grey image, nobody's, before anything is spent.
+
+    Else a question that cannot be answered at all would cost a round, and its time, unit by unit,
+    would tell how many were sampled.
+
+    Raises
+    ------
+    ModelError
+        If the question fails.
+    """
+    seeds, grey = torch.zeros(1, dtype=torch.int64), np.full((1, *shape), 128, dtype=np.uint8)
+    try:
+        query.clipped_sum(query.view(grey, seeds), torch.zeros_like(seeds), grid, seeds)
+    except Exception as error:
+        raise ModelError(
+            f"The server's question cannot be answered: {error!r:.200}.",
+            "Ask who runs the server.",
+        ) from error
 
 
 def answers(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:

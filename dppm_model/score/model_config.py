@@ -110,9 +110,13 @@ class ModelConfig:
         parts = {
             "shape": tuple(raw["shape"]),
             "mixture": MixtureConfig.from_dict(raw["mixture"]),
-            "residual": raw["residual"] and ResidualConfig.from_dict(raw["residual"]),
+            "residual": None
+            if raw["residual"] is None
+            else ResidualConfig.from_dict(raw["residual"]),
             "pyramid": from_settings(PyramidConfig, "pyramid", raw["pyramid"]),
-            "public": raw["public"] and from_settings(PublicData, "public", raw["public"]),
+            "public": None
+            if raw["public"] is None
+            else from_settings(PublicData, "public", raw["public"]),
         }
         return from_settings(cls, "model", {**raw, **parts})
 

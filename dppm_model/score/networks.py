@@ -145,10 +145,10 @@ class MlpResidual(nn.Module):
         return out.view_as(z)
 
 
-def build_network(
+def lay_out_network(
     config: ResidualConfig, shape: tuple[int, int, int], classes: int
 ) -> tuple[Band, nn.Module]:
-    """Build the band and the network of a configuration; its weights are zero.
+    """Lay out the band and the network of a configuration; its weights have sizes but no memory.
 
     Raises
     ------
@@ -159,6 +159,14 @@ def build_network(
     with torch.device("meta"):  # no default initialisation: it would draw from a global generator
         kind = ConvResidual if config.network == "conv" else MlpResidual
         network = kind(band.small, classes, config)
+    return band, network
+
+
+def build_network(
+    config: ResidualConfig, shape: tuple[int, int, int], classes: int
+) -> tuple[Band, nn.Module]:
+    """Do the same, with weights that are zero."""
+    band, network = lay_out_network(config, shape, classes)
     return band, zeroed(network)
 
 

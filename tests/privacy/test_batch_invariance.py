@@ -1,6 +1,7 @@
 """A record's numbers are the same at every place, in any company: by sizes, and by trial."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from dppm_model.errors import NotBatchInvariant
 from dppm_model.mechanism import products
 from dppm_model.mechanism.products import Linear, each, gram, rows_by, sides
 from dppm_model.score import components, dct, means, mixture, slots, spread
+from dppm_model.score.gradient import GradientQuery
+from dppm_model.score.phases import query_of
 from tests.privacy.test_sensitivity import CASES, CONFIGS
 
 SIZES = (1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 16, 20, 33, 49)
@@ -90,8 +93,7 @@ def test_plain_products_would_not() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_question_passes_on_this_machine(name: str, kind: str) -> None:
-    for persons in (False, True):
-        check_batch_invariance(kind, CONFIGS[name], persons=persons)
+    check_batch_invariance(kind, CONFIGS[name])
 
 
 def plain_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -136,6 +138,38 @@ def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
     monkeypatch.setattr(means, "clip_rows", by_place)
     with pytest.raises(NotBatchInvariant, match="in another order"):
         check_batch_invariance("means", CONFIGS["grey, mlp"])
+    batch_invariance._problem.cache_clear()
+
+
+def test_vectors_that_depend_on_company_are_refused(
+    anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What persons answer by, and names of directions: no sum of a network's gradients shows it."""
+    right = GradientQuery.rows
+
+    def by_place(self: Any, *seen: torch.Tensor) -> Iterator[torch.Tensor]:
+        for rows in right(self, *seen):
+            yield rows * (1 + 2.0**-23 * (torch.arange(len(rows)) % 7 == 6))[:, None]
+
+    monkeypatch.setattr(GradientQuery, "rows", by_place)
+    with pytest.raises(NotBatchInvariant, match=r"vectors of \d+ records in another order"):
+        check_batch_invariance("score", CONFIGS["grey, mlp"])
+    batch_invariance._problem.cache_clear()
+
+
+def test_what_a_server_may_leave_out_is_left_out_once(
+    anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[set[str]] = []
+    build = batch_invariance.build_query
+    monkeypatch.setattr(
+        batch_invariance,
+        "build_query",
+        lambda kind, model: tried.append(set(model.arrays)) or build(kind, model),
+    )
+    check_batch_invariance("score", CONFIGS["grey, mlp"])
+    asked = query_of("score")
+    assert set(asked.needed) in tried and set(asked.needed | asked.optional) in tried
     batch_invariance._problem.cache_clear()
 
 

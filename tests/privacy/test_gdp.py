@@ -4,6 +4,7 @@
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import mpmath as mp
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from dppm_model.errors import PlanError
+from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.phase import GRID_STEPS
 from dppm_model.privacy import gdp
 from dppm_model.privacy.gdp import (
     mu_secure_sum,
@@ -23,6 +26,7 @@ from dppm_model.privacy.gdp import (
     sum_slope,
 )
 from dppm_model.privacy.tails import Law, binomial, convolve
+from tests.plans import TOY, with_response
 from tests.privacy import reference_gdp as reference
 
 
@@ -296,6 +300,52 @@ def test_rounded_probabilities_stay_within_the_accounted_range() -> None:
     slack = 2.0**-33
     assert mu_site(responses=5, truth_strength=0.3, sensitivity=1.0) == site_slope(5, 0.3 + slack)
     assert site_slope(5, 0.3 + slack) > site_slope(5, 0.3)
+
+
+# 2^24 steps of so little a length: their size rounds up, to twice and more what it should be
+_LITTLE = math.ceil(0.5001 * 2**24) * 2.0**-1074
+
+
+@pytest.mark.parametrize(
+    "length",
+    [pytest.param(_LITTLE, id="little"), 1e-310, 1e-31, 1e-30, 1e-9, 1.0, 1e9, 1e30, 1e31],
+)
+@pytest.mark.parametrize("over", [1.0, 4.0, 1e3])
+def test_answers_move_no_more_than_accounted_whatever_the_lengths(
+    length: float, over: float
+) -> None:
+    """What the code computes, from a whole record's integers to probabilities: or it refuses."""
+    try:
+        response = BinomialResponse(range_=length * over, truth_strength=0.2, responses=2)
+        phase = replace(TOY, clip_norm=length, response=response)
+    except PlanError as error:
+        assert "1e-30 to 1e+30" in str(error) and not 1e-27 <= length <= 1e27
+        return
+    z = phase.rotation.rotate(np.array([GRID_STEPS, 0]), b"seed")
+    moved = (response.numerators(z, phase.step) - 2.0**31) / 2**32
+    accounted = probability_sensitivity(
+        clip_norm=length, range_=response.range_, truth_strength=0.2, dimension=2
+    )
+    assert 0.99 * accounted <= np.linalg.norm(moved) <= accounted
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sampling_rate", 2.0**-33),
+        ("tail", 1e-280),
+        ("rounds", 1 << 21),
+        ("dimension", 1 << 41),
+        ("sites", 1 << 21),
+        ("records", 1 << 41),
+    ],
+)
+def test_a_plan_counts_nothing_that_cannot_be_computed(field: str, value: float) -> None:
+    with pytest.raises(PlanError, match=rf"phases\[\].{field} is"):
+        replace(TOY, **{field: value})
+    for response in ({"responses": 1 << 21}, {"truth_strength": 2.0**-33}):
+        with pytest.raises(PlanError, match=next(iter(response))):
+            with_response(TOY, **response)
 
 
 @pytest.mark.parametrize(("m", "n", "better"), [(1, 6, "sum"), (3, 3, "sum"), (6, 2, "site")])

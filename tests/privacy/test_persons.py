@@ -161,7 +161,7 @@ def test_how_many_images_are_read_at_a_time_changes_nothing(
     """Not even where the records of a person are more than that."""
     asked = asking(shard(tmp_path / "x"), "means")
     whole = asked.total()
-    monkeypatch.setattr("dppm_model.score.asking.BLOCK", block)
+    monkeypatch.setattr("dppm_model.score.asking.block_of", lambda _: block)
     np.testing.assert_array_equal(asked.total(), whole)
 
 

@@ -1,6 +1,7 @@
 """What a server sends is untrusted: a question is the plan's, and arrays are data with a range."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from dppm_model import batch_invariance
 from dppm_model.config import initial_model
 from dppm_model.errors import ModelError, NotBatchInvariant, PlanError
 from dppm_model.plan import Plan
+from dppm_model.score import networks
 from dppm_model.score.arrays import array_specs
+from dppm_model.score.asking import block_of
 from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.means import MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import PHASES, query_of, read_question, write_question
@@ -106,6 +110,14 @@ def test_what_must_hold_between_numbers_is_checked(case: str) -> None:
         read_question(kind, config, save(arrays))
 
 
+def test_a_spread_without_axes_is_refused() -> None:
+    arrays = sent(CONFIGS["mlp"], "score")
+    read_question("score", CONFIGS["mlp"], save(arrays))
+    del arrays["mixture.axes"]
+    with pytest.raises(ModelError, match=r"'mixture.spread' has no 'mixture.axes'"):
+        read_question("score", CONFIGS["mlp"], save(arrays))
+
+
 def test_other_arrays_and_other_settings_have_no_say() -> None:
     """Names that are not the question's, and a configuration in the header, change nothing."""
     config = CONFIGS["mlp"]
@@ -170,6 +182,41 @@ def test_a_question_that_is_refused_costs_nothing(
     assert len(site.ledger.debits) == 1
 
 
+def test_a_question_that_fails_costs_nothing(
+    tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unit by unit it would tell by its time how many were sampled, and spend a round for zeros."""
+    site = make_site(tmp_path, tiny)
+    good = write_question("means", initial_model(resolve(TINY)))
+
+    def fail(*_: object) -> None:
+        raise ValueError("as planted")
+
+    monkeypatch.setattr(MeansQuery, "clipped_sum", fail)
+    with pytest.raises(ModelError, match="as planted"):
+        site._answer(plan, 0, 0, good)
+    assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"), [((1, 28, 28), 1024), ((3, 256, 256), 128), ((3, 1024, 1024), 10)]
+)
+def test_memory_is_bounded_whatever_the_size_of_images(
+    shape: tuple[int, int, int], images: int
+) -> None:
+    assert block_of(shape) == images and 4 * math.prod(shape) * images <= 1 << 27
+
+
+def test_the_size_of_a_network_is_counted_without_making_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plan is read before it is approved; 44 GiB of weights would be the site's end."""
+    monkeypatch.setattr(networks, "zeroed", lambda _: pytest.fail("made"))
+    settings = {"network": "conv", "band": 28, "fold": 4, "channels": 4096, "blocks": 64}
+    huge = ModelConfig.of((1, 28, 28), 10, {"residual": settings})
+    assert array_specs(huge)["residual.weights"].shape[0] > 10**10
+
+
 def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +242,15 @@ def test_the_plan_pins_the_model(plan: Plan) -> None:
     with pytest.raises(PlanError, match="counts 130 coordinates, the plan's model asks for 514"):
         Plan.from_json(wider.to_json())
     assert Plan.from_json(plan.to_json()).model == plan.model
+
+
+@pytest.mark.parametrize("part", ["residual", "public"])
+@pytest.mark.parametrize("nothing", [False, 0, 0.0, "", [], {}])
+def test_there_is_one_way_to_say_nothing(plan: Plan, part: str, nothing: object) -> None:
+    raw = json.loads(plan.to_json())
+    raw["model"][part] = nothing
+    with pytest.raises(PlanError):
+        Plan.from_json(json.dumps(raw, sort_keys=True))
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

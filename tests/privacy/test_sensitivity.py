@@ -172,7 +172,7 @@ def test_a_record_that_is_not_finite_adds_zeros_also_in_factors(value: float) ->
 
 @pytest.mark.parametrize("clip_norm", [-1.0, 0.0, np.nan, np.inf, -np.inf])
 def test_a_grid_has_a_clip_norm(clip_norm: float) -> None:
-    with pytest.raises(PlanError, match="clip norm is"):
+    with pytest.raises(PlanError, match="clip_norm is"):
         Grid(clip_norm, 1 << 24)
 
 
