@@ -13,13 +13,13 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from client.approvals import approval_of
 from client.policy import Policy
+from client.question import read_question
 from client.reports import Reports, Tallies
 from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
@@ -32,8 +32,6 @@ from dppm_model.reading import read_array, reading
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
-from dppm_model.score import phases
-from dppm_model.score.asking import try_question
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.masks import Sum, round_of
@@ -41,9 +39,6 @@ from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.member import Member
 from dppm_model.securesum.proof import Proof
 from dppm_model.steps import Step, reached
-
-# Once for all the virtual sites that one process plays in a round.
-read_question = lru_cache(maxsize=1)(phases.read_question)
 
 
 def site_records(folder: Path, policy: Policy) -> Records:
@@ -247,9 +242,8 @@ class Site:
                 f"the plan's model is for shape and classes {asked}, the site holds {held}.",
                 "The server's configuration is of other data.",
             )
-        query = read_question(name, plan.model, question)
+        query = read_question(planned, plan.model, question)
         check_batch_invariance(name, plan.model)
-        try_question(query, planned.grid, plan.model.shape)
         units = Units.of(records, plan.unit, plan.records_per_person)
         planned.check_units(len(units))
         self.ledger.debit(entry)

@@ -722,7 +722,7 @@ TWINS: dict[str, Twin] = {
     ),
     "questions not tried": Twin(
         "a round is debited before it is known that it can be answered",
-        "client.site:try_question",
+        "client.question:try_question",
         _nothing,
         QUESTION + "a_question_that_fails_costs_nothing",
     ),

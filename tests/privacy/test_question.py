@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from client import site as module
+from client.question import read_question as read_tried
 from deploy.simulate import plan_of, resolve
 from dppm_model import batch_invariance
 from dppm_model.config import initial_model
@@ -193,6 +194,7 @@ def test_a_question_that_fails_costs_nothing(
         raise ValueError("as planted")
 
     monkeypatch.setattr(MeansQuery, "clipped_sum", fail)
+    read_tried.cache_clear()  # it was tried before
     with pytest.raises(ModelError, match="as planted"):
         site._answer(plan, 0, 0, good)
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))

@@ -1,0 +1,25 @@
+"""What a site is asked in a round: read, and tried, before anything is spent for it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from dppm_model.phase import PhasePlan
+from dppm_model.score import phases
+from dppm_model.score.asking import try_question
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.query import Query
+
+
+@lru_cache(maxsize=1)  # once for all the virtual sites that one process plays in a round
+def read_question(phase: PhasePlan, config: ModelConfig, content: bytes) -> Query:
+    """Build the question from the plan and the arrays that were sent, and try it.
+
+    Raises
+    ------
+    ModelError
+        See `dppm_model.score.phases.read_question` and `dppm_model.score.asking.try_question`.
+    """
+    query = phases.read_question(phase.name, config, content)
+    try_question(query, phase.grid, config.shape)
+    return query
