@@ -110,7 +110,10 @@ FAULTS = {
 
 
 @pytest.fixture
-def anew() -> None:
+def anew() -> Iterator[None]:
+    """What was found before is not known, and what is found in a test is forgotten after it."""
+    batch_invariance._problem.cache_clear()
+    yield
     batch_invariance._problem.cache_clear()
 
 
@@ -122,7 +125,11 @@ def test_a_product_that_goes_round_the_helper_is_refused(
     monkeypatch.setattr(module, name, wrong)
     with pytest.raises(NotBatchInvariant, match=r"a product|in another order"):
         check_batch_invariance(kind, CONFIGS["grey, mlp"])
-    batch_invariance._problem.cache_clear()
+
+
+def moved_by_place(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of which every seventh is off in its last bit."""
+    return rows * (1 + 2.0**-23 * (torch.arange(len(rows)) % 7 == 6))[:, None]
 
 
 def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
@@ -133,12 +140,11 @@ def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
 
     def by_place(r: torch.Tensor, radius: float) -> torch.Tensor:
         right = r / torch.linalg.vector_norm(r, dim=1, keepdim=True).clamp(min=radius)
-        return right * (1 + 2.0**-23 * (torch.arange(len(r)) % 7 == 6))[:, None]
+        return moved_by_place(right)
 
     monkeypatch.setattr(means, "clip_rows", by_place)
     with pytest.raises(NotBatchInvariant, match="in another order"):
         check_batch_invariance("means", CONFIGS["grey, mlp"])
-    batch_invariance._problem.cache_clear()
 
 
 def test_vectors_that_depend_on_company_are_refused(
@@ -149,12 +155,11 @@ def test_vectors_that_depend_on_company_are_refused(
 
     def by_place(self: Any, *seen: torch.Tensor) -> Iterator[torch.Tensor]:
         for rows in right(self, *seen):
-            yield rows * (1 + 2.0**-23 * (torch.arange(len(rows)) % 7 == 6))[:, None]
+            yield moved_by_place(rows)
 
     monkeypatch.setattr(GradientQuery, "rows", by_place)
     with pytest.raises(NotBatchInvariant, match=r"vectors of \d+ records in another order"):
         check_batch_invariance("score", CONFIGS["grey, mlp"])
-    batch_invariance._problem.cache_clear()
 
 
 def test_what_a_server_may_leave_out_is_left_out_once(
@@ -170,7 +175,6 @@ def test_what_a_server_may_leave_out_is_left_out_once(
     check_batch_invariance("score", CONFIGS["grey, mlp"])
     asked = query_of("score")
     assert set(asked.needed) in tried and set(asked.needed | asked.optional) in tried
-    batch_invariance._problem.cache_clear()
 
 
 def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +185,6 @@ def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(spread, "rows_by", plain_rows)
     with pytest.raises(NotBatchInvariant, match="in another order"):
         check_batch_invariance("spread", CONFIGS["grey, mlp"])
-    batch_invariance._problem.cache_clear()
 
 
 def test_it_is_tried_once_a_process_and_anew_on_other_threads(
@@ -196,4 +199,3 @@ def test_it_is_tried_once_a_process_and_anew_on_other_threads(
     torch.set_num_threads(2)
     check_batch_invariance("means", CONFIGS["colour"])
     assert len(tried) == 2 * once
-    batch_invariance._problem.cache_clear()
