@@ -16,11 +16,11 @@ from dppm_model.mechanism.grid import Grid
 from dppm_model.phase import GRID_STEPS, PhasePlan
 from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
+from dppm_model.score.asking import block_of
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import build_learner
 
-_BLOCK = 1024  # records whose images are in memory together
 _EXACT = 1e-9  # the noise that learners are told of where there is none
 
 
@@ -53,7 +53,9 @@ def teach(
             query = learner.query()
             total = np.zeros(query.dimension, dtype=np.int64)
             sampled = np.flatnonzero(rng.random(len(records)) < phase.sampling_rate)
-            for block in np.array_split(sampled, max(1, len(sampled) // _BLOCK)):
+            for block in np.array_split(
+                sampled, max(1, len(sampled) // block_of(records.manifest.shape))
+            ):
                 seeds = torch.from_numpy(rng.integers(0, 2**62, len(block)))
                 x = query.view(records.pixels(block), seeds)
                 y = torch.from_numpy(records.labels[block])
