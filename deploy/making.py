@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from dppm_model.errors import DppmError, RunFolderError
-from dppm_model.files import sync
+from dppm_model.files import remove, sync
 from dppm_model.locks import locked
 from dppm_model.run import Run
 
@@ -87,11 +86,3 @@ def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name != _MARK:
             remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove whatever is there: a file, a folder with all in it, a link but not where it leads."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -113,6 +113,17 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def held_or(path: Path, refusal: Exception) -> Iterator[None]:
+    """Hold a lock file as `held` does, or raise ``refusal``."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(path))
+        except BlockingIOError:
+            raise refusal from None
+        yield
+
+
 def is_held(path: Path) -> bool:
     """Say whether a process holds a lock file."""
     try:

@@ -18,7 +18,7 @@ from dppm_model.errors import ConfigError, PlanError, require_whole, require_wit
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
-from dppm_model.reading import parse_json
+from dppm_model.reading import parse_json, reading
 from dppm_model.records.units import Unit
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
@@ -28,10 +28,7 @@ from dppm_model.securesum.masks import TRIES, Sum
 
 _MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.grid`)
 _LONGEST_SEED = 64
-# What JSON of somebody else's making may raise: not this, not these fields, too deep, too large.
-_UNREADABLE = (
-    *(TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError, IndexError),
-)
+_CURE = "Make it with `dppm plan`."
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,6 @@ class Plan:
             raise PlanError(
                 "Two phases have the same name.", "A round is known by its phase's name."
             )
-        if self.delta >= 1:
-            raise PlanError(f"delta is {self.delta}.", "Choose 0 < delta < 1, below 1/records.")
         if self.unit not in get_args(Unit):
             raise PlanError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
         if self.unit == "record" and self.records_per_person > 1:
@@ -181,19 +176,16 @@ class Plan:
             says what it says.
         """
         try:
-            raw: dict[str, Any] = parse_json(text)
-            phases = tuple(PhasePlan.from_dict(phase) for phase in raw.pop("phases"))
-            model = ModelConfig.from_dict(raw.pop("model"))
-            plan = cls(phases=phases, model=model, **as_floats(cls, raw))
-            plan._check_questions()
+            with reading("The plan", PlanError, _CURE):
+                raw: dict[str, Any] = parse_json(text)
+                phases = tuple(PhasePlan.from_dict(phase) for phase in raw.pop("phases"))
+                model = ModelConfig.from_dict(raw.pop("model"))
+                plan = cls(phases=phases, model=model, **as_floats(cls, raw))
+                plan._check_questions()
         except ConfigError as error:
-            raise PlanError(f"The plan's {error.cause}", "Make it with `dppm plan`.") from None
-        except _UNREADABLE as error:
-            raise PlanError(
-                f"The plan cannot be read: {error!r:.200}.", "Make it with `dppm plan`."
-            ) from None
+            raise PlanError(f"The plan's {error.cause}", _CURE) from None
         if plan.to_json() != text:
-            raise PlanError("The plan is not in canonical form.", "Make it with `dppm plan`.")
+            raise PlanError("The plan is not in canonical form.", _CURE)
         return plan
 
     def _check_questions(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from dppm_model.files import (
     write_bytes,
     write_json,
 )
-from dppm_model.locks import held, is_held
+from dppm_model.locks import held_or, is_held
 from dppm_model.plan import Plan
 from dppm_model.reading import read_json, read_text, reading, there
 
@@ -207,14 +207,8 @@ class Run:
         with self._held(_TRAINING, f"Another process trains {self.folder}."):
             yield from self._reporting()
 
-    @contextmanager
-    def _held(self, name: str, cause: str) -> Iterator[None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(held(self.folder / name))
-            except BlockingIOError:
-                raise RunFolderError(cause, "Wait for it, or stop it.") from None
-            yield
+    def _held(self, name: str, cause: str) -> AbstractContextManager[None]:
+        return held_or(self.folder / name, RunFolderError(cause, "Wait for it, or stop it."))
 
     def _reporting(self) -> Iterator[None]:
         path = self.status

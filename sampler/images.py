@@ -27,8 +27,9 @@ from dppm_model.reading import parse_json, read_bytes, read_json, reading, there
 
 _MOST_IMAGES, _MOST_VALUES = 100, 1 << 20  # of a shard
 
-# What may differ when a folder is continued: more images, and what is filled in at the end.
 _MOST = 10**9  # classes, and images of each, that a manifest may speak of
+
+# What may differ when a folder is continued: more images, and what is filled in at the end.
 _OPEN = ("per_class", "shards", "acceptance", "divergences")
 
 

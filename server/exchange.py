@@ -90,7 +90,7 @@ class Exchange:
 
     @classmethod
     def _build(cls, meta: dict[str, str], tensors: Arrays) -> Exchange:
-        certain, pairs, muted = json.loads(meta["blame"])
+        certain, pairs, muted = parse_json(meta["blame"])
         materials = {
             int(i): Material(*map(_field, row)) for i, row in parse_json(meta["materials"]).items()
         }
@@ -105,8 +105,8 @@ class Exchange:
             ),
             materials,
             survivors and _bytes(survivors),
-            _read(json.loads(meta["masks"])),
-            _read(json.loads(meta["pairs"])),
+            _read(parse_json(meta["masks"])),
+            _read(parse_json(meta["pairs"])),
             None if survivors is None else tensors["total"],
         )
 

@@ -154,9 +154,6 @@ class Announcement:
         files_of(paper.bundle)
         asked = (paper.plan.model.shape, paper.plan.model.classes)
         if asked != (paper.facts.shape, paper.facts.classes):
-            raise PaperError(
-                f"{path}: its plan asks by a model of other images than it says.",
-                "Ask the server's operator for it anew.",
-            )
+            raise PaperError("its plan asks by a model of other images than it says.", _CURE)
         paper.plan.group(tuple(sorted(paper.peers.values())))
         return paper

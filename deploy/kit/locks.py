@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from dppm_model.errors import InUse
 from dppm_model.files import sweep
-from dppm_model.locks import held, is_held
+from dppm_model.locks import held_or, is_held
 
 _RUNNING, _CHANGING = ".running", ".changing"
 
@@ -39,11 +39,7 @@ def changing(folder: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def _held(folder: Path, name: str, refused: InUse) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(held(folder / name))
-        except BlockingIOError:
-            raise refused from None
+    with held_or(folder / name, refused):
         sweep(folder)
         yield
 

@@ -22,9 +22,9 @@ from deploy.kit.gate import bundle_file, bundle_folder, is_whole
 from deploy.kit.keys import make_node_key
 from deploy.kit.locks import changing
 from deploy.kit.papers import Enrolment, Invitation, named
-from deploy.making import making, remove
+from deploy.making import making
 from dppm_model.errors import ConfigError, InUse, PaperError
-from dppm_model.files import sweep, write_bytes
+from dppm_model.files import remove, sweep, write_bytes
 from dppm_model.phase import View
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import epsilon

@@ -15,7 +15,7 @@ So nothing that is asked of records multiplies matrices but through this module:
 
 Zeros that are added change nothing but which kernel runs. Sums along a row, elementwise functions
 and convolutions treat every record alike already. None of that is a promise of the libraries: a
-site tries it on its own machine before it answers (`dppm_model.selfcheck`).
+site tries it on its own machine before it answers (`dppm_model.batch_invariance`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dppm_model.files import sync
+from dppm_model.files import remove, sync
 from dppm_model.locks import lock
 
 
@@ -34,7 +34,8 @@ def replacing(path: Path) -> Iterator[Path]:
         if old.exists() and not path.exists():  # killed between the two renames
             old.rename(path)
         try:
-            _empty(work)
+            for left in work.iterdir():
+                remove(left)
             yield made
             if path.exists():
                 path.rename(old)
@@ -61,11 +62,3 @@ def _own(folder: Path) -> Iterator[None]:
                 return
         finally:
             os.close(handle)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

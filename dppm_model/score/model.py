@@ -29,7 +29,7 @@ from dppm_model.score.mixture import Mixture
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.networks import load_residual
 from dppm_model.score.pyramid import Pyramid, load_pyramid, start_weights
-from dppm_model.score.tensors import DAMAGED, damaged, read_tensors
+from dppm_model.score.tensors import read_tensors, reading_model
 
 # F(x, D_base, sigma, y) -> (n, C, H, W), in units of the base's posterior standard deviation.
 Residual = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -263,11 +263,10 @@ class ScoreModel:
         """
         meta, arrays = read_tensors(content)
         try:
-            config = ModelConfig.from_dict(parse_json(meta["dppm"]))
+            with reading_model():
+                config = ModelConfig.from_dict(parse_json(meta["dppm"]))
         except ConfigError as error:
             raise ModelError(f"The model's configuration: {error.cause}", error.cure) from None
-        except DAMAGED as error:
-            raise damaged(error) from None
         model = cls(config, arrays)
         model.require(_WHOLE)
         return model

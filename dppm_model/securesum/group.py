@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dppm_model.errors import ConfigError, PlanError, UnknownSite
 from dppm_model.files import write_bytes
+from dppm_model.reading import read_text, reading
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
@@ -173,8 +174,5 @@ def read_peers(path: Path) -> dict[str, bytes]:
     ConfigError
         If the file is missing, or not as it should be.
     """
-    try:
-        text = path.read_text()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
-    return parse_peers(text, str(path))
+    with reading(path, ConfigError, "List every site's identity key."):
+        return parse_peers(read_text(path), str(path))

@@ -50,10 +50,7 @@ from dppm_model.securesum.keys import (
 )
 from dppm_model.securesum.masking import Masking
 from dppm_model.securesum.masks import Sum, round_of
-from dppm_model.securesum.material import (
-    Checks,
-    Material,
-)
+from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.memory import Memory, RoundMemory
 
 

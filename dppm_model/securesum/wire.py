@@ -72,9 +72,7 @@ def write_survivors(number: int, survivors: Mapping[int, bytes]) -> Fields:
 
 def read_survivors(fields: Mapping[str, Any]) -> tuple[int, dict[int, bytes]]:
     """Undo `write_survivors`."""
-    sites, signatures = _numbers(fields, "sites"), _bytes_list(fields, "signatures", 64)
-    _same_length(sites, signatures)
-    return read_number(fields, "round"), dict(zip(sites, signatures, strict=True))
+    return read_number(fields, "round"), _by_site(fields, "signatures", 64)
 
 
 def write_material(material: Material) -> Fields:
@@ -91,14 +89,12 @@ def write_material(material: Material) -> Fields:
 
 def read_material(fields: Mapping[str, Any]) -> Material:
     """Undo `write_material`."""
-    sites, shares = _numbers(fields, "sites"), _bytes_list(fields, "shares")
-    _same_length(sites, shares)
     return Material(
         _bytes(fields, "mask_key", 32),
         _bytes(fields, "commitment", 32),
         _bytes(fields, "signature", 64),
         dict(enumerate(_bytes_list(fields, "digests", DIGESTS_BYTES))),
-        dict(zip(sites, shares, strict=True)),
+        _by_site(fields, "shares"),
     )
 
 
@@ -172,9 +168,7 @@ def write_checks(checks: Checks) -> Fields:
 
 def read_checks(fields: Mapping[str, Any]) -> Checks:
     """Undo `write_checks`."""
-    sites, values = _numbers(fields, "sites"), _bytes_list(fields, "values", CHECK_BYTES)
-    _same_length(sites, values)
-    return Checks(dict(zip(sites, values, strict=True)), _bytes(fields, "signature", 64))
+    return Checks(_by_site(fields, "values", CHECK_BYTES), _bytes(fields, "signature", 64))
 
 
 def write_proof(proof: Proof) -> Fields:
@@ -192,15 +186,12 @@ def write_proof(proof: Proof) -> Fields:
 
 def read_proof(fields: Mapping[str, Any]) -> Proof:
     """Undo `write_proof`."""
-    holders = _numbers(fields, "holders")
-    shares = _bytes_list(fields, "shares", SHARE_BYTES)
-    _same_length(holders, shares)
     return Proof(
         read_number(fields, "accused"),
         read_number(fields, "dealer"),
         read_number(fields, "which"),
         dict(enumerate(_bytes_list(fields, "digests", DIGESTS_BYTES))),
-        dict(zip(holders, shares, strict=True)),
+        _by_site(fields, "shares", SHARE_BYTES, sites="holders"),
         read_checks(fields),
     )
 
@@ -212,9 +203,7 @@ def write_keys(keys: Mapping[int, bytes]) -> Fields:
 
 def read_keys(fields: Mapping[str, Any]) -> dict[int, bytes]:
     """Undo `write_keys`."""
-    sites, keys = _numbers(fields, "sites"), _bytes_list(fields, "keys", 32)
-    _same_length(sites, keys)
-    return dict(zip(sites, keys, strict=True))
+    return _by_site(fields, "keys", 32)
 
 
 def write_shares(shares: Mapping[int, bytes]) -> Fields:
@@ -224,9 +213,7 @@ def write_shares(shares: Mapping[int, bytes]) -> Fields:
 
 def read_shares(fields: Mapping[str, Any]) -> dict[int, bytes]:
     """Undo `write_shares`."""
-    sites, shares = _numbers(fields, "sites"), _bytes_list(fields, "shares")
-    _same_length(sites, shares)
-    return dict(zip(sites, shares, strict=True))
+    return _by_site(fields, "shares")
 
 
 def _wrong(name: str) -> WrongReport:
@@ -264,6 +251,15 @@ def _numbers(fields: Mapping[str, Any], name: str) -> list[int]:
     if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**32 for v in values):
         raise _wrong(name)
     return values
+
+
+def _by_site(
+    fields: Mapping[str, Any], name: str, size: int | None = None, *, sites: str = "sites"
+) -> dict[int, bytes]:
+    """One value of each site, whose numbers are in another field."""
+    keys, values = _numbers(fields, sites), _bytes_list(fields, name, size)
+    _same_length(keys, values)
+    return dict(zip(keys, values, strict=True))
 
 
 def _same_length(*columns: list[Any]) -> None:
