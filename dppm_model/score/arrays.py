@@ -16,11 +16,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from dppm_model.errors import ModelError
-from dppm_model.score.matrices import diagonal_of_triangle, relative_variances
+from dppm_model.score.matrices import (
+    clip_eigenvalues,
+    diagonal_of_triangle,
+    relative_variances,
+    symmetric,
+    upper,
+)
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.networks import lay_out_network
 from dppm_model.score.pyramid import build_detail
@@ -35,7 +42,22 @@ _CURE = "Load a model that dppm wrote; at a site, ask who runs the server."
 _SUM = 1e-3  # by which frequencies may miss the sum of one
 _SYMMETRY = 1e-5  # by which a covariance may miss symmetry, over its largest entry
 
-Rule = Callable[[NDArray[Any]], str | None]  # what is wrong with an array in its range, if anything
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold between the numbers of an array.
+
+    Attributes
+    ----------
+    problem
+        Says what is wrong with an array that is in its range, if anything.
+    mend
+        Returns an array near a given one for which nothing is. However small a budget is, noise
+        must not end a run: a learner may release whatever it has made.
+    """
+
+    problem: Callable[[NDArray[Any]], str | None]
+    mend: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,7 @@ class ArraySpec:
     least, most
         The range of every number in it, ends included.
     rule
-        What must hold between its numbers; says what is wrong.
+        What must hold between its numbers.
     dtype
         Of NumPy, little-endian.
     """
@@ -75,11 +97,13 @@ class ArraySpec:
         # NaN is neither above the one nor below the other, and fails here like infinity.
         if array.size and not (least <= array.min() <= array.max() <= most):
             return f"not within {self.least:g} to {self.most:g}, or not finite"
-        return self.rule(array) if self.rule else None
+        return self.rule.problem(array) if self.rule else None
 
-    def clamp(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Bring numbers into the range, and the type to what it should be."""
+    def nearest(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Bring finite numbers into the range, to the rule and to the type; what fits stays."""
         clamped: NDArray[Any] = np.clip(array, self.least, self.most).astype(self.dtype)
+        if self.rule and self.rule.problem(clamped):
+            return self.rule.mend(clamped.astype(np.float64)).astype(self.dtype)
         return clamped
 
 
@@ -91,18 +115,19 @@ def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
     d, m, h = scales.band, scales.axes, scales.pooled
     coefficient = 4 * p**0.5  # an image in [-1, 1] has none above sqrt(P)
     variance = 16.0 * p
+    frequencies, covariances = Rule(_sum_to_one, _normalised), Rule(_covariance, _symmetric)
     specs = {
         # The closed form, in cosine coefficients of pixels.
-        "mixture.class_weights": ArraySpec((k,), 1e-6, 1.0, _sum_to_one),
+        "mixture.class_weights": ArraySpec((k,), 1e-6, 1.0, frequencies),
         "mixture.mean": ArraySpec((k, p), -coefficient, coefficient),
-        "mixture.component_weights": ArraySpec((k, j), 0.0, 1.0, _sum_to_one),
+        "mixture.component_weights": ArraySpec((k, j), 0.0, 1.0, frequencies),
         "mixture.components": ArraySpec((k, j, d), -coefficient, coefficient),
-        "mixture.covariance": ArraySpec((k, d, d), -variance, variance, _covariance),
+        "mixture.covariance": ArraySpec((k, d, d), -variance, variance, covariances),
         "mixture.texture": ArraySpec(config.base_shape, 1e-3, 1e6),
     }
     if m:
         triangle = (k, j, m * (m + 1) // 2)
-        specs["mixture.axes"] = ArraySpec((k, d, m), -variance, variance, _axes)
+        specs["mixture.axes"] = ArraySpec((k, d, m), -variance, variance, Rule(_axes, _lengthened))
         specs["mixture.spread"] = ArraySpec(triangle, -2 * MOST_SPREAD, 2 * MOST_SPREAD, _spread(m))
     if h:
         size = h * (h + 1) // 2
@@ -157,6 +182,13 @@ def _sum_to_one(array: NDArray[Any]) -> str | None:
     return "no frequencies: they do not add up to one" if np.any(abs(sums - 1) > _SUM) else None
 
 
+def _normalised(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frequencies from what may all be nothing: then they are equal."""
+    weights = array + LEAST_VARIANCE
+    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return shares
+
+
 def _covariance(array: NDArray[Any]) -> str | None:
     if np.any(np.diagonal(array, axis1=-2, axis2=-1) < LEAST_VARIANCE):
         return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
@@ -166,25 +198,57 @@ def _covariance(array: NDArray[Any]) -> str | None:
     return None
 
 
+def _symmetric(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = (array + array.swapaxes(-1, -2)) / 2
+    i = np.arange(array.shape[-1])
+    out[..., i, i] = np.maximum(out[..., i, i], LEAST_VARIANCE)
+    return out
+
+
 def _axes(array: NDArray[Any]) -> str | None:
-    lengths = np.linalg.norm(array.astype(np.float64), axis=-2)
-    return f"no axes: one is shorter than {LEAST_AXIS:g}" if np.any(lengths < LEAST_AXIS) else None
+    short = np.any(_lengths(array) < LEAST_AXIS)
+    return f"no axes: one is shorter than {LEAST_AXIS:g}" if short else None
+
+
+def _lengthened(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = array.copy()
+    out[..., 0, :] = np.where(_lengths(array) < LEAST_AXIS, 2 * LEAST_AXIS, array[..., 0, :])
+    return out
+
+
+def _lengths(array: NDArray[Any]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.linalg.norm(array.astype(np.float64), axis=-2)
+    return lengths
 
 
 def _spread(axes: int) -> Rule:
-    def rule(array: NDArray[Any]) -> str | None:
+    def problem(array: NDArray[Any]) -> str | None:
         values = relative_variances(array, axes)
         if values.min(initial=1.0) < LEAST_SPREAD or values.max(initial=1.0) > MOST_SPREAD:
             return f"no spread: a relative variance is not within {LEAST_SPREAD} to {MOST_SPREAD}"
         return None
 
-    return rule
+    def mend(array: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A little inside the range, or rounding would carry it out again.
+        least, most = LEAST_SPREAD * (1 + _SUM), MOST_SPREAD * (1 - _SUM)
+        matrices = symmetric(torch.from_numpy(array).flatten(0, -2), axes)
+        clipped = clip_eigenvalues(matrices, least - 1, most - 1)
+        return upper(clipped).reshape(array.shape).numpy()
+
+    return Rule(problem, mend)
 
 
 def _pooled(side: int) -> Rule:
-    def rule(array: NDArray[Any]) -> str | None:
-        if np.any(array[diagonal_of_triangle(side)] < LEAST_VARIANCE):
+    diagonal = diagonal_of_triangle(side)
+
+    def problem(array: NDArray[Any]) -> str | None:
+        if np.any(array[diagonal] < LEAST_VARIANCE):
             return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
         return None
 
-    return rule
+    def mend(array: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = array.copy()
+        out[diagonal] = np.maximum(out[diagonal], LEAST_VARIANCE)
+        return out
+
+    return Rule(problem, mend)

@@ -49,7 +49,7 @@ def draw_arrays(
             drawn = np.exp(rng.uniform(low, high, spec.shape))
         else:
             drawn = _signed(rng, spec.shape, spec.most * reach)
-        made[name] = spec.clamp(drawn)
+        made[name] = spec.nearest(drawn)
     return made
 
 

@@ -64,6 +64,13 @@ def relative_variances(spread: NDArray[np.floating[Any]], axes: int) -> NDArray[
     return values
 
 
+def clip_eigenvalues(matrices: torch.Tensor, least: float, most: float) -> torch.Tensor:
+    """Bring the eigenvalues of symmetric matrices (n, d, d) into a range."""
+    values, vectors = torch.linalg.eigh(matrices)
+    clipped: torch.Tensor = (vectors * values.clamp(least, most)[:, None]) @ vectors.transpose(1, 2)
+    return clipped
+
+
 def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int) -> torch.Tensor:
     """Return A (..., d, m): the m axes of largest variance, each as long as its deviation.
 

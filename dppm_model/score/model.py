@@ -150,10 +150,11 @@ class ScoreModel:
     def released(self, arrays: Mapping[str, torch.Tensor | NDArray[Any]]) -> ScoreModel:
         """Return a model with what a learner made of the sites' answers.
 
-        Noise may have carried a number out of its public range: it is moved to the range's edge.
+        Noise may have carried numbers out of their public range, or a covariance away from what one
+        is: they are moved to what is nearest (post-processing), so that no draw ends a run.
         """
         specs = array_specs(self.config)
-        return self.replace({name: specs[name].clamp(np.asarray(a)) for name, a in arrays.items()})
+        return self.replace({n: specs[n].nearest(np.asarray(a)) for n, a in arrays.items()})
 
     def only(self, names: Collection[str]) -> ScoreModel:
         """Return a model of some of its arrays, those that are there."""

@@ -75,7 +75,8 @@ def subtract_covariance(
 ) -> torch.Tensor:
     """Return total - part, but in no direction less than ``least`` of the total; (d, d)."""
     values, vectors = torch.linalg.eigh(total)
-    scale = values.clamp(min=torch.finfo(total.dtype).tiny).sqrt()
+    least_value = max(1e-12 * float(values[-1]), torch.finfo(total.dtype).tiny)
+    scale = values.clamp(min=least_value).sqrt()  # noise may have made some negative
     root, inverse = vectors * scale, vectors / scale
     left = torch.eye(len(total), dtype=total.dtype) - inverse.T @ part @ inverse
     share, axes = torch.linalg.eigh((left + left.T) / 2)

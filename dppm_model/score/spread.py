@@ -18,7 +18,13 @@ from dppm_model.errors import ConfigError
 from dppm_model.mechanism.products import rows_by
 from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.components import nearest, shared
-from dppm_model.score.matrices import principal_axes, symmetric, upper, upper_outer
+from dppm_model.score.matrices import (
+    clip_eigenvalues,
+    principal_axes,
+    symmetric,
+    upper,
+    upper_outer,
+)
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import wiener
@@ -146,9 +152,7 @@ class SpreadLearner(AveragingLearner):
         total = own + wiener(mean, noise_of_mean, shell)[:, None]
         std = query.std.repeat_interleave(query.components_each, 0)
         relative = symmetric(total.flatten(0, 1), query.axes) / std[:, :, None] / std[:, None]
-        values, vectors = torch.linalg.eigh(relative)
-        values = values.clamp(_LEAST - 1, _MOST - 1)[:, None]
-        spread = upper((vectors * values) @ vectors.transpose(1, 2)).view(shape)
+        spread = upper(clip_eigenvalues(relative, _LEAST - 1, _MOST - 1)).view(shape)
         return self._start.released({"mixture.spread": spread})
 
 

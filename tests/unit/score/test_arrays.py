@@ -1,0 +1,78 @@
+"""Whatever the sites' answers and their noise are, a learner releases a model that others take."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from dppm_model.errors import ModelError
+from dppm_model.score.arrays import LEAST_VARIANCE, ArraySpec, array_specs
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig, PublicData
+from dppm_model.score.phases import PHASES, build_query, kind_of
+
+SMALL = ModelConfig.of(
+    (1, 8, 8),
+    2,
+    {
+        "mixture": {"band": 16, "components": 2, "axes": 5, "pooled": 20},
+        "residual": {"network": "dct_mlp", "band": 8, "channels": 4, "blocks": 1},
+    },
+)
+PATHS = [["means", "covariance", "components", "spread", "pooled", "score"], ["spread", "means"]]
+
+Answer = Callable[[int, np.random.Generator], np.ndarray]
+ANSWERS: dict[str, Answer] = {
+    "nothing": lambda d, rng: np.zeros(d),
+    "noise": lambda d, rng: rng.normal(0, 1, d),
+    "much": lambda d, rng: rng.normal(0, 1e6, d),
+    "all below": lambda d, rng: np.full(d, -1e3),
+    "all above": lambda d, rng: np.full(d, 1e3),
+    "far below": lambda d, rng: np.full(d, -1e15),
+}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("std", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("path", PATHS, ids="-".join)
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_no_answer_ends_a_run(answer: str, path: list[str], std: float, flat: bool) -> None:
+    learn(path, ANSWERS[answer], std, flat)
+
+
+def learn(path: list[str], answer: Answer, std: float, flat: bool = False) -> ScoreModel:
+    rng = np.random.default_rng(0)
+    model = ScoreModel.start(SMALL)
+    if flat:  # as public images that hardly differ teach it
+        config = replace(SMALL, public=PublicData("plain", "0" * 64))
+        covariance = model.arrays["mixture.covariance"]
+        least = np.broadcast_to(LEAST_VARIANCE * np.eye(16, dtype=np.float32), covariance.shape)
+        model = ScoreModel(config, {**model.arrays, "mixture.covariance": least.copy()})
+    for phase in path:
+        learner = PHASES[kind_of(phase)].learner(model, 0)
+        for _ in range(2):
+            learner.step(answer(learner.query().dimension, rng), std)
+        model = learner.result()
+        build_query(phase, model)
+    return ScoreModel.from_bytes(model.to_bytes())
+
+
+def test_the_twin_with_ranges_alone_ends_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clamp = lambda spec, a: np.clip(a, spec.least, spec.most).astype(spec.dtype)  # noqa: E731
+    monkeypatch.setattr(ArraySpec, "nearest", clamp)
+    with pytest.raises(ModelError):
+        for answer, path in ((a, p) for a in ANSWERS.values() for p in PATHS):
+            learn(path, answer, 1.0, flat=True)
+
+
+@pytest.mark.parametrize("name", array_specs(SMALL))
+def test_any_numbers_are_brought_to_what_an_array_must_be(name: str) -> None:
+    spec = array_specs(SMALL)[name]
+    rng = np.random.default_rng(1)
+    draw = partial(rng.normal, size=spec.shape)
+    for wrong in (draw() * 0, draw(), draw() * 1e-20, draw() * 1e30, -abs(draw()), draw() * 0 - 1):
+        near = spec.nearest(wrong)
+        assert spec.problem(near) is None
+        assert np.array_equal(spec.nearest(near), near)  # what fits stays
