@@ -404,7 +404,7 @@ def _no_policy(old: Any) -> Any:
 
 def _anything_is_approved(old: Any) -> Any:
     from client.approvals import Approval
-    from tests.sums import identities
+    from tests.support.secure_sum import identities
 
     peers = {str(i): identity.public for i, identity in enumerate(identities(3))}
     return lambda folder, plan: Approval(plan, peers, "", "")

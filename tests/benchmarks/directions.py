@@ -23,7 +23,7 @@ from dppm_model.planner import epsilons, make_plan
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.round import estimate
 from tests.benchmarks.record import record
-from tests.plans import MODEL
+from tests.support.plan_factory import MODEL
 
 SITES, RECORDS, COMMON = 10, 20_000, 0.03
 

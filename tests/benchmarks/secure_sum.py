@@ -47,8 +47,8 @@ from dppm_model.securesum.group import honest_reports
 from server.collect import Federation
 from server.messages import Patience
 from tests.benchmarks.record import record
-from tests.grids import FlakyGrid
-from tests.policies import site_folders
+from tests.support.flaky_grid import FlakyGrid
+from tests.support.policy_factory import site_folders
 
 CASES = [(sites, 1 << bits) for bits in (16, 20) for sites in (10, 50, 100)]
 RESPONSES = 64

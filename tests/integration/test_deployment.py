@@ -24,7 +24,7 @@ from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.sources import fetch, load
 from sampler.images import load_images
-from tests.hosts import REAL, Hosts, deal, namespaces
+from tests.support.real_federation import REAL, Hosts, deal, namespaces
 
 pytestmark = [*REAL, pytest.mark.timeout(1800)]
 

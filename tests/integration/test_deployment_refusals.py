@@ -31,7 +31,7 @@ from dppm_model.files import read_json_lines
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import open_records
-from tests.hosts import REAL, TINY_FACTS, TINY_MODEL, Hosts, deal
+from tests.support.real_federation import REAL, TINY_FACTS, TINY_MODEL, Hosts, deal
 
 pytestmark = [*REAL, pytest.mark.timeout(1200)]
 AT_ONCE = ["server.retry_seconds=1", "server.max_retries=2", "server.wait_seconds=60"]

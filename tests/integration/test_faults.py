@@ -20,7 +20,7 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.steps import Step, watched
 from tests.conftest import TINY
-from tests.grids import LateGrid, SiteDied, play, twin_of
+from tests.support.flaky_grid import LateGrid, SiteDied, play, twin_of
 
 SHORT = [*TINY, "model=gaussian", "server.max_retries=1", "server.retry_seconds=0.001"]
 

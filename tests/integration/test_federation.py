@@ -13,7 +13,7 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from server import rounds
 from tests.conftest import TINY
-from tests.grids import FIELDS, play, twin_of
+from tests.support.flaky_grid import FIELDS, play, twin_of
 
 SCORE = [
     "model=residual",

@@ -20,10 +20,10 @@ from dppm_model.errors import RunFolderError, TooFewSites
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from tests.coins import SeededCoins
 from tests.conftest import SMALL, TINY
-from tests.deaths import POINTS, dying, ended, forked, killed, left_over
-from tests.grids import play, twin_of
+from tests.support.fault_injection import POINTS, dying, ended, forked, killed, left_over
+from tests.support.flaky_grid import play, twin_of
+from tests.support.seeded_rng import SeededCoins
 
 GAUSSIAN = [*TINY, "model=gaussian", "server.retry_seconds=0.001"]
 

@@ -19,8 +19,8 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.steps import Step, watched
 from server.collect import Collected, Federation
 from tests.conftest import TINY
-from tests.grids import play, twin_of
-from tests.liars import LIES, WITH_A_DROP_OUT, Liar, edits
+from tests.support.flaky_grid import play, twin_of
+from tests.support.lying_sites import LIES, WITH_A_DROP_OUT, Liar, edits
 
 NODE = 3
 LIAR = f"site-{NODE:04d}"

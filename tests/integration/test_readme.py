@@ -2,11 +2,12 @@
 
     pytest -s -m slow tests/integration/test_readme.py
 
-`tests/reader.py` holds the few things that are typed otherwise than written (`INSTEAD`), each with
-its reason. The commands of `deploy/README.md` go between machines: they are typed here by the
-operators of a server and of two hospitals, each in a folder and with a HOME of their own, on one
-machine. A document that gets its first fence is read from then on. What takes seconds only (that
-commands parse, that names exist) is checked by `tests/unit/test_documents.py` for all documents.
+`tests/support/doc_runner.py` holds the few things that are typed otherwise than written
+(`INSTEAD`), each with its reason. The commands of `deploy/README.md` go between machines: they are
+typed here by the operators of a server and of two hospitals, each in a folder and with a HOME of
+their own, on one machine. A document that gets its first fence is read from then on. What takes
+seconds only (that commands parse, that names exist) is checked for all documents by
+`tests/unit/test_documents.py`.
 """
 
 import shutil
@@ -19,9 +20,9 @@ from dppm_model.errors import DownloadError
 from dppm_model.records.importers import import_dataset
 from dppm_model.records.sources import fetch
 from dppm_model.run import Run
-from tests.documents import commands, documents, fences
-from tests.hosts import REAL
-from tests.reader import Reader, copy_of_the_project, plain, reader, some_scans
+from tests.support.doc_runner import Reader, copy_of_the_project, plain, reader, some_scans
+from tests.support.documents import commands, documents, fences
+from tests.support.real_federation import REAL
 
 DEPLOYMENT = "deploy/README.md"
 # Who types which command of it, in the order in which it happens; see the picture on that page.

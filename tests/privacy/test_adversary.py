@@ -22,10 +22,10 @@ from dppm_model.run import Run
 from dppm_model.securesum.material import KEY, SELF, Checks
 from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.wire import write_proof
-from tests.coins import SeededCoins, chi_square
 from tests.conftest import TINY
-from tests.grids import FlakyGrid, check_declared, play, twin_of
-from tests.plans import with_response
+from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of
+from tests.support.plan_factory import with_response
+from tests.support.seeded_rng import SeededCoins, chi_square
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from sampler.evaluation.membership import _roc
-from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.plans import MODEL, with_response
+from tests.support.plan_factory import MODEL, with_response
+from tests.support.seeded_rng import SeededCoins
 
 DELTA = 1e-5
 

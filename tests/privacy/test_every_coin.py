@@ -27,7 +27,15 @@ from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import open_records, write_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
-from tests.plans import EPSILONS, TOY, EveryCoin, claimed, convolve, hockey_stick, with_response
+from tests.support.plan_factory import (
+    EPSILONS,
+    TOY,
+    EveryCoin,
+    claimed,
+    convolve,
+    hockey_stick,
+    with_response,
+)
 
 BITS = 6
 PHASE = replace(with_response(TOY, responses=1), tail=1e-12)

@@ -26,8 +26,8 @@ from dppm_model.privacy.gdp import (
     sum_slope,
 )
 from dppm_model.privacy.tails import Law, binomial, convolve
-from tests.plans import TOY, with_response
 from tests.privacy import reference_gdp as reference
+from tests.support.plan_factory import TOY, with_response
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 7, 20, 64])

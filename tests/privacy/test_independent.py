@@ -16,8 +16,8 @@ from scipy.special import ndtr
 import dppm_model
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.requests import PhaseRequest, PrivacyRequest
-from tests.plans import MODEL
 from tests.privacy import independent
+from tests.support.plan_factory import MODEL
 
 PRIVACY = {
     "epsilon": 10.0,

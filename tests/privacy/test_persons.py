@@ -26,10 +26,10 @@ from dppm_model.score.asking import Asking
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner, build_query, write_question
 from dppm_model.score.query import Query
-from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.plans import TOY
 from tests.privacy.test_site import make_site
+from tests.support.plan_factory import TOY
+from tests.support.seeded_rng import SeededCoins
 
 KINDS = ("means", "covariance", "components", "spread", "pooled", "score", "detail")
 K = 3

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import binom
 
 from dppm_model.phase import PhasePlan
-from tests.plans import TOY, claimed, convolve, hockey_stick, with_response
+from tests.support.plan_factory import TOY, claimed, convolve, hockey_stick, with_response
 
 
 def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:

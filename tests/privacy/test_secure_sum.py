@@ -31,8 +31,8 @@ from dppm_model.securesum.masks import TRIES, Sum, add_pair_mask, add_self_mask,
 from dppm_model.securesum.material import Checks, Material, checked, digest_of
 from dppm_model.securesum.member import Member
 from dppm_model.securesum.opening import Opening
-from tests.coins import chi_square
-from tests.sums import Federation, addressed, group_of, identities
+from tests.support.secure_sum import Federation, addressed, group_of, identities
+from tests.support.seeded_rng import chi_square
 
 SUM = Sum(number=0, bits=12, dimension=40)
 

@@ -34,11 +34,11 @@ from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import read_question, write_question
 from dppm_model.securesum.masks import TRIES
-from tests.coins import SeededCoins
 from tests.conftest import TINY
-from tests.plans import with_response
-from tests.policies import policy
-from tests.sums import identities
+from tests.support.plan_factory import with_response
+from tests.support.policy_factory import policy
+from tests.support.secure_sum import identities
+from tests.support.seeded_rng import SeededCoins
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from dppm_model.securesum.material import KEY, SELF, Checks, Material, checked, 
 from dppm_model.securesum.opening import Opening
 from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.ring import Ring
-from tests.sums import Federation, addressed, identities
+from tests.support.secure_sum import Federation, addressed, identities
 
 SUM = Sum(number=0, bits=12, dimension=40)
 AGAIN = replace(SUM, number=1)

@@ -1,17 +1,16 @@
-"""What the documents say is there: every command parses, every link leads somewhere, every picture
-is of its folder. That the commands also do what is said is shown by `integration/test_readme.py`,
-which types them.
+"""What the documents say is there: every command parses and every link leads somewhere.
+
+That the commands also do what is said is shown by `integration/test_readme.py`, which types them.
 """
 
 import pytest
 
-from tests.documents import ROOT, commands, dead_links, documents, fences, picture, wrong_in
 from tests.integration.test_readme import TURNS
-from tests.reader import INSTEAD, instead, is_elsewhere, plain
-from tests.typed import Typed, Wrong, wrong_commands
+from tests.support.cli_lint import Typed, Wrong, wrong_commands
+from tests.support.doc_runner import INSTEAD, instead, is_elsewhere, plain
+from tests.support.documents import commands, dead_links, documents, fences
 
 DOCUMENTS = documents()
-DRAWN = ["server", "client", "dppm_model", "sampler", "deploy", "tests"]
 
 
 def typed_in(name: str) -> list[str]:
@@ -26,13 +25,6 @@ def test_every_command_of_a_document_can_be_typed(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_leads_somewhere(name: str) -> None:
     assert not dead_links(name, DOCUMENTS[name])
-
-
-@pytest.mark.parametrize("folder", DRAWN)
-def test_every_picture_is_of_its_folder(folder: str) -> None:
-    drawn = picture(DOCUMENTS[f"{folder}/README.md"])
-    assert drawn.boxes and drawn.arrows
-    assert not wrong_in(drawn, ROOT / folder)
 
 
 def test_what_is_typed_otherwise_is_still_in_the_documents() -> None:
@@ -113,17 +105,6 @@ def test_a_dead_link_is_found() -> None:
     assert not dead_links("README.md", good)
     for link in ("CONTRIBUTE.md", "CONTRIBUTING.md#house-rulez", "#owm", "../elsewhere.md"):
         assert len(dead_links("README.md", f"[a]({link})\n\n## Own\n")) == 1
-
-
-def test_a_picture_of_something_else_is_found() -> None:
-    text = DOCUMENTS["server/README.md"]
-    for old, new, says in (
-        ("rounds.py<br>", "round.py<br>", "round.py is not there"),
-        ('  state["state.py<br>', '  state["files<br>', "state.py is not in the picture"),
-        ("app --> rounds", "state --> rounds", "state.py does not import rounds.py"),
-    ):
-        assert old in text
-        assert says in "; ".join(wrong_in(picture(text.replace(old, new)), ROOT / "server"))
 
 
 def test_a_folder_is_there_once_a_command_has_made_it() -> None:

@@ -12,7 +12,7 @@ import dppm_model.files as files
 from dppm_model.errors import StorageError
 from dppm_model.files import append_json_line, read_json_lines, sweep, write_bytes
 from dppm_model.locks import NotAFile, held, is_held, locked
-from tests.deaths import (
+from tests.support.fault_injection import (
     POINTS,
     TORN,
     dying,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, imports
+from tests.support.documents import ROOT, imports
 
 ALLOWED = {
     "dppm_model": set(),
@@ -56,9 +56,3 @@ def test_the_ground_floor_knows_neither_flower_nor_ray() -> None:
 def test_ray_is_in_one_file_only() -> None:
     users = {p.name for p in files("sampler") if "ray" in {n.split(".")[0] for n in imports(p)}}
     assert users <= {"pool.py"}
-
-
-@pytest.mark.parametrize("package", ALLOWED)
-def test_files_stay_short(package: str) -> None:
-    long = {p.name: n for p in files(package) if (n := len(p.read_text().splitlines())) > 300}
-    assert not long

@@ -17,7 +17,7 @@ from dppm_model.planner import (
 )
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
-from tests.plans import MODEL
+from tests.support.plan_factory import MODEL
 
 PRIVACY = PrivacyRequest(
     epsilon=8.0,

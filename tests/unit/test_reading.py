@@ -34,7 +34,7 @@ from sampler.tune import tuned
 from server.exchange import Exchange
 from server.state import Snapshot
 from tests.conftest import TINY
-from tests.deaths import ended, forked, left_over, small_files
+from tests.support.fault_injection import ended, forked, left_over, small_files
 
 
 def _npy(header: str) -> bytes:

@@ -44,7 +44,7 @@ from server.exchange import Exchange
 from server.messages import Patience
 from tests.benchmarks.unit_costs.clock import now, seconds
 from tests.benchmarks.unit_costs.coordinates import phase_of
-from tests.policies import site_folders
+from tests.support.policy_factory import site_folders
 
 SIZES = (8, 40, 120)  # the last large enough to tell what grows with pairs
 _ROUNDS, _DIMENSION = 6, 64

@@ -35,7 +35,7 @@ from dppm_model.securesum.masks import CHECKS
 from dppm_model.securesum.ring import Ring
 from server import attempt
 from tests.conftest import TINY
-from tests.grids import play
+from tests.support.flaky_grid import play
 
 FREE = replace(
     LAPTOP,

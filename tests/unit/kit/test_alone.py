@@ -19,8 +19,8 @@ from deploy.kit.node import Node
 from deploy.kit.site import Proposal
 from dppm_model.errors import ConfigError, InUse, PaperError, RunFolderError
 from dppm_model.locks import held
-from tests.deaths import dying, ended, forked, left_over
-from tests.hosts import TINY_FACTS, TINY_MODEL
+from tests.support.fault_injection import dying, ended, forked, left_over
+from tests.support.real_federation import TINY_FACTS, TINY_MODEL
 
 LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
 

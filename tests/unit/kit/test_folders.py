@@ -22,7 +22,7 @@ from dppm_model import batch_invariance, errors
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
-from tests.hosts import TINY_FACTS, TINY_MODEL
+from tests.support.real_federation import TINY_FACTS, TINY_MODEL
 
 LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
 

@@ -14,7 +14,7 @@ from dppm_model.mechanism import binomial as module
 from dppm_model.mechanism.binomial import BinomialResponse, binomial
 from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.half import HalfTable, half
-from tests.coins import ScriptedCoins, SeededCoins, chi_square
+from tests.support.seeded_rng import ScriptedCoins, SeededCoins, chi_square
 
 LEVEL = 1e-6
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from dppm_model.mechanism.coins import Coins
-from tests.coins import ScriptedCoins, SeededCoins
+from tests.support.seeded_rng import ScriptedCoins, SeededCoins
 
 
 def test_no_seed_can_be_passed() -> None:

@@ -16,8 +16,8 @@ from dppm_model.planner import epsilons, make_plan
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
-from tests.coins import SeededCoins, chi_square
-from tests.plans import MODEL, with_response
+from tests.support.plan_factory import MODEL, with_response
+from tests.support.seeded_rng import SeededCoins, chi_square
 
 DELTA = 1e-5
 PHASE = PhasePlan(

@@ -11,7 +11,7 @@ from dppm_model.errors import LedgerError
 from dppm_model.files import sweep, write_bytes
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
-from tests.deaths import (
+from tests.support.fault_injection import (
     POINTS,
     TORN,
     dying,

@@ -8,7 +8,7 @@ import pytest
 from dppm_model.errors import DataError
 from dppm_model.records.replacing import replacing
 from dppm_model.records.shards import open_records, verify, write_records
-from tests.deaths import ended, forked, killed, left_over
+from tests.support.fault_injection import ended, forked, killed, left_over
 
 
 def _grey(path: Path) -> int:

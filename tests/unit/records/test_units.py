@@ -8,7 +8,7 @@ import pytest
 from dppm_model.errors import DataError
 from dppm_model.records.shards import Records, open_records, write_records
 from dppm_model.records.units import Units
-from tests.coins import chi_square
+from tests.support.seeded_rng import chi_square
 
 OWNERS = np.array([7, 2, 7, 9, 7, 2, 7, 7])
 

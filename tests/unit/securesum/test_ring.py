@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dppm_model.securesum.ring import Ring
-from tests.coins import chi_square
+from tests.support.seeded_rng import chi_square
 
 KEY = bytes(range(32))
 

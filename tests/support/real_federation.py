@@ -27,7 +27,7 @@ from dppm_model.records.shards import Records, write_records
 from dppm_model.run import Run
 from tests.conftest import TINY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # For tests with real hosts.
 REAL = [
     pytest.mark.slow,

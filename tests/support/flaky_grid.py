@@ -12,7 +12,7 @@ from client.app import create_app
 from deploy.inprocess import InProcessGrid
 from dppm_model.run import Run
 from server.app import app as server_app
-from tests.coins import SeededCoins
+from tests.support.seeded_rng import SeededCoins
 
 # lost(site, message type, replied): whether the message is lost, or (replied) the reply to it
 Lost = Callable[[int, str, bool], bool]

@@ -27,7 +27,7 @@ from dppm_model.config import compose_config
 from dppm_model.errors import DppmError
 from dppm_model.records.sources import DATASETS
 from sampler.service import sampling_pb2 as pb
-from tests.documents import ROOT, commands, fences, spans
+from tests.support.documents import ROOT, commands, fences, spans
 
 # What readers have of their own, or are sent by others.
 BROUGHT = {

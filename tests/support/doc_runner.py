@@ -31,8 +31,8 @@ from deploy.processes import start, stop
 from dppm_model.records.sources import data_root
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient
-from tests.documents import ROOT, commands, fences
-from tests.typed import grpc_request
+from tests.support.cli_lint import grpc_request
+from tests.support.documents import ROOT, commands, fences
 
 
 class Instead(NamedTuple):

@@ -24,8 +24,8 @@ from dppm_model.securesum.material import (
     statement,
 )
 from dppm_model.securesum.member import Member
-from tests.coins import SeededCoins
-from tests.grids import check_declared
+from tests.support.flaky_grid import check_declared
+from tests.support.seeded_rng import SeededCoins
 
 Records = dict[str, ConfigRecord]
 Change = Callable[[list[bytes], int], list[bytes]]  # of all shares, with the place of a peer

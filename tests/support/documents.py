@@ -1,16 +1,15 @@
-"""The project's Markdown: its fences, the commands in them, its links, and its pictures."""
+"""The project's Markdown: its fences, the commands in them, and its links."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-# What a fence may be written in: typed, run, drawn; or (without a name) shown, never typed.
-LANGUAGES = ("bash", "python", "mermaid", "")
+ROOT = Path(__file__).parents[2]
+# What a fence may be written in: typed, run; or (without a name) shown, never typed.
+LANGUAGES = ("bash", "python", "")
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -75,61 +74,6 @@ def dead_links(name: str, text: str) -> list[str]:
         elif anchor and anchor not in anchors(target.read_text() if path else text):
             dead.append(f"{name}: {link}: there is no such heading")
     return dead
-
-
-# Pictures: a box is `id["file.py<br>…"]`, and a solid arrow from file to file says: imports.
-
-_BOX = re.compile(r'(\w+)\["([^"]+)"\]')
-_ARROW = re.compile(r"(\w+) *--> *(\w+)")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The boxes that are files or folders, by their id; and the solid arrows between these."""
-
-    boxes: dict[str, str]
-    arrows: list[tuple[str, str]]
-
-
-def picture(text: str) -> Picture:
-    """Read the pictures of a folder's README."""
-    drawn = "\n".join(fence.text for fence in fences(text) if fence.language == "mermaid")
-    labels = {name: label.split("<br>")[0] for name, label in _BOX.findall(drawn)}
-    boxes = {
-        name: label for name, label in labels.items() if label.endswith(("/", ".py", ".proto"))
-    }
-    plain = _BOX.sub(r"\1", drawn)
-    arrows = [(a, b) for a, b in _ARROW.findall(plain) if a in boxes and b in boxes]
-    return Picture(boxes, arrows)
-
-
-def wrong_in(drawn: Picture, folder: Path) -> list[str]:
-    """Say where a picture and its folder differ: what is missing, unknown, or not imported."""
-    wrong = [
-        f"{label} is not there" for label in drawn.boxes.values() if not (folder / label).exists()
-    ]
-    inside = [folder / label for label in drawn.boxes.values() if label.endswith("/")]
-    own = [p for p in folder.rglob("*.py") if not p.name.startswith("__") and "_pb2" not in p.name]
-    for path in own:
-        name = str(path.relative_to(folder))
-        if name not in drawn.boxes.values() and not any(path.is_relative_to(i) for i in inside):
-            wrong.append(f"{name} is not in the picture")
-    for a, b in drawn.arrows:
-        begin, end = (folder / drawn.boxes[x] for x in (a, b))
-        if begin.exists() and not any(
-            _is_in(name, end) for path in _modules(begin) for name in imports(path)
-        ):
-            wrong.append(f"{drawn.boxes[a]} does not import {drawn.boxes[b]}")
-    return wrong
-
-
-def _modules(path: Path) -> Iterator[Path]:
-    return path.rglob("*.py") if path.is_dir() else iter([path])
-
-
-def _is_in(name: str, target: Path) -> bool:
-    parts = target.resolve().relative_to(ROOT).with_suffix("").parts
-    return tuple(name.split(".")[: len(parts)]) == parts
 
 
 def imports(path: Path) -> set[str]:
