@@ -158,7 +158,7 @@ def _refused(error: DppmError) -> wire.Fields:
 
 
 def _log(error: DppmError) -> str:
-    log.error("%s: %s %s", type(error).__name__, error.cause, error.cure)
+    log.error("%s: %s %s", type(error).__name__, error.message, error.hint)
     return type(error).__name__
 
 

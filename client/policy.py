@@ -106,7 +106,7 @@ class Policy:
             try:
                 return cls(**{**raw, "mechanisms": tuple(raw["mechanisms"])})
             except ConfigError as error:
-                raise ConfigError(f"{path}: {error.cause}", error.cure) from None
+                raise ConfigError(f"{path}: {error.message}", error.hint) from None
 
     @property
     def budget(self) -> Budget:
@@ -121,35 +121,35 @@ class Policy:
         TooFewSurvivors, PolicyError
             The server cannot override any of it.
         """
-        cure = "The site's operator may change {} in site.toml; the server cannot."
+        hint = "The site's operator may change {} in site.toml; the server cannot."
         if plan.min_survivors < self.min_survivors:
             raise TooFewSurvivors(
                 f"run {plan.run} opens sums of {plan.min_survivors} sites, this site wants "
                 f"{self.min_survivors}.",
-                cure.format("min_survivors"),
+                hint.format("min_survivors"),
             )
         if plan.colluding_sites < self.colluding_sites:
             raise TooFewSurvivors(
                 f"run {plan.run} reckons with {plan.colluding_sites} colluding sites, this site "
                 f"with {self.colluding_sites}.",
-                cure.format("colluding_sites"),
+                hint.format("colluding_sites"),
             )
         if self.unit == "person" and plan.unit != "person":
             raise PolicyError(
                 f"run {plan.run} protects a {plan.unit}, this site's unit is the person.",
-                cure.format("unit"),
+                hint.format("unit"),
             )
         if plan.records_per_person > self.max_records_per_person:
             raise PolicyError(
                 f"run {plan.run} takes {plan.records_per_person} records of a person, this site "
                 f"gives {self.max_records_per_person}.",
-                cure.format("max_records_per_person"),
+                hint.format("max_records_per_person"),
             )
         if others := {p.mechanism for p in plan.phases} - set(self.mechanisms):
             raise PolicyError(
                 f"run {plan.run} asks by {', '.join(sorted(others))}, this site answers by "
                 f"{', '.join(self.mechanisms)}.",
-                cure.format("mechanisms"),
+                hint.format("mechanisms"),
             )
 
     def check_records(self, units: int) -> None:

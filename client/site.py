@@ -52,8 +52,8 @@ def site_records(folder: Path, policy: Policy) -> Records:
     records = open_records(Path(policy.records))
     if not policy.index:
         return records
-    cure = "Give an .npy file with record numbers, or an empty name for all records."
-    with reading(f"index: {folder / policy.index}", DataError, cure):
+    hint = "Give an .npy file with record numbers, or an empty name for all records."
+    with reading(f"index: {folder / policy.index}", DataError, hint):
         index = read_array(folder / policy.index)
     return records.select(index)
 

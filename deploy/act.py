@@ -80,12 +80,12 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _refused(error: DppmError) -> int:
-    console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.cause))}")
-    console.print(f"[bold]Fix[/]: {escape(plain(error.cure))}")
+    console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.message))}")
+    console.print(f"[bold]Fix[/]: {escape(plain(error.hint))}")
     return error.exit_code
 
 
-_CURES = {
+_HINTS = {
     errno.ENOSPC: "Make room on that disk; the same command goes on from here.",
     errno.EDQUOT: "Make room in that quota; the same command goes on from here.",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f); the same command then goes on.",
@@ -99,7 +99,7 @@ _CURES = {
 
 
 def _of_machine(error: OSError) -> DppmError:
-    """Say what the machine could not do: one line, and one of cure."""
+    """Say what the machine could not do, with a hint."""
     where = f"{error.filename}: " if error.filename else ""
-    cure = _CURES.get(error.errno or 0, "Look at the disk and its rights; then run it again.")
-    return StorageError(f"{where}{reason(error)}.", cure)
+    hint = _HINTS.get(error.errno or 0, "Look at the disk and its rights; then run it again.")
+    return StorageError(f"{where}{reason(error)}.", hint)

@@ -51,7 +51,7 @@ def refuse_missing(runs: Sequence[Run]) -> None:
     RunFolderError
         Naming every missing file, of all runs.
     """
-    missing, cures = [], []
+    missing, hints = [], []
     for run in runs:
         for path, verb in (
             (run.config, "simulate"),
@@ -61,11 +61,11 @@ def refuse_missing(runs: Sequence[Run]) -> None:
         ):
             if not path.is_file():
                 missing.append(str(path))
-                cures.append(f"`dppm {verb} {run.folder}`")
+                hints.append(f"`dppm {verb} {run.folder}`")
     if missing:
         raise RunFolderError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
-            f"Run {', '.join(dict.fromkeys(cures))} first, or leave these runs out.",
+            f"Run {', '.join(dict.fromkeys(hints))} first, or leave these runs out.",
         )
 
 

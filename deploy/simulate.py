@@ -295,4 +295,4 @@ def raise_reported(status: dict[str, str]) -> None:
         return
     kind = getattr(errors, status["error"], DppmError)
     kind = kind if issubclass(kind, DppmError) else DppmError
-    raise kind(status["cause"], status["cure"])
+    raise kind(status["message"], status["hint"])

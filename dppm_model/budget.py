@@ -21,14 +21,14 @@ class Budget:
     max_epsilon_site: float
     delta: float
 
-    def check(self, plan: Plan, number: int, debits: tuple[Debit, ...], cure: str) -> None:
+    def check(self, plan: Plan, number: int, debits: tuple[Debit, ...], hint: str) -> None:
         """Refuse round ``number`` of a plan if it, with all before it, would pass a limit.
 
         Parameters
         ----------
         debits
             What was spent; those of other runs count in full, the plan's own rounds as planned.
-        cure
+        hint
             What to do about it, for the error.
 
         Raises
@@ -46,7 +46,7 @@ class Budget:
                 raise BudgetExhausted(
                     f"round {number + 1} of run {plan.run} would pass the {view} limit of epsilon "
                     f"= {limit}.",
-                    cure,
+                    hint,
                 )
 
 

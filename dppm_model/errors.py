@@ -1,6 +1,6 @@
-"""Every refusal of the project: one class, one exit code, one line of cause and one of cure.
+"""Every refusal of the project: one class, one exit code, a message and a hint, each one line.
 
-The command line prints ``cause`` and ``cure`` and exits with ``exit_code``; nothing else in the
+The command line prints ``message`` and ``hint`` and exits with ``exit_code``; nothing else in the
 project calls ``sys.exit``. Codes below 10 are left to the shell and to argument parsing.
 """
 
@@ -15,22 +15,22 @@ class DppmError(Exception):
 
     Parameters
     ----------
-    cause
+    message
         One line: the field or file, and what is wrong with it.
-    cure
+    hint
         One line: what to do about it.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, cause: str, cure: str) -> None:
-        super().__init__(f"{cause} {cure}")
-        self.cause = cause
-        self.cure = cure
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message} {hint}")
+        self.message = message
+        self.hint = hint
 
     def __reduce__(self) -> tuple[type[DppmError], tuple[Any, ...]]:
-        """Keep cause and cure apart across process borders (Ray pickles exceptions)."""
-        return type(self), (self.cause, self.cure)
+        """Keep message and hint apart across process borders (Ray pickles exceptions)."""
+        return type(self), (self.message, self.hint)
 
 
 class ConfigError(DppmError):
@@ -141,13 +141,13 @@ class SecureSumError(DppmError):
 
     exit_code = 21
 
-    def __init__(self, cause: str, cure: str, accused: tuple[int, ...] = ()) -> None:
-        super().__init__(cause, cure)
+    def __init__(self, message: str, hint: str, accused: tuple[int, ...] = ()) -> None:
+        super().__init__(message, hint)
         self.accused = accused
 
     def __reduce__(self) -> tuple[type[DppmError], tuple[Any, ...]]:
         """As `DppmError`, with who is accused."""
-        return type(self), (self.cause, self.cure, self.accused)
+        return type(self), (self.message, self.hint, self.accused)
 
 
 class ClaimRefuted(DppmError):

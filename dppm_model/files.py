@@ -184,7 +184,7 @@ def append_json_line(path: Path, value: Any) -> None:
 def read_json_lines(
     path: Path,
     kind: type[DppmError] = StorageError,
-    cure: str = "Restore it from a backup, or put it aside.",
+    hint: str = "Restore it from a backup, or put it aside.",
 ) -> list[dict[str, Any]]:
     """Read all complete lines, each an object; a torn last line is left out.
 
@@ -195,13 +195,13 @@ def read_json_lines(
     DppmError
         Of ``kind``, if it is damaged elsewhere.
     """
-    with reading(path, kind, cure):
+    with reading(path, kind, hint):
         try:
             *complete, _torn = read_bytes(path).split(b"\n")
         except FileNotFoundError:
             return []
     found = []
     for number, line in enumerate(complete, 1):
-        with reading(f"{path}, line {number},", kind, cure):
+        with reading(f"{path}, line {number},", kind, hint):
             found.append({**parse_json(line)})
     return found

@@ -28,7 +28,7 @@ from dppm_model.securesum.masks import TRIES, Sum
 
 _MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.grid`)
 _LONGEST_SEED = 64
-_CURE = "Make it with `dppm plan`."
+_HINT = "Make it with `dppm plan`."
 
 
 @dataclass(frozen=True)
@@ -176,16 +176,16 @@ class Plan:
             says what it says.
         """
         try:
-            with reading("The plan", PlanError, _CURE):
+            with reading("The plan", PlanError, _HINT):
                 raw: dict[str, Any] = parse_json(text)
                 phases = tuple(PhasePlan.from_dict(phase) for phase in raw.pop("phases"))
                 model = ModelConfig.from_dict(raw.pop("model"))
                 plan = cls(phases=phases, model=model, **as_floats(cls, raw))
                 plan._check_questions()
         except ConfigError as error:
-            raise PlanError(f"The plan's {error.cause}", _CURE) from None
+            raise PlanError(f"The plan's {error.message}", _HINT) from None
         if plan.to_json() != text:
-            raise PlanError("The plan is not in canonical form.", _CURE)
+            raise PlanError("The plan is not in canonical form.", _HINT)
         return plan
 
     def _check_questions(self) -> None:

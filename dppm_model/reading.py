@@ -26,7 +26,7 @@ _LONGEST = 200  # characters of a reason
 
 
 @contextmanager
-def reading(what: Path | str, kind: type[DppmError], cure: str) -> Iterator[None]:
+def reading(what: Path | str, kind: type[DppmError], hint: str) -> Iterator[None]:
     """Turn whatever goes wrong in a block that reads a file into one refusal.
 
     Refusals of the project pass as they are.
@@ -34,8 +34,8 @@ def reading(what: Path | str, kind: type[DppmError], cure: str) -> Iterator[None
     Parameters
     ----------
     what
-        The file, for the line of cause.
-    kind, cure
+        The file, for the message.
+    kind, hint
         Of the refusal.
     """
     try:
@@ -43,7 +43,7 @@ def reading(what: Path | str, kind: type[DppmError], cure: str) -> Iterator[None
     except DppmError:
         raise
     except Exception as error:
-        raise kind(f"{what} cannot be read: {reason(error)}.", cure) from None
+        raise kind(f"{what} cannot be read: {reason(error)}.", hint) from None
 
 
 def reason(error: BaseException) -> str:

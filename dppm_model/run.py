@@ -207,8 +207,8 @@ class Run:
         with self._held(_TRAINING, f"Another process trains {self.folder}."):
             yield from self._reporting()
 
-    def _held(self, name: str, cause: str) -> AbstractContextManager[None]:
-        return held_or(self.folder / name, RunFolderError(cause, "Wait for it, or stop it."))
+    def _held(self, name: str, message: str) -> AbstractContextManager[None]:
+        return held_or(self.folder / name, RunFolderError(message, "Wait for it, or stop it."))
 
     def _reporting(self) -> Iterator[None]:
         path = self.status
@@ -227,6 +227,6 @@ class Run:
             told = error if isinstance(error, DppmError) else DppmError(repr(error), _SEE_LOG)
             failed = {"state": "failed", "error": type(error).__name__}
             with contextlib.suppress(OSError):  # a full disk may be why, and must not hide it
-                write_json(path, failed | {"cause": told.cause, "cure": told.cure})
+                write_json(path, failed | {"message": told.message, "hint": told.hint})
             raise
         write_json(path, {"state": "finished"})

@@ -93,9 +93,9 @@ class Text:
             refuse(name, value, f"Give at most {self.most} characters.")
 
 
-def refuse(name: str, value: object, cure: str) -> None:
+def refuse(name: str, value: object, hint: str) -> None:
     """Raise a `ConfigError` that quotes at most the beginning of the value."""
     if isinstance(value, str):
         value = value[:_SHOWN]
     shown = repr(value)
-    raise ConfigError(f"{name} is {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}.", cure)
+    raise ConfigError(f"{name} is {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}.", hint)

@@ -160,7 +160,7 @@ class Asker:
                     del silent[site]
                     yield site, refused
                 except DppmError as error:
-                    yield site, error.cause
+                    yield site, error.message
 
     def _message(self, kind: str, node: int, fields: Fields) -> Message:
         self.traffic.down += _size(fields)

@@ -391,7 +391,7 @@ def _fresh_on_resend(old: Any) -> Any:
 
 
 def _no_others(old: Any) -> Any:
-    return lambda self, plan, number, _debits, cure: old(self, plan, number, (), cure)
+    return lambda self, plan, number, _debits, hint: old(self, plan, number, (), hint)
 
 
 def _no_policy(old: Any) -> Any:
@@ -551,11 +551,11 @@ def _append_carelessly(handle: int, line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _expecting(what: object, kind: Callable[[str, str], Exception], cure: str) -> Iterator[None]:
+def _expecting(what: object, kind: Callable[[str, str], Exception], hint: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise kind(f"{what}: {error}.", cure) from None
+        raise kind(f"{what}: {error}.", hint) from None
 
 
 TWINS: dict[str, Twin] = {
@@ -1207,7 +1207,7 @@ TWINS: dict[str, Twin] = {
     "errors talk": Twin(
         "the text of a refusal travels to the server",
         "client.app:_log",
-        lambda old: lambda error: f"{old(error)}: {error.cause}",
+        lambda old: lambda error: f"{old(error)}: {error.message}",
         LIES + "[-another_round--0-0]",
     ),
     "page reads a site": Twin(

@@ -161,7 +161,7 @@ def _row(config: Config, sites: int, parameters: int, units: Units) -> Row:
     try:
         plan = make_plan(privacy, [request], config.model_config(), run="road", seed="00")
     except PlanError as error:
-        return replace(_bare(config, sites, parameters, units), refused=error.cause)
+        return replace(_bare(config, sites, parameters, units), refused=error.message)
     row = _priced(config, plan.phases[0], plan.min_survivors, len(plan.to_json()), units)
     loss = loss_of(plan.phases[0], privacy.view)
     return replace(row, epsilon=epsilon(plan.costs("secure_sum"), plan.delta), loss=loss)

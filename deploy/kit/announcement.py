@@ -18,7 +18,7 @@ from dppm_model.records.view import Manifest
 from dppm_model.securesum.group import parse_peers, peers_text
 
 _PARTS = ("federation", "plan.json", "facts.json", "peers.toml", "bundle.fab")
-_CURE = "Ask the server's operator for it anew."
+_HINT = "Ask the server's operator for it anew."
 
 
 @dataclass(frozen=True)
@@ -132,17 +132,17 @@ class Announcement:
         """
         require_file(path)
         try:
-            with reading(path, PaperError, _CURE):
+            with reading(path, PaperError, _HINT):
                 return cls._of(path)
         except DppmError as error:
-            cause = error.cause if str(path) in error.cause else f"{path}: {error.cause}"
-            raise PaperError(cause, error.cure) from None
+            message = error.message if str(path) in error.message else f"{path}: {error.message}"
+            raise PaperError(message, error.hint) from None
 
     @classmethod
     def _of(cls, path: Path) -> Announcement:
         with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > 2 * MOST_BYTES:
-                raise PaperError("it is too large.", _CURE)
+                raise PaperError("it is too large.", _HINT)
             federation, plan, facts, peers, bundle = (archive.read(name) for name in _PARTS)
         paper = cls(
             named("federation", federation.decode()),
@@ -154,6 +154,6 @@ class Announcement:
         files_of(paper.bundle)
         asked = (paper.plan.model.shape, paper.plan.model.classes)
         if asked != (paper.facts.shape, paper.facts.classes):
-            raise PaperError("its plan asks by a model of other images than it says.", _CURE)
+            raise PaperError("its plan asks by a model of other images than it says.", _HINT)
         paper.plan.group(tuple(sorted(paper.peers.values())))
         return paper

@@ -91,7 +91,7 @@ def add_site(root: argparse.ArgumentParser) -> None:
     )
     approve.add_argument("announcement", type=Path)
     _yes(approve)
-    add("preflight", "check all that may be wrong, each with its cure", "preflight st-mary")
+    add("preflight", "check all that may be wrong, each with its hint", "preflight st-mary")
     add("run", "answer the server, until Ctrl-C", "run st-mary")
     add("status", "show rounds, what is spent and left, and the last error", "status st-mary")
     ledger = add(

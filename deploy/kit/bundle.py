@@ -21,7 +21,7 @@ from dppm_model.files import write_bytes
 from dppm_model.reading import reading
 
 MOST_BYTES = 64 << 20
-_CURE = "Ask the server's operator for it anew."
+_HINT = "Ask the server's operator for it anew."
 _OWN = _PROJECT, _LIST = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
 _NEEDED = (*_OWN, "client/__init__.py", "client/app.py", "dppm_model/__init__.py")
 # No path but that of a Python or YAML file of a package: nothing that a terminal or a file system
@@ -48,7 +48,7 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
     PaperError
         If it is no bundle of this app, or holds a path or a size that it should not.
     """
-    with reading("The bundle", PaperError, _CURE), zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+    with reading("The bundle", PaperError, _HINT), zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > MOST_BYTES:
             raise _wrong("it is too large")
@@ -94,4 +94,4 @@ def _listing(files: dict[str, bytes]) -> bytes:
 
 
 def _wrong(why: str) -> PaperError:
-    return PaperError(f"The bundle cannot be used: {why}.", _CURE)
+    return PaperError(f"The bundle cannot be used: {why}.", _HINT)

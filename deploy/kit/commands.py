@@ -234,14 +234,14 @@ def _site_preflight(a: argparse.Namespace) -> int:
     site.require_site(a.folder)
     code, lines = 0, []
     for found in preflight(a.folder):
-        good = not found.cure
+        good = not found.hint
         mark = "[green]ok  [/]" if good else "[bold red]FAIL[/]"
         console.print(f"{mark} {found.check.name:12} {escape(plain(found.text))}", soft_wrap=True)
         if not good:
-            console.print(f"     [bold]Fix[/]: {escape(plain(found.cure))}", soft_wrap=True)
+            console.print(f"     [bold]Fix[/]: {escape(plain(found.hint))}", soft_wrap=True)
             code = code or found.check.exit_code
         lines.append(
-            {"check": found.check.name, "ok": good, "found": found.text, "fix": found.cure}
+            {"check": found.check.name, "ok": good, "found": found.text, "fix": found.hint}
         )
     if a.json:
         print_json(lines)

@@ -1,6 +1,6 @@
 """`dppm site preflight`: everything that can be wrong at a site, before anything is asked.
 
-Every check has an exit code of its own, and says one line of cause and one of cure. Nothing is
+Every check has an exit code of its own, and gives a one-line message and a one-line hint. Nothing is
 spent, and of the records nothing but their number is looked at.
 """
 
@@ -55,11 +55,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Found:
-    """What a check found; ``cure`` is empty if all is well."""
+    """What a check found; ``hint`` is empty if all is well."""
 
     check: Check
     text: str
-    cure: str = ""
+    hint: str = ""
 
 
 def preflight(folder: Path) -> Iterator[Found]:
@@ -68,7 +68,7 @@ def preflight(folder: Path) -> Iterator[Found]:
         try:
             yield Found(check, check.run(folder))
         except DppmError as error:
-            yield Found(check, error.cause, error.cure)
+            yield Found(check, error.message, error.hint)
         except Exception as error:  # what no check has thought of must not hide the others
             yield Found(check, repr(error), "Restore the site's folder, or make it anew.")
 

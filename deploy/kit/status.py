@@ -84,9 +84,9 @@ def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> d
 
 def _last(log: Path) -> tuple[str | None, str | None]:
     """Return when a site last answered, and its last refusal with its time."""
-    cure = "Restore it from a backup, or put it aside."
-    lines = read_json_lines(log, StorageError, cure)
-    with reading(log, StorageError, cure):
+    hint = "Restore it from a backup, or put it aside."
+    lines = read_json_lines(log, StorageError, hint)
+    with reading(log, StorageError, hint):
         answers = (line["time"] for line in reversed(lines) if line["event"] == "answer")
         errors = (f"{line['time']} {error}" for line in reversed(lines) if (error := _error(line)))
         return next(answers, None), next(errors, None)

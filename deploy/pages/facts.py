@@ -166,4 +166,4 @@ def _state(run: Run) -> tuple[str, str | None]:
     state = said["state"]
     if state == "running" and not run.in_work:
         return "stopped", None
-    return state, said.get("cause")
+    return state, said.get("message")

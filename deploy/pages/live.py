@@ -115,7 +115,7 @@ class _Page:
         except KeyError:
             return Response("There is no such page.", 404)
         except DppmError as error:
-            told = json.dumps({"cause": error.cause, "cure": error.cure})
+            told = json.dumps({"message": error.message, "hint": error.hint})
             return Response(told, 503, media_type="application/json")
         return Response(content, media_type=kind)
 

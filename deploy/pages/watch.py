@@ -93,5 +93,5 @@ def beside(
                 page = live_page(board, address, tokens=tokens, tls=tls)
                 console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)
             except ServiceError as error:
-                console.print(f"{error.cause} {error.cure} Training goes on.", soft_wrap=True)
+                console.print(f"{error.message} {error.hint} Training goes on.", soft_wrap=True)
         yield

@@ -127,9 +127,9 @@ def require_separate_records(
     """
     from opacus.validators import ModuleValidator  # slow to import, and only needed here
 
-    cure = "Use layers that see one record at a time (GroupNorm instead of BatchNorm)."
+    hint = "Use layers that see one record at a time (GroupNorm instead of BatchNorm)."
     if errors := ModuleValidator.validate(network):
-        raise ModelError(f"The network cannot be trained under privacy: {errors[0]}.", cure)
+        raise ModelError(f"The network cannot be trained under privacy: {errors[0]}.", hint)
 
     def first(*rows: torch.Tensor) -> torch.Tensor:
         loss = losses(network, *rows)[0]
@@ -140,7 +140,7 @@ def require_separate_records(
 
     alone, together = first(*(x[:1] for x in inputs)), first(*inputs)
     if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5 * float(alone.abs().max())):
-        raise ModelError("The network mixes records: one changes the gradient of another.", cure)
+        raise ModelError("The network mixes records: one changes the gradient of another.", hint)
 
 
 def _vmap(network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]) -> torch.Tensor:

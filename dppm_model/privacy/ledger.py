@@ -34,7 +34,7 @@ from dppm_model.reading import parse_json, read_text, reading, reason
 
 _GENESIS = "0" * 64
 _MARK = re.compile(r"(0|[1-9][0-9]{0,17}) ([0-9a-f]{64})\n")
-_CURE = "Restore the file from a backup; spending cannot be reckoned from an edited ledger."
+_HINT = "Restore the file from a backup; spending cannot be reckoned from an edited ledger."
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Ledger:
             self._verify(b"")
             self._debits, self._head = [], _GENESIS
         except OSError as error:
-            raise LedgerError(f"{self.path}: {reason(error)}.", _CURE) from None
+            raise LedgerError(f"{self.path}: {reason(error)}.", _HINT) from None
 
     def _read(self, handle: int) -> None:
         """Verify the chain and keep its debits; the file is read anew only if it has changed."""
@@ -103,7 +103,7 @@ class Ledger:
         debits, head = [], _GENESIS
         for number, line in enumerate(lines, 1):
             cause = f"{self.path}, line {number}: the hash chain is broken: it"
-            with reading(cause, LedgerError, _CURE):
+            with reading(cause, LedgerError, _HINT):
                 entry: dict[str, Any] = parse_json(line)
                 previous = entry.pop("previous")
                 debits.append(Debit.from_dict(entry))
@@ -115,7 +115,7 @@ class Ledger:
 
     def _marked(self) -> str:
         """Return what the mark's file holds; nothing if there is none."""
-        with reading(self._mark, LedgerError, _CURE):
+        with reading(self._mark, LedgerError, _HINT):
             try:
                 return read_text(self._mark)
             except FileNotFoundError:

@@ -13,7 +13,7 @@ from dppm_model.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _GREY = {"1", "L", "LA"}
-_CURE = "Remove or mend it."
+_HINT = "Remove or mend it."
 
 
 def all_grey(files: Iterable[Path]) -> bool:
@@ -26,7 +26,7 @@ def _mode(path: Path) -> str:
         with Image.open(path) as image:
             return image.mode
     except Exception as error:  # a damaged file makes decoders raise anything, SyntaxError too
-        raise DataError(f"{path} is no readable image ({error}).", _CURE) from None
+        raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
 
 
 def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
@@ -64,5 +64,5 @@ def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint
                 image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
             array = np.asarray(image, dtype=np.uint8)
     except Exception as error:
-        raise DataError(f"{path} is no readable image ({error}).", _CURE) from None
+        raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
     return array[None] if grey else np.moveaxis(array, -1, 0)

@@ -60,8 +60,8 @@ def open_records(path: Path) -> Records:
     DataError
         If files are missing, damaged, or do not fit the manifest.
     """
-    cure = "Fetch or import the data set again."
-    with reading(f"the shard folder {path}", DataError, cure):
+    hint = "Fetch or import the data set again."
+    with reading(f"the shard folder {path}", DataError, hint):
         raw = read_json(path / "manifest.json")
         manifest = Manifest(
             **{**raw, "shape": tuple(raw["shape"]), "classes": tuple(raw["classes"])}
@@ -78,10 +78,10 @@ def open_records(path: Path) -> Records:
     ):
         if array is not None and (array.shape != shape or array.dtype != dtype):
             raise DataError(
-                f"{path / name} holds {array.dtype} {array.shape}, the manifest says {shape}.", cure
+                f"{path / name} holds {array.dtype} {array.shape}, the manifest says {shape}.", hint
             )
     if labels.min() < 0 or labels.max() >= len(manifest.classes):
-        raise DataError(f"{path / 'labels.npy'} has labels that name no class.", cure)
+        raise DataError(f"{path / 'labels.npy'} has labels that name no class.", hint)
     return Records(manifest, images, labels, persons)
 
 

@@ -136,7 +136,7 @@ def fetch(
             splits = routes.try_route(route)
             _check(wanted, splits)
         except DataError as error:
-            reasons.append(f"{route[0]}: {error.cause}")
+            reasons.append(f"{route[0]}: {error.message}")
             continue
         for split, (images, labels) in splits.items():
             write_records(

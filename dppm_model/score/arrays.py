@@ -38,7 +38,7 @@ LEAST_VARIANCE = 1e-12  # of any coefficient
 LEAST_AXIS = 1e-9  # length of a principal axis
 MOST_WEIGHT = 1024.0  # of a network, in either direction
 LEAST_SPREAD, MOST_SPREAD = 0.05, 8.0  # of a component in any direction, times its class's variance
-_CURE = "Load a model that dppm wrote; at a site, ask who runs the server."
+_HINT = "Load a model that dppm wrote; at a site, ask who runs the server."
 _SUM = 1e-3  # by which frequencies may miss the sum of one
 _SYMMETRY = 1e-5  # by which a covariance may miss symmetry, over its largest entry
 
@@ -172,9 +172,9 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
             continue
         wrong = specs[name].problem(array) if name in specs else "not one of such a model"
         if wrong:
-            raise ModelError(f"The model's array {name!r:.80} is {wrong}.", _CURE)
+            raise ModelError(f"The model's array {name!r:.80} is {wrong}.", _HINT)
     if "mixture.spread" in arrays and "mixture.axes" not in arrays:
-        raise ModelError("The model's array 'mixture.spread' has no 'mixture.axes'.", _CURE)
+        raise ModelError("The model's array 'mixture.spread' has no 'mixture.axes'.", _HINT)
 
 
 def _sum_to_one(array: NDArray[Any]) -> str | None:

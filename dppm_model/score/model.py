@@ -267,7 +267,7 @@ class ScoreModel:
             with reading_model():
                 config = ModelConfig.from_dict(parse_json(meta["dppm"]))
         except ConfigError as error:
-            raise ModelError(f"The model's configuration: {error.cause}", error.cure) from None
+            raise ModelError(f"The model's configuration: {error.message}", error.hint) from None
         model = cls(config, arrays)
         model.require(_WHOLE)
         return model

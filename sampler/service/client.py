@@ -188,11 +188,11 @@ def _channel(address: str, ca: Path | None) -> Any:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the error class that belongs to a status code; its text has cause and cure."""
+    """Raise the error class that belongs to a status code; its text has message and hint."""
     try:
         yield
     except grpc.RpcError as error:
         kind = _ERRORS.get(error.code(), ServiceError)
         name = error.code().name
-        cause, _, cure = (error.details() or name).partition(FIX)
-        raise kind(cause, cure or f"{name}: see sampler/service/sampling.proto.") from None
+        message, _, hint = (error.details() or name).partition(FIX)
+        raise kind(message, hint or f"{name}: see sampler/service/sampling.proto.") from None

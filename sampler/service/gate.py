@@ -282,4 +282,4 @@ async def _replies(
 
 def refusal_text(error: DppmError) -> str:
     """Return a refusal as the text of a status."""
-    return f"{error.cause}{FIX}{error.cure}"
+    return f"{error.message}{FIX}{error.hint}"

@@ -13,7 +13,7 @@ from sampler.images import to_image
 from sampler.service import sampling_pb2 as pb
 from sampler.settings import SamplerSettings
 
-FIX = " Fix: "  # between cause and cure, in the text of a status
+FIX = " Fix: "  # between message and hint, in the text of a status
 
 
 def settings_of(message: pb.Sampler, otherwise: SamplerSettings) -> SamplerSettings:

@@ -127,7 +127,7 @@ class Typed:
         try:
             self._dppm(arguments)
         except DppmError as error:
-            raise Wrong(f"{error.cause} {error.cure}") from None
+            raise Wrong(f"{error.message} {error.hint}") from None
 
     def _dppm(self, a: argparse.Namespace) -> None:
         folder, overrides = split_arguments(getattr(a, "arguments", []))

@@ -141,7 +141,7 @@ def folder(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _refused(place: Place, folder: Path) -> None:
     with pytest.raises(DppmError) as error:
         place.read(folder)
-    for text in (error.value.cause, error.value.cure):
+    for text in (error.value.message, error.value.hint):
         assert text and "\n" not in text and len(text) < 1000
 
 
@@ -221,7 +221,7 @@ def test_a_machine_that_cannot_write_is_told_in_a_line(
 def test_a_folder_that_must_not_be_written_is_told_in_a_line(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number, cure in ((28, "Make room"), (13, "Let this user"), (30, "Mount"), (24, "ulimit")):
+    for number, hint in ((28, "Make room"), (13, "Let this user"), (30, "Mount"), (24, "ulimit")):
 
         def refuse(*_: object, number: int = number, **__: object) -> None:
             raise OSError(number, os.strerror(number), "/some/file")
@@ -229,4 +229,4 @@ def test_a_folder_that_must_not_be_written_is_told_in_a_line(
         monkeypatch.setattr("deploy.commands._prepare", refuse)
         assert main(["simulate", str(tmp_path / "run"), *TINY]) == StorageError.exit_code
         said = capsys.readouterr().err
-        assert os.strerror(number) in said and cure in said and "Traceback" not in said
+        assert os.strerror(number) in said and hint in said and "Traceback" not in said

@@ -107,7 +107,7 @@ def _make(
         try:
             fonts = routes.unpack_apt(_PACKAGE, work)
         except DataError as error:
-            raise _refusal(name, error.cause) from None
+            raise _refusal(name, error.message) from None
         build(fonts, made, name, SETS[name], say)
     if split := _unpinned(made, name):
         raise _refusal(

@@ -207,7 +207,7 @@ def test_a_damaged_file_is_said_and_does_not_end_the_page(finished: Path) -> Non
     status.write_text("{")
     answer = page.get("/state.json")
     assert answer.status_code == 503
-    assert "status.json" in answer.json()["cause"]
+    assert "status.json" in answer.json()["message"]
     status.write_text('{"state": "finished"}')
     assert page.get("/state.json").status_code == 200
 

@@ -112,7 +112,7 @@ def test_every_recipe_can_be_chosen_and_trains(name: str) -> None:
 def test_unknown_recipes_are_refused(name: object) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.recipe") as caught:
         recipe_named(name)
-    assert "thorough" in caught.value.cure
+    assert "thorough" in caught.value.hint
 
 
 @pytest.mark.parametrize("seeds", [[], 3, "01", [0, 0], [0, 1.5], [-1], [True], [None]], ids=str)

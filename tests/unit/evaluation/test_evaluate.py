@@ -200,7 +200,7 @@ def test_refusals(name: str) -> None:
     synthetic, cause = REFUSED[name]
     with pytest.raises(DataError, match=cause) as caught:
         judge(synthetic)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("seeds", [(), (0, 0)], ids=str)

@@ -270,10 +270,10 @@ def test_preflight_finds_what_is_wrong_with_its_own_code(
     site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper, "--yes") == 0
     needs_server = {"server", "clock", "enrolled"}
-    assert {f.check.name for f in preflight(site) if f.cure} == needs_server
+    assert {f.check.name for f in preflight(site) if f.hint} == needs_server
     spoil(site, check)
-    found = {f.check.name: f for f in preflight(site) if f.cure}
-    assert check in found and found[check].text and found[check].cure
+    found = {f.check.name: f for f in preflight(site) if f.hint}
+    assert check in found and found[check].text and found[check].hint
     first = next(c for c in CHECKS if c.name in found)
     assert typed("site", "preflight", site) == first.exit_code
     assert len({c.exit_code for c in CHECKS}) == len(CHECKS)
@@ -286,7 +286,7 @@ def test_preflight_tries_the_machines_arithmetic(
     assert typed("site", "approve", site, paper, "--yes") == 0
     monkeypatch.setattr(batch_invariance, "_problem", lambda *_: "as planted")
     (found,) = (f for f in preflight(site) if f.check.name == "arithmetic")
-    assert "as planted" in found.text and found.cure and found.check.exit_code == 53
+    assert "as planted" in found.text and found.hint and found.check.exit_code == 53
 
 
 def test_status_says_what_is_spent_and_left(

@@ -247,8 +247,8 @@ def test_fonts_that_make_no_data_set_are_refused(root: Path, tmp_path, fill, rea
     fill(folder)
     with pytest.raises(DataError, match=reason) as refusal:
         sources.fetch("glyphs", source=folder)
-    assert str(folder) in refusal.value.cause
-    assert refusal.value.cure
+    assert str(folder) in refusal.value.message
+    assert refusal.value.hint
     assert empty(root)
 
 
@@ -318,8 +318,8 @@ def test_glyphs_of_other_fonts_beside_are_not_taken(root: Path, package, tmp_pat
 def test_a_package_that_is_not_the_pinned_one_is_refused(root: Path, package) -> None:
     with pytest.raises(DownloadError, match="train split is not what is pinned") as refusal:
         sources.fetch("glyphs")
-    assert "FreeType" in refusal.value.cause
-    assert "DPPM_DATA_SOURCE" in refusal.value.cure
+    assert "FreeType" in refusal.value.message
+    assert "DPPM_DATA_SOURCE" in refusal.value.hint
     assert empty(root)
 
 
@@ -330,7 +330,7 @@ def test_a_package_that_cannot_be_had_is_told_with_the_other_way(root: Path, mon
     monkeypatch.setattr(store.routes, "_run", run)
     with pytest.raises(DownloadError, match="was not found") as refusal:
         sources.fetch("glyphs-aj")
-    assert "glyphs-aj/" in refusal.value.cure
+    assert "glyphs-aj/" in refusal.value.hint
     assert empty(root)
 
 

@@ -108,7 +108,7 @@ def test_sizes_that_differ_need_a_size(folder: Path, store: Path) -> None:
     odd = picture(folder / "well" / "99.png", 7, (9, 9))
     with pytest.raises(DataError, match=odd.name) as refusal:
         import_dataset(folder, "scans", root=store)
-    assert "--size" in refusal.value.cure
+    assert "--size" in refusal.value.hint
     assert list(store.iterdir()) == []
     path = import_dataset(folder, "scans", root=store, size=8)
     assert open_records(path / "train").manifest.shape == (1, 8, 8)

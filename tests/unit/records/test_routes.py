@@ -163,7 +163,7 @@ def test_a_client_that_fails_gives_one_line(monkeypatch, tmp_path: Path) -> None
     )
     with pytest.raises(DataError) as refusal:
         routes._run([sys.executable, "-c", script], tmp_path)
-    assert refusal.value.cause == "npm error code E404."
+    assert refusal.value.message == "npm error code E404."
     monkeypatch.setattr(routes, "_CLIENT_SECONDS", 0.2)
     with pytest.raises(DataError, match="no answer"):
         routes._run([sys.executable, "-c", "import time; time.sleep(9)"], tmp_path)

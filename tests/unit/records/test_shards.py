@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(
             classes="ab",
             persons=owners,
         )
-    assert refusal.value.cure
+    assert refusal.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

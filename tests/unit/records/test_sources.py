@@ -62,11 +62,11 @@ def test_when_all_routes_fail_each_reason_is_named(toy: Path, tmp_path: Path, mo
     monkeypatch.setenv("DPPM_DATA_SOURCE", str(tmp_path / "nothing"))
     with pytest.raises(DownloadError) as refusal:
         sources.fetch("toy")
-    cause = refusal.value.cause
+    cause = refusal.value.message
     assert "\n" not in cause
     for reason in ("nothing/toy/train-images-idx3-ubyte", "one: OSError", "two: OSError"):
         assert reason in cause
-    assert "DPPM_DATA_SOURCE" in refusal.value.cure
+    assert "DPPM_DATA_SOURCE" in refusal.value.hint
     assert not toy.exists()
 
 
@@ -92,7 +92,7 @@ def test_a_wrong_name_gets_near_matches(toy: Path) -> None:
     for act in (sources.fetch, lambda name: sources.load(name, "train")):
         with pytest.raises(ConfigError) as refusal:
             act("fashion-mnits")
-        assert "fashion-mnist" in refusal.value.cure
+        assert "fashion-mnist" in refusal.value.hint
 
 
 def test_load_tells_what_is_missing(toy: Path) -> None:

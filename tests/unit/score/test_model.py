@@ -105,7 +105,7 @@ def test_bad_settings_are_named(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key) as caught:
         MixtureConfig.from_dict({key: value})
     assert isinstance(caught.value, DppmError)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 def test_settings_survive_a_dictionary() -> None:

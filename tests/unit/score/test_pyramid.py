@@ -84,7 +84,7 @@ def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: t
 def test_refusals(values: dict, image: tuple, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         PyramidConfig.from_dict(values, image)
-    assert message in f"{caught.value.cause} {caught.value.cure}"
+    assert message in f"{caught.value.message} {caught.value.hint}"
 
 
 @pytest.mark.parametrize(("name", "components"), [("pyramid", 20), ("pyramid_small", 1)])

@@ -117,8 +117,8 @@ def test_what_is_out_of_bounds_is_refused_by_name(message: str, field: FieldDesc
         for request in requests_with(value, message, field):
             with pytest.raises(ConfigError) as refusal:
                 check_request(request, TABLE)
-            assert f"{field.name} is " in refusal.value.cause
-            assert len(refusal.value.cause) < 100  # it travels in a header
+            assert f"{field.name} is " in refusal.value.message
+            assert len(refusal.value.message) < 100  # it travels in a header
 
 
 def test_the_largest_good_request_fits() -> None:
@@ -181,5 +181,5 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
         check_request(request, TABLE)
         read_order(request, Served("d", CLASSES, (1, 6, 6), {}, SamplerSettings(), 10), Limits())
     except ConfigError as error:
-        assert error.cause and error.cure
+        assert error.message and error.hint
     assert time.monotonic() - begun < 1

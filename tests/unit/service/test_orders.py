@@ -1,4 +1,4 @@
-"""Requests: split into aligned shards that cover them once, or refused by field, cause and cure."""
+"""Requests: split into aligned shards that cover them once, or refused by field, message and hint."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says", "cure"),
+    ("fields", "says", "hint"),
     [
         ({"batches": []}, "batches has 0 entries", "1 to 1000"),
         ({"batches": [pb.Batch(count=1)] * 1001}, "batches has 1001", "1 to 1000"),
@@ -65,10 +65,10 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_refusals(fields: dict[str, Any], says: str, cure: str) -> None:
+def test_refusals(fields: dict[str, Any], says: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=says) as refusal:
         order(**fields)
-    assert cure in refusal.value.cure
+    assert hint in refusal.value.hint
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, 2**31])

@@ -23,7 +23,7 @@ def test_images_are_used_up_and_come_back_with_time() -> None:
     clock.now += 9 * 60
     with pytest.raises(QuotaExceeded) as refusal:
         quota.enter("a", 200)
-    assert refusal.value.cure == "Ask for fewer, or again in 1 min."
+    assert refusal.value.hint == "Ask for fewer, or again in 1 min."
     quota.enter("b", 600)  # others are not concerned
     clock.now += 60
     quota.enter("a", 200)

@@ -176,7 +176,7 @@ def test_refusals(
         assert len(list(client.sample({0: 24}))) == 24
         with pytest.raises(error, match=says) as refusal:
             client.sample(counts, **more)
-        assert refusal.value.cure
+        assert refusal.value.hint
         with pytest.raises(UnknownJob, match="'none'"):
             client.status("none")
 
