@@ -48,7 +48,8 @@ INSTEAD: dict[str, list[Instead]] = {
     "README.md": [
         Instead("make test", "make test ARGS=--collect-only", "the tests run beside this one"),
         Instead("sampler.per_class=5000", "sampler.per_class=200", "ten minutes"),
-        Instead("evaluation=thorough", "evaluation=thorough evaluation.seeds=[0]", "ten minutes"),
+    ],
+    "docs/how_it_works.md": [
         Instead("data=scans model=pyramid", f"data=scans model=pyramid {_FEW}", "ten minutes"),
         Instead("make demo-256", f'make demo-256 ARGS="data=shapes {_FEW}"', "half an hour"),
         Instead("data=glyphs-aj", f"data=shapes {_FEW}", "half an hour, and thousands of fonts"),
