@@ -30,7 +30,7 @@ from client.approvals import BUNDLE, read_approvals
 from client.release import on_the_beat
 from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError, SecureSumError
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.plan import Plan
 from dppm_model.securesum import wire
 from dppm_model.securesum.masks import Sum
@@ -54,7 +54,7 @@ def _as_bytes(value: object) -> bytes:
 
 def warm(folder: Path) -> None:
     """Reckon a site's approved plans, before this process is forked for its messages."""
-    site = Site(folder, Coins())
+    site = Site(folder, SecureRNG())
     for approval in read_approvals(folder):
         with contextlib.suppress(DppmError):  # whoever asks by such a plan will hear it
             site.reckon(read_plan(approval.plan.to_json()))
@@ -162,7 +162,7 @@ def _log(error: DppmError) -> str:
     return type(error).__name__
 
 
-def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
+def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> ClientApp:
     """Build the ClientApp.
 
     Parameters
@@ -195,7 +195,7 @@ def create_app(coins: Callable[[int], Coins] = lambda _: Coins()) -> ClientApp:
     return app
 
 
-def ask(act: Act, folder: Path, coins: Coins, message: Message, context: Context) -> Answer:
+def ask(act: Act, folder: Path, coins: SecureRNG, message: Message, context: Context) -> Answer:
     """Let a site answer, and note in its audit log what is about to leave before it does.
 
     A note that cannot be written is an error like any other: nothing is released then.

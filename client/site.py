@@ -25,7 +25,7 @@ from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
 from dppm_model.files import sweep
 from dppm_model.locks import locked
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.reading import read_array, reading
@@ -72,7 +72,7 @@ class Site:
         The source of the randomness of the site's answers.
     """
 
-    def __init__(self, folder: Path, coins: Coins) -> None:
+    def __init__(self, folder: Path, coins: SecureRNG) -> None:
         self.folder, self.coins = folder, coins
         sweep(folder)  # a process that was killed may have left secrets, forgotten since
         self.policy = Policy.read(folder / "site.toml")

@@ -18,7 +18,7 @@ from dppm_model.audit.games import canary_images, canary_vectors, two_worlds
 from dppm_model.config import read_config
 from dppm_model.errors import ClaimRefuted, ConfigError, RunFolderError
 from dppm_model.files import write_json
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import View
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import RoundCost, epsilon
@@ -87,7 +87,7 @@ def _audit(run: Run, plan: Plan, arguments: argparse.Namespace) -> None:
 def _games(
     plan: Plan, model: ScoreModel, arguments: argparse.Namespace, randomized: bool
 ) -> Iterator[Game]:
-    coins, delta = Coins(), plan.delta
+    coins, delta = SecureRNG(), plan.delta
     vectors, images = arguments.canaries, arguments.images
     for view in get_args(View):
         whole = epsilon(plan.costs(view), delta)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dppm_model.errors import NotBatchInvariant
-from dppm_model.mechanism.grid import MOST_STEPS, Grid
 from dppm_model.mechanism.products import STEP, TILE
+from dppm_model.mechanism.quantize import MOST_STEPS, Grid
 from dppm_model.score.drawn_arrays import draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig

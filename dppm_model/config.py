@@ -124,11 +124,10 @@ class Config:
                 PhaseRequest(
                     name=name,
                     dimension=dimension_of(name, model),
-                    clip_norm=_number(f"{where}.clip_norm", p["clip_norm"]),
                     sampling_rate=_number(f"{where}.sampling_rate", p["sampling_rate"]),
                     rounds=_whole(f"{where}.rounds", p["rounds"]),
-                    share=_number(f"{where}.share", p["share"]),
-                    coherence=_number(f"{where}.coherence", p["coherence"]),
+                    budget_fraction=_number(f"{where}.budget_fraction", p["budget_fraction"]),
+                    sum_alignment=_number(f"{where}.sum_alignment", p["sum_alignment"]),
                 )
             )
         return requests

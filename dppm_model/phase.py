@@ -16,7 +16,7 @@ from typing import Any, Literal
 from dppm_model.errors import DataError, PlanError, require_length, require_whole, require_within
 from dppm_model.mechanism.binomial import LEAST_PROBABILITY, BinomialResponse
 from dppm_model.mechanism.directions import DirectionsResponse
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.directions import mu_directions, pure_epsilon

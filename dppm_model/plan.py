@@ -26,7 +26,7 @@ from dppm_model.score.settings import as_floats
 from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.masks import TRIES, Sum
 
-_MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.grid`)
+_MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.quantize`)
 _LONGEST_SEED = 64
 _HINT = "Make it with `dppm plan`."
 

@@ -18,6 +18,7 @@ from scipy.special import ndtri
 
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.quantize import CLIP_NORM
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.phase import PhasePlan, View
 from dppm_model.plan import Plan
@@ -41,14 +42,17 @@ _MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in mor
 
 
 def split(total_mu: float, phases: Sequence[PhaseRequest]) -> list[float]:
-    """Give each phase the mu of one unsampled round, so that its share of total_mu^2 is its cost.
+    """Give each phase the mu of one unsampled round, that costs its fraction of total_mu^2.
 
     T rounds at rate q together cost about T min(mu^2, q^2 (e^(mu^2) - 1)): the first holds for
     q = 1, the second is the central limit of Poisson sampling (Bu et al. 2020, theorem 5). Only
     the split rests on it; what is spent is composed exactly.
     """
-    shares = sum(p.share for p in phases)
-    return [_mu_of_cost(total_mu**2 * p.share / shares / p.rounds, p.sampling_rate) for p in phases]
+    shares = sum(p.budget_fraction for p in phases)
+    return [
+        _mu_of_cost(total_mu**2 * p.budget_fraction / shares / p.rounds, p.sampling_rate)
+        for p in phases
+    ]
 
 
 def _mu_of_cost(cost: float, rate: float) -> float:
@@ -70,11 +74,11 @@ def ideal_costs(mus: Sequence[float], phases: Sequence[PhaseRequest]) -> list[Ro
 def clamp_deviation(request: PhaseRequest, privacy: PrivacyRequest) -> float:
     """Expected standard deviation of a rotated coordinate of one site's sum, in units of a vector.
 
-    A sum of B vectors of norm C has norm up to coherence·B·C, plus sqrt(B)·C for what cancels; the
-    rotation spreads it over D coordinates.
+    A sum of B vectors of norm C has norm up to sum_alignment·B·C, plus sqrt(B)·C for what cancels;
+    the rotation spreads it over D coordinates.
     """
     batch = request.sampling_rate * privacy.records / privacy.sites
-    norm = request.clip_norm * math.hypot(request.coherence * batch, math.sqrt(batch))
+    norm = CLIP_NORM * math.hypot(request.sum_alignment * batch, math.sqrt(batch))
     return norm / math.sqrt(Rotation.of(request.dimension).padded)
 
 
@@ -105,7 +109,7 @@ def choose_response(
             continue
         theta, loss = 0.0, 1.0
         for _ in range(6):  # the rule of thumb depends on theta
-            theta = mu * range_ / (2 * request.clip_norm * loss) * math.sqrt(n / m)
+            theta = mu * range_ / (2 * CLIP_NORM * loss) * math.sqrt(n / m)
             if theta > 0.25:
                 break
             loss = expected_loss(n * m, theta, tau)
@@ -118,7 +122,7 @@ def choose_response(
     raise PlanError(
         f"phase {request.name}: no number of answers up to {_MOST_ANSWERS} in the sum gives the "
         f"noise that epsilon = {privacy.epsilon} needs.",
-        "Lower its share or sampling_rate, raise its rounds, or raise privacy.epsilon.",
+        "Lower its budget_fraction or sampling_rate, raise its rounds, or raise privacy.epsilon.",
     )
 
 
@@ -208,7 +212,9 @@ def _calibrate(
         return list(phases), split(total, phases)
     long = phases[longest]
     cost = long.rounds * _cost_of_mu(1 / privacy.noise_multiplier, long.sampling_rate)
-    mus = split(math.sqrt(cost * sum(p.share for p in phases) / long.share), phases)
+    mus = split(
+        math.sqrt(cost * sum(p.budget_fraction for p in phases) / long.budget_fraction), phases
+    )
     if privacy.calibrate == "rate":
         rate = calibrate(
             lambda q: costs(with_longest(sampling_rate=q), mus), **target, low=1e-6, high=1.0

@@ -36,7 +36,7 @@ def choose_directions(
         theta = min(mu * math.sqrt(seen / (directions - 1)) / request.sampling_rate, _MOST_TRUTH)
         batch = request.sampling_rate * privacy.records
         noise = slots * privacy.sites / theta**2
-        naming = batch / theta + (request.coherence * batch) ** 2
+        naming = batch / theta + (request.sum_alignment * batch) ** 2
         return (noise + naming) / alignment(directions // 2, rotation.padded) ** 2
 
     directions = privacy.mechanism.directions
@@ -63,7 +63,7 @@ def _most_truthful(phase: Callable[[float], PhasePlan], view: View, mu: float) -
     if phase(low).cost(view, 1).mu > mu:
         raise ConfigError(
             f"phase {phase(low).name} could tell the truth with probability {low:g} at most.",
-            "Raise privacy.epsilon or the phase's share, or lower its rounds.",
+            "Raise privacy.epsilon or the phase's budget_fraction, or lower its rounds.",
         )
     if phase(high).cost(view, 1).mu <= mu:
         return phase(high)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import CLIP_NORM, Grid
 from dppm_model.phase import GRID_STEPS, PhasePlan
 from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
@@ -47,7 +47,7 @@ def teach(
     rng = np.random.default_rng(seed)
     for number, phase in enumerate(phases):
         learner = build_learner(phase.name, model, seed)
-        grid = Grid(phase.clip_norm, GRID_STEPS)
+        grid = Grid(CLIP_NORM, GRID_STEPS)
         deviation = deviations[number] if deviations else 0.0
         for _ in range(phase.rounds):
             query = learner.query()

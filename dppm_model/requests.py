@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from dppm_model.errors import ConfigError
+from dppm_model.mechanism.quantize import CLIP_NORM
 from dppm_model.phase import RESPONSES, PhasePlan, Response, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.records.units import Unit
@@ -43,36 +44,37 @@ class PhaseRequest:
 
     Attributes
     ----------
-    name, dimension, clip_norm, sampling_rate, rounds
+    name, dimension, sampling_rate, rounds
         As in `PhasePlan`.
-    share
-        Share of the budget mu^2 (shares are normalised to one).
-    coherence
+    budget_fraction
+        Of mu^2 (fractions are normalised to one).
+    sum_alignment
         Public guess of |sum of a site's vectors| / (their number · C), between 0 and 1. Too small a
         guess clamps (a bias, never a privacy loss); one is always safe and costs some bits.
     """
 
     name: str
     dimension: int
-    clip_norm: float
     sampling_rate: float
     rounds: int
-    share: float
-    coherence: float
+    budget_fraction: float
+    sum_alignment: float
 
     def __post_init__(self) -> None:
         where = f"phases.{self.name}"
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"{where}.share is {self.share}.", "Give a share in (0, 1].")
+        if not 0 < self.budget_fraction <= 1:
+            raise ConfigError(
+                f"{where}.budget_fraction is {self.budget_fraction}.", "Give a number in (0, 1]."
+            )
         if not 0 < self.sampling_rate <= 1:
             raise ConfigError(
                 f"{where}.sampling_rate is {self.sampling_rate}.", "Give a rate in (0, 1]."
             )
         if self.rounds < 1:
             raise ConfigError(f"{where}.rounds is {self.rounds}.", "Give at least one round.")
-        if not 0 <= self.coherence <= 1:
+        if not 0 <= self.sum_alignment <= 1:
             raise ConfigError(
-                f"{where}.coherence is {self.coherence}.", "Give a number from 0 to 1."
+                f"{where}.sum_alignment is {self.sum_alignment}.", "Give a number from 0 to 1."
             )
 
 
@@ -167,7 +169,7 @@ def phase_plan(
         name=request.name,
         mechanism=privacy.mechanism.name,
         response=response,
-        clip_norm=request.clip_norm,
+        clip_norm=CLIP_NORM,
         sampling_rate=request.sampling_rate,
         rounds=request.rounds,
         dimension=request.dimension,

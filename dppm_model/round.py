@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.records.units import Units
 from dppm_model.score.asking import Asking
@@ -29,7 +29,7 @@ _CACHED_ELEMENTS = 1 << 18  # of rows that are rotated together: all passes stay
 
 
 def report(
-    units: Units, query: Query, phase: PhasePlan, signs_seed: bytes, coins: Coins
+    units: Units, query: Query, phase: PhasePlan, signs_seed: bytes, coins: SecureRNG
 ) -> NDArray[np.int64]:
     """Answer one round at a site: small integers of constant shape, whatever was sampled.
 

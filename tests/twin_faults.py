@@ -77,19 +77,19 @@ def _norm(rows: torch.Tensor, dim: int) -> torch.Tensor:
 def _grid(rule: Callable[[torch.Tensor, Any], torch.Tensor]) -> Make:
     """A grid that rounds by ``rule``; what is not finite still counts as zero."""
 
-    def quantise(self: Any, vectors: torch.Tensor) -> torch.Tensor:
+    def quantize(self: Any, vectors: torch.Tensor) -> torch.Tensor:
         rows = rule(vectors.double(), self)
         return rows.masked_fill(~rows.isfinite().all(dim=1, keepdim=True), 0.0)
 
-    return lambda _: quantise
+    return lambda _: quantize
 
 
 def _nan_passes(old: Any) -> Any:
-    def quantise(self: Any, vectors: torch.Tensor) -> torch.Tensor:
+    def quantize(self: Any, vectors: torch.Tensor) -> torch.Tensor:
         wrong = vectors.isnan().any(dim=1, keepdim=True)
         return torch.where(wrong, vectors.double(), old(self, vectors))
 
-    return quantise
+    return quantize
 
 
 def _float_sum(_: Any) -> Any:
@@ -169,7 +169,7 @@ def _debit_when_asked(old: Any) -> Any:
 
 
 def _one_factor_only(_: Any) -> Any:
-    from dppm_model.mechanism.gram import _norms, _product, _rounded
+    from dppm_model.mechanism.ghost_clipping import _norms, _product, _rounded
 
     def total(factors: Any, grid: Any) -> Any:
         pairs = [(a.double(), b.double()) for a, b in factors]
@@ -228,7 +228,7 @@ def _each_clipped(_: Any) -> Any:
     def clipped_units(rows: Any, counts: Any, grid: Any) -> Any:
         each = (row for piece in rows for row in piece)
         for count in counts:
-            yield sum(grid.quantise(next(each)[None]) for _ in range(count))
+            yield sum(grid.quantize(next(each)[None]) for _ in range(count))
 
     return clipped_units
 
@@ -237,7 +237,7 @@ def _sum_for_mean(_: Any) -> Any:
     def clipped_units(rows: Any, counts: Any, grid: Any) -> Any:
         each = (row for piece in rows for row in piece)
         for count in counts:
-            yield grid.quantise(sum(next(each).double() for _ in range(count))[None])
+            yield grid.quantize(sum(next(each).double() for _ in range(count))[None])
 
     return clipped_units
 
@@ -503,7 +503,7 @@ def _bound_to_any_digests(old: Any) -> Any:
     return holds
 
 
-GRID = "dppm_model.mechanism.grid:Grid."
+GRID = "dppm_model.mechanism.quantize:Grid."
 RESPONSE = "dppm_model.mechanism.binomial:BinomialResponse."
 DIRECTIONS = "dppm_model.mechanism.directions:DirectionsResponse."
 PHASE = "dppm_model.phase:PhasePlan."
@@ -525,13 +525,13 @@ async def _whole_body(scope: Any, receive: Any) -> bytes:
     return body
 
 
-UNIT, GRIDS = "unit/mechanism/test_", "unit/mechanism/test_grid.py::test_"
-COINS, EVERY_COIN = "unit/mechanism/test_coins.py::test_", "privacy/test_every_coin.py::test_"
+UNIT, GRIDS = "unit/mechanism/test_", "unit/mechanism/test_quantize.py::test_"
+COINS, EVERY_COIN = "unit/mechanism/test_secure_rng.py::test_", "privacy/test_every_coin.py::test_"
 SITE, SUM = "privacy/test_site.py::test_", "privacy/test_secure_sum.py::test_"
 LEDGER = "unit/privacy/test_ledger.py::test_"
 PERSONS = "privacy/test_persons.py::test_"
 GDP, ACCOUNT = "privacy/test_gdp.py::test_", "privacy/test_accountant.py::test_"
-COMPANY = "privacy/test_chunks.py::test_a_record_adds_the_same_integers_in_any_company"
+COMPANY = "privacy/test_fixed_batches.py::test_a_record_adds_the_same_integers_in_any_company"
 PAGES = "unit/deploy/test_pages.py::"
 ARRAYS, QUESTION = "dppm_model.score.arrays:", "privacy/test_question.py::test_"
 INVARIANCE = "privacy/test_batch_invariance.py::test_"
@@ -568,25 +568,25 @@ TWINS: dict[str, Twin] = {
     ),
     "no clipping": Twin(
         "records are not clipped",
-        GRID + "quantise",
+        GRID + "quantize",
         _grid(lambda rows, g: (rows * (g.steps / g.clip_norm)).trunc()),
         GRIDS + "integer_norm_never_passes_g",
     ),
     "wrong axis": Twin(
         "the norm is taken over records, not over coordinates",
-        GRID + "quantise",
+        GRID + "quantize",
         _grid(lambda rows, g: (rows * (g.steps / _norm(rows, 0).clamp(min=g.clip_norm))).trunc()),
         GRIDS + "integer_norm_never_passes_g",
     ),
     "rounds to nearest": Twin(
         "clipped vectors are rounded to the nearest integers, and may grow",
-        GRID + "quantise",
+        GRID + "quantize",
         _grid(lambda rows, g: (rows * (g.steps / _norm(rows, 1).clamp(min=g.clip_norm))).round()),
         GRIDS + "integer_norm_never_passes_g",
     ),
     "nan": Twin(
         "a vector that is not a number is passed on",
-        GRID + "quantise",
+        GRID + "quantize",
         _nan_passes,
         GRIDS + "short_vectors_are_kept_and_long_ones_shortened_along_their_direction",
     ),
@@ -598,13 +598,13 @@ TWINS: dict[str, Twin] = {
     ),
     "short norms": Twin(
         "the norm of a gradient that is never formed is reckoned three per cent too short",
-        "dppm_model.mechanism.gram:_norms",
+        "dppm_model.mechanism.ghost_clipping:_norms",
         lambda old: lambda pairs: tuple(0.97 * n for n in old(pairs)),
         UNIT + "gram.py::test_integer_norm_never_passes_g",
     ),
     "company": Twin(
         "batches of any size: a record's vector depends on who else was sampled",
-        "dppm_model.mechanism.chunks:fixed_chunks",
+        "dppm_model.mechanism.fixed_batches:fixed_batches",
         _chunks_as_they_come,
         COMPANY + "[conv, factors]",
     ),
@@ -636,21 +636,21 @@ TWINS: dict[str, Twin] = {
         "a record is denoised together with those of its class alone, however many they are",
         "dppm_model.score.mixture:Mixture.denoise",
         _by_class_alone,
-        "privacy/test_chunks.py::"
+        "privacy/test_fixed_batches.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image[False]",
     ),
     "nearest in company": Twin(
         "distances to components are reckoned for the records of a class alone",
         "dppm_model.score.components:nearest",
         _nearest_alone,
-        "privacy/test_chunks.py::"
+        "privacy/test_fixed_batches.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_distances",
     ),
     "projected in company": Twin(
         "residuals are projected on the axes of a class for the records of that class alone",
         "dppm_model.score.spread:SpreadQuery.projected",
         _projected_alone,
-        "privacy/test_chunks.py::"
+        "privacy/test_fixed_batches.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_spread",
     ),
     "long matrices": Twin(
@@ -770,7 +770,7 @@ TWINS: dict[str, Twin] = {
     ),
     "one factor": Twin(
         "of a gradient in two factors that is too long, only one becomes zero",
-        "dppm_model.mechanism.gram:factored_sum",
+        "dppm_model.mechanism.ghost_clipping:factored_sum",
         _one_factor_only,
         SENSITIVITY + "a_record_that_is_not_finite_adds_zeros_also_in_factors[nan]",
     ),
@@ -896,19 +896,19 @@ TWINS: dict[str, Twin] = {
     ),
     "known key": Twin(
         "every source of coins has the same key",
-        "dppm_model.mechanism.coins:Coins._key",
+        "dppm_model.mechanism.secure_rng:SecureRNG._key",
         lambda _: lambda self: bytes(32),
         COINS + "two_sources_differ",
     ),
     "coins reused": Twin(
         "coins are used again: every read begins the stream anew",
-        "dppm_model.mechanism.coins:Coins._bytes",
+        "dppm_model.mechanism.secure_rng:SecureRNG._bytes",
         _restarts,
         COINS + "stream_goes_on_and_is_replayable_only_under_the_same_key",
     ),
     "forks share": Twin(
         "a forked process goes on with its parent's coins",
-        "dppm_model.mechanism.coins:Coins._bytes",
+        "dppm_model.mechanism.secure_rng:SecureRNG._bytes",
         _parents_coins,
         COINS + "a_fork_gets_its_own_stream",
     ),

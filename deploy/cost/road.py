@@ -195,11 +195,10 @@ def _request(config: Config, sites: int, parameters: int) -> PhaseRequest:
     return PhaseRequest(
         name=names[0],
         dimension=parameters,
-        clip_norm=own["clip_norm"],
         sampling_rate=min(1.0, own["sampling_rate"] * config.sites / sites),
         rounds=own["rounds"],
-        share=1.0,
-        coherence=own["coherence"],
+        budget_fraction=1.0,
+        sum_alignment=own["sum_alignment"],
     )
 
 

@@ -10,7 +10,7 @@ import math
 from deploy.cost.load import Load
 from deploy.cost.traffic import LIST_ITEMS, report, site_traffic
 from deploy.cost.units import Units
-from dppm_model.mechanism.half import BATCH_BITS
+from dppm_model.mechanism.fair_binomial import BATCH_BITS
 from dppm_model.securesum.masks import CHECKS
 
 Terms = dict[str, float]

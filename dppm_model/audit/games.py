@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from dppm_model.audit.bounds import Guesses, guessed_epsilon, told_apart
 from dppm_model.mechanism.binomial import PROBABILITY_BITS, BinomialResponse
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.mechanism.units import clipped_units
 from dppm_model.phase import GRID_STEPS, PhasePlan, View
 from dppm_model.plan import Plan
@@ -43,7 +43,7 @@ def released(
     view: View,
     total: NDArray[np.int64],
     seed: bytes,
-    coins: Coins,
+    coins: SecureRNG,
     *,
     randomized: bool,
 ) -> NDArray[np.float64]:
@@ -68,7 +68,7 @@ def released(
 
 
 def named(
-    phase: PhasePlan, view: View, names: NDArray[np.int64], coins: Coins, *, randomized: bool
+    phase: PhasePlan, view: View, names: NDArray[np.int64], coins: SecureRNG, *, randomized: bool
 ) -> NDArray[np.float64]:
     """What the auditor sees of one round of directions: how often each was named, (K,)."""
     response = phase.response
@@ -87,7 +87,7 @@ def canary_vectors(
     view: View,
     canaries: int,
     delta: float,
-    coins: Coins,
+    coins: SecureRNG,
     *,
     randomized: bool = True,
     seed: int = 0,
@@ -138,7 +138,7 @@ def canary_images(
     view: View,
     canaries: int,
     delta: float,
-    coins: Coins,
+    coins: SecureRNG,
     *,
     randomized: bool = True,
     seed: int = 0,
@@ -185,7 +185,7 @@ def two_worlds(
     view: View,
     trials: int,
     delta: float,
-    coins: Coins,
+    coins: SecureRNG,
     *,
     randomized: bool = True,
 ) -> Guesses:

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import PlanError, require_length, require_whole, require_within
-from dppm_model.mechanism.coins import Coins
-from dppm_model.mechanism.half import half
+from dppm_model.mechanism.fair_binomial import fair_binomial
 from dppm_model.mechanism.rotation import Rotation
+from dppm_model.mechanism.secure_rng import SecureRNG
 
 PROBABILITY_BITS = 32
 LEAST_PROBABILITY = 2.0**-PROBABILITY_BITS  # no coin is finer
 MOST_RESPONSES = 1 << 20  # what a plan costs is a sum over them, and others' plans are read
 
 
-def binomial(m: int, numerators: NDArray[np.uint64], coins: Coins) -> NDArray[np.int64]:
+def binomial(m: int, numerators: NDArray[np.uint64], coins: SecureRNG) -> NDArray[np.int64]:
     """Draw Bin(m, P_j / 2^32) for every numerator P_j in [0, 2^32), exactly.
 
     An answer compares a uniform 32-bit U with P, "yes" iff U < P, bit by bit from the top. Answers
@@ -36,7 +36,7 @@ def binomial(m: int, numerators: NDArray[np.uint64], coins: Coins) -> NDArray[np
     p = numerators
     tied = np.full(numerators.size, m, dtype=np.int64)
     for bit in range(PROBABILITY_BITS - 1, -1, -1):
-        zeros = half(tied, coins)
+        zeros = fair_binomial(tied, coins)
         is_one = (p >> np.uint64(bit)) & np.uint64(1) == 1
         yes[active] += np.where(is_one, zeros, 0)
         tied = np.where(is_one, tied - zeros, zeros)
@@ -94,7 +94,7 @@ class BinomialResponse:
         shifted: NDArray[np.uint64] = (offset + (1 << (PROBABILITY_BITS - 1))).astype(np.uint64)
         return shifted
 
-    def encode(self, z: NDArray[np.int64], unit: float, coins: Coins) -> NDArray[np.int64]:
+    def encode(self, z: NDArray[np.int64], unit: float, coins: SecureRNG) -> NDArray[np.int64]:
         """Return the tallies t (D,), each in 0..m. The only function through which data leave."""
         return binomial(self.responses, self.numerators(z, unit), coins)
 

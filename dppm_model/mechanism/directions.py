@@ -22,8 +22,8 @@ from scipy.special import gammaln, log_ndtr
 
 from dppm_model.errors import PlanError, require_whole, require_within
 from dppm_model.mechanism.binomial import LEAST_PROBABILITY, PROBABILITY_BITS
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.rotation import Rotation, public_words
+from dppm_model.mechanism.secure_rng import SecureRNG
 
 MOST_SLOTS = 1 << 24
 
@@ -98,7 +98,7 @@ class DirectionsResponse:
         self,
         names: NDArray[np.int64],
         lengths: NDArray[np.float64],
-        coins: Coins,
+        coins: SecureRNG,
     ) -> NDArray[np.int64]:
         """Return how often each direction was named, (K,), S in all.
 

@@ -8,7 +8,7 @@ Two ways lead to the same numbers:
   products, ``sum_t b_t a_tᵀ`` with a_t the layer's input and b_t the loss's derivative by its
   output. One ordinary batched backward pass gives all b (Goodfellow 2015). With many places one
   batched matrix product per layer forms all records' gradients; with few they are never formed
-  (`dppm_model.mechanism.gram`).
+  (`dppm_model.mechanism.ghost_clipping`).
 
 Frozen parameters (``requires_grad`` false) are public and get no gradient.
 """
@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dppm_model.errors import ModelError
-from dppm_model.mechanism.chunks import fixed_chunks
-from dppm_model.mechanism.gram import Factors, factored_sum
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.fixed_batches import fixed_batches
+from dppm_model.mechanism.ghost_clipping import Factors, factored_sum
 from dppm_model.mechanism.products import STEP, each
+from dppm_model.mechanism.quantize import Grid
 
 # losses(network, *inputs) -> (n,): the loss of each record. Every input has the records in its
 # first axis; rows of what the network is given belong to records in order (n·K rows, K a record).
@@ -83,7 +83,7 @@ def clipped_sum(
     total = np.zeros(sum(p.numel() for p in trainable(network).values()), dtype=np.int64)
     if not len(inputs[0]):
         return total
-    for chunk in fixed_chunks(inputs, CHUNK):
+    for chunk in fixed_batches(inputs, CHUNK):
         if (method or method_for(network)) == "vmap":
             total += grid.sum([_vmap(network, losses, chunk)])
             continue

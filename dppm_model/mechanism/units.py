@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 
 
 def clipped_units(
@@ -20,7 +20,7 @@ def clipped_units(
 
     The order of operations is the same in any company: a unit's rows are added one after the other,
     and it is clipped and rounded by itself. A reduction over many units at once may sum in an order
-    that depends on how many they are, and others' integers with it (`mechanism.chunks`).
+    that depends on how many they are, and others' integers with it (`mechanism.fixed_batches`).
 
     Parameters
     ----------
@@ -41,4 +41,4 @@ def clipped_units(
         total = next(each).to(torch.float64, copy=True)
         for _ in range(count - 1):
             total += next(each)
-        yield grid.quantise(total[None] / count)
+        yield grid.quantize(total[None] / count)

@@ -17,7 +17,7 @@ from dppm_model.errors import DataError
 from dppm_model.records.view import Records
 
 Unit = Literal["record", "person"]
-_SEEDS = 2**63 - 1  # seeds are 63 bits, as those of `Coins`
+_SEEDS = 2**63 - 1  # seeds are 63 bits, as those of `SecureRNG`
 _NEXT_SEED = 0x1E3779B97F4A7C15  # odd: the seeds of a unit's records differ, in their low bits too
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.errors import ModelError
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.mechanism.units import clipped_units
 from dppm_model.records.units import Choice, Units
 from dppm_model.score.query import Query
@@ -123,7 +123,7 @@ def answers(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answ
 
     A server that chooses the model could make a question fail on certain records, and learn from
     the failure whether one was sampled. In any company a unit's vector is the same
-    (`dppm_model.mechanism.chunks`), so leaving one out moves nobody else's.
+    (`dppm_model.mechanism.fixed_batches`), so leaving one out moves nobody else's.
     """
     found = []
     for start in range(0, units, block):

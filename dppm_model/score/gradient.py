@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dppm_model.mechanism.chunks import fixed_chunks
+from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.gradients import (
     CHUNK,
     Losses,
@@ -27,7 +27,7 @@ from dppm_model.mechanism.gradients import (
     require_separate_records,
     trainable,
 )
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.arrays import array_specs
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.mixture import Mixture
@@ -144,7 +144,7 @@ class GradientQuery(ABC):
     ) -> NDArray[np.int64]:
         """Sum the records' clipped gradients; see `dppm_model.score.query.Query`."""
         total = np.zeros(self.dimension, dtype=np.int64)
-        for chunk in fixed_chunks((x, y, seeds), CHUNK):
+        for chunk in fixed_batches((x, y, seeds), CHUNK):
             inputs = self.questions(*chunk)
             total += clipped_sum(self.network, type(self).losses, inputs, grid, self.scale)
         return total
@@ -152,7 +152,7 @@ class GradientQuery(ABC):
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the records' scaled gradients; see `dppm_model.score.query.Query`."""
         left = len(x)
-        for chunk in fixed_chunks((x, y, seeds), CHUNK):
+        for chunk in fixed_batches((x, y, seeds), CHUNK):
             found = per_record(self.network, type(self).losses, self.questions(*chunk))
             yield (found * self.scale)[:left]
             left -= len(found)

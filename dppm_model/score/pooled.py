@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.errors import ConfigError
-from dppm_model.mechanism.chunks import fixed_chunks
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.fixed_batches import fixed_batches
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.averaging import AveragingLearner
 from dppm_model.score.matrices import upper
 from dppm_model.score.model import ScoreModel
@@ -91,9 +91,9 @@ class PooledQuery:
         # |r|² is at most C, in steps.
         root = replace(grid, clip_norm=math.sqrt(grid.clip_norm), steps=math.isqrt(grid.steps))
         half = root.clip_norm / root.steps / 2
-        for images, labels in fixed_chunks((x, y), self.chunk):
+        for images, labels in fixed_batches((x, y), self.chunk):
             r = self._residuals(images, labels)
-            r = root.quantise(r + half * r.sign())  # rounding to the nearest: r rᵀ is not biased
+            r = root.quantize(r + half * r.sign())  # rounding to the nearest: r rᵀ is not biased
             total += r.T @ r
         return grid.whole(total.flatten(), len(x))
 
@@ -101,7 +101,7 @@ class PooledQuery:
         """Yield the matrices, flattened; see `dppm_model.score.query.Query`."""
         del seeds
         left = len(x)
-        for images, labels in fixed_chunks((x, y), self.chunk):
+        for images, labels in fixed_batches((x, y), self.chunk):
             for r in torch.split(self._residuals(images, labels)[:left], _ROWS):
                 yield (r[:, :, None] * r[:, None]).flatten(1)
             left -= self.chunk

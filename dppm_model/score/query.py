@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 
 if TYPE_CHECKING:
     from dppm_model.score.model import ScoreModel
@@ -27,7 +27,7 @@ class Query(Protocol):
     Attributes
     ----------
     chunk
-        How many records are computed together; see `dppm_model.mechanism.chunks`.
+        How many records are computed together; see `dppm_model.mechanism.fixed_batches`.
     needed, optional
         Names of the arrays that it asks by, and of those that it asks by once they are released.
         It is given no others.

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.mechanism.chunks import fixed_chunks
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.products import TILE
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import to_base
@@ -92,7 +92,7 @@ class SlotQuery(ABC):
         head = torch.zeros(self.head, dtype=torch.float64)
         body = torch.zeros((self.slots, self.body), dtype=torch.float64)
         for answers in self._chunks(x, y):
-            vectors = grid.quantise(torch.cat([answers.head, answers.body], dim=1))
+            vectors = grid.quantize(torch.cat([answers.head, answers.body], dim=1))
             head += vectors[:, : self.head].sum(0)
             body.index_add_(0, answers.slot, vectors[:, self.head :])
         return grid.whole(torch.cat([head, body.flatten()]), len(x))
@@ -114,7 +114,7 @@ class SlotQuery(ABC):
 
     def _chunks(self, x: torch.Tensor, y: torch.Tensor) -> Iterator[Answers]:
         """Ask chunk by chunk; what fills the last one up is not finite."""
-        for images, labels in fixed_chunks((x, y), self.chunk):
+        for images, labels in fixed_batches((x, y), self.chunk):
             yield self.answers(images, labels)
 
     def split(self, estimate: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:

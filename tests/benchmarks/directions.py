@@ -16,8 +16,8 @@ from dataclasses import replace
 import numpy as np
 
 from dppm_model.errors import PlanError
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
@@ -37,7 +37,7 @@ def vectors(dimension: int, seed: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: Coins) -> np.ndarray:
+def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: SecureRNG) -> np.ndarray:
     """One round of all sites through the production mechanism."""
     total = np.zeros(phase.cells, dtype=np.int64)
     integers = np.trunc(rows * phase.grid.steps * (1 - 1e-6)).astype(np.int64)
@@ -57,8 +57,8 @@ def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: Coins) -> np.
 def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> dict[str, float]:
     """Relative error of every mechanism, and of an ideal Gaussian of the same cost."""
     privacy = PrivacyRequest(epsilon, 1e-5, "secure_sum", "record", 1, SITES, RECORDS, SITES, 0)
-    request = PhaseRequest("means", dimension, 1.0, 1.0, rounds, 1.0, COMMON)
-    rows, coins = vectors(dimension, 0), Coins()
+    request = PhaseRequest("means", dimension, 1.0, rounds, 1.0, COMMON)
+    rows, coins = vectors(dimension, 0), SecureRNG()
     mean = rows.mean(0)
 
     def error(phase: PhasePlan) -> float:

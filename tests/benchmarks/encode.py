@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.rotation import Rotation
+from dppm_model.mechanism.secure_rng import SecureRNG
 from tests.benchmarks.record import record
 
 D, M = 1 << 20, 64
@@ -27,7 +27,7 @@ def peers() -> dict[str, tuple[Callable[[], object], int]]:
     """Name -> (function, coordinates it does)."""
     rng = np.random.default_rng(0)
     total = rng.integers(-(1 << 24), 1 << 24, D)
-    rotation, coins = Rotation.of(D), Coins()
+    rotation, coins = Rotation.of(D), SecureRNG()
     response = BinomialResponse(range_=0.25, truth_strength=1 / 16, responses=M)
     unit = 1 / (1 << 24) / np.sqrt(D)
     z = rotation.rotate(total, b"seed")

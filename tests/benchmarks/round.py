@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from client.site import Site
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.records.units import Units
 from dppm_model.run import Run
 from dppm_model.score.asking import Asking
@@ -30,7 +30,7 @@ def main() -> None:
     torch.set_num_threads(1)
     run = Run(Path(sys.argv[1]))
     plan, model = run.plan(), ScoreModel.load(run.model)
-    coins = Coins()
+    coins = SecureRNG()
     records = Site(run.sites / "0000", coins).records()
     units = Units.of(records, plan.unit, plan.records_per_person)
     figures = {}

@@ -23,7 +23,7 @@ from dppm_model.score.model import ScoreModel
 from tests.conftest import SMALL, TINY
 from tests.support.fault_injection import POINTS, dying, ended, forked, killed, left_over
 from tests.support.flaky_grid import play, twin_of
-from tests.support.seeded_rng import SeededCoins
+from tests.support.seeded_rng import SeededRNG
 
 GAUSSIAN = [*TINY, "model=gaussian", "server.retry_seconds=0.001"]
 
@@ -237,7 +237,7 @@ def test_a_hundred_kills_of_a_prepared_simulation_change_nothing(
 ) -> None:
     """By coins that can be replayed, the model is that of the run without a kill, bit for bit."""
     prepared, reference = whole
-    monkeypatch.setattr("deploy.simulate.client_app", create_app(SeededCoins))
+    monkeypatch.setattr("deploy.simulate.client_app", create_app(SeededRNG))
     kill_again_and_again(
         lambda number: twin_of(prepared, tmp_path / f"run-{number}").folder,
         lambda folder: typed("simulate", folder),

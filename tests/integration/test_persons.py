@@ -27,9 +27,9 @@ def test_a_run_protects_persons(
 
     # Nobody is at two sites.
     from client.site import Site
-    from dppm_model.mechanism.coins import Coins
+    from dppm_model.mechanism.secure_rng import SecureRNG
 
-    sites = [Site(folder, Coins()).records() for folder in sorted(run.sites.iterdir())]
+    sites = [Site(folder, SecureRNG()).records() for folder in sorted(run.sites.iterdir())]
     named = [set(records.persons.tolist()) for records in sites if records.persons is not None]
     assert sum(map(len, named)) == len(set.union(*named)) == 120
     assert sum(map(len, sites)) == len(open_records(people / "people" / "train"))

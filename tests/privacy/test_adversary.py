@@ -25,7 +25,7 @@ from dppm_model.securesum.wire import write_proof
 from tests.conftest import TINY
 from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of
 from tests.support.plan_factory import with_response
-from tests.support.seeded_rng import SeededCoins, chi_square
+from tests.support.seeded_rng import SeededRNG, chi_square
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_a_second_sum_of_a_round_is_refused(prepared: Run, tmp_path: Path) -> No
     survivors = lie.content.config_records["survivors"]
     signatures = survivors["signatures"]
     survivors["sites"], survivors["signatures"] = [0, 2, 3], signatures[:3]
-    grid = FlakyGrid(create_app(SeededCoins), 4, {"run": str(run.folder), "sites": str(run.sites)})
+    grid = FlakyGrid(create_app(SeededRNG), 4, {"run": str(run.folder), "sites": str(run.sites)})
     reply = grid.answer(lie).content.config_records
     assert reply["no_shares"]["error"] == "SurvivorsChanged"
     lie.content.config_records["survivors"] = ConfigRecord(
@@ -242,7 +242,7 @@ def test_no_other_try_of_an_opened_round_is_answered(prepared: Run, tmp_path: Pa
             replies["open"] = dict(reply.content.config_records)
 
     play(run, edit=edit, seen=seen)
-    grid = FlakyGrid(create_app(SeededCoins), 4, {"run": str(run.folder), "sites": str(run.sites)})
+    grid = FlakyGrid(create_app(SeededRNG), 4, {"run": str(run.folder), "sites": str(run.sites)})
     ledger = run.sites / "0000" / "ledger.jsonl"
     debits, plan = Ledger(ledger).debits, run.plan()
     number = plan.sum(len(plan.phases) - 1, plan.phases[-1].rounds - 1).number

@@ -18,7 +18,7 @@ from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from sampler.evaluation.membership import _roc
 from tests.conftest import TINY
 from tests.support.plan_factory import MODEL, with_response
-from tests.support.seeded_rng import SeededCoins
+from tests.support.seeded_rng import SeededRNG
 
 DELTA = 1e-5
 
@@ -67,8 +67,8 @@ def plan_of(epsilon: float, mechanism: str = "binomial") -> Plan:
         mechanism=MechanismRequest(mechanism),
     )
     phases = [
-        PhaseRequest("sums", 4000, 1.0, 1.0, 2, 0.5, 0.05),
-        PhaseRequest("steps", 2000, 1.0, 0.3, 10, 0.5, 0.3),
+        PhaseRequest("sums", 4000, 1.0, 2, 0.5, 0.05),
+        PhaseRequest("steps", 2000, 0.3, 10, 0.5, 0.3),
     ]
     return make_plan(privacy, phases, MODEL, run="x")
 
@@ -86,7 +86,7 @@ def test_claims_are_not_refuted_with_randomization_and_are_without(
     claims = dict(zip(("secure_sum", "site"), epsilons(plan), strict=True))
     canaries = 3000 if mechanism == "binomial" else 1000
     for view in ("secure_sum", "site"):
-        coins = SeededCoins(f"{view}{target}")
+        coins = SeededRNG(f"{view}{target}")
         found = canary_vectors(plan, view, canaries, DELTA, coins)  # type: ignore[arg-type]
         assert found.epsilon < claims[view]
         bare = canary_vectors(plan, view, canaries, DELTA, coins, randomized=False)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_the_audit_catches_a_twin_that_tells_too_much_truth() -> None:
     theta = min(0.49, 20 * phase.response.truth_strength)
     claim = epsilons(replace(plan_of(1.0)))[0]
     twin = with_response(phase, truth_strength=theta)
-    assert two_worlds(twin, "secure_sum", 5000, DELTA, SeededCoins(1)).epsilon > claim
+    assert two_worlds(twin, "secure_sum", 5000, DELTA, SeededRNG(1)).epsilon > claim
 
 
 def test_areas_of_scores() -> None:

@@ -179,7 +179,7 @@ def test_what_a_server_may_leave_out_is_left_out_once(
 
 def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_invariance, "_STEPS", {})
-    monkeypatch.setattr(slots, "fixed_chunks", lambda records, _: iter([records]))
+    monkeypatch.setattr(slots, "fixed_batches", lambda records, _: iter([records]))
     monkeypatch.setattr(dct, "sides", lambda left, x, right: left @ x @ right.T)
     monkeypatch.setattr(components, "rows_by", plain_rows)
     monkeypatch.setattr(spread, "rows_by", plain_rows)

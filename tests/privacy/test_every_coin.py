@@ -17,9 +17,9 @@ import torch
 
 from dppm_model.mechanism import binomial
 from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.chunks import fixed_chunks
 from dppm_model.mechanism.directions import DirectionsResponse
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.fixed_batches import fixed_batches
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.phase import PhasePlan
 from dppm_model.privacy import gdp
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
@@ -54,7 +54,7 @@ class Pixels:
     def clipped_sum(
         self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
     ) -> np.ndarray:
-        return grid.sum([torch.zeros(1, 2), *(c.flatten(1) for (c,) in fixed_chunks((x,), 2))])
+        return grid.sum([torch.zeros(1, 2), *(c.flatten(1) for (c,) in fixed_batches((x,), 2))])
 
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         yield x.flatten(1)
@@ -65,7 +65,7 @@ def few_bits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     coins, bits = EveryCoin(), getattr(request, "param", BITS)
     monkeypatch.setattr(binomial, "PROBABILITY_BITS", bits)
     monkeypatch.setattr(gdp, "_PROBABILITY_STEP", 2.0**-bits)
-    monkeypatch.setattr(binomial, "half", coins.half)
+    monkeypatch.setattr(binomial, "fair_binomial", coins.fair_binomial)
     for cached in (gdp.site_slope, gdp.sum_slope):
         cached.cache_clear()
     return coins

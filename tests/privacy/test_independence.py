@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.secure_rng import SecureRNG
 
 N = 60_000
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -21,16 +21,16 @@ YES_NO = BinomialResponse(range_=1.0, truth_strength=0.2, responses=3)
 NAMES = DirectionsResponse(directions=4, truth_strength=0.5, slots=4)
 
 
-def answers(coins: Coins) -> np.ndarray:
+def answers(coins: SecureRNG) -> np.ndarray:
     """N tallies of the same coordinate."""
     return YES_NO.encode(np.full(N, 1 << 20), 2.0**-22, coins)
 
 
-def of_a_process(queue: "multiprocessing.Queue[np.ndarray]", coins: Coins | None) -> None:
-    queue.put(answers(coins or Coins()))
+def of_a_process(queue: "multiprocessing.Queue[np.ndarray]", coins: SecureRNG | None) -> None:
+    queue.put(answers(coins or SecureRNG()))
 
 
-def in_processes(method: str, coins: Coins | None) -> Pairs:
+def in_processes(method: str, coins: SecureRNG | None) -> Pairs:
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     started = [context.Process(target=of_a_process, args=(queue, coins)) for _ in range(2)]
@@ -43,21 +43,21 @@ def in_processes(method: str, coins: Coins | None) -> Pairs:
 
 
 def coordinates() -> Pairs:
-    found = answers(Coins())
+    found = answers(SecureRNG())
     return found[:-1:2], found[1::2]
 
 
 def rounds() -> Pairs:
-    coins = Coins()
+    coins = SecureRNG()
     return answers(coins), answers(coins)
 
 
 def sites() -> Pairs:
-    return answers(Coins()), answers(Coins())
+    return answers(SecureRNG()), answers(SecureRNG())
 
 
 def forks() -> Pairs:
-    coins = Coins()
+    coins = SecureRNG()
     coins.words(1)  # the stream has begun before the processes part
     return in_processes("fork", coins)
 
@@ -68,14 +68,14 @@ def processes() -> Pairs:
 
 def records() -> Pairs:
     """Who is sampled in one round."""
-    coins = Coins()
+    coins = SecureRNG()
     found = np.stack([coins.bernoulli(1 << 30, 2) for _ in range(N)])
     return found[:, 0], found[:, 1]
 
 
 def sampling_and_answers() -> Pairs:
     """Whether a record was sampled, and how an untouched coordinate is answered after that."""
-    coins, sampled, tallies = Coins(), [], []
+    coins, sampled, tallies = SecureRNG(), [], []
     zero = np.zeros(1, dtype=np.int64)
     for _ in range(N // 4):
         sampled.append(coins.bernoulli(1 << 31, 1)[0])
@@ -85,7 +85,7 @@ def sampling_and_answers() -> Pairs:
 
 def names_of_slots() -> Pairs:
     """How often two names that nobody tells occur together, in reports of two slots."""
-    coins = Coins()
+    coins = SecureRNG()
     found = coins.below(4, N)
     return found[:-1:2], found[1::2]
 
@@ -107,7 +107,7 @@ def test_answers_are_independent(pairs: Callable[[], Pairs]) -> None:
 
 
 def test_twins_whose_coins_are_shared_are_caught() -> None:
-    class Repeats(Coins):
+    class Repeats(SecureRNG):
         """One answer in five hundred is made with the coins of the one before."""
 
         def words(self, count: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def test_twins_whose_coins_are_shared_are_caught() -> None:
 
 
 def test_a_sum_of_names_has_the_variance_of_independent_slots() -> None:
-    coins, nobody = Coins(), np.zeros(0, dtype=np.int64)
+    coins, nobody = SecureRNG(), np.zeros(0, dtype=np.int64)
     found = np.array([NAMES.encode(nobody, np.zeros(0), coins)[0] for _ in range(N // 4)])
     expected = 4 * 0.25 * 0.75
     statistic = ((found - 1.0) ** 2).sum() / expected

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from deploy.simulate import plan_of, resolve
 from dppm_model.config import initial_model
 from dppm_model.errors import DataError, PlanError
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.plan import Plan
 from dppm_model.records.shards import Records, open_records, write_records
 from dppm_model.records.units import Units
@@ -29,7 +29,7 @@ from dppm_model.score.query import Query
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
 from tests.support.plan_factory import TOY
-from tests.support.seeded_rng import SeededCoins
+from tests.support.seeded_rng import SeededRNG
 
 KINDS = ("means", "covariance", "components", "spread", "pooled", "score", "detail")
 K = 3
@@ -230,7 +230,7 @@ def test_persons_are_sampled_at_the_rate_of_the_plan(
     records, watched = shard(tmp_path / "x"), Watched(monkeypatch)
     units, query, rounds = Units.of(records, "person", K), question("means"), 600
     phase = replace(TOY, sampling_rate=0.3, dimension=query.dimension, clip_norm=0.01)
-    coins, sampled = SeededCoins("persons"), np.zeros(len(OWNED), dtype=int)
+    coins, sampled = SeededRNG("persons"), np.zeros(len(OWNED), dtype=int)
     for _ in range(rounds):
         report(units, query, phase, b"signs", coins)
         read = watched.of(records)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dppm_model.errors import PlanError
 from dppm_model.mechanism import gram
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.arrays import array_specs, check_arrays
 from dppm_model.score.drawn_arrays import draw_arrays
 from dppm_model.score.model import ScoreModel

@@ -38,7 +38,7 @@ from tests.conftest import TINY
 from tests.support.plan_factory import with_response
 from tests.support.policy_factory import policy
 from tests.support.secure_sum import identities
-from tests.support.seeded_rng import SeededCoins
+from tests.support.seeded_rng import SeededRNG
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     policy(str(tiny / "tiny" / "train"), limit, 3).write(folder / "site.toml")
     made = identities(3)
     made[0].write(folder / "identity.key")
-    return Site(folder, SeededCoins(str(folder)))
+    return Site(folder, SeededRNG(str(folder)))
 
 
 def test_the_same_round_gives_the_same_bits_and_costs_once(
@@ -80,7 +80,7 @@ def test_the_same_round_gives_the_same_bits_and_costs_once(
 ) -> None:
     site = make_site(tmp_path, tiny)
     first = site._answer(plan, 0, 0, question)
-    again = Site(tmp_path, SeededCoins("other coins"))._answer(plan, 0, 0, question)
+    again = Site(tmp_path, SeededRNG("other coins"))._answer(plan, 0, 0, question)
     np.testing.assert_array_equal(first, again)
     assert len(site.ledger.debits) == 1
     # Twin: without the stored report the same site would answer with fresh coins.
@@ -394,7 +394,7 @@ def test_the_site_has_its_own_least_number_of_colluding_sites(
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
     with pytest.raises(TooFewSurvivors, match="reckons with 0 colluding sites"):
-        Site(tmp_path, SeededCoins(0)).join(plan, bytes(32))
+        Site(tmp_path, SeededRNG(0)).join(plan, bytes(32))
     site.join(plan, bytes(32))
     with pytest.raises(PlanError):  # and no plan counts fewer than none
         replace(plan, colluding_sites=-1)
@@ -422,7 +422,7 @@ def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
     for name in ("ledger.jsonl", "ledger.mark"):
         (tmp_path / name).unlink()
     with pytest.raises(LedgerError, match="was lost"):
-        Site(tmp_path, SeededCoins("")).join(plan, bytes(32))
+        Site(tmp_path, SeededRNG("")).join(plan, bytes(32))
 
 
 def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(

@@ -12,7 +12,7 @@ from client.app import create_app
 from deploy.inprocess import InProcessGrid
 from dppm_model.run import Run
 from server.app import app as server_app
-from tests.support.seeded_rng import SeededCoins
+from tests.support.seeded_rng import SeededRNG
 
 # lost(site, message type, replied): whether the message is lost, or (replied) the reply to it
 Lost = Callable[[int, str, bool], bool]
@@ -82,7 +82,7 @@ class FlakyGrid(InProcessGrid):
 def play(run: Run, grid: type[FlakyGrid] = FlakyGrid, **faults: Any) -> None:
     """Train a run folder in one process, with replayable answers, from wherever it stands."""
     settings = {"run": str(run.folder), "sites": str(run.sites)}
-    grid(create_app(SeededCoins), run.plan().sites, settings, **faults).play(server_app)
+    grid(create_app(SeededRNG), run.plan().sites, settings, **faults).play(server_app)
 
 
 def twin_of(run: Run, folder: Path) -> Run:

@@ -25,7 +25,7 @@ from dppm_model.securesum.material import (
 )
 from dppm_model.securesum.member import Member
 from tests.support.flaky_grid import check_declared
-from tests.support.seeded_rng import SeededCoins
+from tests.support.seeded_rng import SeededRNG
 
 Records = dict[str, ConfigRecord]
 Change = Callable[[list[bytes], int], list[bytes]]  # of all shares, with the place of a peer
@@ -45,7 +45,7 @@ class Liar:
 
     @property
     def site(self) -> Site:
-        return Site(self.folder, SeededCoins(self.node))
+        return Site(self.folder, SeededRNG(self.node))
 
     @property
     def member(self) -> Member:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import binom, norm
 
 from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.score.model_config import ModelConfig
 
@@ -62,11 +62,11 @@ def claimed(mu: float, q: float, epsilons: np.ndarray = EPSILONS) -> np.ndarray:
     return np.array(out).max(1)
 
 
-class EveryCoin(Coins):
+class EveryCoin(SecureRNG):
     """Walks through all outcomes of all draws of a run, one run after the other, with weights.
 
-    Draws are those of `Coins`; that their bits have these probabilities is what
-    `tests/unit/mechanism/test_coins.py` and `test_binomial.py` show.
+    Draws are those of `SecureRNG`; that their bits have these probabilities is what
+    `tests/unit/mechanism/test_secure_rng.py` and `test_binomial.py` show.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class EveryCoin(Coins):
     def seeds(self, count: int) -> np.ndarray:
         return np.zeros(count, dtype=np.int64)
 
-    def half(self, n: np.ndarray, _: Coins) -> np.ndarray:
-        """Stands for `dppm_model.mechanism.half.half`."""
+    def fair_binomial(self, n: np.ndarray, _: SecureRNG) -> np.ndarray:
+        """Stands for `dppm_model.mechanism.fair_binomial.fair_binomial`."""
         laws = [binom.pmf(range(k + 1), k, 0.5) for k in n]
         return np.array([self._pick(law) if len(law) > 1 else 0 for law in laws], dtype=np.int64)

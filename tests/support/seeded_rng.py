@@ -4,10 +4,10 @@ import hashlib
 
 import numpy as np
 
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 
 
-class SeededCoins(Coins):
+class SeededRNG(SecureRNG):
     """The production stream under a fixed key."""
 
     def __init__(self, seed: object) -> None:
@@ -18,8 +18,8 @@ class SeededCoins(Coins):
         return hashlib.sha256(repr(self._seed).encode()).digest()
 
 
-class ScriptedCoins(Coins):
-    """Coins that are read from a given list of bits, to walk through every possible outcome."""
+class ScriptedRNG(SecureRNG):
+    """SecureRNG that are read from a given list of bits, to walk through every possible outcome."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()

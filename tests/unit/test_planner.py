@@ -30,8 +30,8 @@ PRIVACY = PrivacyRequest(
     min_survivors=5,
     colluding_sites=0,
 )
-SUMS = PhaseRequest("sums", 5000, 1.0, 1.0, 1, 0.4, 0.02)
-STEPS = PhaseRequest("steps", 20_000, 1.0, 0.03, 50, 0.6, 0.5)
+SUMS = PhaseRequest("sums", 5000, 1.0, 1, 0.4, 0.02)
+STEPS = PhaseRequest("steps", 20_000, 0.03, 50, 0.6, 0.5)
 
 
 @pytest.mark.parametrize("target", [0.5, 3.0, 12.0])

@@ -9,8 +9,8 @@ import numpy as np
 
 from deploy.cost.load import Load
 from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.rotation import Rotation
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.masks import Sum
@@ -33,7 +33,7 @@ def phase_of(answers: int, dimension: int = D, sites: int = 10, rounds: int = 1)
 
 def coordinates() -> dict[str, float]:
     """Unit costs by the names of `deploy.cost.units.Units`; sites see D coordinates at a time."""
-    coins, total = Coins(), np.random.default_rng(0).integers(-(1 << 24), 1 << 24, D)
+    coins, total = SecureRNG(), np.random.default_rng(0).integers(-(1 << 24), 1 << 24, D)
     rotation, phase = Rotation.of(D), phase_of(_LITTLE)
     z = rotation.rotate(total, b"seed")
     answer = {
@@ -65,7 +65,7 @@ def memory() -> dict[str, float]:
     """Peak bytes per number of a report, at a site and at the server."""
     group = Group("r", "p", (bytes(32),), 1)
     phase = phase_of(_LITTLE)
-    sum_, rotation, coins = Sum(0, _BITS, D), phase.rotation, Coins()
+    sum_, rotation, coins = Sum(0, _BITS, D), phase.rotation, SecureRNG()
 
     def site() -> bytes:
         total = np.zeros(D, dtype=np.int64)

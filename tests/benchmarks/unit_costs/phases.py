@@ -15,9 +15,9 @@ from torch import nn
 from deploy.cost.load import GRADIENT_CHUNK, GRADIENTS, MOMENTS_CHUNK
 from deploy.cost.units import Kind
 from dppm_model.config import Config, initial_model
-from dppm_model.mechanism.coins import Coins
 from dppm_model.mechanism.gradients import clipped_sum
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import GRID_STEPS
 from dppm_model.plan import Plan
 from dppm_model.records.shards import open_records
@@ -46,7 +46,7 @@ _RESIDENT = """
 import sys; from pathlib import Path
 import numpy as np, torch
 import {module}
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.records.shards import open_records
@@ -65,7 +65,7 @@ print(peak())
 """
 _ASK = """units = Units.of(open_records(shards), plan.unit, plan.records_per_person)
     own = np.arange(len(units) // plan.sites)
-    Asking(units, build_query(p.name, model), p.grid, own, Coins().seeds(len(own))).total()"""
+    Asking(units, build_query(p.name, model), p.grid, own, SecureRNG().seeds(len(own))).total()"""
 _LEARN = """learner = build_learner(p.name, model, 0)
     learner.step(np.zeros(p.dimension), 1e-3)
     learner.result().to_bytes()"""
@@ -79,7 +79,7 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
     Unit costs of the kinds, and the model that they end in.
     """
     records = load(config.data, "train")
-    model, found, coins = initial_model(config), dict[str, list[Kind]](), Coins()
+    model, found, coins = initial_model(config), dict[str, list[Kind]](), SecureRNG()
     units = Units.of(records, plan.unit, plan.records_per_person)
     for p in plan.phases:
         kind = kind_of(p.name)
@@ -161,7 +161,7 @@ def listing(plan: Plan, config: Config) -> tuple[float, float]:
     """Seconds per unit that a site lists and samples in a round, and to open the records."""
     path = data_root() / config.data / "train"
     opened = 3 * seconds(lambda: open_records(path))
-    records, coins = load(config.data, "train"), Coins()
+    records, coins = load(config.data, "train"), SecureRNG()
     own = records.select(np.arange(0, len(records), config.sites))
 
     def one() -> None:

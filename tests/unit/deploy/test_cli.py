@@ -66,7 +66,7 @@ def test_every_error_class_has_its_own_exit_code() -> None:
         ("privacy.records_per_person=0.5", 10, "privacy.records_per_person"),
         ("sites=0", 10, "sites"),
         ("backend=carrier-pigeon", 10, "backend"),
-        ("model.phases.means.share=2", 10, "model.phases.means.share|phases.means.share"),
+        ("model.phases.means.budget_fraction=2", 10, "phases.means.budget_fraction"),
         ("model.phases.means.rounds=0.5", 10, "model.phases.means.rounds"),
         ("model.mixture.band=0", 10, "mixture.band"),
         ("data=tyni", 10, "tiny"),

@@ -12,15 +12,15 @@ from scipy.stats import binom
 
 from dppm_model.mechanism import binomial as module
 from dppm_model.mechanism.binomial import BinomialResponse, binomial
-from dppm_model.mechanism.coins import Coins
-from dppm_model.mechanism.half import HalfTable, half
-from tests.support.seeded_rng import ScriptedCoins, SeededCoins, chi_square
+from dppm_model.mechanism.fair_binomial import FairBinomialTable, fair_binomial
+from dppm_model.mechanism.secure_rng import SecureRNG
+from tests.support.seeded_rng import ScriptedRNG, SeededRNG, chi_square
 
 LEVEL = 1e-6
 
 
-class NibbleCoins(Coins):
-    """Words whose low bits are scripted: `half` of n < 64 coins reads the low n bits of a word."""
+class NibbleCoins(SecureRNG):
+    """Words whose low bits are scripted: `fair_binomial` of n < 64 coins reads the low n bits of a word."""
 
     def __init__(self, values: tuple[int, ...]) -> None:
         super().__init__()
@@ -43,17 +43,17 @@ def test_every_coin_string_of_a_small_mechanism(p: int, monkeypatch: pytest.Monk
 
 def test_every_uniform_of_a_half_table() -> None:
     """All 2^10 values of U with a 4-bit first comparison: ties are resolved exactly."""
-    n, table = 10, HalfTable(10, word_bits=4)
+    n, table = 10, FairBinomialTable(10, word_bits=4)
     counts = np.zeros(n + 1, dtype=int)
     for u in range(1 << n):
         first, rest = u >> 6, u & 63
         data = (first << 60).to_bytes(8, "little") + rest.to_bytes(8, "little")
-        counts[table.draw(1, ScriptedCoins(data))[0]] += 1
+        counts[table.draw(1, ScriptedRNG(data))[0]] += 1
     assert counts.tolist() == [math.comb(n, k) for k in range(n + 1)]
 
 
 def test_twin_table_that_ignores_ties_is_caught() -> None:
-    class Twin(HalfTable):
+    class Twin(FairBinomialTable):
         def _resolve(self, *_: object) -> int:
             return 0
 
@@ -61,20 +61,20 @@ def test_twin_table_that_ignores_ties_is_caught() -> None:
     counts = np.zeros(n + 1, dtype=int)
     for u in range(1 << n):
         data = ((u >> 6) << 60).to_bytes(8, "little") + (u & 63).to_bytes(8, "little")
-        counts[table.draw(1, ScriptedCoins(data))[0]] += 1
+        counts[table.draw(1, ScriptedRNG(data))[0]] += 1
     assert counts.tolist() != [math.comb(n, k) for k in range(n + 1)]
 
 
 @pytest.mark.parametrize("n", [1, 5, 63, 64, 65, 1000, 16_384, 40_000])
 def test_half_has_the_binomial_law(n: int) -> None:
-    draws = half(np.full(40_000, n), SeededCoins(n))
+    draws = fair_binomial(np.full(40_000, n), SeededRNG(n))
     counts = np.bincount(draws, minlength=n + 1)
     assert chi_square(counts, 40_000 * binom.pmf(np.arange(n + 1), n, 0.5)) > LEVEL
 
 
 @pytest.mark.parametrize(("m", "p"), [(1, 0.3), (16, 0.55), (64, 0.46), (500, 0.5), (20_000, 0.51)])
 def test_law_of_the_tally(m: int, p: float) -> None:
-    draws = binomial(m, np.full(60_000, int(p * 2**32), dtype=np.uint64), SeededCoins((m, p)))
+    draws = binomial(m, np.full(60_000, int(p * 2**32), dtype=np.uint64), SeededRNG((m, p)))
     counts = np.bincount(draws, minlength=m + 1)
     assert chi_square(counts, 60_000 * binom.pmf(np.arange(m + 1), m, p)) > LEVEL
     # The same check rejects a probability that is off by two per cent of one answer's spread.
@@ -85,7 +85,7 @@ def test_law_of_the_tally(m: int, p: float) -> None:
 
 
 def test_coordinates_are_independent() -> None:
-    draws = binomial(8, np.full(200_000, 1 << 31, dtype=np.uint64), SeededCoins("pairs"))
+    draws = binomial(8, np.full(200_000, 1 << 31, dtype=np.uint64), SeededRNG("pairs"))
     for lag in (1, 2, 64):
         pairs = np.bincount(draws[:-lag] * 9 + draws[lag:], minlength=81)
         law = binom.pmf(range(9), 8, 0.5)
@@ -96,7 +96,7 @@ def test_decode_is_unbiased_and_has_the_variance_of_the_formula() -> None:
     response = BinomialResponse(range_=3.0, truth_strength=1 / 8, responses=50)
     z = np.linspace(-5, 5, 11).repeat(20_000)
     tallies = sum(
-        response.encode((z * 1000).astype(np.int64), 1e-3, SeededCoins(site)) for site in range(3)
+        response.encode((z * 1000).astype(np.int64), 1e-3, SeededRNG(site)) for site in range(3)
     )
     estimate = response.decode(tallies, 3).reshape(11, -1)
     truth = 3 * np.clip(np.linspace(-5, 5, 11), -3, 3)

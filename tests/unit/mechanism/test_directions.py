@@ -17,7 +17,7 @@ from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
 from tests.support.plan_factory import MODEL, with_response
-from tests.support.seeded_rng import SeededCoins, chi_square
+from tests.support.seeded_rng import SeededRNG, chi_square
 
 DELTA = 1e-5
 PHASE = PhasePlan(
@@ -38,7 +38,7 @@ PHASE = PhasePlan(
 def test_the_law_of_a_name() -> None:
     """Sampled records tell their name with theta times their length; all else is uniform."""
     response = DirectionsResponse(8, 0.4, 3)
-    coins, total = SeededCoins(1), np.zeros(8)
+    coins, total = SeededRNG(1), np.zeros(8)
     for _ in range(20_000):
         total += response.encode(np.array([5, 2]), np.array([1.0, 0.5]), coins)
     expected = np.full(8, (0.6 + 0.8 + 1) / 8)
@@ -49,14 +49,14 @@ def test_the_law_of_a_name() -> None:
 
 def test_the_total_says_nothing() -> None:
     """Nobody sampled, or everybody: a report has the same shape and the same sum."""
-    response, coins = DirectionsResponse(16, 0.999, 50), SeededCoins(2)
+    response, coins = DirectionsResponse(16, 0.999, 50), SeededRNG(2)
     for n in (0, 1, 50):
         found = response.encode(np.zeros(n, dtype=np.int64), np.ones(n), coins)
         assert found.shape == (16,) and found.sum() == 50
 
 
 def test_uniform_numbers_are_exact_only_below_powers_of_two() -> None:
-    coins = SeededCoins(3)
+    coins = SeededRNG(3)
     for limit in (2, 64):
         assert (
             chi_square(np.bincount(coins.below(limit, 64_000)), np.full(limit, 64e3 / limit)) > 1e-6
@@ -75,7 +75,7 @@ def test_decode_is_unbiased_over_the_rotation_and_has_its_variance(directions: i
     lengths = np.linalg.norm(vectors, axis=1)
     largest = lengths.max()
     truth = vectors.sum(0) / largest * phase.clip_norm
-    coins, rounds, found = SeededCoins(4), 4000, []
+    coins, rounds, found = SeededRNG(4), 4000, []
     for r in range(rounds):
         seed, total = str(r).encode(), np.zeros(directions, dtype=np.int64)
         rows = response.rows(rotation, seed)
@@ -186,8 +186,8 @@ PRIVACY = PrivacyRequest(
     mechanism=MechanismRequest("directions"),
 )
 REQUESTS = [
-    PhaseRequest("sums", 500, 1.0, 1.0, 3, 0.4, 0.05),
-    PhaseRequest("steps", 2000, 1.0, 0.3, 40, 0.6, 0.3),
+    PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05),
+    PhaseRequest("steps", 2000, 0.3, 40, 0.6, 0.3),
 ]
 
 

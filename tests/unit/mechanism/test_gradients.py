@@ -15,7 +15,7 @@ from dppm_model.mechanism.gradients import (
     require_separate_records,
     trainable,
 )
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 
 GRID = Grid(clip_norm=1.0, steps=1 << 20)
 
@@ -129,7 +129,7 @@ def test_the_sum_is_of_clipped_integer_rows(kind: str, monkeypatch: pytest.Monke
     scale = 1 / float(torch.linalg.vector_norm(rows, dim=1).median())  # every second is clipped
     rows = rows * scale
     total = clipped_sum(network, losses, inputs, GRID, scale)
-    expected = GRID.quantise(rows).sum(0).numpy()
+    expected = GRID.quantize(rows).sum(0).numpy()
     # The Gram trick shortens to 0.8 % below the clip norm, and rounds factors.
     error = 0.01 * np.linalg.norm(expected) if kind == "dense" else 1e-5 * GRID.steps
     np.testing.assert_allclose(total, expected, atol=error)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.mechanism.units import clipped_units
 
 GRID = Grid(2.0, 1 << 24)

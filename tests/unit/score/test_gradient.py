@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dppm_model.mechanism.gradients import per_record
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.gradient import _LEAST_RATE, GradientLearner
 from dppm_model.score.loss import denoising_losses

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dppm_model.errors import ConfigError, ModelError
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
@@ -96,7 +96,7 @@ def extremes() -> tuple[torch.Tensor, torch.Tensor]:
 class RoundsOnly(Grid):
     """Broken twin: rounds without clipping."""
 
-    def quantise(self, vectors: torch.Tensor) -> torch.Tensor:
+    def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
         return (vectors.double() * self.steps / self.clip_norm).round()
 
     def whole(self, total: torch.Tensor, records: int) -> np.ndarray:

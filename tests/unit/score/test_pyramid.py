@@ -6,7 +6,7 @@ import torch
 
 from dppm_model.config import compose_config
 from dppm_model.errors import ConfigError, ModelError
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score import detail_loss
 from dppm_model.score.detail import DetailQuery
 from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see

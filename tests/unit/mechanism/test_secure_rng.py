@@ -1,35 +1,35 @@
-"""Coins: keyed by the OS, no seed, independent after a fork, exact Bernoulli."""
+"""SecureRNG: keyed by the OS, no seed, independent after a fork, exact Bernoulli."""
 
 import inspect
 import os
 
 import numpy as np
 
-from dppm_model.mechanism.coins import Coins
-from tests.support.seeded_rng import ScriptedCoins, SeededCoins
+from dppm_model.mechanism.secure_rng import SecureRNG
+from tests.support.seeded_rng import ScriptedRNG, SeededRNG
 
 
 def test_no_seed_can_be_passed() -> None:
-    assert list(inspect.signature(Coins.__init__).parameters) == ["self"]
+    assert list(inspect.signature(SecureRNG.__init__).parameters) == ["self"]
 
 
 def test_two_sources_differ() -> None:
-    assert not np.array_equal(Coins().words(64), Coins().words(64))
+    assert not np.array_equal(SecureRNG().words(64), SecureRNG().words(64))
 
 
 def test_stream_goes_on_and_is_replayable_only_under_the_same_key() -> None:
-    whole = SeededCoins(1).words(96)
-    coins = SeededCoins(1)
+    whole = SeededRNG(1).words(96)
+    coins = SeededRNG(1)
     np.testing.assert_array_equal(whole, np.concatenate([coins.words(32), coins.words(64)]))
-    assert not np.array_equal(whole, SeededCoins(2).words(96))
+    assert not np.array_equal(whole, SeededRNG(2).words(96))
 
 
 def test_long_reads_do_not_repeat_the_stream() -> None:
-    words = SeededCoins(3).words(1 << 18)  # 2 MiB: more than one block of zeros
+    words = SeededRNG(3).words(1 << 18)  # 2 MiB: more than one block of zeros
     assert np.unique(words).size == words.size
 
 
-def _words_of_a_child(coins: Coins) -> np.ndarray:
+def _words_of_a_child(coins: SecureRNG) -> np.ndarray:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -40,12 +40,12 @@ def _words_of_a_child(coins: Coins) -> np.ndarray:
 
 
 def test_a_fork_gets_its_own_stream() -> None:
-    coins = Coins()
+    coins = SecureRNG()
     coins.words(1)
     child = _words_of_a_child(coins)
     assert not np.array_equal(child, coins.words(8))
 
-    class Twin(Coins):  # forgets that it was forked
+    class Twin(SecureRNG):  # forgets that it was forked
         def _bytes(self, count: int) -> bytearray:
             self._pid = os.getpid() if self._pid != -1 else -1
             return super()._bytes(count)
@@ -60,7 +60,7 @@ def test_bernoulli_is_exact_at_the_border() -> None:
     numerator = 0x80000001
     data = np.array([numerator - 1, numerator, 0, 0xFFFFFFFF], dtype="<u4").tobytes()
     np.testing.assert_array_equal(
-        ScriptedCoins(data).bernoulli(numerator, 4), [True, False, True, False]
+        ScriptedRNG(data).bernoulli(numerator, 4), [True, False, True, False]
     )
-    assert Coins().bernoulli(1 << 32, 1000).all()
-    assert not Coins().bernoulli(0, 1000).any()
+    assert SecureRNG().bernoulli(1 << 32, 1000).all()
+    assert not SecureRNG().bernoulli(0, 1000).any()

@@ -11,13 +11,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.mechanism.coins import Coins
+from dppm_model.mechanism.secure_rng import SecureRNG
 
 BATCH_BITS = 14
 _ONE = np.uint64(1)
 
 
-class HalfTable:
+class FairBinomialTable:
     """Bin(n, 1/2) by inversion, exact.
 
     The cumulative distribution has denominator 2^n, so comparing it with an n-bit uniform U decides
@@ -44,7 +44,7 @@ class HalfTable:
         rest = n - self.word_bits
         self._first = np.array([c >> rest for c in self._cumulative], dtype=np.uint64)
 
-    def draw(self, count: int, coins: Coins) -> NDArray[np.int64]:
+    def draw(self, count: int, coins: SecureRNG) -> NDArray[np.int64]:
         """Return ``count`` independent draws: X = #{k < n : 2^n P[X <= k] <= U}."""
         u = coins.words(count) >> np.uint64(64 - self.word_bits)
         low = np.searchsorted(self._first, u, side="left")
@@ -53,7 +53,7 @@ class HalfTable:
             low[i] += self._resolve(int(u[i]), int(low[i]), int(high[i]), coins)
         return low
 
-    def _resolve(self, first: int, low: int, high: int, coins: Coins) -> int:
+    def _resolve(self, first: int, low: int, high: int, coins: SecureRNG) -> int:
         """Count the entries of ``[low, high)`` that do not exceed U, drawing the rest of U."""
         rest = self.n - self.word_bits
         words = coins.words((rest + 63) // 64)
@@ -62,11 +62,11 @@ class HalfTable:
 
 
 @lru_cache(maxsize=1)
-def _batch_table() -> HalfTable:
-    return HalfTable(1 << BATCH_BITS)
+def _batch_table() -> FairBinomialTable:
+    return FairBinomialTable(1 << BATCH_BITS)
 
 
-def half(n: NDArray[np.int64], coins: Coins) -> NDArray[np.int64]:
+def fair_binomial(n: NDArray[np.int64], coins: SecureRNG) -> NDArray[np.int64]:
     """Draw Bin(n_i, 1/2) for every entry of ``n`` (non-negative), independently and exactly."""
     heads = np.bitwise_count(
         coins.words(n.size) & ((_ONE << (n & 63).astype(np.uint64)) - _ONE)

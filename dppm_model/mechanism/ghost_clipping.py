@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dppm_model.mechanism.grid import Grid
 from dppm_model.mechanism.products import gram
+from dppm_model.mechanism.quantize import Grid
 
 # Rounding the factors moves a norm of G = 2^24 by some 0.1 %; a record that comes out longer than G
 # nevertheless becomes zero.

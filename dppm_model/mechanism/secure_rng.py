@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _ZEROS = bytes(1 << 20)  # encrypting zeros yields the key stream
 
 
-class Coins:
+class SecureRNG:
     """A stream of uniform bits: AES-256 in counter mode under a fresh key of the OS.
 
     A forked child would otherwise continue with its parent's stream and answer with the same coins,

@@ -8,7 +8,7 @@ import torch
 
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.components import nearest
 from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
@@ -100,7 +100,7 @@ def test_a_record_adds_the_same_integers_in_any_company(case: str) -> None:
 def test_the_twin_with_chunks_as_they_come_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         gradients,
-        "fixed_chunks",
+        "fixed_batches",
         lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True),
     )
     assert not additive(CASES["conv, factors"]())

@@ -3,7 +3,7 @@
 Matrix products choose their order of summation by their size: the same record in a batch of 7 and
 of 8 gives floats that differ in the last bits, and integers that differ by one after rounding. One
 record more would then move the vectors of others, and the sum by more than C. In chunks of one size
-it does not (tests/privacy/test_chunks.py).
+it does not (tests/privacy/test_fixed_batches.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 
-def fixed_chunks(records: Sequence[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, ...]]:
+def fixed_batches(records: Sequence[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, ...]]:
     """Yield chunks of exactly ``size`` records; the last is filled up with records that count zero.
 
     Parameters

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.quantize import Grid
 
 HOSTILE = st.one_of(
     st.floats(width=32, allow_nan=True, allow_infinity=True),
@@ -26,14 +26,14 @@ def norms(rows: torch.Tensor) -> list[int]:
     st.sampled_from([7, 1000, 1 << 24]),
 )
 def test_integer_norm_never_passes_g(x: np.ndarray, clip_norm: float, steps: int) -> None:
-    rows = Grid(clip_norm, steps).quantise(torch.from_numpy(x))
+    rows = Grid(clip_norm, steps).quantize(torch.from_numpy(x))
     assert torch.equal(rows, rows.round())
     assert max(norms(rows)) <= steps**2
 
 
 def test_short_vectors_are_kept_and_long_ones_shortened_along_their_direction() -> None:
     x = torch.tensor([[0.3, -0.4], [30.0, -40.0], [float("nan"), 1.0], [3e38, 3e38]])
-    rows = Grid(1.0, 1 << 20).quantise(x) / (1 << 20)
+    rows = Grid(1.0, 1 << 20).quantize(x) / (1 << 20)
     expected = [[0.3, -0.4], [0.6, -0.8], [0.0, 0.0], [2**-0.5, 2**-0.5]]
     np.testing.assert_allclose(rows, expected, atol=2e-6)
 

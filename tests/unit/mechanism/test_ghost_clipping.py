@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dppm_model.mechanism.gram import factored_sum
-from dppm_model.mechanism.grid import Grid
+from dppm_model.mechanism.ghost_clipping import factored_sum
+from dppm_model.mechanism.quantize import Grid
 
 GRID = Grid(1.0, 1 << 24)
 

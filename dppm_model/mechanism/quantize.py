@@ -12,10 +12,10 @@ becomes integers, and it is the norm of these very integers, computed exactly, t
 they are added or zeros in their place; so whatever went wrong before, too long a vector does not
 pass. From there on only integers exist, below 2^53 in float64, where sums are exact in any order;
 and before they become int64 the sum is checked against n·G once more (`Grid.whole`), so that no
-cast can wrap. The same holds where a gradient stays in two factors (`dppm_model.mechanism.gram`)
-and where it is r rᵀ (`dppm_model.score.pooled`): what is compared with G is the norm of the
-integers that are added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays
-from the whole range that a site accepts.
+cast can wrap. The same holds where a gradient stays in two factors (`mechanism.ghost_clipping`)
+and where it is r rᵀ (`score.pooled`): what is compared with G is the norm of the integers that are
+added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays from the whole
+range that a site accepts.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from dppm_model.errors import PlanError, require_within
 
 _HAIR = 1 - 2.0**-20  # float arithmetic may get norms and products wrong in the last bits
 MOST_STEPS = 1 << 24
+# C: every question scales its vectors so that they are clipped here (its own radii, or `clip_share`
+# of a median gradient norm).
+CLIP_NORM = 1.0
 _CACHED_ELEMENTS = 1 << 17  # of a block of rows: five passes over it stay in the cache
 
 
@@ -62,7 +65,7 @@ class Grid:
         if type(self.steps) is not int or not 1 <= self.steps <= MOST_STEPS:
             raise PlanError(f"The grid has {self.steps} steps.", f"Give 1 to {MOST_STEPS}.")
 
-    def quantise(self, vectors: torch.Tensor) -> torch.Tensor:
+    def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
         """Clip and round each row: the last thing that touches numbers (Lemma 14).
 
         Rounding is towards zero, which can only shorten a vector. A row that is not finite becomes
@@ -86,12 +89,12 @@ class Grid:
         return rows.masked_fill_(~fits, 0.0)
 
     def sum(self, chunks: Iterable[torch.Tensor]) -> NDArray[np.int64]:
-        """Sum the quantised rows of all chunks, (n_i, d) each, at least one: (d,) int64."""
+        """Sum the quantized rows of all chunks, (n_i, d) each, at least one: (d,) int64."""
         total, n = torch.zeros((), dtype=torch.float64), 0
         for chunk in chunks:
             n += len(chunk)
             for rows in torch.split(chunk, max(1, _CACHED_ELEMENTS // chunk.shape[1])):
-                total = total + self.quantise(rows).sum(dim=0)
+                total = total + self.quantize(rows).sum(dim=0)
         return self.whole(total, n)
 
     def whole(self, total: torch.Tensor, records: int) -> NDArray[np.int64]:
