@@ -1,6 +1,6 @@
 """`dppm site preflight`: everything that can be wrong at a site, before anything is asked.
 
-Every check has an exit code of its own, and gives a one-line message and a one-line hint. Nothing is
+Every check has an exit code of its own, a one-line message and a one-line hint. Nothing is
 spent, and of the records nothing but their number is looked at.
 """
 

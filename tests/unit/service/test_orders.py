@@ -1,4 +1,4 @@
-"""Requests: split into aligned shards that cover them once, or refused by field, message and hint."""
+"""Requests: split into aligned shards that cover them once, or refused by field, with a hint."""
 
 from typing import Any
 
