@@ -59,7 +59,7 @@ def test_every_command_does_what_is_written(document: str, tree: Path, tmp_path:
     except DownloadError as error:
         pytest.skip(str(error))
     with reader(document, tree, tmp_path) as someone:
-        if document == "docs/how_it_works.md":  # images in place of letters, which would take an hour
+        if document == "docs/how_it_works.md":  # images in place of letters: an hour less
             shapes = some_scans(tmp_path / "shapes", each=40)
             store = tmp_path / "home" / "store"
             import_dataset(shapes, "shapes", root=store, size=64, test_fraction=0.3)

@@ -28,7 +28,8 @@ def documents() -> dict[str, str]:
     """Return every Markdown file of the project, by its path."""
     tops = [*ROOT.glob("*.md")]
     folders = [p for p in ROOT.iterdir() if p.is_dir() and (p / "__init__.py").is_file()]
-    inner = [p for folder in [*folders, ROOT / "docs", ROOT / "tests"] for p in folder.rglob("*.md")]
+    folders += [ROOT / "docs", ROOT / "tests"]
+    inner = [path for folder in folders for path in folder.rglob("*.md")]
     return {str(p.relative_to(ROOT)): p.read_text() for p in sorted(tops + inner)}
 
 
