@@ -20,7 +20,7 @@ LEVEL = 1e-6
 
 
 class NibbleCoins(SecureRNG):
-    """Words whose low bits are scripted: `fair_binomial` of n < 64 coins reads the low n bits of a word."""
+    """Words with scripted low bits: `fair_binomial` of n < 64 coins reads the low n of a word."""
 
     def __init__(self, values: tuple[int, ...]) -> None:
         super().__init__()
