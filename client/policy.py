@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+import tomli_w
+
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
 from dppm_model.files import write_bytes
@@ -200,14 +202,5 @@ def write_template(path: Path, values: Mapping[str, Any]) -> None:
     for name, hint in get_type_hints(Policy, include_extras=True).items():
         lines.append(f"\n# {hint.__metadata__[0]}\n")
         known = name in values
-        lines.append(f"{name} = {_toml(values[name])}\n" if known else f"# {name} = \n")
+        lines.append(tomli_w.dumps({name: values[name]}) if known else f"# {name} = \n")
     write_bytes(path, "".join(lines).encode())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(_toml(v) for v in value)}]"
-    return repr(value)

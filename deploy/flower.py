@@ -15,6 +15,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import tomli_w
+
 import client
 import dppm_model
 import server
@@ -78,10 +80,9 @@ def run_flower(
         home = Path(temporary)
         flowers = environment(home)
         port = free_port()
-        (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:{port}"\n'
-            "insecure = true\n"
-        )
+        local = {"address": f"127.0.0.1:{port}", "insecure": True}
+        connections = {"superlink": {"default": "local", "local": local}}
+        (home / "config.toml").write_text(tomli_w.dumps(connections))
         (home / "empty").mkdir()
         superlink = [
             *(tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"),

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.flower import toml_string
+import tomli_w
+
 from deploy.kit.papers import Enrolment
 from deploy.processes import environment, tool
 from dppm_model.errors import FederationError
@@ -34,10 +35,8 @@ class FlowerControl:
 
     def connect(self, port: int, authority: Path) -> None:
         """Write where the SuperLink is."""
-        text = (
-            f'[superlink]\ndefault = "{_LINK}"\n\n[superlink.{_LINK}]\n'
-            f'address = "127.0.0.1:{port}"\nroot-certificates = {toml_string(str(authority))}\n'
-        )
+        link = {"address": f"127.0.0.1:{port}", "root-certificates": str(authority)}
+        text = tomli_w.dumps({"superlink": {"default": _LINK, _LINK: link}})
         write_bytes(self._home / "config.toml", text.encode())
 
     def register(self, sites: Mapping[str, Enrolment]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import yaml
 
 from deploy.kit.announcement import Announcement, Facts
@@ -84,13 +85,7 @@ class ServerSettings:
 
     def write(self, path: Path) -> None:
         """Write the file that `read` reads."""
-        lines = [
-            f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
-            if not isinstance(value, str)
-            else f'{name} = "{value}"\n'
-            for name, value in asdict(self).items()
-        ]
-        write_bytes(path, "".join(lines).encode())
+        write_bytes(path, tomli_w.dumps(asdict(self)).encode())
 
 
 def init_server(
