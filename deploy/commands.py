@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy import simulate as simulation
-from deploy.cost.road import PARAMETERS, SITES, most_sites, road, whole_numbers
 from deploy.cost.run import RunCost
+from deploy.cost.scaling import PARAMETERS, SITES, most_sites, road, whole_numbers
 from deploy.cost.show import cost_table, cost_text, road_notes, road_table
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
 from deploy.pages.report import write_reports

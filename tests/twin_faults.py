@@ -1212,7 +1212,7 @@ TWINS: dict[str, Twin] = {
     ),
     "page reads a site": Twin(
         "the live page reads a site's own files",
-        "deploy.pages.facts:Facts.of",
+        "deploy.pages.run_summary:RunSummary.of",
         lambda old: classmethod(
             lambda cls, run: (next(run.sites.glob("*/ledger.jsonl")), old.__func__(cls, run))[1]
         ),
@@ -1220,7 +1220,7 @@ TWINS: dict[str, Twin] = {
     ),
     "page for all": Twin(
         "the live page is shown to who has no token",
-        "deploy.pages.live:_Page._knows",
+        "deploy.pages.live_server:_Page._knows",
         lambda _: lambda self, token, host: True,
         PAGES + "test_the_page_is_for_who_has_a_token",
     ),
@@ -1376,31 +1376,31 @@ TWINS: dict[str, Twin] = {
     ),
     "any host": Twin(
         "the live page takes any Host for its own",
-        "deploy.pages.live:_Page._is_ours",
+        "deploy.pages.live_server:_Page._is_ours",
         lambda _: lambda self, names: True,
         LIVE + "test_no_host_and_no_spelling_of_a_path_gets_past_the_token",
     ),
     "the whole form": Twin(
         "the live page reads a form to its end, however long it is",
-        "deploy.pages.live:_body",
+        "deploy.pages.live_server:_body",
         lambda _: _whole_body,
         LIVE + "test_what_has_no_end_is_cut_off[plain-length]",
     ),
     "guesses for all": Twin(
         "tokens of the live page may be guessed without a bound",
-        "deploy.pages.door:Allowance.left",
+        "deploy.pages.connection_limits:RateLimit.left",
         lambda _: lambda self, host: True,
         LIVE + "test_guesses_are_few",
     ),
     "doors wide open": Twin(
         "the live page takes any number of connections",
-        "deploy.pages.door:Door._end_one_of",
+        "deploy.pages.connection_limits:BoundedListener._end_one_of",
         _nothing,
         LIVE + "test_connections_are_bounded_and_the_next_one_is_served[plain]",
     ),
     "looks each time": Twin(
         "each request makes the live page look at the run's folder",
-        "deploy.pages.board:Board.parts",
+        "deploy.pages.live_state:LiveState.parts",
         lambda old: lambda self: (setattr(self, "_next", 0.0), old(self))[1],
         LIVE + "test_many_requests_do_not_make_it_look_each_time",
     ),

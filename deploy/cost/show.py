@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from deploy.cost.road import Row
 from deploy.cost.run import SITE_LINK, RunCost
+from deploy.cost.scaling import Row
 from deploy.cost.seconds import largest, whole
 from deploy.show import epsilon_text
 

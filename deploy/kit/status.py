@@ -13,7 +13,7 @@ from deploy.kit.federation import ServerSettings, enrolled
 from deploy.kit.locks import is_running
 from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
-from deploy.pages.facts import Facts
+from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import FederationError, StorageError
 from dppm_model.files import read_json_lines
 from dppm_model.privacy.accountant import epsilon
@@ -33,7 +33,7 @@ def server_status(folder: Path) -> dict[str, Any]:
         "online": online(folder) if running else 0,
         "enrolled": sorted(enrolled(folder)),
         "runs": [
-            Facts.of(Run(path)).summary()
+            RunSummary.of(Run(path)).to_json()
             for path in sorted((folder / "runs").glob("*"))
             if (path / "plan.json").is_file()
         ],

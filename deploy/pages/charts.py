@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploy.pages.draw import (
+from deploy.pages.run_summary import RunSummary
+from deploy.pages.svg import (
     FIRST,
     INK,
     SECOND,
@@ -17,7 +18,6 @@ from deploy.pages.draw import (
     round_axis,
     svg_of,
 )
-from deploy.pages.facts import Facts
 from deploy.show import epsilon_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _WIDE = 7.6  # inches
 
 
-def run_charts(facts: Facts) -> list[Chart]:
+def run_charts(facts: RunSummary) -> list[Chart]:
     """Return the charts of a run; before its first round there is only the plan's epsilon."""
     charts = [epsilon_chart(facts)]
     if facts.rounds:
@@ -34,7 +34,7 @@ def run_charts(facts: Facts) -> list[Chart]:
     return charts
 
 
-def epsilon_chart(facts: Facts) -> Chart:
+def epsilon_chart(facts: RunSummary) -> Chart:
     """Epsilon against rounds in both views: spent, planned, and what the server may spend."""
     spent = [(0, 0.0, 0.0)] + [
         (i, line["epsilon_secure_sum"], line["epsilon_site"])
@@ -96,7 +96,7 @@ def epsilon_chart(facts: Facts) -> Chart:
     )
 
 
-def noise_chart(facts: Facts) -> Chart:
+def noise_chart(facts: RunSummary) -> Chart:
     """Length of each round's answer beside the length of the noise in it, over the clip norm."""
     rounds = range(1, len(facts.rounds) + 1)
     answer = [line["answer_norm"] for line in facts.rounds]
@@ -133,7 +133,7 @@ def noise_chart(facts: Facts) -> Chart:
     )
 
 
-def effort_chart(facts: Facts) -> Chart:
+def effort_chart(facts: RunSummary) -> Chart:
     """Seconds, bytes and sites of each round."""
     rounds = range(1, len(facts.rounds) + 1)
     seconds = [line["seconds"] for line in facts.rounds]

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.evaluation import figures
-from deploy.pages import charts, story
-from deploy.pages.draw import Chart
-from deploy.pages.facts import Facts
+from deploy.pages import charts, report_text
 from deploy.pages.peers import peers_of
 from deploy.pages.pictures import Picture, from_file, sheets, twins
 from deploy.pages.render import Card, render
+from deploy.pages.run_summary import RunSummary
+from deploy.pages.svg import Chart
 from deploy.show import console, epsilon_text, print_json
 from deploy.table import figure, with_spread
 from dppm_model.errors import ConfigError, DataError, RunFolderError
@@ -71,7 +71,7 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
     The paths written.
     """
     sweep(run.folder)  # a report may be written while the run is trained: each file is whole
-    facts = Facts.of(run)
+    facts = RunSummary.of(run)
     if not facts.rounds:
         raise RunFolderError(
             f"{run.folder} has no finished round yet.", f"Run `dppm simulate {run.folder}` first."
@@ -97,7 +97,7 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
     return [path for path, _ in pages]
 
 
-def content(facts: Facts, images: Images | None, *, public: bool) -> dict[str, Any]:
+def content(facts: RunSummary, images: Images | None, *, public: bool) -> dict[str, Any]:
     """Gather what the template names."""
     result = None if public else facts.evaluation
     audit = None if public else facts.audit
@@ -126,8 +126,8 @@ def content(facts: Facts, images: Images | None, *, public: bool) -> dict[str, A
         "sections": sections,
         "headline": headline(facts, result),
         "what": what(facts),
-        "sights": story.sights(facts),
-        "phases": list(story.phases(facts)),
+        "sights": report_text.sights(facts),
+        "phases": list(report_text.phases(facts)),
         "charts": drawn | {k: None for k in ("noise", "effort") if k not in drawn},
         "sheets": sheets(*images, facts.config.class_names) if images is not None else None,
         "film": film(facts),
@@ -138,16 +138,16 @@ def content(facts: Facts, images: Images | None, *, public: bool) -> dict[str, A
         "worth_text": worth_text(result) if result is not None else "",
         "audit": audit,
         "games": games(audit) if audit is not None else None,
-        "federation": story.federation(facts),
-        "commands": story.commands(facts),
-        "digests": story.digests(facts),
-        "versions": story.versions(facts),
+        "federation": report_text.federation(facts),
+        "commands": report_text.commands(facts),
+        "digests": report_text.digests(facts),
+        "versions": report_text.versions(facts),
         "plan_json": (facts.run.folder / "plan.json").read_text(),
         "config_yaml": facts.run.config.read_text(),
     }
 
 
-def headline(facts: Facts, result: Mapping[str, Any] | None) -> list[Card]:
+def headline(facts: RunSummary, result: Mapping[str, Any] | None) -> list[Card]:
     """Return the large figures: what was promised, and what came of it."""
     privacy, plan = facts.privacy, facts.plan
     cards = [
@@ -186,7 +186,7 @@ def headline(facts: Facts, result: Mapping[str, Any] | None) -> list[Card]:
     ]
 
 
-def what(facts: Facts) -> list[tuple[str, str]]:
+def what(facts: RunSummary) -> list[tuple[str, str]]:
     """Say what was trained, on what, and from what."""
     config, privacy = facts.config, facts.privacy
     shape = " × ".join(map(str, config.shape[1:]))
@@ -202,7 +202,7 @@ def what(facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def film(facts: Facts) -> Picture | None:
+def film(facts: RunSummary) -> Picture | None:
     """Return the film strip of the chain: that of `dppm diagnose`, or one drawn now."""
     path = facts.run.folder / "film.png"
     if facts.images is None or not facts.run.model.exists():
@@ -221,7 +221,7 @@ def film(facts: Facts) -> Picture | None:
     )
 
 
-def images_text(facts: Facts) -> str:
+def images_text(facts: RunSummary) -> str:
     """Say how many images there are, and how they were drawn."""
     if facts.images is None:
         return ""
@@ -233,7 +233,7 @@ def images_text(facts: Facts) -> str:
     )
 
 
-def accuracy_chart(facts: Facts, result: Mapping[str, Any]) -> Chart:
+def accuracy_chart(facts: RunSummary, result: Mapping[str, Any]) -> Chart:
     """Set the accuracy beside that of real images and of other methods at this epsilon."""
     name = facts.run.folder.name
     rows: list[tuple[str, float, float | None, str]] = [
@@ -253,7 +253,7 @@ def accuracy_chart(facts: Facts, result: Mapping[str, Any]) -> Chart:
     )
 
 
-def peers_text(facts: Facts) -> str:
+def peers_text(facts: RunSummary) -> str:
     """Say where the peers' figures are from, or that there are none."""
     epsilon = facts.privacy["epsilon_secure_sum"]
     if not peers_of(facts.config.data, epsilon):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.pages.board import Board
+from deploy.pages.live_state import LiveState
 from deploy.show import console, print_json
 from dppm_model.errors import ConfigError, ServiceError
 from dppm_model.run import Run
@@ -26,9 +26,9 @@ def watch(arguments: argparse.Namespace) -> None:
     RunFolderError
         If the folder is no run folder.
     """
-    from deploy.pages.live import live_page  # a web framework, which no other command needs
+    from deploy.pages.live_server import live_page  # a web framework, which no other command needs
 
-    board = Board(Run(arguments.run))
+    board = LiveState(Run(arguments.run))
     tls = tls_of(arguments.tls_cert, arguments.tls_key)
     tokens = None if arguments.token_file is None else read_tokens(arguments.token_file)
     with live_page(board, arguments.address, tokens=tokens, tls=tls) as address:
@@ -76,7 +76,7 @@ def beside(
     token_file, tls
         See `live_page`.
     count_online
-        See `Board`.
+        See `LiveState`.
 
     Raises
     ------
@@ -85,10 +85,10 @@ def beside(
     """
     with ExitStack() as stack:
         if address is not None:
-            from deploy.pages.live import live_page
+            from deploy.pages.live_server import live_page
 
             tokens = None if token_file is None else read_tokens(token_file)
-            board = Board(run, count_online)
+            board = LiveState(run, count_online)
             try:
                 page = live_page(board, address, tokens=tokens, tls=tls)
                 console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)

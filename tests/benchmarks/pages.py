@@ -15,8 +15,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from deploy.pages.board import Board
-from deploy.pages.live import live_page
+from deploy.pages.live_server import live_page
+from deploy.pages.live_state import LiveState
 from deploy.pages.report import write_reports
 from dppm_model.run import Run
 from tests.benchmarks.record import record
@@ -58,7 +58,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         figures["empty"] = loaded(page, empty.as_uri())
         figures["report"] |= loaded(page, report.resolve().as_uri())
-        with live_page(Board(run), "127.0.0.1:0") as address:
+        with live_page(LiveState(run), "127.0.0.1:0") as address:
             figures["live"] = loaded(page, address)
         browser.close()
     for name, found in figures.items():

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.kit.keys import make_authority, make_certificate
-from deploy.pages.board import Board
-from deploy.pages.live import live_page
+from deploy.pages.live_server import live_page
+from deploy.pages.live_state import LiveState
 from deploy.processes import stop
 from deploy.show import epsilon_text
 from dppm_model.run import Run
@@ -102,7 +102,7 @@ def test_it_moves_while_a_run_trains_and_tells_its_death(
 @DAY_AND_NIGHT
 def test_a_finished_run_shows_its_numbers_and_images(finished: Path, seen: Watched) -> None:
     privacy = json.loads((finished / "privacy.json").read_text())
-    with live_page(Board(Run(finished)), "127.0.0.1:0") as address:
+    with live_page(LiveState(Run(finished)), "127.0.0.1:0") as address:
         seen.page.goto(address)
         for view, key in (("secure-sum", "epsilon_secure_sum"), ("site", "epsilon_site")):
             assert figure(seen, f"epsilon-{view}") == epsilon_text(privacy[key])

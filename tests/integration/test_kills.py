@@ -15,7 +15,7 @@ import pytest
 from client.app import create_app
 from deploy import simulate as simulation
 from deploy.cli import main
-from deploy.pages.facts import Facts
+from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import RunFolderError, TooFewSites
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
@@ -88,10 +88,10 @@ def test_killed_before_its_last_word_a_run_is_finished(
     run = twin_of(whole[1], tmp_path / "run")
     run.status.write_text('{"state": "running"}')
     (run.folder / ".status.json.new").write_text('{"state": "fini')
-    assert Facts.of(run).state == "finished" and typed("simulate", run.folder) == 0
+    assert RunSummary.of(run).state == "finished" and typed("simulate", run.folder) == 0
     assert not left_over(run.folder)
     run.model.unlink()
-    assert Facts.of(run).state == "stopped"
+    assert RunSummary.of(run).state == "stopped"
 
 
 def test_a_site_forgets_at_the_next_message_even_if_it_is_refused(
@@ -213,7 +213,7 @@ def test_a_hundred_kills_of_simulations_from_nothing(tmp_path: Path, tiny: Path)
     def finish(folder: Path) -> None:
         run = Run(folder)
         rounds = run.plan().rounds
-        assert Facts.of(run).state == "finished"
+        assert RunSummary.of(run).state == "finished"
         assert len(run.rounds()) == rounds == len(Ledger(run.ledger).debits)
         for name, found in secrets_of(run).items():
             if name == "left over":

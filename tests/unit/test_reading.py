@@ -20,7 +20,7 @@ from deploy.kit.announcement import Announcement
 from deploy.kit.control import FlowerControl
 from deploy.kit.federation import ServerSettings
 from deploy.kit.papers import Enrolment, Invitation
-from deploy.pages.facts import Facts
+from deploy.pages.run_summary import RunSummary
 from dppm_model.config import read_config
 from dppm_model.errors import DppmError, LedgerError, RunFolderError, StorageError, TooFewSites
 from dppm_model.files import read_json_lines
@@ -95,10 +95,10 @@ def _control(folder: Path) -> None:
 PLACES = {
     "plan": Place("plan.json", lambda f: Run(f).plan()),
     "config": Place("config.yaml", lambda f: read_config(f / "config.yaml")),
-    "status": Place("status.json", lambda f: Facts.of(Run(f))),
-    "privacy": Place("privacy.json", lambda f: Facts.of(Run(f))),
+    "status": Place("status.json", lambda f: RunSummary.of(Run(f))),
+    "privacy": Place("privacy.json", lambda f: RunSummary.of(Run(f))),
     "evaluation": Place("evaluation.json", lambda f: Run(f).read_json(Run(f).evaluation), EMPTY),
-    "metrics": Place("metrics.jsonl", lambda f: Facts.of(Run(f))),
+    "metrics": Place("metrics.jsonl", lambda f: RunSummary.of(Run(f))),
     "audit log": Place("audit.jsonl", lambda f: read_json_lines(f / "audit.jsonl"), EMPTY),
     "ledger": Place("ledger.jsonl", lambda f: Ledger(f / "ledger.jsonl").debits),
     "mark": Place("ledger.mark", lambda f: Ledger(f / "ledger.jsonl").debits),

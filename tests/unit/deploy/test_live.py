@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 from deploy.kit.keys import make_authority, make_certificate
-from deploy.pages import board as board_module
-from deploy.pages import door, live
-from deploy.pages.board import Board
-from deploy.pages.door import Allowance, network_of
-from deploy.pages.facts import Facts
-from deploy.pages.live import live_page
+from deploy.pages import connection_limits, live_server, live_state
+from deploy.pages.connection_limits import RateLimit, network_of
+from deploy.pages.live_server import live_page
+from deploy.pages.live_state import LiveState
+from deploy.pages.run_summary import RunSummary
 from dppm_model.run import Run
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +67,7 @@ def shown(run: Run, folder: Path, *, tls: bool = False, rest: float = 4.0) -> It
         make_certificate(["127.0.0.1"], authority, signing, chain, key)
         files = chain, key
     with live_page(
-        Board(run, rest=rest), "127.0.0.1:0", tokens={"ward": TOKEN}, tls=files
+        LiveState(run, rest=rest), "127.0.0.1:0", tokens={"ward": TOKEN}, tls=files
     ) as address:
         yield Wire(address, tls)
 
@@ -111,7 +110,7 @@ def test_no_host_and_no_spelling_of_a_path_gets_past_the_token(
 def test_any_host_is_as_good_where_the_page_is_for_the_network(finished: Path) -> None:
     from starlette.testclient import TestClient
 
-    app = live.page_app(Board(Run(finished)), ["*"], live.Access({"ward": TOKEN}))
+    app = live_server.page_app(LiveState(Run(finished)), ["*"], live_server.Access({"ward": TOKEN}))
     page = TestClient(app)  # type: ignore[arg-type]
     for host, status in (("x/enter?", 400), ("x/enter#", 400), ("/enter?", 400), ("x:80", 401)):
         assert page.get("/state.json", headers={"host": host}).status_code == status
@@ -218,7 +217,7 @@ def test_connections_are_bounded_and_the_next_one_is_served(
         begun = time.monotonic()
         assert wire.ask("/state.json", RIGHT)[0] == 200
         assert time.monotonic() - begun < 2
-        assert open_files() - files <= 300 + door.OF_A_HOST + 2
+        assert open_files() - files <= 300 + connection_limits.OF_A_HOST + 2
         assert threading.active_count() <= threads + 1
 
 
@@ -226,7 +225,7 @@ def test_connections_are_bounded_and_the_next_one_is_served(
 def test_a_head_that_does_not_come_ends_its_connection(
     wire: Wire, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    monkeypatch.setattr(door, "HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(connection_limits, "HEAD_SECONDS", 0.4)
     for before in ("", f"GET /live.js HTTP/1.1\r\nHost: localhost\r\n{RIGHT}\r\n"):  # and the next
         with closing(wire.connect()) as s:
             s.sendall((before + said).encode())
@@ -240,7 +239,7 @@ def test_a_head_that_does_not_come_ends_its_connection(
 def test_a_body_that_does_not_come_ends_its_connection(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(connection_limits, "ANSWER_SECONDS", 0.4)
     with closing(wire.connect()) as s:
         s.sendall(b"POST /enter HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx")
         begun = time.monotonic()
@@ -253,14 +252,14 @@ def test_many_requests_do_not_make_it_look_each_time(
     finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     looks: list[Run] = []
-    right = Facts.of
+    right = RunSummary.of
 
-    def counted(run: Run) -> Facts:
+    def counted(run: Run) -> RunSummary:
         looks.append(run)
         run.status.write_text(run.status.read_text() + " ")  # it changes all the time
         return right(run)
 
-    monkeypatch.setattr(board_module.Facts, "of", counted)
+    monkeypatch.setattr(live_state.RunSummary, "of", counted)
     with shown(Run(finished), tmp_path, rest=1000.0) as wire:
         for path in ("/", "/state.json", "/metrics", "/parts.json", "/live.js") * 4:
             assert wire.ask(path, RIGHT)[0] == 200
@@ -271,12 +270,12 @@ def test_a_look_is_followed_by_a_rest_that_is_longer(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that looking takes a fifth of the time at most, however long it takes."""
-    board = Board(Run(finished))
-    monkeypatch.setattr(Board, "refresh", lambda _: time.sleep(0.4))
+    board = LiveState(Run(finished))
+    monkeypatch.setattr(LiveState, "refresh", lambda _: time.sleep(0.4))
     begun = time.monotonic()
     board.parts()
     assert board._next - begun >= 0.4 * 5
-    monkeypatch.setattr(Board, "refresh", lambda _: None)
+    monkeypatch.setattr(LiveState, "refresh", lambda _: None)
     board._next = 0.0
     begun = time.monotonic()
     board.parts()
@@ -284,13 +283,13 @@ def test_a_look_is_followed_by_a_rest_that_is_longer(
 
 
 def test_a_damaged_file_is_not_read_at_every_request(finished: Path) -> None:
-    board = Board(Run(finished))
+    board = LiveState(Run(finished))
     board.parts()
     board._next = 0.0
     Run(finished).status.write_text("{")
     refusals = set()
     for _ in range(3):
-        with pytest.raises(live.DppmError) as refusal:
+        with pytest.raises(live_server.DppmError) as refusal:
             board.parts()
         refusals.add(id(refusal.value))
     assert len(refusals) == 1
@@ -304,7 +303,7 @@ def test_requests_of_a_host_are_bounded(wire: Wire, monkeypatch: pytest.MonkeyPa
 
 def test_an_allowance_fills_up_again_and_forgets_who_does_not_ask() -> None:
     now = 0.0
-    allowance = Allowance(2, 0.5, lambda: now)
+    allowance = RateLimit(2, 0.5, lambda: now)
     for _ in range(2):
         assert allowance.left("a")
         allowance.take("a")
@@ -313,10 +312,10 @@ def test_an_allowance_fills_up_again_and_forgets_who_does_not_ask() -> None:
     now = 2.0
     assert allowance.left("a")
     now = 100.0
-    for i in range(10 * door.CONNECTIONS):
+    for i in range(10 * connection_limits.CONNECTIONS):
         now += 1
         allowance.take(f"host-{i}")
-    assert len(allowance._purses) <= door.CONNECTIONS
+    assert len(allowance._purses) <= connection_limits.CONNECTIONS
 
 
 def test_a_network_of_ipv6_is_one_host() -> None:
@@ -338,9 +337,9 @@ def test_stopping_waits_for_nobody(finished: Path, tmp_path: Path) -> None:
 
 def test_a_port_of_loopback_that_is_taken_gives_way(finished: Path) -> None:
     run = Run(finished)
-    with live_page(Board(run), "127.0.0.1:0") as first:
+    with live_page(LiveState(run), "127.0.0.1:0") as first:
         taken = first.removeprefix("http://").rstrip("/")
-        with live_page(Board(run), taken) as second:
+        with live_page(LiveState(run), taken) as second:
             assert second != first
 
 

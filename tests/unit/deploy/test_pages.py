@@ -10,13 +10,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from deploy.overrides import overrides_of
-from deploy.pages import live as live_module
+from deploy.pages import live_server
 from deploy.pages import report as report_module
-from deploy.pages.board import Board
-from deploy.pages.facts import STATES, Facts
-from deploy.pages.live import page_app
-from deploy.pages.metrics import exposition
+from deploy.pages.live_server import page_app
+from deploy.pages.live_state import LiveState
 from deploy.pages.peers import peers_of
+from deploy.pages.prometheus import exposition
+from deploy.pages.run_summary import STATES, RunSummary
 from deploy.pages.watch import beside
 from deploy.show import epsilon_text
 from dppm_model.config import compose_config, read_config
@@ -68,8 +68,8 @@ def test_names_cannot_break_out_of_the_page(
 ) -> None:
     evil = "<script>alert(1)</script>"
     named = replace(read_config(Run(finished).config), class_names=(evil, '"><b>'))
-    monkeypatch.setattr(Facts, "config", named)
-    facts = replace(Facts.of(Run(finished)), error=evil, state="failed")
+    monkeypatch.setattr(RunSummary, "config", named)
+    facts = replace(RunSummary.of(Run(finished)), error=evil, state="failed")
     content = report_module.content(facts, None, public=False)
     page = report_module.render("report.html", **content, twins=None)
     assert "<script" not in page
@@ -84,7 +84,7 @@ def test_the_machine_need_not_have_the_data(
     monkeypatch.setenv("DPPM_DATA", str(tmp_path / "empty"))
     assert report_module.write_reports(Run(finished), public=False) == [finished / "report.html"]
     with beside(Run(finished), "127.0.0.1:0"):
-        assert Facts.of(Run(finished)).config.class_names == ("a", "b")
+        assert RunSummary.of(Run(finished)).config.class_names == ("a", "b")
 
 
 def test_a_report_needs_a_run(tmp_path: Path, finished: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_report_needs_a_run(tmp_path: Path, finished: Path) -> None:
 def test_an_unfinished_run_is_told_as_such(finished: Path) -> None:
     Run(finished).status.write_text('{"state": "running"}')  # and nobody trains it
     Run(finished).model.unlink()
-    assert Facts.of(Run(finished)).state == "stopped"
+    assert RunSummary.of(Run(finished)).state == "stopped"
     assert run("report", finished, "--public") == 0
     text = (finished / "report.html").read_text()
     assert "This run is not finished: stopped" in text
@@ -137,7 +137,7 @@ def test_peers_that_we_measured_are_those_of_the_benchmark() -> None:
 
 def client(folder: Path, *, tokens: bool = False) -> TestClient:
     access = Access({"ward": TOKEN}) if tokens else None
-    app = page_app(Board(Run(folder), rest=0), ["testserver"], access)
+    app = page_app(LiveState(Run(folder), rest=0), ["testserver"], access)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -186,7 +186,7 @@ def test_nobody_looks_in_from_outside_without_tls_and_tokens(
 def test_the_page_follows_the_run_and_reads_nothing_of_a_site(finished: Path) -> None:
     shutil.rmtree(finished / "sites")
     (finished / "sites").mkdir()  # what is left of a simulation: no site's file can be read
-    board = Board(Run(finished), rest=0)
+    board = LiveState(Run(finished), rest=0)
     before = board.parts()
     assert board.parts() is before  # nothing has changed: nothing is drawn again
     metrics = finished / "metrics.jsonl"
@@ -218,7 +218,7 @@ def test_a_page_that_cannot_be_served_stops_no_training(
     def refused(*_: object, **__: object) -> None:
         raise ServiceError("It cannot be served.", "Take another port.")
 
-    monkeypatch.setattr(live_module, "live_page", refused)
+    monkeypatch.setattr(live_server, "live_page", refused)
     trained = False
     with beside(Run(finished), "127.0.0.1:0"):
         trained = True
@@ -226,7 +226,7 @@ def test_a_page_that_cannot_be_served_stops_no_training(
 
 
 def test_metrics_are_the_runs_and_documented(finished: Path) -> None:
-    facts = Facts.of(Run(finished))
+    facts = RunSummary.of(Run(finished))
     text = exposition(facts, online=2).decode()
     values = dict(re.findall(r"^(dppm_.+) (\S+)$", text, re.MULTILINE))
     assert float(values['dppm_rounds_total{run="first"}']) == len(facts.rounds)

@@ -29,7 +29,7 @@ _OF_A_ROUND = (
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunSummary:
     """A run as it stands.
 
     Attributes
@@ -56,7 +56,7 @@ class Facts:
     audit: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, run: Run) -> Facts:
+    def of(cls, run: Run) -> RunSummary:
         """Read a run folder.
 
         Raises
@@ -124,7 +124,7 @@ class Facts:
         """How many reports were missing in the sums so far."""
         return sum(self.plan.sites - line["sites"] for line in self.rounds)
 
-    def summary(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return where the run stands, for JSON."""
         last = self.rounds[-1] if self.rounds else None
         spent, total = self.spent, self.planned[-1][1:]

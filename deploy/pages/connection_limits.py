@@ -33,7 +33,7 @@ def network_of(host: str) -> str:
     return host
 
 
-class Door(socket.socket):
+class BoundedListener(socket.socket):
     """A socket to listen on, with so many connections at most, also such as have not said a word.
 
     One more ends the oldest of its host, or of the host that has the most. It stands before TLS,
@@ -81,7 +81,7 @@ class Door(socket.socket):
             oldest[1].shutdown(socket.SHUT_RDWR)  # its owner sees the end, and closes it
 
 
-class Hasty(H11Protocol):
+class TimedProtocol(H11Protocol):
     """uvicorn's connection, which is cut where its client takes its time."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -122,7 +122,7 @@ class _Purse:
     at: float
 
 
-class Allowance:
+class RateLimit:
     """How often each host may do something: a burst, and then at a steady rate.
 
     Parameters

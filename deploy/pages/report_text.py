@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from deploy.overrides import overrides_of
-from deploy.pages.facts import Facts
+from deploy.pages.run_summary import RunSummary
 from deploy.show import epsilon_text
 from dppm_model.planner import epsilon_if_colluding
 from dppm_model.score.phases import kind_of
@@ -29,7 +29,7 @@ QUESTIONS = {
 Row = tuple[str, ...]
 
 
-def sights(facts: Facts) -> list[Row]:
+def sights(facts: RunSummary) -> list[Row]:
     """Say who could see what of this run, and what is promised for it: (who, what, promise)."""
     plan, privacy = facts.plan, facts.privacy
     whole, alone = (epsilon_text(privacy[f"epsilon_{view}"]) for view in ("secure_sum", "site"))
@@ -74,7 +74,7 @@ def sights(facts: Facts) -> list[Row]:
     ]
 
 
-def phases(facts: Facts) -> Iterator[Row]:
+def phases(facts: RunSummary) -> Iterator[Row]:
     """Describe each phase: name, question, T, q, D, kB up, noise of a coordinate, mu in both views.
 
     The noise is that of the mean over all units, in units of the clip norm.
@@ -93,7 +93,7 @@ def phases(facts: Facts) -> Iterator[Row]:
         )
 
 
-def federation(facts: Facts) -> list[Row]:
+def federation(facts: RunSummary) -> list[Row]:
     """Sum up sites, drop-outs, bytes and minutes."""
     lines = facts.rounds
     up, down = (sum(line[f"{way}link_bytes"] for line in lines) for way in ("up", "down"))
@@ -108,7 +108,7 @@ def federation(facts: Facts) -> list[Row]:
     ]
 
 
-def commands(facts: Facts) -> list[str]:
+def commands(facts: RunSummary) -> list[str]:
     """Return the commands that make such a run again (answers are random, so never the same)."""
     name = facts.run.folder.name
     changed = shlex.join(overrides_of(facts.config.tree))
@@ -133,7 +133,7 @@ def commands(facts: Facts) -> list[str]:
     return [*lines, f"dppm report runs/{name}"]
 
 
-def digests(facts: Facts) -> list[Row]:
+def digests(facts: RunSummary) -> list[Row]:
     """Return the SHA-256 of the files that a run is known by."""
     run = facts.run
     rows: list[Row] = [("plan", facts.plan.digest)]
@@ -143,7 +143,7 @@ def digests(facts: Facts) -> list[Row]:
     return rows
 
 
-def versions(facts: Facts) -> list[Row]:
+def versions(facts: RunSummary) -> list[Row]:
     """Return what ran the rounds, and what wrote this page: (what, versions)."""
     own = {"python": platform.python_version()} | {
         name: version(name) for name in ("dppm", "torch", "numpy", "flwr", "ray")

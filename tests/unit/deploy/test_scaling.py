@@ -8,7 +8,7 @@ import pytest
 
 from deploy import simulate as simulation
 from deploy.cli import main
-from deploy.cost.road import (
+from deploy.cost.scaling import (
     MOST_MESSAGE,
     MOST_SERVER_MEMORY,
     PARAMETERS,
@@ -107,7 +107,7 @@ def test_numbers_are_read_as_people_write_them() -> None:
 def test_where_the_planner_refuses_the_road_says_so_and_still_costs(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.cost.road.make_plan", unplannable)
+    monkeypatch.setattr("deploy.cost.scaling.make_plan", unplannable)
     (row,) = road(config, [100_000], [10**6])
     assert row.epsilon is None and row.refused == "no plan today"
     assert row.limits["server memory"] == "pairs"
@@ -123,7 +123,7 @@ def test_shares_of_sites_stay_shares(config: Config, monkeypatch: pytest.MonkeyP
         asked.append((privacy, phases[0]))
         return make_plan(privacy, phases, model, **more)
 
-    monkeypatch.setattr("deploy.cost.road.make_plan", look)
+    monkeypatch.setattr("deploy.cost.scaling.make_plan", look)
     privacy = {**config.tree["privacy"], "min_survivors": 2}
     held = replace(config, tree={**config.tree, "privacy": privacy})
     (row,) = road(held, [30], [10**4])

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.pages import charts
-from deploy.pages.facts import Facts
 from deploy.pages.preview import Preview
 from deploy.pages.render import Card, render
+from deploy.pages.run_summary import RunSummary
 from deploy.show import epsilon_text
 from dppm_model.errors import DppmError
 from dppm_model.run import Run
@@ -22,7 +22,7 @@ _QUICK = 0.25  # seconds that a look counts for at least
 
 
 @dataclass
-class Board:
+class LiveState:
     """What the page shows of one run; made again only when the run's files have changed.
 
     Parameters
@@ -47,7 +47,7 @@ class Board:
     _refusal: DppmError | None = None  # of the last look
 
     def __post_init__(self) -> None:
-        self.facts = Facts.of(self.run)
+        self.facts = RunSummary.of(self.run)
         self._preview = Preview(self.run, self.facts.plan, self.facts.config.class_names)
         self._parts: dict[str, str] = {}
 
@@ -62,7 +62,7 @@ class Board:
             self._online, self._counted = self.count_online(), time.monotonic()
         seen = (*(_stamp(p) for p in self._files()), self.run.in_work, self._online)
         if seen != self._seen:
-            self.facts = Facts.of(self.run)
+            self.facts = RunSummary.of(self.run)
             self._parts = self._made()
             self._seen = seen
 

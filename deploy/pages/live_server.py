@@ -21,9 +21,15 @@ import uvicorn
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 
-from deploy.pages.board import Board
-from deploy.pages.door import LARGEST_HEAD, Allowance, Door, Hasty, network_of
-from deploy.pages.metrics import exposition
+from deploy.pages.connection_limits import (
+    LARGEST_HEAD,
+    BoundedListener,
+    RateLimit,
+    TimedProtocol,
+    network_of,
+)
+from deploy.pages.live_state import LiveState
+from deploy.pages.prometheus import exposition
 from deploy.pages.render import render, script
 from dppm_model.errors import BadToken, DppmError, ServiceError
 from sampler.service.access import Access, bearer, is_loopback, require_guard, split_address
@@ -48,7 +54,9 @@ _HEADERS = {
 }
 
 
-def page_app(board: Board, hosts: list[str], access: Access | None, *, tls: bool = False) -> App:
+def page_app(
+    board: LiveState, hosts: list[str], access: Access | None, *, tls: bool = False
+) -> App:
     """Build the web application (ASGI).
 
     It decides by the path and the headers as the server read them, never by an address put together
@@ -81,10 +89,12 @@ def page_app(board: Board, hosts: list[str], access: Access | None, *, tls: bool
 class _Page:
     """See `page_app`. What it sends is made once for each state of the run."""
 
-    def __init__(self, board: Board, hosts: list[str], access: Access | None, tls: bool) -> None:
+    def __init__(
+        self, board: LiveState, hosts: list[str], access: Access | None, tls: bool
+    ) -> None:
         self._board, self._hosts, self._access, self._tls = board, hosts, access, tls
         self._enter = {wrong: render("enter.html", wrong=wrong).encode() for wrong in (False, True)}
-        self._requests, self._wrong = Allowance(*_REQUESTS), Allowance(*_WRONG)
+        self._requests, self._wrong = RateLimit(*_REQUESTS), RateLimit(*_WRONG)
         self._one = asyncio.Lock()
         self._parts: dict[str, str] | None = None
         self._made: dict[str, tuple[str, bytes]] = {}
@@ -164,7 +174,7 @@ class _Page:
         if parts is not self._parts:
             facts, online = self._board.facts, self._board.online
             name, plan = facts.run.folder.name, facts.plan
-            state = facts.summary() | {"sites_online": online}
+            state = facts.to_json() | {"sites_online": online}
             self._made = {
                 "/": ("text/html", render("live.html", name=name, plan=plan, parts=parts).encode()),
                 "/live.js": ("text/javascript", script().encode()),
@@ -209,7 +219,7 @@ def _closing(status: int, text: str) -> Response:
 
 @contextmanager
 def live_page(
-    board: Board,
+    board: LiveState,
     address: str,
     *,
     tokens: dict[str, str] | None = None,
@@ -241,7 +251,7 @@ def live_page(
     config = uvicorn.Config(
         app,
         loop="asyncio",  # its sockets are asked to accept, which those of others are not
-        http=Hasty,
+        http=TimedProtocol,
         ws="none",
         lifespan="off",
         log_level="critical",
@@ -269,10 +279,10 @@ def live_page(
         thread.join(5)
 
 
-def _listening(host: str, port: int) -> Door:
+def _listening(host: str, port: int) -> BoundedListener:
     for one in (port, 0) if is_loopback(host) else (port,):
         with suppress(OSError):
-            return Door(host, one)
+            return BoundedListener(host, one)
     raise _unserved(host, port)
 
 

@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from deploy.pages.facts import STATES, Facts
+from deploy.pages.run_summary import STATES, RunSummary
 
 
 class RunMetrics(Collector):
     """The figures of one run, as they stand when they are asked for."""
 
-    def __init__(self, facts: Facts, online: int | None) -> None:
+    def __init__(self, facts: RunSummary, online: int | None) -> None:
         self._facts, self._online = facts, online
 
     def collect(self) -> Iterator[Metric]:
@@ -65,7 +65,7 @@ class RunMetrics(Collector):
         yield state
 
 
-def exposition(facts: Facts, online: int | None) -> bytes:
+def exposition(facts: RunSummary, online: int | None) -> bytes:
     """Return the metrics in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(RunMetrics(facts, online))
