@@ -27,7 +27,7 @@ from flwr.clientapp import ClientApp
 
 from client import audit_log
 from client.approvals import BUNDLE, read_approvals
-from client.release import on_the_beat
+from client.release import constant_time_release
 from client.site import Site
 from dppm_model.errors import ConfigError, DppmError, ModelError, SecureSumError
 from dppm_model.mechanism.secure_rng import SecureRNG
@@ -52,12 +52,12 @@ def _as_bytes(value: object) -> bytes:
     return value
 
 
-def warm(folder: Path) -> None:
+def preload(folder: Path) -> None:
     """Reckon a site's approved plans, before this process is forked for its messages."""
     site = Site(folder, SecureRNG())
     for approval in read_approvals(folder):
         with contextlib.suppress(DppmError):  # whoever asks by such a plan will hear it
-            site.reckon(read_plan(approval.plan.to_json()))
+            site.precompute_costs(read_plan(approval.plan.to_json()))
 
 
 def site_folder(context: Context) -> Path:
@@ -117,7 +117,7 @@ def remove(site: Site, plan: Plan, content: RecordDict) -> Answer:
 
 def report_on_the_beat(site: Site, plan: Plan, content: RecordDict) -> Answer:
     """Answer one round when the site's policy says."""
-    with on_the_beat(site.policy.release_seconds):
+    with constant_time_release(site.policy.release_seconds):
         return report(site, plan, content)
 
 

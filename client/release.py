@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def on_the_beat(seconds: float) -> Iterator[None]:
+def constant_time_release(seconds: float) -> Iterator[None]:
     """Leave after ``seconds``, or after a multiple of them if the work takes longer; 0: at once.
 
     Also when the work fails. Choose more than any round takes: a multiple says that one was passed.

@@ -23,6 +23,7 @@ from client.question import read_question
 from client.reports import Reports, Tallies
 from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
+from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import sweep
 from dppm_model.locks import locked
 from dppm_model.mechanism.secure_rng import SecureRNG
@@ -35,10 +36,9 @@ from dppm_model.round import report
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.masks import Sum, round_of
-from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.member import Member
 from dppm_model.securesum.proof import Proof
-from dppm_model.steps import Step, reached
+from dppm_model.securesum.round_keys import Checks, RoundKeys
 
 
 def site_records(folder: Path, policy: Policy) -> Records:
@@ -90,7 +90,7 @@ class Site:
             member = self._member(plan)
             return member.channel(), member.join(nonce)
 
-    def prepare(self, plan: Plan, number: int, channels: Mapping[int, Channel]) -> Material:
+    def prepare(self, plan: Plan, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
         """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
 
         Raises
@@ -105,7 +105,7 @@ class Site:
                 raise PlanError(f"round {round_} is not in the plan.", "Ask for a planned round.")
             self._check_budget(plan, round_)
             material = member.prepare(number, channels)
-            reached(Step.SITE_PREPARED)
+            reached(FaultPoint.SITE_PREPARED)
             return material
 
     def report(
@@ -114,7 +114,7 @@ class Site:
         phase: int,
         round_: int,
         question: bytes,
-        materials: Mapping[int, Material],
+        materials: Mapping[int, RoundKeys],
         attempt: int = 0,
     ) -> tuple[bytes, bytes, Checks]:
         """Answer one round of a plan under the masks of a try, or repeat the answer.
@@ -149,10 +149,10 @@ class Site:
         with self._alone():
             member = self._member(plan)
             member.admit(sum_.number, materials)
-            reached(Step.SITE_ADMITTED)
+            reached(FaultPoint.SITE_ADMITTED)
             tallies = self._answer(plan, phase, round_, question)
             masked, checks = member.mask(sum_, tallies)
-            reached(Step.SITE_MASKED)
+            reached(FaultPoint.SITE_MASKED)
             return masked, member.attest(sum_.number), checks
 
     def checks(self, plan: Plan, sum_: Sum, peers: Sequence[int]) -> Checks:
@@ -165,7 +165,7 @@ class Site:
         plan: Plan,
         number: int,
         survivors: Mapping[int, bytes],
-        materials: Mapping[int, Material],
+        materials: Mapping[int, RoundKeys],
     ) -> dict[int, bytes]:
         """Help to open the sum of one round; see `Member.reveal`.
 
@@ -177,7 +177,7 @@ class Site:
             if materials:
                 member.admit(number, materials, helps=True)
             shares = member.reveal(number, survivors)
-            reached(Step.SITE_REVEALED)
+            reached(FaultPoint.SITE_REVEALED)
             return shares
 
     def pair_keys(self, plan: Plan, sum_: Sum, proofs: Sequence[Proof]) -> dict[int, bytes]:
@@ -185,7 +185,7 @@ class Site:
         with self._alone():
             masking = self._member(plan, opens=True).begun(sum_.number)
             keys = masking.pair_keys(sum_, proofs)
-            reached(Step.SITE_REMOVED)
+            reached(FaultPoint.SITE_REMOVED)
             return keys
 
     def index(self, plan: Plan) -> int:
@@ -247,14 +247,14 @@ class Site:
         units = Units.of(records, plan.unit, plan.records_per_person)
         planned.check_units(len(units))
         self.ledger.debit(entry)
-        reached(Step.SITE_DEBITED)
+        reached(FaultPoint.SITE_DEBITED)
         self.reports.forget()
         tallies = report(units, query, planned, plan.signs_seed(phase, round_), self.coins).astype(
             np.min_scalar_type(planned.response.most)
         )
-        reached(Step.SITE_ANSWERED)
+        reached(FaultPoint.SITE_ANSWERED)
         self.reports.keep(plan.run, name, round_, tallies)
-        reached(Step.SITE_STORED)
+        reached(FaultPoint.SITE_STORED)
         return tallies
 
     @contextmanager
@@ -274,7 +274,7 @@ class Site:
                     "A plan cannot change in mid run; start a new run.",
                 )
 
-    def reckon(self, plan: Plan) -> None:
+    def precompute_costs(self, plan: Plan) -> None:
         """Compute what a plan costs, and try this machine's arithmetic; this process then knows it.
 
         Both take seconds, which a process for each message cannot afford.

@@ -174,7 +174,7 @@ class PolicyError(DppmError):
     exit_code = 25
 
 
-class PaperError(DppmError):
+class EnrolmentError(DppmError):
     """An invitation, enrolment or announcement that is damaged, or not what it should be."""
 
     exit_code = 26

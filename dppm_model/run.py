@@ -94,7 +94,7 @@ class Run:
         return self.folder / "state" / "round.safetensors"
 
     @property
-    def exchange(self) -> Path:
+    def checkpoint(self) -> Path:
         """Where the secure sum of the present round stands."""
         return self.folder / "state" / "exchange.safetensors"
 

@@ -11,9 +11,9 @@ from dppm_model.config import read_config
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.securesum.group import read_peers
-from server.collect import Federation
-from server.messages import Patience, connected
+from server.broadcast import RetryPolicy, connected
 from server.rounds import train
+from server.securesum.aggregation import SecureSum
 
 app = ServerApp()
 
@@ -27,12 +27,12 @@ def main(grid: Grid, context: Context) -> None:
         plan = run.plan()
         server = config.server
         connected(grid, plan.sites, plan.min_survivors, server.wait_seconds)
-        federation = Federation(
+        federation = SecureSum(
             grid,
             plan,
             read_peers(run.roster),
-            run.exchange,
-            Patience(server.round_seconds, server.max_retries, server.retry_seconds),
+            run.checkpoint,
+            RetryPolicy(server.round_seconds, server.max_retries, server.retry_seconds),
         )
         initial = ScoreModel.load(run.initial)
-        train(run, initial, config.seed, config.budget(), federation.ask)
+        train(run, initial, config.seed, config.budget(), federation.aggregate)

@@ -15,6 +15,7 @@ import numpy as np
 
 from dppm_model.budget import Budget
 from dppm_model.errors import RunFolderError
+from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import append_json_line, write_bytes
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
@@ -23,11 +24,10 @@ from dppm_model.round import estimate
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner, write_question
-from dppm_model.steps import Step, reached
-from server.collect import Collected
+from server.securesum.aggregation import Aggregate
 from server.state import Snapshot
 
-Ask = Callable[[int, int, bytes], Collected]
+Ask = Callable[[int, int, bytes], Aggregate]
 
 
 def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) -> ScoreModel:
@@ -44,7 +44,7 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
     budget
         The server's own limit; the round that would pass it is refused before any site is asked.
     ask
-        ``ask(phase, round, question) -> Collected``: how the sites are reached.
+        ``ask(phase, round, question) -> Aggregate``: how the sites are reached.
 
     Returns
     -------
@@ -85,12 +85,12 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
                 "Plan for what privacy.epsilon allows.",
             )
             ledger.debit(plan.debit(index, round_))
-            reached(Step.SERVER_DEBITED)
+            reached(FaultPoint.SERVER_DEBITED)
             answer = ask(index, round_, write_question(phase.name, learner.result()))
             mean = estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_))
             noise_std = phase.noise_std(answer.sites)
             learner.step(mean, noise_std)
-            reached(Step.SERVER_LEARNED)
+            reached(FaultPoint.SERVER_LEARNED)
             done = plan.number(index, round_) + 1
             secure_sum, site = epsilons(plan, done)
             append_json_line(
@@ -113,7 +113,7 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
             Snapshot(plan.digest, index, round_ + 1, started_from, learner.state_dict()).write(
                 run.snapshot
             )
-            reached(Step.SERVER_SAVED)
+            reached(FaultPoint.SERVER_SAVED)
         model = learner.result()
     model.save(run.model)
     return model

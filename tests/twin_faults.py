@@ -492,7 +492,7 @@ def _removed_in_place(old: Any) -> Any:
 
 def _bound_to_any_digests(old: Any) -> Any:
     def holds(self: Any, group: Any, sum_: Any, published: Any) -> Any:
-        from dppm_model.securesum.material import commitment
+        from dppm_model.securesum.round_keys import commitment
 
         if self.digests.keys() != set(range(group.size)):
             return False
@@ -616,7 +616,7 @@ TWINS: dict[str, Twin] = {
     ),
     "no beat": Twin(
         "a report leaves as soon as it is made",
-        "client.release:on_the_beat",
+        "client.release:constant_time_release",
         lambda _: lambda _seconds: contextlib.nullcontext(),
         SITE + "reports_leave_at_a_time_that_does_not_tell_their_work[False]",
     ),
@@ -1150,7 +1150,7 @@ TWINS: dict[str, Twin] = {
         "a site's name in an announcement may close its own quotes",
         "dppm_model.securesum.group:check_peers",
         lambda _: lambda keys, path: dict(keys),
-        "unit/kit/test_papers.py::test_names_of_sites_cannot_be_taken_for_something_else",
+        "unit/kit/test_enrolment.py::test_names_of_sites_cannot_be_taken_for_something_else",
     ),
     "unit not asked for": Twin(
         "a plan that protects records is answered where the site protects persons",
@@ -1188,7 +1188,7 @@ TWINS: dict[str, Twin] = {
     ),
     "edited bundle": Twin(
         "an approved bundle is run though its files were changed since",
-        "deploy.kit.gate:is_whole",
+        "deploy.kit.code_allowlist:is_whole",
         lambda _: lambda folder, digest: True,
         "unit/kit/test_folders.py::test_a_bundle_that_was_changed_on_disk_is_not_run",
     ),
@@ -1196,7 +1196,7 @@ TWINS: dict[str, Twin] = {
         "an enrolment is taken from who has not its identity key",
         "dppm_model.securesum.keys:verify",
         lambda _: lambda *args: True,
-        "unit/kit/test_papers.py::test_nobody_enrols_with_anothers_identity",
+        "unit/kit/test_enrolment.py::test_nobody_enrols_with_anothers_identity",
     ),
     "one field more": Twin(
         "a reply carries a field more",
@@ -1299,7 +1299,7 @@ TWINS: dict[str, Twin] = {
     ),
     "links are whole": Twin(
         "a bundle counts as whole though its file is a link",
-        "deploy.kit.gate:read_bytes",
+        "deploy.kit.code_allowlist:read_bytes",
         lambda old: lambda path, **_: old(path),
         "unit/kit/test_alone.py::test_only_what_was_approved_is_whole[the bundle is a link]",
     ),
@@ -1419,7 +1419,7 @@ TWINS: dict[str, Twin] = {
     ),
     "words of any list": Twin(
         "what a site said to other participants is held against it",
-        "dppm_model.securesum.material:checked",
+        "dppm_model.securesum.round_keys:checked",
         lambda old: lambda group, number, _, values: old(group, number, {}, values),
         TRIES + "words_under_another_list_of_participants_prove_nothing",
     ),
@@ -1479,7 +1479,7 @@ TWINS: dict[str, Twin] = {
     ),
     "second node": Twin(
         "a node takes the place of another that is connected",
-        "server.roll:Roll._take",
+        "server.securesum.membership:Membership._take",
         lambda _: (
             lambda self, site, node, channel: (
                 self.nodes.update({site: node}),
@@ -1490,7 +1490,7 @@ TWINS: dict[str, Twin] = {
     ),
     "material unseen": Twin(
         "the server passes on whatever a site deals",
-        "dppm_model.securesum.material:Material.check",
+        "dppm_model.securesum.round_keys:RoundKeys.check",
         _nothing,
         LIARS + "a_lie_of_one_site_costs_one_report_at_most[digests missing]",
     ),
@@ -1502,7 +1502,7 @@ TWINS: dict[str, Twin] = {
     ),
     "any share is dealt": Twin(
         "a share that nobody has dealt is taken",
-        "dppm_model.securesum.material:is_share",
+        "dppm_model.securesum.round_keys:is_share",
         lambda _: lambda digest, which, share: True,
         SUM + "a_wrong_share_is_found_named_and_left_out",
     ),
@@ -1514,13 +1514,13 @@ TWINS: dict[str, Twin] = {
     ),
     "first of a pair": Twin(
         "of two that may have lied who complains is left out",
-        "server.blame:Blame.add_pair",
+        "server.securesum.blame:Blame.add_pair",
         lambda old: lambda self, first, second, why: old(self, second, first, why),
         "unit/test_blame.py::test_of_two_the_first_is_left_out_and_told_why",
     ),
     "pairs one by one": Twin(
         "the accused of every pair is left out, though one site complains of all",
-        "server.blame:_meets",
+        "server.securesum.blame:_meets",
         lambda _: lambda pairs, most: tuple(dict.fromkeys(a for a, _ in pairs)),
         "unit/test_blame.py::test_the_fewest_sites_that_meet_all_pairs",
     ),
@@ -1529,6 +1529,6 @@ TWINS: dict[str, Twin] = {
         "dppm_model.securesum.opening:Opening.remove",
         _removed_in_place,
         LIARS + "killed_in_a_round_that_is_spoilt_and_started_again"
-        "[another self-mask is dealt-Step.SERVER_OPENED-1]",
+        "[another self-mask is dealt-FaultPoint.SERVER_OPENED-1]",
     ),
 }

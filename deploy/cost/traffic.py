@@ -1,4 +1,4 @@
-"""Bytes on the wire, as `server.messages.Traffic` counts them: values of fields, numbers as eight.
+"""Bytes on the wire, as `server.broadcast.Traffic` counts them: values of fields, numbers as eight.
 
 Three exchanges, whose fields `dppm_model.securesum.wire` writes: ``query.join`` once a run,
 ``train`` and ``query.open`` in each round, and one more ``query.open`` before the first. What grows

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.kit.bundle import MOST_BYTES, digest_of, files_of
-from deploy.kit.papers import fingerprint, named, require_file
-from dppm_model.errors import DataError, DppmError, PaperError
+from deploy.kit.enrolment import fingerprint, named, require_file
+from dppm_model.errors import DataError, DppmError, EnrolmentError
 from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
 from dppm_model.reading import parse_json, read_bytes, reading
@@ -127,22 +127,22 @@ class Announcement:
 
         Raises
         ------
-        PaperError
+        EnrolmentError
             If they do not, or it is no announcement.
         """
         require_file(path)
         try:
-            with reading(path, PaperError, _HINT):
+            with reading(path, EnrolmentError, _HINT):
                 return cls._of(path)
         except DppmError as error:
             message = error.message if str(path) in error.message else f"{path}: {error.message}"
-            raise PaperError(message, error.hint) from None
+            raise EnrolmentError(message, error.hint) from None
 
     @classmethod
     def _of(cls, path: Path) -> Announcement:
         with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > 2 * MOST_BYTES:
-                raise PaperError("it is too large.", _HINT)
+                raise EnrolmentError("it is too large.", _HINT)
             federation, plan, facts, peers, bundle = (archive.read(name) for name in _PARTS)
         paper = cls(
             named("federation", federation.decode()),
@@ -154,6 +154,6 @@ class Announcement:
         files_of(paper.bundle)
         asked = (paper.plan.model.shape, paper.plan.model.classes)
         if asked != (paper.facts.shape, paper.facts.classes):
-            raise PaperError("its plan asks by a model of other images than it says.", _HINT)
+            raise EnrolmentError("its plan asks by a model of other images than it says.", _HINT)
         paper.plan.group(tuple(sorted(paper.peers.values())))
         return paper

@@ -16,7 +16,7 @@ from pathlib import Path
 from flwr.cli.build import build_fab_from_disk
 
 from deploy.flower import PACKAGES, stage_app
-from dppm_model.errors import PaperError
+from dppm_model.errors import EnrolmentError
 from dppm_model.files import write_bytes
 from dppm_model.reading import reading
 
@@ -45,10 +45,13 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
 
     Raises
     ------
-    PaperError
+    EnrolmentError
         If it is no bundle of this app, or holds a path or a size that it should not.
     """
-    with reading("The bundle", PaperError, _HINT), zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+    with (
+        reading("The bundle", EnrolmentError, _HINT),
+        zipfile.ZipFile(io.BytesIO(bundle)) as archive,
+    ):
         entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > MOST_BYTES:
             raise _wrong("it is too large")
@@ -93,5 +96,5 @@ def _listing(files: dict[str, bytes]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _wrong(why: str) -> PaperError:
-    return PaperError(f"The bundle cannot be used: {why}.", _HINT)
+def _wrong(why: str) -> EnrolmentError:
+    return EnrolmentError(f"The bundle cannot be used: {why}.", _HINT)

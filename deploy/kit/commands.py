@@ -15,10 +15,10 @@ from client.policy import Policy
 from deploy.commands import show_plan
 from deploy.kit import federation, site
 from deploy.kit.announcement import Announcement
-from deploy.kit.link import Link
-from deploy.kit.node import Node
-from deploy.kit.papers import Invitation
+from deploy.kit.enrolment import Invitation
 from deploy.kit.preflight import preflight
+from deploy.kit.server_supervisor import ServerSupervisor
+from deploy.kit.site_supervisor import SiteSupervisor
 from deploy.kit.status import online, server_status, site_status
 from deploy.ledger import show_ledger
 from deploy.pages.watch import beside
@@ -94,7 +94,7 @@ def _server_run(a: argparse.Namespace) -> None:
     if run.model.exists():
         _say(f"{run.folder} is trained; nothing to do.")
         return
-    with _page(a, run), Link(a.folder, _say).up() as link:
+    with _page(a, run), ServerSupervisor(a.folder, _say).up() as link:
         _say(f"{link.settings.address} is open to {len(federation.enrolled(a.folder))} sites.")
         with progress(f"training {a.run} over {plan.sites} sites") as bar:
             link.train(run, lambda: bar.count(len(run.rounds()), plan.rounds))
@@ -250,7 +250,7 @@ def _site_preflight(a: argparse.Namespace) -> int:
 
 def _site_run(a: argparse.Namespace) -> None:
     site.require_site(a.folder)
-    node = Node(a.folder, _say)
+    node = SiteSupervisor(a.folder, _say)
     _say(f"{node.name} answers {node.address} until Ctrl-C; log: {node.log}")
     node.run()
 

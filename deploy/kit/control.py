@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from deploy.kit.papers import Enrolment
+from deploy.kit.enrolment import Enrolment
 from deploy.processes import environment, tool
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes, write_json

@@ -16,14 +16,14 @@ import yaml
 
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle
+from deploy.kit.enrolment import Enrolment, Invitation, named, split_address
 from deploy.kit.keys import check_pem, make_authority, make_certificate
 from deploy.kit.locks import changing
-from deploy.kit.papers import Enrolment, Invitation, named, split_address
 from deploy.kit.site import making_new
 from deploy.making import making_run
 from deploy.simulate import fill_in, fill_in_persons, plan_of, run_name, write_public
 from dppm_model.config import check_config, compose_config
-from dppm_model.errors import ConfigError, PaperError, RunFolderError
+from dppm_model.errors import ConfigError, EnrolmentError, RunFolderError
 from dppm_model.files import write_bytes
 from dppm_model.reading import read_text, reading
 from dppm_model.run import Run
@@ -101,7 +101,7 @@ def init_server(
 
     Raises
     ------
-    ConfigError, PaperError
+    ConfigError, EnrolmentError
         If the folder is not empty, or an input is not what it should be. Nothing is left then.
     InUse
         If another command makes it now.
@@ -159,13 +159,13 @@ def check_enrolment(folder: Path, path: Path) -> Enrolment:
 
     Raises
     ------
-    PaperError
+    EnrolmentError
         If it is another federation's, or its name or a key of it is another site's.
     """
     paper = Enrolment.read(path)
     federation = ServerSettings.read(folder / _SETTINGS).federation
     if paper.federation != federation:
-        raise PaperError(
+        raise EnrolmentError(
             f"{path} is for federation {paper.federation}, this is {federation}.",
             "Send the site this server's invitation.",
         )
@@ -177,7 +177,7 @@ def _check_free(folder: Path, paper: Enrolment) -> None:
     for other in enrolled(folder).values():
         same_key = paper.identity == other.identity or paper.node_key == other.node_key
         if (paper.site == other.site) != same_key:
-            raise PaperError(
+            raise EnrolmentError(
                 f"{paper.site}'s name or key is that of the enrolled {other.site}.",
                 "Let it take another name, or delete the old one's file in sites/.",
             )
@@ -188,7 +188,7 @@ def enrol(folder: Path, paper: Enrolment) -> None:
 
     Raises
     ------
-    PaperError
+    EnrolmentError
         If its name or a key is another's by now: somebody was asked since `check_enrolment`.
     InUse
         If another command changes the folder now.

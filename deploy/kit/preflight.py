@@ -18,12 +18,12 @@ from pathlib import Path
 from client.approvals import read_approvals
 from client.policy import Policy
 from client.site import site_records
-from deploy.kit.fleet import check_enrolled, check_server
-from deploy.kit.gate import is_whole
-from deploy.kit.papers import Invitation
+from deploy.kit.code_allowlist import is_whole
+from deploy.kit.connectivity import check_enrolled, check_server
+from deploy.kit.enrolment import Invitation
 from deploy.kit.site import enrolment_of, pinned_peers
 from dppm_model.batch_invariance import check_batch_invariance
-from dppm_model.errors import ConfigError, DataError, DppmError, NotApproved, PaperError
+from dppm_model.errors import ConfigError, DataError, DppmError, EnrolmentError, NotApproved
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.units import Units
 from dppm_model.securesum.keys import Identity
@@ -102,7 +102,7 @@ def _keys(folder: Path) -> str:
     public = (folder / "node.pub").read_text().strip() if (folder / "node.pub").is_file() else ""
     identity = Identity.read(folder / "identity.key").public.hex()
     if (identity, public) != (enrolment.identity, enrolment.node_key):
-        raise PaperError("the keys are not those of enrolment.json.", "Restore the folder.")
+        raise EnrolmentError("the keys are not those of enrolment.json.", "Restore the folder.")
     return f"{enrolment.site}: {enrolment.fingerprint}"
 
 
@@ -163,7 +163,7 @@ def _peers(folder: Path) -> str:
     own = Identity.read(folder / "identity.key").public
     for approval in read_approvals(folder):
         if own not in approval.roster:
-            raise PaperError(
+            raise EnrolmentError(
                 f"run {approval.plan.run} was approved without this site's own identity.",
                 "Approve its announcement again.",
             )

@@ -18,12 +18,12 @@ from client.policy import Policy, write_template
 from client.site import site_records
 from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import differences, digest_of, unpack
-from deploy.kit.gate import bundle_file, bundle_folder, is_whole
+from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
+from deploy.kit.enrolment import Enrolment, Invitation, named
 from deploy.kit.keys import make_node_key
 from deploy.kit.locks import changing
-from deploy.kit.papers import Enrolment, Invitation, named
 from deploy.making import making
-from dppm_model.errors import ConfigError, InUse, PaperError
+from dppm_model.errors import ConfigError, EnrolmentError, InUse
 from dppm_model.files import remove, sweep, write_bytes
 from dppm_model.phase import View
 from dppm_model.plan import Plan
@@ -59,7 +59,7 @@ def init_site(
 
     Raises
     ------
-    ConfigError, PaperError, DataError
+    ConfigError, EnrolmentError, DataError
         If the folder is not empty, or an input is not what it should be. Nothing is left then.
     InUse
         If another command makes it now.
@@ -104,7 +104,7 @@ def enrolment_of(folder: Path) -> Enrolment:
 
     Raises
     ------
-    PaperError
+    EnrolmentError
         If the folder is no site's.
     """
     return Enrolment.read(folder / "enrolment.json")
@@ -134,7 +134,7 @@ class Proposal:
 
     Raises
     ------
-    PaperError
+    EnrolmentError
         If the announcement is another federation's, or this site is not in it as itself.
     """
 
@@ -143,14 +143,14 @@ class Proposal:
         self.policy = Policy.read(folder / "site.toml")
         enrolment = enrolment_of(folder)
         if announcement.federation != enrolment.federation:
-            raise PaperError(
+            raise EnrolmentError(
                 f"the announcement is of federation {announcement.federation}, this site's is "
                 f"{enrolment.federation}.",
                 "Ask the server's operator for the right one.",
             )
         listed = announcement.peers.get(enrolment.site)
         if listed is None or listed.hex() != enrolment.identity:
-            raise PaperError(
+            raise EnrolmentError(
                 f"the announcement does not list {enrolment.site} with this site's identity key.",
                 "Compare fingerprints over the telephone: somebody may sit in the middle.",
             )

@@ -9,9 +9,9 @@ from client import audit_log
 from client.approvals import read_approvals
 from client.policy import Policy
 from deploy.kit.control import FlowerControl
+from deploy.kit.enrolment import Invitation
 from deploy.kit.federation import ServerSettings, enrolled
 from deploy.kit.locks import is_running
-from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
 from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import FederationError, StorageError

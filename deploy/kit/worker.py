@@ -43,7 +43,7 @@ def load(site: Path, folder: Path) -> Any:
         ):
             raise BundleRefused(f"{name} is not of the bundle in {folder}.")
     try:
-        client.app.warm(site)
+        client.app.preload(site)
     except Exception:  # each message will hear of it
         traceback.print_exc()
     return client.app.app

@@ -68,7 +68,7 @@ class LiveState:
 
     def _files(self) -> tuple[Path, ...]:
         run = self.run
-        return (run.metrics, run.status, run.exchange, run.snapshot, run.model)
+        return (run.metrics, run.status, run.checkpoint, run.snapshot, run.model)
 
     def parts(self) -> dict[str, str]:
         """Return the page's parts as HTML, by the ids of their places.

@@ -19,7 +19,7 @@ from dppm_model.planner import epsilons
 from dppm_model.reading import there
 from dppm_model.run import Run
 from sampler.images import manifest_of
-from server.exchange import stage
+from server.securesum.round_checkpoint import stage
 
 STATES = ("not begun", "running", "stopped", "failed", "finished")
 _OF_A_ROUND = (

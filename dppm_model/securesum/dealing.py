@@ -8,7 +8,7 @@ from dppm_model.errors import ForgedShare
 from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Identity, derive, public_of, seal, unseal
-from dppm_model.securesum.material import Material, commitment, digests, statement
+from dppm_model.securesum.round_keys import RoundKeys, commitment, digests, statement
 
 
 class Dealing:
@@ -44,7 +44,7 @@ class Dealing:
         second = shamir.split(mask_key, holders, t, derive(self._seed, b"shares of mask key"))
         return [a + b for a, b in zip(first, second, strict=True)]
 
-    def material(self, identity: Identity, agreed: Mapping[int, bytes]) -> Material:
+    def material(self, identity: Identity, agreed: Mapping[int, bytes]) -> RoundKeys:
         """Publish, with shares for the peers with whom these secrets are agreed."""
         shares = self.shares(range(self.group.size))
         dealt = {i: digests(share) for i, share in enumerate(shares)}
@@ -54,9 +54,9 @@ class Dealing:
             for peer, secret in agreed.items()
         }
         signature = identity.sign(statement(self.group, self.number, public, bound))
-        return Material(public, bound, signature, dealt, sealed)
+        return RoundKeys(public, bound, signature, dealt, sealed)
 
-    def receive(self, peer: int, material: Material, agreed: bytes) -> bytes:
+    def receive(self, peer: int, material: RoundKeys, agreed: bytes) -> bytes:
         """Open the shares that a peer sealed for this site.
 
         Raises

@@ -12,8 +12,8 @@ from dppm_model.errors import NotGuilty, UnknownSite
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Identity, agree, attested
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask, pair_key
-from dppm_model.securesum.material import Checks, checked
 from dppm_model.securesum.proof import Proof
+from dppm_model.securesum.round_keys import Checks, checked
 
 
 class Masking:

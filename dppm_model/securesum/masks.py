@@ -16,7 +16,7 @@ from dppm_model.securesum.keys import derive
 from dppm_model.securesum.ring import Ring, Vector
 
 CHECKS = 4
-TRIES = 4096  # of one round; more than there can be, see `server.blame`
+TRIES = 4096  # of one round; more than there can be, see `server.securesum.blame`
 
 
 def round_of(number: int) -> int:

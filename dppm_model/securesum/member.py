@@ -50,8 +50,8 @@ from dppm_model.securesum.keys import (
 )
 from dppm_model.securesum.masking import Masking
 from dppm_model.securesum.masks import Sum, round_of
-from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.memory import Memory, RoundMemory
+from dppm_model.securesum.round_keys import Checks, RoundKeys
 
 
 class Member:
@@ -90,7 +90,7 @@ class Member:
         public = public_of(bytes.fromhex(self._memory.channel))
         return self._identity.sign(joined(self.group, nonce, public))
 
-    def prepare(self, number: int, channels: Mapping[int, Channel]) -> Material:
+    def prepare(self, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
         """Publish keys and shares for try ``number``, for the sites with these channels.
 
         Raises
@@ -115,7 +115,9 @@ class Member:
         memory.save(self.path)
         return material
 
-    def admit(self, number: int, materials: Mapping[int, Material], *, helps: bool = False) -> None:
+    def admit(
+        self, number: int, materials: Mapping[int, RoundKeys], *, helps: bool = False
+    ) -> None:
         """Take note of who takes part in a try, once and for all.
 
         Parameters

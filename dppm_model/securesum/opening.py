@@ -15,9 +15,9 @@ from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import agree, public_of
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask, pair_key
-from dppm_model.securesum.material import KEY, SELF, Checks, Material, digest_of, is_share
 from dppm_model.securesum.proof import Proof, residue
 from dppm_model.securesum.ring import Vector
+from dppm_model.securesum.round_keys import KEY, SELF, Checks, RoundKeys, digest_of, is_share
 
 _NOTHING = Checks({}, bytes(64))
 _NO_MASK = bytes(32)
@@ -49,7 +49,7 @@ class Opening:
         self,
         group: Group,
         sum_: Sum,
-        participants: Mapping[int, Material],
+        participants: Mapping[int, RoundKeys],
         total: Vector | None = None,
         masks: Mapping[int, Checks] | None = None,
         pairs: Mapping[int, Checks] | None = None,

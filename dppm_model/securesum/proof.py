@@ -12,7 +12,7 @@ from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import agree, public_of
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask, pair_key
-from dppm_model.securesum.material import KEY, SELF, Checks, commitment, is_share
+from dppm_model.securesum.round_keys import KEY, SELF, Checks, commitment, is_share
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import Any
 
 from dppm_model.errors import WrongReport
 from dppm_model.securesum.keys import Channel
-from dppm_model.securesum.material import (
+from dppm_model.securesum.proof import Proof
+from dppm_model.securesum.round_keys import (
     CHECK_BYTES,
     DIGESTS_BYTES,
     Checks,
-    Material,
+    RoundKeys,
     digest_of,
 )
-from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.shamir import SHARE_BYTES
 
 Fields = dict[str, Any]
@@ -75,7 +75,7 @@ def read_survivors(fields: Mapping[str, Any]) -> tuple[int, dict[int, bytes]]:
     return read_number(fields, "round"), _by_site(fields, "signatures", 64)
 
 
-def write_material(material: Material) -> Fields:
+def write_material(material: RoundKeys) -> Fields:
     """A site's own material, on its way to the server."""
     return {
         "mask_key": material.mask_key,
@@ -87,9 +87,9 @@ def write_material(material: Material) -> Fields:
     }
 
 
-def read_material(fields: Mapping[str, Any]) -> Material:
+def read_material(fields: Mapping[str, Any]) -> RoundKeys:
     """Undo `write_material`."""
-    return Material(
+    return RoundKeys(
         _bytes(fields, "mask_key", 32),
         _bytes(fields, "commitment", 32),
         _bytes(fields, "signature", 64),
@@ -98,7 +98,7 @@ def read_material(fields: Mapping[str, Any]) -> Material:
     )
 
 
-def write_materials(materials: Mapping[int, Material], receiver: int) -> Fields:
+def write_materials(materials: Mapping[int, RoundKeys], receiver: int) -> Fields:
     """Materials of all participants, on their way to one site: only what is for it."""
     return {
         "sites": list(materials),
@@ -109,7 +109,7 @@ def write_materials(materials: Mapping[int, Material], receiver: int) -> Fields:
     }
 
 
-def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, Material]:
+def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, RoundKeys]:
     """Undo `write_materials`."""
     sites, sizes = _numbers(fields, "sites"), {"mask_keys": 32, "commitments": 32}
     sizes |= {"digests": DIGESTS_BYTES}
@@ -118,7 +118,7 @@ def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, Materi
     _same_length(sites, *columns, shares)
     rows = zip(sites, *columns, shares, strict=True)
     return {
-        i: Material(key, bound, b"", {receiver: digests}, {receiver: share})
+        i: RoundKeys(key, bound, b"", {receiver: digests}, {receiver: share})
         for i, key, bound, digests, share in rows
     }
 

@@ -26,7 +26,7 @@ FRESH = (
     "import sys, time; begun = time.perf_counter()\n"
     "import flwr.supernode.runtime.run_clientapp, client.app\n"
     "imported = time.perf_counter()\n"
-    "from pathlib import Path; client.app.warm(Path(sys.argv[1]))\n"
+    "from pathlib import Path; client.app.preload(Path(sys.argv[1]))\n"
     "print(imported - begun, time.perf_counter() - imported)\n"
 )
 
@@ -47,7 +47,7 @@ def forked(site: Path) -> float:
     begun = time.perf_counter()
     child = os.fork()
     if not child:
-        client.app.warm(site)
+        client.app.preload(site)
         os._exit(0)
     os.waitpid(child, 0)
     return time.perf_counter() - begun
@@ -56,7 +56,7 @@ def forked(site: Path) -> float:
 def main() -> None:
     """Take turns, and print medians."""
     site = Path(sys.argv[1]).resolve()
-    client.app.warm(site)
+    client.app.preload(site)
     turns = [(*fresh(site), forked(site)) for _ in range(TURNS)]
     whole, imports, reckoning, fork = (
         statistics.median(column) for column in zip(*turns, strict=True)

@@ -44,8 +44,8 @@ from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.securesum.group import honest_reports
-from server.collect import Federation
-from server.messages import Patience
+from server.broadcast import RetryPolicy
+from server.securesum.aggregation import SecureSum
 from tests.benchmarks.record import record
 from tests.support.flaky_grid import FlakyGrid
 from tests.support.policy_factory import site_folders
@@ -126,11 +126,11 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         @app.main()
         def main(grid: Any, _: Context) -> None:
             nonlocal second
-            patience = Patience(600.0, 0, 0.0)
-            federation = Federation(grid, plan, peers, folder / "exchange", patience)
-            first, _total = timed(lambda: federation.ask(0, 0, QUESTION))
+            patience = RetryPolicy(600.0, 0, 0.0)
+            federation = SecureSum(grid, plan, peers, folder / "exchange", patience)
+            first, _total = timed(lambda: federation.aggregate(0, 0, QUESTION))
             second = True
-            seconds, collected = timed(lambda: federation.ask(0, 1, QUESTION))
+            seconds, collected = timed(lambda: federation.aggregate(0, 1, QUESTION))
             np.testing.assert_array_equal(
                 collected.total, expected(range(sites - dropouts), dimension)
             )

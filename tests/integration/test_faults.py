@@ -14,11 +14,11 @@ from flwr.app import Message
 from client.policy import Policy
 from deploy import simulate as simulation
 from dppm_model.errors import BudgetExhausted, TooFewSites
+from dppm_model.fault_points import FaultPoint, watched
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from dppm_model.steps import Step, watched
 from tests.conftest import TINY
 from tests.support.flaky_grid import LateGrid, SiteDied, play, twin_of
 
@@ -62,10 +62,10 @@ def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     return run, reference
 
 
-def dies(step: Step, nth: int, death: type[BaseException]) -> Callable[[Step], None]:
-    count = Counter[Step]()
+def dies(step: FaultPoint, nth: int, death: type[BaseException]) -> Callable[[FaultPoint], None]:
+    count = Counter[FaultPoint]()
 
-    def watcher(now: Step) -> None:
+    def watcher(now: FaultPoint) -> None:
         count[now] += 1
         if now is step and count[now] == nth:
             raise death
@@ -89,14 +89,14 @@ def check_release(run: Run) -> Callable[[int, Message], None]:
 
 
 # Of rounds that a site spoils: tests/integration/test_liars.py
-SPOILT = {Step.SERVER_BLAMED, Step.SERVER_JUDGED, Step.SITE_REMOVED}
-STEPS = [s for s in Step if s not in SPOILT]
+SPOILT = {FaultPoint.SERVER_BLAMED, FaultPoint.SERVER_JUDGED, FaultPoint.SITE_REMOVED}
+STEPS = [s for s in FaultPoint if s not in SPOILT]
 
 
 @pytest.mark.parametrize("nth", [1, 2, 5])
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: s.name)
 def test_killed_at_any_step_and_started_again(
-    whole: tuple[Run, Run], tmp_path: Path, step: Step, nth: int
+    whole: tuple[Run, Run], tmp_path: Path, step: FaultPoint, nth: int
 ) -> None:
     """The nth time: first site or round, in its middle, and later on."""
     prepared, reference = whole
@@ -105,7 +105,7 @@ def test_killed_at_any_step_and_started_again(
         nth = 4  # the last round
     with watched(dies(step, nth, Killed)), pytest.raises(Killed):
         play(run, seen=check_release(run))
-    assert not run.model.exists() or step is Step.SERVER_SAVED
+    assert not run.model.exists() or step is FaultPoint.SERVER_SAVED
     play(run, seen=check_release(run))
     assert_same(run, reference)
 
@@ -115,7 +115,7 @@ SITE_STEPS = [s for s in STEPS if s.name.startswith("SITE")]
 
 @pytest.mark.parametrize("step", SITE_STEPS, ids=lambda s: s.name)
 def test_a_site_killed_at_any_step_is_asked_again(
-    whole: tuple[Run, Run], tmp_path: Path, step: Step
+    whole: tuple[Run, Run], tmp_path: Path, step: FaultPoint
 ) -> None:
     """Only the site's process dies; the server asks again and gets the same report."""
     prepared, reference = whole

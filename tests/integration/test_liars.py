@@ -13,11 +13,11 @@ import pytest
 
 from deploy import simulate as simulation
 from dppm_model.errors import TooFewSites
+from dppm_model.fault_points import FaultPoint, watched
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from dppm_model.steps import Step, watched
-from server.collect import Collected, Federation
+from server.securesum.aggregation import Aggregate, SecureSum
 from tests.conftest import TINY
 from tests.support.flaky_grid import play, twin_of
 from tests.support.lying_sites import LIES, WITH_A_DROP_OUT, Liar, edits
@@ -48,12 +48,12 @@ def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 
 @contextmanager
-def watched_sums(run: Run) -> Iterator[list[Collected]]:
+def watched_sums(run: Run) -> Iterator[list[Aggregate]]:
     """Every sum of a run, found to be exactly that of the stored reports that are in it."""
-    found: list[Collected] = []
-    ask = Federation.ask
+    found: list[Aggregate] = []
+    ask = SecureSum.aggregate
 
-    def checked(self: Federation, phase: int, round_: int, model: bytes) -> Collected:
+    def checked(self: SecureSum, phase: int, round_: int, model: bytes) -> Aggregate:
         answer = ask(self, phase, round_, model)
         names = {f"site-{i:04d}" for i in range(self.plan.sites)} - answer.left_out.keys()
         name = f"{self.plan.phases[phase].name}-{round_:06d}.npy"
@@ -65,7 +65,7 @@ def watched_sums(run: Run) -> Iterator[list[Collected]]:
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Federation, "ask", checked)
+        patch.setattr(SecureSum, "aggregate", checked)
         yield found
 
 
@@ -201,36 +201,36 @@ def spoilt(
 
 # In the first round: a try that is given up, the next one, and a site taken out of a sum.
 KILLS = [
-    ("one pair is masked wrongly", Step.SERVER_BLAMED, 1),
-    ("one pair is masked wrongly", Step.SITE_PREPARED, 7),
-    ("one pair is masked wrongly", Step.SERVER_BEGUN, 2),
-    ("one pair is masked wrongly", Step.SITE_ADMITTED, 7),
-    ("one pair is masked wrongly", Step.SITE_MASKED, 7),
-    ("one pair is masked wrongly", Step.SERVER_SUMMED, 1),
-    ("one pair is masked wrongly", Step.SERVER_CLOSED, 1),
-    ("one pair is masked wrongly", Step.SITE_REVEALED, 2),
-    ("shares wrong", Step.SERVER_BLAMED, 1),
-    ("shares wrong", Step.SITE_MASKED, 3),
-    ("another self-mask is dealt", Step.SERVER_CLOSED, 1),
-    ("another self-mask is dealt", Step.SERVER_JUDGED, 1),
-    ("another self-mask is dealt", Step.SITE_REMOVED, 1),
-    ("another self-mask is dealt", Step.SITE_REMOVED, 3),
-    ("another self-mask is dealt", Step.SERVER_OPENED, 1),
-    ("another self-mask is dealt", Step.SERVER_LEARNED, 1),
+    ("one pair is masked wrongly", FaultPoint.SERVER_BLAMED, 1),
+    ("one pair is masked wrongly", FaultPoint.SITE_PREPARED, 7),
+    ("one pair is masked wrongly", FaultPoint.SERVER_BEGUN, 2),
+    ("one pair is masked wrongly", FaultPoint.SITE_ADMITTED, 7),
+    ("one pair is masked wrongly", FaultPoint.SITE_MASKED, 7),
+    ("one pair is masked wrongly", FaultPoint.SERVER_SUMMED, 1),
+    ("one pair is masked wrongly", FaultPoint.SERVER_CLOSED, 1),
+    ("one pair is masked wrongly", FaultPoint.SITE_REVEALED, 2),
+    ("shares wrong", FaultPoint.SERVER_BLAMED, 1),
+    ("shares wrong", FaultPoint.SITE_MASKED, 3),
+    ("another self-mask is dealt", FaultPoint.SERVER_CLOSED, 1),
+    ("another self-mask is dealt", FaultPoint.SERVER_JUDGED, 1),
+    ("another self-mask is dealt", FaultPoint.SITE_REMOVED, 1),
+    ("another self-mask is dealt", FaultPoint.SITE_REMOVED, 3),
+    ("another self-mask is dealt", FaultPoint.SERVER_OPENED, 1),
+    ("another self-mask is dealt", FaultPoint.SERVER_LEARNED, 1),
 ]
 
 
 @pytest.mark.parametrize(("lie", "step", "nth"), KILLS, ids=str)
 def test_killed_in_a_round_that_is_spoilt_and_started_again(
-    spoilt: Callable[[str], tuple[Run, Run]], tmp_path: Path, lie: str, step: Step, nth: int
+    spoilt: Callable[[str], tuple[Run, Run]], tmp_path: Path, lie: str, step: FaultPoint, nth: int
 ) -> None:
     """The same command goes on: with the same sums, the same blame, and nothing paid twice."""
     unspoilt, whole = spoilt(lie)
     run = twin_of(unspoilt, tmp_path / "run")
     edit, seen = edits(Liar(run, NODE), LIES[lie])
-    count = Counter[Step]()
+    count = Counter[FaultPoint]()
 
-    def dies(now: Step) -> None:
+    def dies(now: FaultPoint) -> None:
         count[now] += 1
         if now is step and count[now] == nth:
             raise Killed

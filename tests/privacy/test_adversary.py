@@ -19,8 +19,8 @@ from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
-from dppm_model.securesum.material import KEY, SELF, Checks
 from dppm_model.securesum.proof import Proof
+from dppm_model.securesum.round_keys import KEY, SELF, Checks
 from dppm_model.securesum.wire import write_proof
 from tests.conftest import TINY
 from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of

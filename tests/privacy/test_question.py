@@ -228,7 +228,7 @@ def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     with pytest.raises(NotBatchInvariant, match="as planted"):
         site._answer(plan, 0, 0, good)
     with pytest.raises(NotBatchInvariant):
-        site.reckon(plan)
+        site.precompute_costs(plan)
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
 
 

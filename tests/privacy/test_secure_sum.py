@@ -28,9 +28,9 @@ from dppm_model.securesum import masking, masks, shamir
 from dppm_model.securesum.group import Group, honest_reports
 from dppm_model.securesum.keys import Channel, Identity, agree
 from dppm_model.securesum.masks import TRIES, Sum, add_pair_mask, add_self_mask, pair_key
-from dppm_model.securesum.material import Checks, Material, checked, digest_of
 from dppm_model.securesum.member import Member
 from dppm_model.securesum.opening import Opening
+from dppm_model.securesum.round_keys import Checks, RoundKeys, checked, digest_of
 from tests.support.secure_sum import Federation, addressed, group_of, identities
 from tests.support.seeded_rng import chi_square
 
@@ -96,7 +96,7 @@ def test_everything_survives_a_restart_of_every_site_at_every_step(tmp_path: Pat
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> tuple[Federation, dict[int, Material]]:
+def begun(tmp_path: Path) -> tuple[Federation, dict[int, RoundKeys]]:
     """Five sites, round 0 begun, three must survive."""
     federation = Federation(tmp_path, 5)
     materials = federation.prepare(0, range(5))
@@ -126,7 +126,7 @@ def test_a_masked_report_is_uniform_without_the_keys(
 
 
 def test_lies_about_survivors_are_refused(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     federation = begun[0]
     with pytest.raises(TooFewSurvivors):
@@ -144,7 +144,7 @@ def test_lies_about_survivors_are_refused(
 
 
 def test_for_one_peer_either_share_and_never_both(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     site = begun[0].members[0]
     both = {i: bytes.fromhex(s) for i, s in site._memory.rounds[0].shares.items()}
@@ -165,7 +165,7 @@ def secret_of(told: dict[int, dict[int, bytes]], peer: int, least: int) -> bytes
 
 
 def test_different_lists_of_survivors_open_no_smaller_sum_than_is_accounted(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     """The best attack on 5 sites of which 3 must survive opens two reports, and n is two."""
     federation, materials = begun
@@ -214,7 +214,7 @@ def test_a_site_that_was_told_other_participants_is_not_opened(tmp_path: Path) -
             federation.reveal(helper, 0, {0, 1, 4})
 
 
-def test_participants_are_fixed_once(begun: tuple[Federation, dict[int, Material]]) -> None:
+def test_participants_are_fixed_once(begun: tuple[Federation, dict[int, RoundKeys]]) -> None:
     federation, materials = begun
     fewer = addressed({i: materials[i] for i in range(4)}, 0)
     with pytest.raises(ParticipantsChanged):
@@ -233,7 +233,7 @@ def test_a_swapped_share_a_replayed_one_and_a_flipped_bit_are_named(tmp_path: Pa
     old, new = federation.prepare(0, range(3)), federation.prepare(1, range(3))
     good = addressed(new, 0)
 
-    def with_share(share: bytes, **changes: bytes) -> dict[int, Material]:
+    def with_share(share: bytes, **changes: bytes) -> dict[int, RoundKeys]:
         return good | {1: replace(good[1], shares={0: share}, **changes)}
 
     own, flipped = new[1].shares[0], bytearray(new[1].shares[0])
@@ -282,7 +282,7 @@ def test_keys_that_are_not_pinned_or_have_changed_are_refused(tmp_path: Path) ->
 
 
 def test_rounds_cannot_be_mixed_or_reopened(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     federation, materials = begun
     site = federation.members[0]
@@ -342,7 +342,7 @@ def signed_masks(group: Group, opening: Opening) -> dict[int, Checks]:
 def test_the_server_holds_one_vector_however_many_report() -> None:
     """Memory while reports are added: the sum, and one report being unpacked."""
     group, sum_ = group_of(60), Sum(0, 20, 1 << 16)
-    nobody = Material(bytes(32), bytes(32), bytes(64), {}, {})
+    nobody = RoundKeys(bytes(32), bytes(32), bytes(64), {}, {})
     opening = Opening(group, sum_, dict.fromkeys(range(60), nobody))
     report = sum_.ring.pack(sum_.ring.zeros())
     masks_ = signed_masks(group, opening)
@@ -355,7 +355,7 @@ def test_the_server_holds_one_vector_however_many_report() -> None:
 
 
 def test_a_report_that_was_changed_on_the_wire_is_named(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     federation, materials = begun
     opening = Opening(federation.group, SUM, materials)
@@ -371,7 +371,7 @@ def test_a_report_that_was_changed_on_the_wire_is_named(
 
 
 def opened(
-    begun: tuple[Federation, dict[int, Material]], liar: int | None = None, helpers: int = 5
+    begun: tuple[Federation, dict[int, RoundKeys]], liar: int | None = None, helpers: int = 5
 ) -> Opening:
     """Round 0 of which site 4 has dropped out; the liar tells a wrong share for site 1."""
     federation, materials = begun
@@ -389,7 +389,7 @@ def opened(
 
 
 def test_a_wrong_share_is_found_named_and_left_out(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     opening = opened(begun, liar=0)
     np.testing.assert_array_equal(opening.open(), sum(list(vectors(SUM, 5).values())[:4]))
@@ -401,7 +401,7 @@ def test_a_wrong_share_is_found_named_and_left_out(
 
 
 def test_a_wrong_mask_is_caught(
-    begun: tuple[Federation, dict[int, Material]], monkeypatch: pytest.MonkeyPatch
+    begun: tuple[Federation, dict[int, RoundKeys]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A site that masks one pair wrongly: the check numbers find it."""
     opened(begun).open()
@@ -416,7 +416,7 @@ def test_a_wrong_mask_is_caught(
 
 
 def test_the_twin_without_check_numbers_opens_garbage(
-    begun: tuple[Federation, dict[int, Material]], monkeypatch: pytest.MonkeyPatch
+    begun: tuple[Federation, dict[int, RoundKeys]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         masks.Sum, "without_checks", lambda self, _, v: self.ring.reduce(v)[: self.dimension]
@@ -448,7 +448,7 @@ def test_the_ring_holds_every_sum_of_the_plan() -> None:
 
 
 def test_a_drop_outs_late_report_stays_masked(
-    begun: tuple[Federation, dict[int, Material]],
+    begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     """Site 4 dropped out, its mask key was opened; its report arrives late and is still uniform."""
     federation, materials = begun

@@ -147,7 +147,7 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
     monkeypatch.setattr(release.time, "sleep", lambda s: left.append(now[0] + s - 100.0))
     for work in (0.1, 4.9, 7.0):
         now[0] = 100.0
-        with contextlib.suppress(ValueError), release.on_the_beat(5.0):
+        with contextlib.suppress(ValueError), release.constant_time_release(5.0):
             now[0] += work
             if fails:
                 raise ValueError

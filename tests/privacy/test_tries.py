@@ -19,10 +19,18 @@ from dppm_model.errors import (
 from dppm_model.securesum import masks, shamir
 from dppm_model.securesum.keys import agree, joined, seal, usable, verify
 from dppm_model.securesum.masks import TRIES, Sum, add_pair_mask
-from dppm_model.securesum.material import KEY, SELF, Checks, Material, checked, digest_of, digests
 from dppm_model.securesum.opening import Opening
 from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.ring import Ring
+from dppm_model.securesum.round_keys import (
+    KEY,
+    SELF,
+    Checks,
+    RoundKeys,
+    checked,
+    digest_of,
+    digests,
+)
 from tests.support.secure_sum import Federation, addressed, identities
 
 SUM = Sum(number=0, bits=12, dimension=40)
@@ -31,7 +39,7 @@ TALLIES = np.arange(40)
 HALVES = slice(0, shamir.SHARE_BYTES), slice(shamir.SHARE_BYTES, None)
 
 
-def begin(federation: Federation, number: int, sites: range = range(5)) -> dict[int, Material]:
+def begin(federation: Federation, number: int, sites: range = range(5)) -> dict[int, RoundKeys]:
     materials = federation.prepare(number, sites)
     for i in sites:
         federation.admit(number, materials, i)

@@ -14,16 +14,16 @@ from dppm_model.run import Run
 from dppm_model.securesum import shamir, wire
 from dppm_model.securesum.keys import joined, seal
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask
-from dppm_model.securesum.material import (
+from dppm_model.securesum.member import Member
+from dppm_model.securesum.round_keys import (
     Checks,
-    Material,
+    RoundKeys,
     checked,
     commitment,
     digest_of,
     digests,
     statement,
 )
-from dppm_model.securesum.member import Member
 from tests.support.flaky_grid import check_declared
 from tests.support.seeded_rng import SeededRNG
 
@@ -72,7 +72,7 @@ class Liar:
         *,
         shown: Change | None = None,
         public: bytes | None = None,
-    ) -> Material:
+    ) -> RoundKeys:
         """Deal shares that are changed; ``shown`` are those that it commits itself to."""
         number, channels = wire.read_channels(asked["channels"])
         member = self.member
@@ -91,7 +91,7 @@ class Liar:
         signature = member._identity.sign(statement(member.group, number, public, bound))
         member._memory.rounds[number].own = (public + bound).hex()  # so that it takes part
         member._memory.save(member.path)
-        return Material(public, bound, signature, dealt, sealed)
+        return RoundKeys(public, bound, signature, dealt, sealed)
 
     def masked(self, asked: Records, reply: Records, change: Callable[[Any], Any]) -> None:
         """Change the masked vector, and its digest with it."""

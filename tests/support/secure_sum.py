@@ -9,9 +9,9 @@ import numpy as np
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity
 from dppm_model.securesum.masks import Sum
-from dppm_model.securesum.material import Checks, Material, digest_of
 from dppm_model.securesum.member import Member
 from dppm_model.securesum.opening import Opening
+from dppm_model.securesum.round_keys import Checks, RoundKeys, digest_of
 
 
 def identities(n: int) -> list[Identity]:
@@ -39,11 +39,11 @@ class Federation:
     def channels(self, sites: Collection[int] | None = None) -> dict[int, Channel]:
         return {i: self.members[i].channel() for i in (self.members if sites is None else sites)}
 
-    def prepare(self, number: int, sites: Collection[int]) -> dict[int, Material]:
+    def prepare(self, number: int, sites: Collection[int]) -> dict[int, RoundKeys]:
         channels = self.channels(sites)
         return {i: self.members[i].prepare(number, channels) for i in sites}
 
-    def admit(self, number: int, materials: dict[int, Material], site: int) -> None:
+    def admit(self, number: int, materials: dict[int, RoundKeys], site: int) -> None:
         self.members[site].admit(number, addressed(materials, site))
 
     def reveal(self, site: int, number: int, survivors: Collection[int]) -> dict[int, bytes]:
@@ -79,7 +79,7 @@ class Federation:
         return opening.open()
 
 
-def addressed(materials: dict[int, Material], site: int) -> dict[int, Material]:
+def addressed(materials: dict[int, RoundKeys], site: int) -> dict[int, RoundKeys]:
     """What the server sends to one site: of each other's shares only the one for it."""
     return {
         i: replace(

@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.blame import Blame
-from server.reports import Reports
+from server.securesum.blame import Blame
+from server.securesum.masked_reports import MaskedReports
 
 
 def blame_of(pairs: list[tuple[int, int]]) -> Blame:
@@ -63,9 +63,11 @@ def test_liars_spoil_no_more_tries_than_there_can_be() -> None:
 
 def test_reports_are_found_again_by_their_site(tmp_path: Path) -> None:
     path = tmp_path / "state" / "reports.bin"
-    reports = Reports(path, 3)
+    reports = MaskedReports(path, 3)
     for site in (4, 1):
         reports.add(site, bytes([site] * 3))
     reports.sync()
-    assert Reports(path, 3, [4, 1]).of(1) == bytes([1] * 3) and reports.of(4) == bytes([4] * 3)
-    assert Reports(path, 3) and path.read_bytes() == b""  # another try begins anew
+    assert MaskedReports(path, 3, [4, 1]).of(1) == bytes([1] * 3) and reports.of(4) == bytes(
+        [4] * 3
+    )
+    assert MaskedReports(path, 3) and path.read_bytes() == b""  # another try begins anew

@@ -18,8 +18,8 @@ from client.site import site_records
 from deploy.cli import main
 from deploy.kit.announcement import Announcement
 from deploy.kit.control import FlowerControl
+from deploy.kit.enrolment import Enrolment, Invitation
 from deploy.kit.federation import ServerSettings
-from deploy.kit.papers import Enrolment, Invitation
 from deploy.pages.run_summary import RunSummary
 from dppm_model.config import read_config
 from dppm_model.errors import DppmError, LedgerError, RunFolderError, StorageError, TooFewSites
@@ -31,7 +31,7 @@ from dppm_model.run import Run
 from sampler.draw import read_model
 from sampler.images import load_images, manifest_of
 from sampler.tune import tuned
-from server.exchange import Exchange
+from server.securesum.round_checkpoint import RoundCheckpoint
 from server.state import Snapshot
 from tests.conftest import TINY
 from tests.support.fault_injection import ended, forked, left_over, small_files
@@ -104,7 +104,9 @@ PLACES = {
     "mark": Place("ledger.mark", lambda f: Ledger(f / "ledger.jsonl").debits),
     "model": Place("model.safetensors", lambda f: read_model(Run(f).model), (*CONTENTS,)),
     "snapshot": Place("state/round.safetensors", lambda f: Snapshot.read(Run(f).snapshot, "p")),
-    "exchange": Place("state/exchange.safetensors", lambda f: Exchange.read(Run(f).exchange, "p")),
+    "checkpoint": Place(
+        "state/exchange.safetensors", lambda f: RoundCheckpoint.read(Run(f).checkpoint, "p")
+    ),
     "policy": Place("sites/0000/site.toml", lambda f: Policy.read(f / "sites/0000/site.toml")),
     "index": Place(
         "sites/0000/index.npy",

@@ -37,11 +37,11 @@ from dppm_model.score.model_config import ModelConfig
 from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import agree, public_of
-from dppm_model.securesum.material import Material
 from dppm_model.securesum.memory import Memory, RoundMemory
-from server.collect import Federation
-from server.exchange import Exchange
-from server.messages import Patience
+from dppm_model.securesum.round_keys import RoundKeys
+from server.broadcast import RetryPolicy
+from server.securesum.aggregation import SecureSum
+from server.securesum.round_checkpoint import RoundCheckpoint
 from tests.benchmarks.unit_costs.clock import now, seconds
 from tests.benchmarks.unit_costs.coordinates import phase_of
 from tests.support.policy_factory import site_folders
@@ -113,12 +113,12 @@ def _rounds(plan: Plan, peers: dict[str, bytes], folder: Path) -> dict[str, floa
 
     @app.main()
     def main(_: Any, __: Context) -> None:
-        patience = Patience(600.0, 0, 0.0)
-        federation = Federation(grid, plan, peers, folder / "exchange", patience)
+        retry = RetryPolicy(600.0, 0, 0.0)
+        federation = SecureSum(grid, plan, peers, folder / "exchange", retry)
         for number in range(plan.rounds):
             grid.sites = grid.copies = 0.0
             begun = now()
-            federation.ask(0, number, b"arrays")
+            federation.aggregate(0, number, b"arrays")
             whole = now() - begun
             if 0 < number < plan.rounds - 1:  # neither the first nor the last is like the others
                 times["site"].append(grid.sites / plan.sites)
@@ -190,9 +190,9 @@ def memory(sites: int = 64) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "exchange"
 
-        def materials() -> dict[int, Material]:
+        def materials() -> dict[int, RoundKeys]:
             return {
-                i: Material(
+                i: RoundKeys(
                     secrets.token_bytes(32),
                     secrets.token_bytes(32),
                     {j + 1000: secrets.token_bytes(SEALED) for j in range(sites)},
@@ -203,7 +203,7 @@ def memory(sites: int = 64) -> dict[str, float]:
         tracemalloc.start()
         now, following = materials(), materials()
         signatures = {i: secrets.token_bytes(64) for i in range(sites)}
-        Exchange("plan", 0, now, signatures, np.zeros(1, np.uint8)).write(path)
+        RoundCheckpoint("plan", 0, now, signatures, np.zeros(1, np.uint8)).write(path)
         server = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         size = path.stat().st_size  # safetensors' own copy is not Python's memory

@@ -11,13 +11,13 @@ from deploy.cli import main
 from deploy.kit import federation
 from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import build_bundle, differences, digest_of, files_of
+from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
 from deploy.kit.federation import check_enrolment, enrol, enrolled
-from deploy.kit.gate import bundle_file, bundle_folder, is_whole
-from deploy.kit.link import Link
 from deploy.kit.locks import alone, changing
-from deploy.kit.node import Node
+from deploy.kit.server_supervisor import ServerSupervisor
 from deploy.kit.site import Proposal
-from dppm_model.errors import ConfigError, InUse, PaperError, RunFolderError
+from deploy.kit.site_supervisor import SiteSupervisor
+from dppm_model.errors import ConfigError, EnrolmentError, InUse, RunFolderError
 from dppm_model.locks import held
 from tests.support.fault_injection import dying, ended, forked, left_over
 from tests.support.real_federation import TINY_FACTS, TINY_MODEL
@@ -116,13 +116,13 @@ def test_who_was_enrolled_while_the_operator_was_asked_counts(fed: Path, tmp_pat
         assert init_site(folder, fed / "invitation.json") == 0
     paper = check_enrolment(fed, other / "enrolment.json")
     enrol(fed, check_enrolment(fed, thief / "enrolment.json"))
-    with pytest.raises(PaperError, match="late"):
+    with pytest.raises(EnrolmentError, match="late"):
         enrol(fed, paper)
 
 
 def test_who_is_refused_takes_no_secret_from_who_runs(fed: Path, tmp_path: Path) -> None:
     site = tmp_path / "site-0"
-    node, link = Node(site, print), Link(fed, print)
+    node, link = SiteSupervisor(site, print), ServerSupervisor(fed, print)
     secrets = [site / "flower" / "superexec.secret", fed / "flower" / "superexec.secret"]
     for path in (*secrets, fed / "flower" / "config.toml"):
         path.write_text("of the one that runs")
@@ -237,7 +237,7 @@ def test_a_bundle_that_holds_a_name_twice_is_refused() -> None:
     buffer = BytesIO(build_bundle())
     with zipfile.ZipFile(buffer, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("client/app.py", "import os")
-    with pytest.raises(PaperError, match="twice"):
+    with pytest.raises(EnrolmentError, match="twice"):
         files_of(buffer.getvalue())
 
 

@@ -14,8 +14,8 @@ from client.site import site_records
 from deploy.cli import main
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import digest_of
+from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
 from deploy.kit.federation import enrolled
-from deploy.kit.gate import bundle_file, bundle_folder, is_whole
 from deploy.kit.preflight import CHECKS, preflight
 from deploy.kit.site import Proposal
 from dppm_model import batch_invariance, errors
@@ -85,7 +85,7 @@ def test_folders_are_not_made_twice_and_inputs_are_checked(
     address = ["--address", "h:1"]
     assert typed(*init, fed, "--name", "demo", *address) == errors.ConfigError.exit_code
     new = tmp_path / "new"
-    assert typed(*init, new, "--name", "De Mo", *address) == errors.PaperError.exit_code
+    assert typed(*init, new, "--name", "De Mo", *address) == errors.EnrolmentError.exit_code
     for bad in ("nowhere", "host:", "host:99999", "a b:1", ":1"):
         code = typed(*init, new, "--name", "demo", "--address", bad)
         assert code == errors.ConfigError.exit_code, bad
@@ -93,7 +93,7 @@ def test_folders_are_not_made_twice_and_inputs_are_checked(
     assert typed(*init, new, "--name", "demo", *address, *cert) == errors.ConfigError.exit_code
     site = ["site", "init", new, "--yes", "--name", "x", "--invitation"]
     invitation = fed / "invitation.json"
-    assert typed(*site, fed / "server.toml", "--records", "tiny") == errors.PaperError.exit_code
+    assert typed(*site, fed / "server.toml", "--records", "tiny") == errors.EnrolmentError.exit_code
     assert typed(*site, invitation, "--records", "absent") == errors.DataError.exit_code
     assert not new.exists()
     announce = ["server", "announce", fed]
@@ -126,11 +126,11 @@ def test_a_name_or_a_key_is_one_sites_only(fed: Path, tmp_path: Path, tiny: Path
     init = ["site", "init", thief, "--invitation", fed / "invitation.json", "--yes"]
     assert typed(*init, "--name", "site-1", "--records", "tiny") == 0
     enrol = ["server", "enrol", fed, thief / "enrolment.json", "--yes"]
-    assert typed(*enrol) == errors.PaperError.exit_code
+    assert typed(*enrol) == errors.EnrolmentError.exit_code
     other = tmp_path / "other"
     assert typed("server", "init", other, "--name", "other", "--address", "h:1") == 0
     enrol = ["server", "enrol", other, tmp_path / "site-0" / "enrolment.json", "--yes"]
-    assert typed(*enrol) == errors.PaperError.exit_code
+    assert typed(*enrol) == errors.EnrolmentError.exit_code
 
 
 def test_approving_pins_peers_plan_and_code(fed: Path, tmp_path: Path, paper: Path) -> None:
@@ -173,7 +173,7 @@ def test_an_announcement_that_lies_about_this_site_is_refused(
         replace(announcement, federation="other"),
         replace(announcement, peers={**announcement.peers, "site-0": stranger}),
     ):
-        with pytest.raises(errors.PaperError):
+        with pytest.raises(errors.EnrolmentError):
             Proposal(site, lie)
     assert typed("site", "approve", site, paper, "--yes") == 0
     swapped = replace(announcement, peers={**announcement.peers, "site-1": stranger})
@@ -187,8 +187,8 @@ def test_records_of_another_kind_are_told_before_the_run(
     site, announcement = tmp_path / "site-0", Announcement.read(paper)
     assert announcement.facts == Facts((1, 8, 8), 2)
     for facts, refusal in (
-        (Facts((1, 28, 28), 2), errors.PaperError),  # its plan asks about other images
-        (Facts((1, 8, 8), 3), errors.PaperError),
+        (Facts((1, 28, 28), 2), errors.EnrolmentError),  # its plan asks about other images
+        (Facts((1, 8, 8), 3), errors.EnrolmentError),
         # The same classes in another order are others.
         (Facts((1, 8, 8), 2, ("b", "a")), errors.DataError),
     ):

@@ -16,7 +16,7 @@ from client.memory import peak
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.messages import Asker, Patience, connected
+from server.broadcast import Broadcaster, RetryPolicy, connected
 
 app = ServerApp()
 
@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     path = Path(str(context.run_config["run"]))
     plan = json.loads(path.read_text())
     nodes = dict(enumerate(connected(grid, plan["nodes"], plan["nodes"], 120.0)))
-    asker, found = Asker(grid, Patience(600.0, 0, 0.0)), []
+    asker, found = Broadcaster(grid, RetryPolicy(600.0, 0, 0.0)), []
     for case in plan["cases"]:
         asked = {site: nodes[site] for site in range(case["nodes"])}
         rounds = [_round(asker, asked, case) for _ in range(case["rounds"])]
@@ -36,7 +36,7 @@ def main(grid: Grid, context: Context) -> None:
     path.with_suffix(".found.json").write_text(json.dumps(found))
 
 
-def _round(asker: Asker, nodes: dict[int, int], case: dict[str, int]) -> tuple[float, int]:
+def _round(asker: Broadcaster, nodes: dict[int, int], case: dict[str, int]) -> tuple[float, int]:
     begun, n = time.perf_counter(), case["items"]
     memory: list[int] = []
     question: dict[str, int | bytes] = {key: case[key] for key in ("work", "up", "items")}

@@ -84,7 +84,7 @@ def _approved(folder: Path) -> set[str]:
         return set()
 
 
-class Gate:
+class AllowlistExecutor:
     """Takes tasks from one SuperNode.
 
     Parameters
@@ -124,7 +124,7 @@ class Gate:
             ],
         )
 
-    def warm(self) -> None:
+    def preload(self) -> None:
         """Load what is approved, so that the first message need not wait for it."""
         for digest in _approved(self._folder):
             if is_whole(self._folder, digest):

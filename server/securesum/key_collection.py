@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dppm_model.securesum import wire
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel
-from dppm_model.securesum.material import Material
-from server.messages import Records
+from dppm_model.securesum.round_keys import RoundKeys
+from server.broadcast import Records
 
 Read = Callable[[int, Records], None]
 
 
-class Prepared:
+class KeyCollection:
     """Materials for one try.
 
     Attributes
@@ -27,7 +27,7 @@ class Prepared:
     def __init__(self, group: Group, question: wire.Fields) -> None:
         self._group, self._question = group, question
         self.number = -1
-        self.materials: dict[int, Material] = {}
+        self.materials: dict[int, RoundKeys] = {}
 
     def begin(self, number: int) -> None:
         """Gather for another try."""
@@ -50,7 +50,7 @@ class Prepared:
 
         return read
 
-    def complete(self, sites: frozenset[int]) -> dict[int, Material]:
+    def complete(self, sites: frozenset[int]) -> dict[int, RoundKeys]:
         """Return the materials of those of some sites that have shares for all others of them."""
         return {
             i: m

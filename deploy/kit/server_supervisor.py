@@ -21,9 +21,9 @@ from deploy.flower import toml_string
 from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import unpack
 from deploy.kit.control import FlowerControl
+from deploy.kit.enrolment import split_address
 from deploy.kit.federation import ServerSettings, announcement_file, enrolled
 from deploy.kit.locks import alone
-from deploy.kit.papers import split_address
 from deploy.processes import (
     end_leftovers,
     environment,
@@ -46,7 +46,7 @@ _MOST_DEATHS = 20  # of the ServerApp, before we give up
 
 
 @dataclass
-class Kept:
+class SupervisedProcess:
     """A program that is started again when it dies."""
 
     name: str
@@ -59,7 +59,7 @@ class Kept:
     process: subprocess.Popen[bytes] = field(init=False)
     deaths: int = 0
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> SupervisedProcess:
         self._start()
         return self
 
@@ -84,7 +84,7 @@ class Kept:
         stop(self.process)
 
 
-class Link:
+class ServerSupervisor:
     """The server's programs, for the length of a block.
 
     Parameters
@@ -102,7 +102,7 @@ class Link:
         (self._home / "empty").mkdir(parents=True, exist_ok=True)
         self._environment = environment(self._home)
         self._flower = FlowerControl(self._home)
-        self._kept: list[Kept] = []
+        self._kept: list[SupervisedProcess] = []
         self._looked = 0.0  # when Flower was asked about the run
 
     def _check_ports(self) -> None:
@@ -124,7 +124,7 @@ class Link:
         return (host, port) if self.settings.proxy else None
 
     @contextlib.contextmanager
-    def up(self) -> Iterator[Link]:
+    def up(self) -> Iterator[ServerSupervisor]:
         """Start everything, register the enrolled sites, and stop everything in the end."""
         secret = self._home / "superexec.secret"
         with contextlib.ExitStack() as stack:
@@ -136,7 +136,9 @@ class Link:
             self._check_ports()
             for name, command, folder, door in self._programs(secret):
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
-                kept = Kept(name, command, folder, self._environment, log, sessions, door)
+                kept = SupervisedProcess(
+                    name, command, folder, self._environment, log, sessions, door
+                )
                 self._kept.append(stack.enter_context(kept))
                 if name == "superlink":  # before the door is open: who knocks is known or refused
                     self._flower.register(enrolled(self.folder))

@@ -12,12 +12,12 @@ from dppm_model.errors import ChangedKey, UnknownSite
 from dppm_model.securesum import wire
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, joined, verify
-from server.messages import Asker, Records
+from server.broadcast import Broadcaster, Records
 
 log = logging.getLogger("dppm.server")
 
 
-class Roll:
+class Membership:
     """The sites that have joined.
 
     Parameters
@@ -36,9 +36,14 @@ class Roll:
     """
 
     def __init__(
-        self, grid: Grid, asker: Asker, group: Group, names: list[str], question: wire.Fields
+        self,
+        grid: Grid,
+        broadcaster: Broadcaster,
+        group: Group,
+        names: list[str],
+        question: wire.Fields,
     ) -> None:
-        self._grid, self._asker, self._group = grid, asker, group
+        self._grid, self._broadcaster, self._group = grid, broadcaster, group
         self._names, self._question = names, question
         self.nodes: dict[int, int] = {}
         self.channels: dict[int, Channel] = {}
@@ -70,7 +75,7 @@ class Roll:
                 )
             self._take(site, node, channel)
 
-        self._asker.ask(
+        self._broadcaster.ask(
             "query.join",
             new,
             lambda node: {"question": self._question, "join": {"nonce": nonces[node]}},

@@ -12,13 +12,13 @@ from dppm_model.errors import TooFewSites
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel
 from dppm_model.securesum.masks import round_of
-from server.blame import Blame
-from server.roll import Roll
+from server.securesum.blame import Blame
+from server.securesum.membership import Membership
 
 log = logging.getLogger("dppm.server")
 
 
-class Absent:
+class Exclusions:
     """What holds for one round.
 
     Parameters
@@ -32,8 +32,8 @@ class Absent:
         Sites that this round goes on without, with why: a slow site is not a liar.
     """
 
-    def __init__(self, group: Group, roll: Roll, blame: Blame) -> None:
-        self._group, self._roll, self.blame = group, roll, blame
+    def __init__(self, group: Group, members: Membership, blame: Blame) -> None:
+        self._group, self._members, self.blame = group, members, blame
         self.late: dict[int, str] = {}
         self._forgave = False
         self._known = blame.lines
@@ -90,7 +90,7 @@ class Absent:
         before = len(self.blame)
         for other in accused:
             if other != site and other < self._group.size:
-                a, b = self._roll.name(site), self._roll.name(other)
+                a, b = self._members.name(site), self._members.name(other)
                 why = f"{a} says that keys or shares of {b} are wrong"
                 if record == "no_material":
                     self.blame.add_pair(site, other, why)
@@ -102,16 +102,16 @@ class Absent:
     def channels(self) -> dict[int, Channel]:
         """Channels of all who may hold shares, those among them whose reports are not asked for."""
         doubtful = self.blame.muted & self.blame.left_out(self.late).keys()
-        return self._roll.channels_but({*self.blame.certain} | doubtful)
+        return self._members.channels_but({*self.blame.certain} | doubtful)
 
     def reasons(self, reported: Collection[int], answers: Mapping[int, str]) -> dict[str, str]:
         """Return, by name, why reports are not in the sum; ``answers`` are what sites said."""
         sites = set(range(self._group.size))
         reasons = {
-            **dict.fromkeys(sites - self._roll.nodes.keys(), "not connected"),
+            **dict.fromkeys(sites - self._members.nodes.keys(), "not connected"),
             **answers,
             **self.late,
             **self.blame.left_out(self.late),
         }
         absent = sorted(sites - set(reported))
-        return {self._roll.name(i): reasons.get(i, "did not take part") for i in absent}
+        return {self._members.name(i): reasons.get(i, "did not take part") for i in absent}

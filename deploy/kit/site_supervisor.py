@@ -1,4 +1,4 @@
-"""`dppm site run`: the site's SuperNode, kept running, and the gate that answers for it."""
+"""`dppm site run`: the site's SuperNode, kept running, and the executor that answers for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import IO
 
 from client.policy import Policy
 from deploy.flower import toml_string
-from deploy.kit.fleet import check_enrolled, check_server
-from deploy.kit.gate import Gate
+from deploy.kit.code_allowlist import AllowlistExecutor
+from deploy.kit.connectivity import check_enrolled, check_server
+from deploy.kit.enrolment import Invitation
 from deploy.kit.locks import alone
-from deploy.kit.papers import Invitation
 from deploy.kit.site import enrolment_of
 from deploy.processes import environment, free_port, start, stop, tool
 from dppm_model.errors import NotEnrolled
@@ -29,7 +29,7 @@ _STALE_SECONDS = 90  # for so long a SuperLink takes a node that died for alive
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 
 
-class Node:
+class SiteSupervisor:
     """The SuperNode of a site, which `run` keeps running.
 
     Parameters
@@ -95,13 +95,15 @@ class Node:
         return False
 
     def _answer(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
-        """Let the gate answer until the SuperNode dies."""
+        """Let the executor answer until the SuperNode dies."""
         secret = self._secret.read_bytes()
-        gate = Gate(self.folder, f"127.0.0.1:{self._port}", secret, self._environment, output)
-        with contextlib.closing(gate):
-            gate.warm()
+        executor = AllowlistExecutor(
+            self.folder, f"127.0.0.1:{self._port}", secret, self._environment, output
+        )
+        with contextlib.closing(executor):
+            executor.preload()
             while process.poll() is None:
-                if not gate.step():
+                if not executor.step():
                     time.sleep(_POLL_SECONDS)
 
     def _explain(self, seconds: float) -> None:

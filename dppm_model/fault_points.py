@@ -1,6 +1,6 @@
-"""The numbered steps of a round at which a process may die; tests kill it at each of them.
+"""The numbered points of a round at which a process may die; tests kill it at each of them.
 
-After every step the files on disk are such that starting again finishes the same round: nothing is
+After every point the files on disk are such that starting again finishes the same round: nothing is
 spent twice, nothing is answered twice differently, nothing is lost.
 """
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from enum import Enum
 
 
-class Step(Enum):
-    """Steps in the order of a round; the first word says who takes them.
+class FaultPoint(Enum):
+    """Points in the order of a round; the first word says whose process reaches them.
 
     `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are of rounds that somebody spoils.
     """
@@ -36,18 +36,18 @@ class Step(Enum):
     SERVER_SAVED = 17
 
 
-_watchers: list[Callable[[Step], None]] = []
+_watchers: list[Callable[[FaultPoint], None]] = []
 
 
-def reached(step: Step) -> None:
-    """Say that a step is done; does nothing unless a test watches."""
+def reached(point: FaultPoint) -> None:
+    """Say that a point is reached; does nothing unless a test watches."""
     for watcher in _watchers:
-        watcher(step)
+        watcher(point)
 
 
 @contextmanager
-def watched(watcher: Callable[[Step], None]) -> Iterator[None]:
-    """Call ``watcher`` at every step of this process; what it raises ends the step."""
+def watched(watcher: Callable[[FaultPoint], None]) -> Iterator[None]:
+    """Call ``watcher`` at every point that this process reaches; it may raise."""
     _watchers.append(watcher)
     try:
         yield

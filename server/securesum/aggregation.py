@@ -17,25 +17,25 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from dppm_model.errors import TooFewSites
+from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.plan import Plan
 from dppm_model.securesum.group import roster_of
 from dppm_model.securesum.masks import TRIES, round_of
 from dppm_model.securesum.ring import Vector
-from dppm_model.steps import Step, reached
-from server.absent import Absent
-from server.attempt import Attempt
-from server.blame import Blame
-from server.exchange import Exchange
-from server.messages import Asker, Patience, only
-from server.prepared import Prepared
-from server.reports import Reports
-from server.roll import Roll
+from server.broadcast import Broadcaster, RetryPolicy, select
+from server.securesum.attempt import Attempt
+from server.securesum.blame import Blame
+from server.securesum.exclusions import Exclusions
+from server.securesum.key_collection import KeyCollection
+from server.securesum.masked_reports import MaskedReports
+from server.securesum.membership import Membership
+from server.securesum.round_checkpoint import RoundCheckpoint
 
 log = logging.getLogger("dppm.server")
 
 
 @dataclass(frozen=True)
-class Collected:
+class Aggregate:
     """The sum over the sites that survived the round.
 
     Attributes
@@ -60,7 +60,7 @@ class Collected:
     downlink_bytes: int
 
 
-class Federation:
+class SecureSum:
     """The sites of one run, as the server reaches them.
 
     Parameters
@@ -70,8 +70,8 @@ class Federation:
     plan, peers
         The run, and its sites' identity keys by their names.
     path
-        Where the exchange of the present round is kept; the masked reports are beside it.
-    patience
+        Where the checkpoint of the present round is kept; the masked reports are beside it.
+    retry
         How long and how often sites are asked.
     """
 
@@ -81,18 +81,18 @@ class Federation:
         plan: Plan,
         peers: Mapping[str, bytes],
         path: Path,
-        patience: Patience,
+        retry: RetryPolicy,
     ) -> None:
         roster = roster_of(peers)
         self.plan, self.group = plan, plan.group(tuple(roster))
-        self._path, self._asker = path, Asker(grid, patience)
+        self._path, self._broadcaster = path, Broadcaster(grid, retry)
         self._question = {"plan": plan.to_json()}
         names = list(roster.values())
-        self._roll = Roll(grid, self._asker, self.group, names, self._question)
-        self._next = Prepared(self.group, self._question)
-        self._absent = Absent(self.group, self._roll, Blame())
+        self._members = Membership(grid, self._broadcaster, self.group, names, self._question)
+        self._next = KeyCollection(self.group, self._question)
+        self._absent = Exclusions(self.group, self._members, Blame())
 
-    def ask(self, phase: int, round_: int, question: bytes) -> Collected:
+    def aggregate(self, phase: int, round_: int, question: bytes) -> Aggregate:
         """Ask all sites for one round and open the sum of the reports that come in time.
 
         ``question`` is the arrays that the round asks by.
@@ -104,38 +104,38 @@ class Federation:
         WrongSum
             If what came does not fit together, and nobody can be left out for it.
         """
-        traffic = self._asker.traffic
+        traffic = self._broadcaster.traffic
         up, down = traffic.up, traffic.down
-        self._roll.call()
-        exchange = Exchange.read(self._path, self.plan.digest)
-        blame = exchange.blame if exchange else Blame()
-        self._absent = Absent(self.group, self._roll, blame)
+        self._members.call()
+        checkpoint = RoundCheckpoint.read(self._path, self.plan.digest)
+        blame = checkpoint.blame if checkpoint else Blame()
+        self._absent = Exclusions(self.group, self._members, blame)
         number = self.plan.sum(phase, round_).number
-        if exchange is None or round_of(exchange.number) != round_of(number):
-            exchange = Exchange(self.plan.digest, number, blame)
+        if checkpoint is None or round_of(checkpoint.number) != round_of(number):
+            checkpoint = RoundCheckpoint(self.plan.digest, number, blame)
         while True:
-            if not exchange.materials:
-                exchange = self._begin(exchange)
-            attempt = self._attempt(exchange, phase, round_)
-            if exchange.survivors is not None:
+            if not checkpoint.materials:
+                checkpoint = self._begin(checkpoint)
+            attempt = self._attempt(checkpoint, phase, round_)
+            if checkpoint.survivors is not None:
                 break
             if self._collected(attempt, question):
-                reached(Step.SERVER_SUMMED)
-                exchange = attempt.closed()
-                exchange.write(self._path)
+                reached(FaultPoint.SERVER_SUMMED)
+                checkpoint = attempt.closed()
+                checkpoint.write(self._path)
                 break
-            exchange = Exchange(self.plan.digest, exchange.number + 1, blame)
-            exchange.write(self._path)
-            reached(Step.SERVER_BLAMED)
-        reached(Step.SERVER_CLOSED)
-        self._roll.call()  # who came meanwhile takes part in the next round
+            checkpoint = RoundCheckpoint(self.plan.digest, checkpoint.number + 1, blame)
+            checkpoint.write(self._path)
+            reached(FaultPoint.SERVER_BLAMED)
+        reached(FaultPoint.SERVER_CLOSED)
+        self._members.call()  # who came meanwhile takes part in the next round
         known = blame.lines
         total = self._bounded(self._open(attempt), attempt, phase)
         if blame.lines != known:
-            exchange.write(self._path)
-        reached(Step.SERVER_OPENED)
+            checkpoint.write(self._path)
+        reached(FaultPoint.SERVER_OPENED)
         reported = attempt.opening.reported
-        return Collected(
+        return Aggregate(
             total,
             len(reported),
             self._absent.reasons(reported, attempt.reasons),
@@ -144,18 +144,18 @@ class Federation:
             traffic.down - down,
         )
 
-    def _attempt(self, exchange: Exchange, phase: int, round_: int) -> Attempt:
-        attempt = exchange.number % TRIES
+    def _attempt(self, checkpoint: RoundCheckpoint, phase: int, round_: int) -> Attempt:
+        attempt = checkpoint.number % TRIES
         sum_ = self.plan.sum(phase, round_, attempt)
         reports = self._path.with_name("reports.bin")
         return Attempt(
-            self._asker,
-            self._roll,
+            self._broadcaster,
+            self._members,
             self.group,
-            exchange,
+            checkpoint,
             sum_,
             {**self._question, "phase": phase, "round": round_, "attempt": attempt},
-            Reports(reports, sum_.ring.packed_bytes, exchange.survivors or ()),
+            MaskedReports(reports, sum_.ring.packed_bytes, checkpoint.survivors or ()),
             self._complained,
         )
 
@@ -171,14 +171,14 @@ class Federation:
         absent.late |= late
         return not late and len(absent.blame) == before
 
-    def _begin(self, exchange: Exchange) -> Exchange:
+    def _begin(self, checkpoint: RoundCheckpoint) -> RoundCheckpoint:
         """Fix who takes part: all sites whose keys and shares for this try are there."""
-        number, least = exchange.number, self.group.min_survivors
+        number, least = checkpoint.number, self.group.min_survivors
         while True:
             try:
                 out = self._absent.left_out(number)
             except TooFewSites:
-                exchange.write(self._path)
+                checkpoint.write(self._path)
                 raise
             sites = frozenset(range(self.group.size)) - out.keys()
             if self._next.number != number:
@@ -195,9 +195,9 @@ class Federation:
                     f"Only {len(complete)} sites sent shares for all others.",
                     "Check their versions.",
                 )
-            begun = Exchange(self.plan.digest, number, exchange.blame, complete)
+            begun = RoundCheckpoint(self.plan.digest, number, checkpoint.blame, complete)
             begun.write(self._path)
-            reached(Step.SERVER_BEGUN)
+            reached(FaultPoint.SERVER_BEGUN)
             return begun
 
     def _prepare(self, sites: frozenset[int]) -> None:
@@ -206,14 +206,14 @@ class Federation:
         channels = self._absent.channels()
         asked = self._next.asks(channels)
         try:
-            self._asker.ask(
+            self._broadcaster.ask(
                 "query.open",
-                only(self._roll.nodes, channels),
+                select(self._members.nodes, channels),
                 lambda _: asked,
                 self._next.reader(channels),
                 lambda: len(self._next.materials.keys() & sites) >= least,
                 lambda: f"round {round_of(number)}: {least} must take part",
-                self._roll.name,
+                self._members.name,
                 self._complained,
             )
         except TooFewSites:
@@ -232,11 +232,11 @@ class Federation:
         round_ = round_of(attempt.opening.sum.number) + 1
         holders = {site for site in range(self.group.size) if attempt.holds(site)}
         if round_ == self.plan.rounds:  # there is no next one
-            nodes = only(self._roll.nodes, holders)
+            nodes = select(self._members.nodes, holders)
             return attempt.open(nodes, {"question": self._question}, lambda *_: None)
         self._next.begin(round_ * TRIES)
         channels = self._absent.channels()
-        nodes = only(self._roll.nodes, channels.keys() | holders)
+        nodes = select(self._members.nodes, channels.keys() | holders)
         return attempt.open(nodes, self._next.asks(channels), self._next.reader(channels))
 
     def _bounded(self, total: Vector, attempt: Attempt, phase: int) -> NDArray[np.int64]:

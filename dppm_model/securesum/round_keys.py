@@ -45,7 +45,7 @@ def statement(group: Group, number: int, mask_key: bytes, commitment: bytes) -> 
 
 
 @dataclass(frozen=True)
-class Material:
+class RoundKeys:
     """What a site publishes for one try of a round.
 
     Attributes

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-class Reports:
-    """Reports of equal size.
+class MaskedReports:
+    """MaskedReports of equal size.
 
     Parameters
     ----------

@@ -21,14 +21,14 @@ from dppm_model.plan import Plan
 from dppm_model.reading import parse_json
 from dppm_model.run import Run
 from dppm_model.securesum.masks import round_of
-from dppm_model.securesum.material import Checks, Material
 from dppm_model.securesum.ring import Vector
-from server.blame import Blame
+from dppm_model.securesum.round_keys import Checks, RoundKeys
+from server.securesum.blame import Blame
 from server.state import Arrays, read_state
 
 
 @dataclass(frozen=True)
-class Exchange:
+class RoundCheckpoint:
     """A try of a round.
 
     Attributes
@@ -49,7 +49,7 @@ class Exchange:
     plan: str
     number: int
     blame: Blame = field(default_factory=Blame)
-    materials: dict[int, Material] = field(default_factory=dict)
+    materials: dict[int, RoundKeys] = field(default_factory=dict)
     survivors: dict[int, bytes] | None = None
     masks: dict[int, Checks] | None = None
     pairs: dict[int, Checks] | None = None
@@ -78,8 +78,8 @@ class Exchange:
         write_bytes(path, safetensors.numpy.save({"total": total}, meta))
 
     @classmethod
-    def read(cls, path: Path, plan: str) -> Exchange | None:
-        """Read the exchange of this plan, or None if no round has begun.
+    def read(cls, path: Path, plan: str) -> RoundCheckpoint | None:
+        """Read the checkpoint of this plan, or None if no round has begun.
 
         Raises
         ------
@@ -89,10 +89,10 @@ class Exchange:
         return read_state(path, plan, cls._build)
 
     @classmethod
-    def _build(cls, meta: dict[str, str], tensors: Arrays) -> Exchange:
+    def _build(cls, meta: dict[str, str], tensors: Arrays) -> RoundCheckpoint:
         certain, pairs, muted = parse_json(meta["blame"])
         materials = {
-            int(i): Material(*map(_field, row)) for i, row in parse_json(meta["materials"]).items()
+            int(i): RoundKeys(*map(_field, row)) for i, row in parse_json(meta["materials"]).items()
         }
         survivors = parse_json(meta["survivors"])
         return cls(
@@ -139,7 +139,7 @@ def stage(run: Run, plan: Plan, done: int) -> str:
     done
         How many rounds are finished.
     """
-    exchange = Exchange.read(run.exchange, plan.digest)
-    if exchange is None or round_of(exchange.number) < done or not exchange.materials:
+    checkpoint = RoundCheckpoint.read(run.checkpoint, plan.digest)
+    if checkpoint is None or round_of(checkpoint.number) < done or not checkpoint.materials:
         return "waiting for sites to take part"
-    return "waiting for reports" if exchange.survivors is None else "opening the sum"
+    return "waiting for reports" if checkpoint.survivors is None else "opening the sum"

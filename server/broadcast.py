@@ -24,7 +24,7 @@ Complain = Callable[[int, str, list[int]], None]
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long and how often sites are asked.
 
     Attributes
@@ -50,11 +50,11 @@ class Traffic:
     up: int = 0
 
 
-class Asker:
+class Broadcaster:
     """Sends messages of one federation and counts what goes over the wire."""
 
-    def __init__(self, grid: Grid, patience: Patience) -> None:
-        self.grid, self.patience = grid, patience
+    def __init__(self, grid: Grid, retry: RetryPolicy) -> None:
+        self.grid, self.retry = grid, retry
         self.traffic = Traffic()
 
     def ask(
@@ -99,9 +99,9 @@ class Asker:
             If there are not enough after the last try; says why.
         """
         silent, reasons = dict(nodes), dict[int, str]()
-        for attempt in range(self.patience.retries + 1):
+        for attempt in range(self.retry.retries + 1):
             if attempt:
-                time.sleep(self.patience.pause)
+                time.sleep(self.retry.pause)
             reasons |= dict.fromkeys(silent, "no answer in time")
             for site, why in self._ask_once(kind, silent, content, read, complain):
                 if why is None:
@@ -137,7 +137,7 @@ class Asker:
         messages = [self._message(kind, node, content(site)) for site, node in silent.items()]
         pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
         begun = time.monotonic()
-        while pending and (waited := time.monotonic() - begun) < self.patience.seconds:
+        while pending and (waited := time.monotonic() - begun) < self.retry.seconds:
             replies = list(self.grid.pull_messages(list(pending)))
             if not replies:
                 time.sleep(min(max(_LEAST_POLL, _POLL_SHARE * waited), _MOST_POLL))
@@ -205,6 +205,6 @@ def _size(fields: Mapping[str, Mapping[str, Any]]) -> int:
     return total
 
 
-def only(nodes: Mapping[int, int], sites: Collection[int]) -> dict[int, int]:
+def select(nodes: Mapping[int, int], sites: Collection[int]) -> dict[int, int]:
     """Return the nodes of some sites."""
     return {site: node for site, node in nodes.items() if site in sites}

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, unpack
+from deploy.kit.enrolment import Enrolment, Invitation, _statement, fingerprint, split_address
 from deploy.kit.keys import make_node_key
-from deploy.kit.papers import Enrolment, Invitation, _statement, fingerprint, split_address
 from deploy.show import plain
 from deploy.simulate import plan_of, resolve
-from dppm_model.errors import ConfigError, PaperError
+from dppm_model.errors import ConfigError, EnrolmentError
 from dppm_model.plan import Plan
 from dppm_model.securesum.group import peers_text
 from dppm_model.securesum.keys import Identity
@@ -44,7 +44,7 @@ def announced(plan: Plan, bundle: bytes) -> Announcement:
     return Announcement("demo", plan, Facts((1, 8, 8), 2, ("a", "b")), peers, bundle)
 
 
-def test_papers_survive_their_files(
+def test_enrolment_survive_their_files(
     tmp_path: Path, enrolment: Enrolment, plan: Plan, bundle: bytes
 ) -> None:
     invitation = Invitation("demo", "fed.example.org:8443", "PEM")
@@ -71,7 +71,7 @@ def test_a_changed_enrolment_is_refused(tmp_path: Path, enrolment: Enrolment) ->
         replace(enrolment, node_key="ssh-nonsense AAAA"),
     ):
         changed.write(path)
-        with pytest.raises(PaperError, match="not signed"):
+        with pytest.raises(EnrolmentError, match="not signed"):
             Enrolment.read(path)
         assert changed.fingerprint != enrolment.fingerprint
 
@@ -87,7 +87,7 @@ def test_nobody_enrols_with_anothers_identity(tmp_path: Path, enrolment: Enrolme
     for signed in (thief.identity_signature, enrolment.identity_signature):
         stolen = replace(thief, identity=enrolment.identity, node_signature=signature)
         replace(stolen, identity_signature=signed).write(tmp_path / "paper")
-        with pytest.raises(PaperError, match="not signed"):
+        with pytest.raises(EnrolmentError, match="not signed"):
             Enrolment.read(tmp_path / "paper")
 
 
@@ -96,9 +96,9 @@ def test_what_is_no_paper_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "paper"
     path.write_text(text)
     for kind in (Invitation, Enrolment, Announcement):
-        with pytest.raises(PaperError):
+        with pytest.raises(EnrolmentError):
             kind.read(path)
-    with pytest.raises(PaperError):
+    with pytest.raises(EnrolmentError):
         Invitation.read(tmp_path / "absent")
 
 
@@ -124,7 +124,7 @@ def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
     paper = announced(plan, bundle)
     few = dict(list(paper.peers.items())[:2])
     replace(paper, peers=few).write(tmp_path / "paper")
-    with pytest.raises(PaperError, match="counts 3 sites"):
+    with pytest.raises(EnrolmentError, match="counts 3 sites"):
         Announcement.read(tmp_path / "paper")
 
 
@@ -142,7 +142,7 @@ def test_names_of_sites_cannot_be_taken_for_something_else(
     with zipfile.ZipFile(tmp_path / "paper") as old, zipfile.ZipFile(tmp_path / "evil", "w") as new:
         for part in old.namelist():
             new.writestr(part, evil if part == "peers.toml" else old.read(part))
-    with pytest.raises(PaperError):
+    with pytest.raises(EnrolmentError):
         Announcement.read(tmp_path / "evil")
 
 
@@ -152,7 +152,7 @@ def test_an_announcement_of_other_images_than_its_plan_asks_about_is_refused(
     paper = announced(plan, bundle)
     for facts in (replace(paper.facts, shape=(1, 16, 16)), replace(paper.facts, classes=3)):
         replace(paper, facts=facts).write(tmp_path / "paper")
-        with pytest.raises(PaperError, match="other images than it says"):
+        with pytest.raises(EnrolmentError, match="other images than it says"):
             Announcement.read(tmp_path / "paper")
 
 
@@ -223,7 +223,7 @@ def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: st
     path.write_bytes(bundle)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, "import os")
-    with pytest.raises(PaperError, match="it holds"):
+    with pytest.raises(EnrolmentError, match="it holds"):
         unpack(path.read_bytes(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     whole = files_of(bundle)
@@ -233,12 +233,12 @@ def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: st
             for entry, content in whole.items():
                 if entry != needed:
                     archive.writestr(entry, content)
-        with pytest.raises(PaperError, match="is missing"):
+        with pytest.raises(EnrolmentError, match="is missing"):
             files_of(few.read_bytes())
     broken = bytearray(bundle)
     broken[len(broken) // 3] ^= 0xFF
-    with pytest.raises(PaperError):
+    with pytest.raises(EnrolmentError):
         files_of(bytes(broken))
     for nonsense in (b"", b"PK nonsense", json.dumps({}).encode()):
-        with pytest.raises(PaperError):
+        with pytest.raises(EnrolmentError):
             files_of(nonsense)

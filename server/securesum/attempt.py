@@ -13,19 +13,19 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from dppm_model.errors import TooFewSites, WrongReport, WrongSum
+from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.securesum import wire
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import attested, verify
 from dppm_model.securesum.masks import Sum
-from dppm_model.securesum.material import Checks
 from dppm_model.securesum.opening import Opening
 from dppm_model.securesum.ring import Vector
-from dppm_model.steps import Step, reached
-from server.exchange import Exchange
-from server.messages import Asker, Complain, Records, only
-from server.prepared import Read
-from server.reports import Reports
-from server.roll import Roll
+from dppm_model.securesum.round_keys import Checks
+from server.broadcast import Broadcaster, Complain, Records, select
+from server.securesum.key_collection import Read
+from server.securesum.masked_reports import MaskedReports
+from server.securesum.membership import Membership
+from server.securesum.round_checkpoint import RoundCheckpoint
 
 Content = Callable[[int], dict[str, wire.Fields]]
 
@@ -35,7 +35,7 @@ class Attempt:
 
     Parameters
     ----------
-    exchange
+    checkpoint
         Where it stands.
     question
         What every message of it carries: plan, phase, round and try.
@@ -50,22 +50,27 @@ class Attempt:
 
     def __init__(
         self,
-        asker: Asker,
-        roll: Roll,
+        broadcaster: Broadcaster,
+        members: Membership,
         group: Group,
-        exchange: Exchange,
+        checkpoint: RoundCheckpoint,
         sum_: Sum,
         question: wire.Fields,
-        reports: Reports,
+        reports: MaskedReports,
         complain: Complain,
     ) -> None:
-        self._asker, self._roll, self._group, self._complain = asker, roll, group, complain
-        self._question, self._reports = question, reports
-        self._plan, self._blame = exchange.plan, exchange.blame
-        self.opening = Opening(
-            group, sum_, exchange.materials, exchange.total, exchange.masks, exchange.pairs
+        self._broadcaster, self._members, self._group, self._complain = (
+            broadcaster,
+            members,
+            group,
+            complain,
         )
-        self.signatures = dict(exchange.survivors or {})
+        self._question, self._reports = question, reports
+        self._plan, self._blame = checkpoint.plan, checkpoint.blame
+        self.opening = Opening(
+            group, sum_, checkpoint.materials, checkpoint.total, checkpoint.masks, checkpoint.pairs
+        )
+        self.signatures = dict(checkpoint.survivors or {})
         self.reasons: dict[int, str] = {}
 
     def collect(self, arrays: bytes) -> dict[int, str]:
@@ -205,14 +210,14 @@ class Attempt:
             keep(site, records)
 
         least = self._group.min_survivors
-        self._asker.ask(
+        self._broadcaster.ask(
             "query.open",
             everybody,
             content,
             read,
             lambda: opening.helpers >= least,
             lambda: f"{self._called}: {least} must help to open its sum",
-            self._roll.name,
+            self._members.name,
             self._complain,
         )
         for site in sorted(opening.liars):
@@ -229,10 +234,10 @@ class Attempt:
         materials = self.opening.participants
         return all(site in m.shares for dealer, m in materials.items() if dealer != site)
 
-    def closed(self) -> Exchange:
+    def closed(self) -> RoundCheckpoint:
         """What a server that dies has to go on with from now on."""
         opening = self.opening
-        return Exchange(
+        return RoundCheckpoint(
             self._plan,
             opening.sum.number,
             self._blame,
@@ -251,7 +256,7 @@ class Attempt:
             self._blame.add(proof.accused, f"{name} dealt or said what its own secrets refute")
         if not proofs:
             return False
-        reached(Step.SERVER_JUDGED)
+        reached(FaultPoint.SERVER_JUDGED)
         opening.remove((proof.accused for proof in proofs), self._reports.of)
         silent = set(opening.reported)
         written = {f"proof-{i}": wire.write_proof(proof) for i, proof in enumerate(proofs)}
@@ -279,14 +284,14 @@ class Attempt:
         enough: Callable[[], bool],
         what: Callable[[], str],
     ) -> None:
-        nodes = only(self._roll.nodes, sites)
-        name = self._roll.name
-        self.reasons |= self._asker.ask(
+        nodes = select(self._members.nodes, sites)
+        name = self._members.name
+        self.reasons |= self._broadcaster.ask(
             kind, nodes, content, read, enough, what, name, self._complain
         )
 
     def _name(self, site: int) -> str:
-        return self._roll.name(site)
+        return self._members.name(site)
 
     @property
     def _called(self) -> str:

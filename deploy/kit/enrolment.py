@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from dppm_model.errors import ConfigError, PaperError
+from dppm_model.errors import ConfigError, EnrolmentError
 from dppm_model.files import write_json
 from dppm_model.reading import read_json, reading
 from dppm_model.securesum.keys import Identity, verify
@@ -40,11 +40,13 @@ def named(field: str, name: str) -> str:
 
     Raises
     ------
-    PaperError
+    EnrolmentError
         If it is not 1 to 40 small letters, digits and hyphens.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise PaperError(f"{field} is {name!r}.", "Use up to 40 small letters, digits, hyphens.")
+        raise EnrolmentError(
+            f"{field} is {name!r}.", "Use up to 40 small letters, digits, hyphens."
+        )
     return name
 
 
@@ -105,7 +107,7 @@ class Invitation:
 
         Raises
         ------
-        PaperError
+        EnrolmentError
             If it is none.
         """
         paper = cls(**_read(path, "invitation", cls.__annotations__))
@@ -168,7 +170,7 @@ class Enrolment:
 
         Raises
         ------
-        PaperError
+        EnrolmentError
             If it is none, or not signed by the keys that it names.
         """
         paper = cls(**_read(path, "enrolment", cls.__annotations__))
@@ -192,7 +194,7 @@ class Enrolment:
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
             signed = False
         if not signed:
-            raise PaperError(
+            raise EnrolmentError(
                 f"{path}: the enrolment is not signed by its own keys.", "Ask the site for it anew."
             )
         return paper
@@ -201,7 +203,7 @@ class Enrolment:
 def require_file(path: Path) -> None:
     """Refuse a paper that is not there."""
     if not path.is_file():
-        raise PaperError(f"{path} does not exist.", "Name the file that you were sent.")
+        raise EnrolmentError(f"{path} does not exist.", "Name the file that you were sent.")
 
 
 def _statement(federation: str, site: str, node_key: str, identity: str) -> bytes:
@@ -214,9 +216,9 @@ def _write(path: Path, kind: str, fields: dict[str, str]) -> None:
 
 def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
     require_file(path)
-    with reading(path, PaperError, "Ask for it anew."):
+    with reading(path, EnrolmentError, "Ask for it anew."):
         raw = dict(read_json(path))
     good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
     if not (good and all(isinstance(value, str) for value in raw.values())):
-        raise PaperError(f"{path} is no {kind} of this version.", "Ask for it anew.")
+        raise EnrolmentError(f"{path} is no {kind} of this version.", "Ask for it anew.")
     return raw
