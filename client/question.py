@@ -6,9 +6,9 @@ from functools import lru_cache
 
 from dppm_model.phase import PhasePlan
 from dppm_model.score import phases
-from dppm_model.score.asking import try_question
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.query import Query
+from dppm_model.score.unit_batches import try_question
 
 
 @lru_cache(maxsize=1)  # once for all the virtual sites that one process plays in a round
@@ -18,7 +18,7 @@ def read_question(phase: PhasePlan, config: ModelConfig, content: bytes) -> Quer
     Raises
     ------
     ModelError
-        See `dppm_model.score.phases.read_question` and `dppm_model.score.asking.try_question`.
+        See `dppm_model.score.phases.read_question` and `try_question`.
     """
     query = phases.read_question(phase.name, config, content)
     try_question(query, phase.grid, config.shape)

@@ -16,15 +16,15 @@ from dppm_model.mechanism.quantize import CLIP_NORM, Grid
 from dppm_model.phase import GRID_STEPS, PhasePlan
 from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
-from dppm_model.score.asking import block_of
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import build_learner
+from dppm_model.score.unit_batches import block_of
 
 _EXACT = 1e-9  # the noise that learners are told of where there is none
 
 
-def teach(
+def pretrain(
     model: ScoreModel,
     phases: Sequence[PhaseRequest | PhasePlan],
     records: Records,
@@ -32,7 +32,7 @@ def teach(
     *,
     deviations: Sequence[float] | None = None,
 ) -> ScoreModel:
-    """Let all records answer all phases.
+    """Let all records answer all phases, in order.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def public_start(
     seed: int,
 ) -> ScoreModel:
     """Return the model that public records teach; its configuration names them."""
-    taught = teach(model, phases, records, seed)
+    trained = pretrain(model, phases, records, seed)
     manifest = records.manifest
-    named = replace(taught.config, public=PublicData(manifest.name, manifest.digest))
-    return ScoreModel(named, taught.arrays)
+    named = replace(trained.config, public=PublicData(manifest.name, manifest.digest))
+    return ScoreModel(named, trained.arrays)

@@ -22,8 +22,8 @@ from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.records.units import Units
-from dppm_model.score.asking import Asking
 from dppm_model.score.query import Query
+from dppm_model.score.unit_batches import UnitBatches
 
 _CACHED_ELEMENTS = 1 << 18  # of rows that are rotated together: all passes stay in the cache
 
@@ -44,7 +44,7 @@ def report(
     # Whatever is drawn for a unit (which records of a person, noise levels, noise) is drawn from
     # that unit's own seed: who else was sampled must not change its vector.
     seeds = coins.seeds(len(units))[sampled]
-    asked = Asking(units, query, phase.grid, sampled, seeds)
+    asked = UnitBatches(units, query, phase.grid, sampled, seeds)
     if isinstance(phase.response, DirectionsResponse):
         return phase.response.encode(*_named(asked, phase, signs_seed), coins)
     # Each unit's vector, clipped to C and rounded; summed in integers, where no unit can move the
@@ -70,7 +70,7 @@ def estimate(
 
 
 def _named(
-    asked: Asking, phase: PhasePlan, signs_seed: bytes
+    asked: UnitBatches, phase: PhasePlan, signs_seed: bytes
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return each unit's nearest direction and the length of its clipped vector over C, (n,)."""
     assert isinstance(phase.response, DirectionsResponse)
@@ -86,6 +86,6 @@ def _named(
             found.append((response.names(z, rows), lengths))
         return found
 
-    pairs = [pair for part in asked.answers(name) for pair in part]
+    pairs = [pair for part in asked.map(name) for pair in part]
     names = [np.zeros(0, dtype=np.int64), *(names for names, _ in pairs)]
     return np.concatenate(names), np.concatenate([np.zeros(0), *(length for _, length in pairs)])

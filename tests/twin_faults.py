@@ -610,7 +610,7 @@ TWINS: dict[str, Twin] = {
     ),
     "wrong divisor": Twin(
         "the sum is divided by how many records were sampled",
-        "dppm_model.score.slots:SlotQuery.clipped_sum",
+        "dppm_model.score.class_sums:ClassSumQuery.clipped_sum",
         _wrong_divisor,
         COMPANY + "[means]",
     ),
@@ -628,7 +628,7 @@ TWINS: dict[str, Twin] = {
     ),
     "failure tells": Twin(
         "a question that fails on a record fails for the server to see",
-        "dppm_model.score.asking:answers",
+        "dppm_model.score.unit_batches:map_blocks",
         lambda _: lambda ask, units, block: [ask(slice(0, units))],
         SITE + "a_question_that_fails_on_a_record_does_not_tell_who_was_sampled",
     ),
@@ -648,16 +648,16 @@ TWINS: dict[str, Twin] = {
     ),
     "projected in company": Twin(
         "residuals are projected on the axes of a class for the records of that class alone",
-        "dppm_model.score.spread:SpreadQuery.projected",
+        "dppm_model.score.component_covariance:ComponentCovarianceQuery.projected",
         _projected_alone,
         "privacy/test_fixed_batches.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_spread",
     ),
     "long matrices": Twin(
         "matrices of fine coefficients are rounded to integers, and not clipped",
-        "dppm_model.score.pooled:PooledQuery.clipped_sum",
+        "dppm_model.score.fine_covariance:FineCovarianceQuery.clipped_sum",
         _rounded_only,
-        "unit/score/test_moments.py::test_no_record_exceeds_the_clip_norm[pooled]",
+        "unit/score/test_moments.py::test_no_record_exceeds_the_clip_norm[fine_covariance]",
     ),
     "freed memory": Twin(
         "a network's weights are whatever was freed in their place before",
@@ -728,7 +728,7 @@ TWINS: dict[str, Twin] = {
     ),
     "blocks of 1024": Twin(
         "the memory of a round grows with the number of units that were sampled",
-        "dppm_model.score.asking:block_of",
+        "dppm_model.score.unit_batches:block_of",
         lambda _: lambda shape: 1024,
         QUESTION + "memory_is_bounded_whatever_the_size_of_images[shape2-10]",
     ),

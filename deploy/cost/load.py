@@ -113,8 +113,8 @@ def loads(plan: Plan) -> tuple[Load, ...]:
 
 # What a phase leaves for the questions after it, beside what is always there.
 _RELEASES = {
-    "spread": frozenset({"mixture.axes", "mixture.spread"}),
-    "pooled": frozenset({"mixture.pooled"}),
+    "component_covariance": frozenset({"mixture.principal_axes", "mixture.component_covariance"}),
+    "fine_covariance": frozenset({"mixture.fine_covariance"}),
 }
 
 

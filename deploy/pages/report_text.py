@@ -20,8 +20,8 @@ QUESTIONS = {
     "means": "its class, and its image: counts and means of the classes",
     "covariance": "products of its coefficients: covariances of the classes",
     "components": "its share in each component, and where it lies: the components' centres",
-    "spread": "products of its coefficients within a component: the components' own covariances",
-    "pooled": "products of its finest coefficients: their covariance over all classes",
+    "component_covariance": "products of its coefficients within a component: their covariances",
+    "fine_covariance": "products of its finest coefficients: their covariance over all classes",
     "score": "its clipped gradient of the denoising loss",
     "detail": "its clipped gradient of the detail network's denoising loss",
 }

@@ -13,9 +13,9 @@ they are added or zeros in their place; so whatever went wrong before, too long 
 pass. From there on only integers exist, below 2^53 in float64, where sums are exact in any order;
 and before they become int64 the sum is checked against n·G once more (`Grid.whole`), so that no
 cast can wrap. The same holds where a gradient stays in two factors (`mechanism.ghost_clipping`)
-and where it is r rᵀ (`score.pooled`): what is compared with G is the norm of the integers that are
-added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays from the whole
-range that a site accepts.
+and where it is r rᵀ (`score.fine_covariance`): what is compared with G is the norm of the integers
+that are added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays from the
+whole range that a site accepts.
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ Arrays = Mapping[str, NDArray[Any]]
 LEAST_VARIANCE = 1e-12  # of any coefficient
 LEAST_AXIS = 1e-9  # length of a principal axis
 MOST_WEIGHT = 1024.0  # of a network, in either direction
-LEAST_SPREAD, MOST_SPREAD = 0.05, 8.0  # of a component in any direction, times its class's variance
+LEAST_RELATIVE, MOST_RELATIVE = (
+    0.05,
+    8.0,
+)  # of a component in any direction, times its class's variance
 _HINT = "Load a model that dppm wrote; at a site, ask who runs the server."
 _SUM = 1e-3  # by which frequencies may miss the sum of one
 _SYMMETRY = 1e-5  # by which a covariance may miss symmetry, over its largest entry
@@ -112,7 +115,7 @@ def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
     """Return the table: every array that a model of this configuration may have."""
     scales = config.scales
     k, j, p = config.classes, config.mixture.components, scales.basis.size
-    d, m, h = scales.band, scales.axes, scales.pooled
+    d, m, h = scales.band, scales.principal_axes, scales.fine_band
     coefficient = 4 * p**0.5  # an image in [-1, 1] has none above sqrt(P)
     variance = 16.0 * p
     frequencies, covariances = Rule(_sum_to_one, _normalised), Rule(_covariance, _symmetric)
@@ -127,11 +130,15 @@ def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
     }
     if m:
         triangle = (k, j, m * (m + 1) // 2)
-        specs["mixture.axes"] = ArraySpec((k, d, m), -variance, variance, Rule(_axes, _lengthened))
-        specs["mixture.spread"] = ArraySpec(triangle, -2 * MOST_SPREAD, 2 * MOST_SPREAD, _spread(m))
+        specs["mixture.principal_axes"] = ArraySpec(
+            (k, d, m), -variance, variance, Rule(_axes, _lengthened)
+        )
+        specs["mixture.component_covariance"] = ArraySpec(
+            triangle, -2 * MOST_RELATIVE, 2 * MOST_RELATIVE, _relative(m)
+        )
     if h:
         size = h * (h + 1) // 2
-        specs["mixture.pooled"] = ArraySpec((size,), -2 * variance, 2 * variance, _pooled(h))
+        specs["mixture.fine_covariance"] = ArraySpec((size,), -2 * variance, 2 * variance, _fine(h))
     if config.residual:  # the network on top of it
         _, network = lay_out_network(config.residual, config.base_shape, config.classes)
         specs |= _trained("residual", list(network.parameters()))
@@ -173,8 +180,11 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
         wrong = specs[name].problem(array) if name in specs else "not one of such a model"
         if wrong:
             raise ModelError(f"The model's array {name!r:.80} is {wrong}.", _HINT)
-    if "mixture.spread" in arrays and "mixture.axes" not in arrays:
-        raise ModelError("The model's array 'mixture.spread' has no 'mixture.axes'.", _HINT)
+    if "mixture.component_covariance" in arrays and "mixture.principal_axes" not in arrays:
+        raise ModelError(
+            "The model's array 'mixture.component_covariance' has no 'mixture.principal_axes'.",
+            _HINT,
+        )
 
 
 def _sum_to_one(array: NDArray[Any]) -> str | None:
@@ -221,16 +231,19 @@ def _lengths(array: NDArray[Any]) -> NDArray[np.float64]:
     return lengths
 
 
-def _spread(axes: int) -> Rule:
+def _relative(axes: int) -> Rule:
     def problem(array: NDArray[Any]) -> str | None:
         values = relative_variances(array, axes)
-        if values.min(initial=1.0) < LEAST_SPREAD or values.max(initial=1.0) > MOST_SPREAD:
-            return f"no spread: a relative variance is not within {LEAST_SPREAD} to {MOST_SPREAD}"
+        if values.min(initial=1.0) < LEAST_RELATIVE or values.max(initial=1.0) > MOST_RELATIVE:
+            return (
+                f"no covariance: a relative variance is not within {LEAST_RELATIVE} to "
+                f"{MOST_RELATIVE}"
+            )
         return None
 
     def mend(array: NDArray[np.float64]) -> NDArray[np.float64]:
         # A little inside the range, or rounding would carry it out again.
-        least, most = LEAST_SPREAD * (1 + _SUM), MOST_SPREAD * (1 - _SUM)
+        least, most = LEAST_RELATIVE * (1 + _SUM), MOST_RELATIVE * (1 - _SUM)
         matrices = symmetric(torch.from_numpy(array).flatten(0, -2), axes)
         clipped = clip_eigenvalues(matrices, least - 1, most - 1)
         return upper(clipped).reshape(array.shape).numpy()
@@ -238,7 +251,7 @@ def _spread(axes: int) -> Rule:
     return Rule(problem, mend)
 
 
-def _pooled(side: int) -> Rule:
+def _fine(side: int) -> Rule:
     diagonal = diagonal_of_triangle(side)
 
     def problem(array: NDArray[Any]) -> str | None:

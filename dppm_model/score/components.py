@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.mechanism.products import rows_by
+from dppm_model.score.class_sums import Answers, ClassSumQuery, Layout
 from dppm_model.score.means import clip_rows
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import subtract_covariance
-from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _FIRST_SPREAD = 0.7  # of the first centres, in standard deviations of the class
 _SEEN = 2.0  # a component counts if its count is above this many standard deviations of noise
@@ -42,10 +42,10 @@ def nearest(
 
 def shared(model: ScoreModel) -> ScoreModel:
     """Return the model without what told its components' covariances from their class's."""
-    return model.without("mixture.axes", "mixture.spread")
+    return model.without("mixture.principal_axes", "mixture.component_covariance")
 
 
-class ComponentsQuery(SlotQuery):
+class ComponentsQuery(ClassSumQuery):
     """Counts (head) and half-whitened residuals (one slot per component of each class)."""
 
     needed = frozenset({"mixture.class_weights", "mixture.component_weights", "mixture.components"})
@@ -54,7 +54,7 @@ class ComponentsQuery(SlotQuery):
         super().__init__(model)
         mixture, self.band = model.config.mixture, model.scales.band
         self.components_each = mixture.components
-        self.radius = mixture.components_radius
+        self.clip_norm = mixture.components_clip_norm
         self.count_weight = mixture.count_weight
         self.body_weight = math.sqrt(1 - self.count_weight**2)
         self.whitening = model.scales.half_whitening(self.band)
@@ -65,19 +65,19 @@ class ComponentsQuery(SlotQuery):
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
-        """See `SlotQuery`."""
+        """See `ClassSumQuery`."""
         slots = config.classes * config.mixture.components
         return Layout(slots, slots, config.scales.band)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `SlotQuery`."""
+        """Return the vectors before the final clip; see `ClassSumQuery`."""
         w = self.whitening.float()
         u = self.basis.forward(x)[:, : self.band] * w
         every = torch.ones_like(self.weights)  # a component that lost its records may win some
         slot = y * self.components_each + nearest(u, y, self.components * w, every)
         count = torch.nn.functional.one_hot(slot, self.slots) - self.frequency
         r = u - self.components.flatten(0, 1)[slot] * w
-        body = clip_rows(r, self.radius) * self.body_weight
+        body = clip_rows(r, self.clip_norm) * self.body_weight
         return Answers(count * self.count_weight, slot, body)
 
 
@@ -112,7 +112,7 @@ class ComponentsLearner:
         least = _SEEN * std / query.count_weight
         count = (query.frequency + count / query.count_weight).reshape(shape)
         size = count.clamp(min=max(least, torch.finfo(torch.float64).tiny))
-        unit = query.radius / query.body_weight
+        unit = query.clip_norm / query.body_weight
         move = residual.reshape(*shape, query.band) * unit / size[:, :, None]
         noise = (std * unit / size) ** 2  # of each half-whitened coordinate of the move
         w, centre = query.whitening, self._centre()

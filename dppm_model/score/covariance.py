@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.averaging import AveragingLearner
+from dppm_model.score.class_sums import Answers, ClassSumQuery, Layout
 from dppm_model.score.components import nearest, shared
 from dppm_model.score.matrices import symmetric, upper, upper_outer
 from dppm_model.score.model import CLOSED_FORM, ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import shrink_covariance
-from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _LEAST_TEXTURE = 0.02  # of the prior's variance
 
 
-class CovarianceQuery(SlotQuery):
+class CovarianceQuery(ClassSumQuery):
     """Centred texture (head) and centred outer products (one slot per class)."""
 
     needed = CLOSED_FORM
@@ -32,7 +32,7 @@ class CovarianceQuery(SlotQuery):
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
         mixture, self.band = model.config.mixture, model.scales.band
-        self.unit = mixture.covariance_radius**2
+        self.unit = mixture.covariance_clip_norm**2
         self.texture_unit = self.unit * math.sqrt(self.basis.size) / mixture.texture_weight
         self.whitening = self.scales.half_whitening(self.band)
         self.mean = model.tensor("mixture.mean")
@@ -45,12 +45,12 @@ class CovarianceQuery(SlotQuery):
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
-        """See `SlotQuery`."""
+        """See `ClassSumQuery`."""
         d = config.scales.band
         return Layout(config.scales.texture, config.classes, d * (d + 1) // 2)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `SlotQuery`."""
+        """Return the vectors before the final clip; see `ClassSumQuery`."""
         u = self.basis.forward(x)
         w = self.whitening.float()
         component = nearest(u[:, : self.band] * w, y, self.components * w, self.weights)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.score.arrays import LEAST_SPREAD, LEAST_VARIANCE, MOST_SPREAD, array_specs
+from dppm_model.score.arrays import LEAST_RELATIVE, LEAST_VARIANCE, MOST_RELATIVE, array_specs
 from dppm_model.score.matrices import upper_triangles
 from dppm_model.score.model_config import ModelConfig
 
@@ -36,13 +36,13 @@ def draw_arrays(
             drawn = _frequencies(rng, spec.shape, spec.least)
         elif part == "covariance":
             drawn = _covariances(rng, spec.shape, spec.most * reach)
-        elif part == "axes":
+        elif part == "principal_axes":
             drawn = _signed(rng, spec.shape, spec.most * reach)
             drawn[:, 0] += np.where(drawn[:, 0] < 0, -1e-6, 1e-6)  # none has no length
-        elif part == "spread":
-            drawn = _spreads(rng, spec.shape, config.scales.axes)
-        elif part == "pooled":
-            side = config.scales.pooled
+        elif part == "component_covariance":
+            drawn = _relative_covariances(rng, spec.shape, config.scales.principal_axes)
+        elif part == "fine_covariance":
+            side = config.scales.fine_band
             drawn = upper_triangles(_covariances(rng, (1, side, side), spec.most / 2 * reach))[0]
         elif spec.least > 0:
             low, high = np.log(spec.least) * reach, np.log(spec.most) * reach
@@ -81,10 +81,12 @@ def _covariances(
     return drawn
 
 
-def _spreads(rng: np.random.Generator, shape: tuple[int, ...], axes: int) -> NDArray[np.float64]:
+def _relative_covariances(
+    rng: np.random.Generator, shape: tuple[int, ...], axes: int
+) -> NDArray[np.float64]:
     """Triangles of M - I, M's eigenvalues anywhere in their range."""
     vectors = np.linalg.qr(rng.standard_normal((*shape[:-1], axes, axes)))[0]
-    low, high = LEAST_SPREAD * 1.01, MOST_SPREAD * 0.99
+    low, high = LEAST_RELATIVE * 1.01, MOST_RELATIVE * 0.99
     values = np.exp(rng.uniform(np.log(low), np.log(high), (*shape[:-1], axes)))
     relative = (vectors * values[..., None, :]) @ vectors.swapaxes(-1, -2) - np.eye(axes)
     return upper_triangles(relative)

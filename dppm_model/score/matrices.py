@@ -57,9 +57,9 @@ def diagonal_of_triangle(size: int) -> NDArray[np.int64]:
     return i * size - i * (i - 1) // 2
 
 
-def relative_variances(spread: NDArray[np.floating[Any]], axes: int) -> NDArray[np.float64]:
+def relative_variances(relative: NDArray[np.floating[Any]], axes: int) -> NDArray[np.float64]:
     """Return the eigenvalues of I + M for triangles (..., m(m+1)/2) of M: (n, m)."""
-    flat = torch.from_numpy(np.asarray(spread, np.float64)).flatten(0, -2)
+    flat = torch.from_numpy(np.asarray(relative, np.float64)).flatten(0, -2)
     values: NDArray[np.float64] = 1 + torch.linalg.eigvalsh(symmetric(flat, axes)).numpy()
     return values
 
@@ -90,7 +90,7 @@ def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int
 
 
 def component_covariances(
-    covariance: torch.Tensor, axes: torch.Tensor, spread: torch.Tensor
+    covariance: torch.Tensor, axes: torch.Tensor, relative: torch.Tensor
 ) -> torch.Tensor:
     """Return each component's own covariance, (classes, J, d, d).
 
@@ -100,9 +100,10 @@ def component_covariances(
         (classes, d, d) of the class, within its components.
     axes
         (classes, d, m) its `principal_axes`.
-    spread
+    relative
         (classes, J, m(m+1)/2) the upper triangles of M_j - I.
     """
-    k, j, _ = spread.shape
-    relative = symmetric(spread.flatten(0, 1), axes.shape[2]).reshape(k, j, *[axes.shape[2]] * 2)
-    return covariance[:, None] + axes[:, None] @ relative @ axes[:, None].transpose(2, 3)
+    k, j, _ = relative.shape
+    m = axes.shape[2]
+    differences = symmetric(relative.flatten(0, 1), m).reshape(k, j, m, m)
+    return covariance[:, None] + axes[:, None] @ differences @ axes[:, None].transpose(2, 3)

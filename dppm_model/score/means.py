@@ -14,28 +14,28 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.averaging import AveragingLearner
+from dppm_model.score.class_sums import Answers, ClassSumQuery, Layout
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.shrinkage import octaves, wiener
-from dppm_model.score.slots import Answers, Layout, SlotQuery
 
 _LEAST_WEIGHT = 0.2  # a class weight is at least this much of an equal share
 
 
-def clip_rows(r: torch.Tensor, radius: float) -> torch.Tensor:
-    """Shorten each row of r (n, d) to length ``radius`` and scale it to at most one."""
+def clip_rows(r: torch.Tensor, clip_norm: float) -> torch.Tensor:
+    """Shorten each row of r (n, d) to length ``clip_norm`` and scale it to at most one."""
     norm: torch.Tensor = torch.linalg.vector_norm(r, dim=1, keepdim=True)
-    return r / norm.clamp(min=radius)
+    return r / norm.clamp(min=clip_norm)
 
 
-class MeansQuery(SlotQuery):
+class MeansQuery(ClassSumQuery):
     """Counts (head) and half-whitened residuals to the class means (one slot per class)."""
 
     needed = frozenset({"mixture.class_weights", "mixture.mean"})
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
-        self.radius = model.config.mixture.means_radius
+        self.clip_norm = model.config.mixture.means_clip_norm
         self.count_weight = model.config.mixture.count_weight
         self.body_weight = math.sqrt(1 - self.count_weight**2)
         self.whitening = model.scales.half_whitening(self.body)
@@ -44,14 +44,14 @@ class MeansQuery(SlotQuery):
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
-        """See `SlotQuery`."""
+        """See `ClassSumQuery`."""
         return Layout(config.classes, config.classes, config.scales.basis.size)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `SlotQuery`."""
+        """Return the vectors before the final clip; see `ClassSumQuery`."""
         count = torch.nn.functional.one_hot(y, self.slots) - self.frequency
         r = (self.basis.forward(x) - self.mean[y]) * self.whitening.float()
-        body = clip_rows(r, self.radius) * self.body_weight
+        body = clip_rows(r, self.clip_norm) * self.body_weight
         return Answers(count * self.count_weight, y, body)
 
 
@@ -78,7 +78,7 @@ class MeansLearner(AveragingLearner):
         self._rounds += 1
         self._variance += std**2
         self._frequency += query.frequency + count / query.count_weight
-        self._residual += residual * query.radius / query.body_weight / query.whitening
+        self._residual += residual * query.clip_norm / query.body_weight / query.whitening
         self._centre += query.mean
         self._model = self._fit()
 
@@ -86,7 +86,7 @@ class MeansLearner(AveragingLearner):
         query = MeansQuery(self._start)
         frequency = (self._frequency / self._rounds).clamp(min=_LEAST_WEIGHT / query.slots)
         mean = (self._centre + self._residual / frequency[:, None]) / self._rounds
-        std = math.sqrt(self._variance) / self._rounds * query.radius / query.body_weight
+        std = math.sqrt(self._variance) / self._rounds * query.clip_norm / query.body_weight
         noise = (std / query.whitening * query.slots) ** 2  # of a class of the average size
         shell = octaves(self._start.scales.std)
         # Shrink towards what was known before: all classes' common step, and each class's from it.

@@ -13,7 +13,7 @@ from dppm_model.score.dct import Basis
 from dppm_model.score.settings import Between, check_settings, from_settings
 
 MOST_COEFFICIENTS = 1 << 16
-_RADIUS = Between(1e-6, 1e6)
+_CLIP_NORM = Between(1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class MixtureConfig:
         d, the number of low cosine coefficients that get component centres and full covariances.
     components
         J, Gaussians per class; 1 is the class Gaussian.
-    axes
+    principal_axes
         m, the number of principal axes of a class in which each component gets a covariance of its
         own; 0 leaves the components of a class with one covariance.
-    pooled
+    fine_band
         Number of coefficients above the band whose covariance is pooled over all classes; 0 leaves
         them their prior, modulated by the texture.
     texture
@@ -38,13 +38,13 @@ class MixtureConfig:
         Guess of a pixel's variance within a class; sets the scale of the prior.
     background
         Guess of the mean pixel value, in [-1, 1].
-    means_radius, covariance_radius, components_radius
-        Clip radius of the half-whitened residual, in units of its norm expected under the prior.
-    spread_radius
-        Clip radius of a component's outer products, in units of the trace of the class covariance
+    means_clip_norm, covariance_clip_norm, components_clip_norm
+        Clip norm of the half-whitened residual, in units of its norm expected under the prior.
+    component_covariance_clip_norm
+        Clip norm of a component's outer products, in units of the trace of the class covariance
         that was released before (half-whitened with it).
-    pooled_radius
-        Clip radius of the half-whitened fine residual, in units of its norm expected under the
+    fine_covariance_clip_norm
+        Clip norm of the half-whitened fine residual, in units of its norm expected under the
         modulated prior.
     count_weight
         Share (as a norm) of a record's vector that its class or component indicator gets.
@@ -54,16 +54,16 @@ class MixtureConfig:
 
     band: Annotated[int, Between(1, MOST_COEFFICIENTS)] = 144
     components: Annotated[int, Between(1, 1024)] = 1
-    axes: Annotated[int, Between(0, MOST_COEFFICIENTS)] = 0
-    pooled: Annotated[int, Between(0, MOST_COEFFICIENTS)] = 0
+    principal_axes: Annotated[int, Between(0, MOST_COEFFICIENTS)] = 0
+    fine_band: Annotated[int, Between(0, MOST_COEFFICIENTS)] = 0
     texture: Annotated[int, Between(1, MOST_COEFFICIENTS)] = 100
     pixel_variance: Annotated[float, Between(1e-4, 4.0)] = 0.25
     background: Annotated[float, Between(-1.0, 1.0)] = -0.5
-    means_radius: Annotated[float, _RADIUS] = 1.3
-    covariance_radius: Annotated[float, _RADIUS] = 1.4
-    components_radius: Annotated[float, _RADIUS] = 1.3
-    spread_radius: Annotated[float, _RADIUS] = 1.3
-    pooled_radius: Annotated[float, _RADIUS] = 1.3
+    means_clip_norm: Annotated[float, _CLIP_NORM] = 1.3
+    covariance_clip_norm: Annotated[float, _CLIP_NORM] = 1.4
+    components_clip_norm: Annotated[float, _CLIP_NORM] = 1.3
+    component_covariance_clip_norm: Annotated[float, _CLIP_NORM] = 1.3
+    fine_covariance_clip_norm: Annotated[float, _CLIP_NORM] = 1.3
     count_weight: Annotated[float, Between(1e-3, 0.999)] = 0.1
     texture_weight: Annotated[float, Between(1e-3, 0.999)] = 0.15
 
@@ -99,14 +99,14 @@ class Scales:
         return min(self.config.band, self.basis.size)
 
     @property
-    def axes(self) -> int:
+    def principal_axes(self) -> int:
         """m, at most the band."""
-        return min(self.config.axes, self.band)
+        return min(self.config.principal_axes, self.band)
 
     @property
-    def pooled(self) -> int:
-        """Number of pooled coefficients, at most those above the band."""
-        return min(self.config.pooled, self.basis.size - self.band)
+    def fine_band(self) -> int:
+        """Number of fine coefficients, at most those above the band."""
+        return min(self.config.fine_band, self.basis.size - self.band)
 
     @property
     def texture(self) -> int:
@@ -127,9 +127,9 @@ class Scales:
         std = self.std[:size]
         return 1 / torch.sqrt(std * std.sum())
 
-    def pooled_whitening(self) -> torch.Tensor:
-        """Return such weights (pooled,) for the pooled coefficients."""
-        std = self.std[self.band : self.band + self.pooled]
+    def fine_whitening(self) -> torch.Tensor:
+        """Return such weights (fine_band,) for the fine coefficients."""
+        std = self.std[self.band : self.band + self.fine_band]
         return 1 / torch.sqrt(std * std.sum())
 
     def fine_prior(self, texture: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,9 @@ CLOSED_FORM = frozenset(
     f"mixture.{name}"
     for name in ("mean", "component_weights", "components", "covariance", "texture")
 )
-LATER = frozenset({"mixture.axes", "mixture.spread", "mixture.pooled"})
+LATER = frozenset(
+    {"mixture.principal_axes", "mixture.component_covariance", "mixture.fine_covariance"}
+)
 _WHOLE = CLOSED_FORM | {"mixture.class_weights"}
 
 
@@ -61,9 +63,9 @@ class ScoreModel:
         J, d), ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients
         of pixels, d of them in the band, J components; ``mixture.texture`` (C, H, W), the variance
         of each whitened pixel. Once they are released, and not before (they are large):
-        ``mixture.axes`` (classes, d, m) and ``mixture.spread`` (classes, J, m(m+1)/2), the
-        components' own covariances, see `dppm_model.score.matrices`; and ``mixture.pooled``, the
-        triangle of that of the coefficients above the band.
+        ``mixture.principal_axes`` (classes, d, m) and ``mixture.component_covariance`` (classes, J,
+        m(m+1)/2), the components' own covariances, see `dppm_model.score.matrices`; and
+        ``mixture.fine_covariance``, the triangle of that of the coefficients above the band.
     known
         Arrays that were checked before; see `check_arrays`.
 
@@ -182,10 +184,10 @@ class ScoreModel:
     def fine_covariance(self) -> torch.Tensor:
         """Return the covariance of the coefficients above the band, (P - d, P - d)."""
         fine = self.scales.fine_prior(self.tensor("mixture.texture"))
-        h = self.scales.pooled
-        if "mixture.pooled" in self.arrays:
+        h = self.scales.fine_band
+        if "mixture.fine_covariance" in self.arrays:
             fine[:h, :] = fine[:, :h] = 0
-            fine[:h, :h] = symmetric(self.tensor("mixture.pooled").double()[None], h)[0]
+            fine[:h, :h] = symmetric(self.tensor("mixture.fine_covariance").double()[None], h)[0]
         return fine
 
     def covariances(self) -> torch.Tensor:
@@ -194,9 +196,12 @@ class ScoreModel:
         Float64; the d lowest coefficients.
         """
         covariance = self.tensor("mixture.covariance").double()
-        if "mixture.spread" not in self.arrays:
+        if "mixture.component_covariance" not in self.arrays:
             return covariance[:, None]
-        own = (self.tensor(f"mixture.{name}").double() for name in ("axes", "spread"))
+        own = (
+            self.tensor(f"mixture.{name}").double()
+            for name in ("principal_axes", "component_covariance")
+        )
         return component_covariances(covariance, *own)
 
     @cached_property

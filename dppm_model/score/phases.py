@@ -13,17 +13,20 @@ from typing import NamedTuple
 
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.score.arrays import array_specs
+from dppm_model.score.component_covariance import (
+    ComponentCovarianceLearner,
+    ComponentCovarianceQuery,
+)
 from dppm_model.score.components import ComponentsLearner, ComponentsQuery
 from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
 from dppm_model.score.detail import DetailQuery
+from dppm_model.score.fine_covariance import FineCovarianceLearner, FineCovarianceQuery
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.pooled import PooledLearner, PooledQuery
 from dppm_model.score.query import Learner, Query
 from dppm_model.score.residual import ResidualQuery
-from dppm_model.score.spread import SpreadLearner, SpreadQuery
 from dppm_model.score.tensors import read_tensors
 
 _HEADER = 1 << 16  # bytes of a question beside its arrays
@@ -40,8 +43,12 @@ PHASES = {
     "means": _Kind(MeansQuery, lambda model, _seed: MeansLearner(model)),
     "covariance": _Kind(CovarianceQuery, lambda model, _seed: CovarianceLearner(model)),
     "components": _Kind(ComponentsQuery, ComponentsLearner),
-    "spread": _Kind(SpreadQuery, lambda model, _seed: SpreadLearner(model)),
-    "pooled": _Kind(PooledQuery, lambda model, _seed: PooledLearner(model)),
+    "component_covariance": _Kind(
+        ComponentCovarianceQuery, lambda model, _seed: ComponentCovarianceLearner(model)
+    ),
+    "fine_covariance": _Kind(
+        FineCovarianceQuery, lambda model, _seed: FineCovarianceLearner(model)
+    ),
     "score": _Kind(ResidualQuery, partial(GradientLearner, ResidualQuery)),
     "detail": _Kind(DetailQuery, partial(GradientLearner, DetailQuery)),
 }

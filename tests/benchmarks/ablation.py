@@ -32,9 +32,9 @@ from tests.benchmarks.record import record
 VARIANTS: dict[str, tuple[float, list[str]]] = {
     "central": (1.0, []),
     "no noise": (0.0, []),
-    "one covariance a class": (1.0, ["~model.phases.spread"]),
-    "no pooled fine covariance": (1.0, ["~model.phases.pooled"]),
-    "neither": (1.0, ["~model.phases.spread", "~model.phases.pooled"]),
+    "one covariance a class": (1.0, ["~model.phases.component_covariance"]),
+    "no pooled fine covariance": (1.0, ["~model.phases.fine_covariance"]),
+    "neither": (1.0, ["~model.phases.component_covariance", "~model.phases.fine_covariance"]),
     "one Gaussian a class": (1.0, ["model=mixture_small"]),
     "with a residual network": (1.0, ["model=residual"]),
 }

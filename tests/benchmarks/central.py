@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dppm_model.config import Config, initial_model
 from dppm_model.plan import Plan
-from dppm_model.pretraining import teach
+from dppm_model.pretraining import pretrain
 from dppm_model.records import sources
 from dppm_model.score.model import ScoreModel
 
@@ -25,4 +25,4 @@ def train_centrally(config: Config, plan: Plan, *, noise: float = 1.0) -> ScoreM
     """
     deviations = [noise * p.clip_norm / p.cost("secure_sum", 1).mu / p.divisor for p in plan.phases]
     records = sources.load(config.data, "train")
-    return teach(initial_model(config), plan.phases, records, config.seed, deviations=deviations)
+    return pretrain(initial_model(config), plan.phases, records, config.seed, deviations=deviations)

@@ -19,9 +19,9 @@ from client.site import Site
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.records.units import Units
 from dppm_model.run import Run
-from dppm_model.score.asking import Asking
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
+from dppm_model.score.unit_batches import UnitBatches
 from tests.benchmarks.record import record
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         marks = [time.perf_counter()]
         sampled = coins.bernoulli(phase.sampling_numerator, len(units)).nonzero()[0]
         query, seeds = build_query(phase.name, model), coins.seeds(len(sampled))
-        total = Asking(units, query, phase.grid, sampled, seeds).total()
+        total = UnitBatches(units, query, phase.grid, sampled, seeds).total()
         marks.append(time.perf_counter())
         z = phase.rotation.rotate(total, b"benchmark")
         marks.append(time.perf_counter())

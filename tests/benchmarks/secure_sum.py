@@ -81,9 +81,9 @@ def plan_of(sites: int, dimension: int) -> Plan:
     least = sites - sites // 5
     honest = honest_reports(sites, least, 0)
     side = math.isqrt(dimension)  # as many coordinates as a phase of this kind asks for
-    model = ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 1, "pooled": side}})
+    model = ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 1, "fine_band": side}})
     phase = PhasePlan(
-        "pooled",
+        "fine_covariance",
         "binomial",
         BinomialResponse(1.0, 0.05, RESPONSES),
         1.0,

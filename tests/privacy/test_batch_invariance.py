@@ -11,7 +11,7 @@ from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import NotBatchInvariant
 from dppm_model.mechanism import products
 from dppm_model.mechanism.products import Linear, each, gram, rows_by, sides
-from dppm_model.score import components, dct, means, mixture, slots, spread
+from dppm_model.score import class_sums, component_covariance, components, dct, means, mixture
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.phases import query_of
 from tests.privacy.test_sensitivity import CASES, CONFIGS
@@ -103,7 +103,7 @@ def plain_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 FAULTS = {
     "mixture": (mixture, "rows_by", "score", plain_rows),
     "components": (components, "rows_by", "components", plain_rows),
-    "spread": (spread, "rows_by", "spread", plain_rows),
+    "component_covariance": (component_covariance, "rows_by", "component_covariance", plain_rows),
     "images": (dct, "sides", "means", lambda left, x, right: left @ x @ right.T),
     "layers": (products, "rows_by", "score", plain_rows),
 }
@@ -179,12 +179,12 @@ def test_what_a_server_may_leave_out_is_left_out_once(
 
 def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_invariance, "_STEPS", {})
-    monkeypatch.setattr(slots, "fixed_batches", lambda records, _: iter([records]))
+    monkeypatch.setattr(class_sums, "fixed_batches", lambda records, _: iter([records]))
     monkeypatch.setattr(dct, "sides", lambda left, x, right: left @ x @ right.T)
     monkeypatch.setattr(components, "rows_by", plain_rows)
-    monkeypatch.setattr(spread, "rows_by", plain_rows)
+    monkeypatch.setattr(component_covariance, "rows_by", plain_rows)
     with pytest.raises(NotBatchInvariant, match="in another order"):
-        check_batch_invariance("spread", CONFIGS["grey, mlp"])
+        check_batch_invariance("component_covariance", CONFIGS["grey, mlp"])
 
 
 def test_it_is_tried_once_a_process_and_anew_on_other_threads(

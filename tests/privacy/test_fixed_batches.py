@@ -9,6 +9,10 @@ import torch
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.score.component_covariance import (
+    ComponentCovarianceLearner,
+    ComponentCovarianceQuery,
+)
 from dppm_model.score.components import nearest
 from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
@@ -16,17 +20,16 @@ from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner
 from dppm_model.score.residual import ResidualQuery
-from dppm_model.score.spread import SpreadLearner, SpreadQuery
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
-MOMENTS = ("means", "covariance", "components", "spread", "pooled")
+MOMENTS = ("means", "covariance", "components", "component_covariance", "fine_covariance")
 Sum = Callable[[slice], np.ndarray]
 
 
 def model(**residual: object) -> ScoreModel:
     settings = {"band": 16, "channels": 16, "blocks": 2} | residual
-    mixture = {"band": 16, "components": 2, "axes": 16, "pooled": 200}
+    mixture = {"band": 16, "components": 2, "principal_axes": 16, "fine_band": 200}
     config = {"mixture": mixture, "residual": settings}
     return ScoreModel.initial((1, 16, 16), 3, config)
 
@@ -120,7 +123,7 @@ def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
 
     With ``own`` each component has a covariance of its own.
     """
-    settings = {"components": 20, "axes": 64} if own else {"components": 50}
+    settings = {"components": 20, "principal_axes": 64} if own else {"components": 50}
     start = ScoreModel.initial((1, 28, 28), 2, {"mixture": settings})
     rng = np.random.default_rng(0)
     root = 0.2 * rng.standard_normal((2, 144, 144)).astype(np.float32)
@@ -129,9 +132,9 @@ def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
     covariance = root @ root.transpose(0, 2, 1)
     model = start.replace({"mixture.components": components, "mixture.covariance": covariance})
     if own:
-        model = SpreadLearner(model).result()
-        spread = 0.02 * rng.standard_normal(model.arrays["mixture.spread"].shape)
-        model = model.replace({"mixture.spread": spread.astype(np.float32)})
+        model = ComponentCovarianceLearner(model).result()
+        spread = 0.02 * rng.standard_normal(model.arrays["mixture.component_covariance"].shape)
+        model = model.replace({"mixture.component_covariance": spread.astype(np.float32)})
     x = torch.randn(CHUNK, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     return model, x
 
@@ -183,7 +186,7 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_spread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, x = large_mixture(own=True)
-    query = SpreadQuery(model)
+    query = ComponentCovarianceQuery(model)
     r = x.flatten(1)[:, :144]
     assert rows_of_products(monkeypatch, lambda y: query.projected(r, y)) == {CHUNK}
     assert same_in_any_class_sizes(lambda y: query.projected(r, y))

@@ -21,17 +21,25 @@ from dppm_model.plan import Plan
 from dppm_model.records.shards import Records, open_records, write_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
-from dppm_model.score import slots
-from dppm_model.score.asking import Asking
+from dppm_model.score import class_sums
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner, build_query, write_question
 from dppm_model.score.query import Query
+from dppm_model.score.unit_batches import UnitBatches
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
 from tests.support.plan_factory import TOY
 from tests.support.seeded_rng import SeededRNG
 
-KINDS = ("means", "covariance", "components", "spread", "pooled", "score", "detail")
+KINDS = (
+    "means",
+    "covariance",
+    "components",
+    "component_covariance",
+    "fine_covariance",
+    "score",
+    "detail",
+)
 K = 3
 GRID = Grid(0.01, 1 << 24)  # every vector is longer: each is clipped
 OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person
@@ -40,7 +48,7 @@ OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person
 @cache
 def question(kind: str) -> Query:
     settings = {
-        "mixture": {"band": 16, "components": 2, "axes": 8, "pooled": 40},
+        "mixture": {"band": 16, "components": 2, "principal_axes": 8, "fine_band": 40},
         "residual": {"band": 16, "channels": 16, "blocks": 2},
         "pyramid": {"octaves": int(kind == "detail")},
     }
@@ -72,16 +80,16 @@ def without(records: Records, person: int) -> Records:
 
 def asking(
     records: Records, kind: str, grid: Grid = GRID, some: slice = slice(None), most: int = K
-) -> Asking:
+) -> UnitBatches:
     """Ask (some of) the persons, each with the seed of their own."""
     assert records.persons is not None
     units = Units.of(records, "person", most)
     persons = np.random.default_rng(1).integers(0, 2**63 - 1, len(OWNED))
     seeds = persons[np.unique(records.persons)]
-    return Asking(units, question(kind), grid, np.arange(len(units))[some], seeds[some])
+    return UnitBatches(units, question(kind), grid, np.arange(len(units))[some], seeds[some])
 
 
-def vectors(asked: Asking, persons: int) -> np.ndarray:
+def vectors(asked: UnitBatches, persons: int) -> np.ndarray:
     return torch.cat(list(asked.vectors(slice(0, persons)))).to(torch.int64).numpy()
 
 
@@ -130,7 +138,7 @@ def test_a_persons_vector_is_the_mean_of_their_records(kind: str, tmp_path: Path
         x = query.view(records.pixels(np.array([record])), own[i, None])
         rows += [row.double().numpy() for part in query.rows(x, y, own[i, None]) for row in part]
     expected = [np.mean(rows[start : start + K], axis=0) for start in (0, K, 2 * K)]
-    asked = Asking(units, query, wide, np.arange(3), seeds)
+    asked = UnitBatches(units, query, wide, np.arange(3), seeds)
     found = wide.to_float(vectors(asked, 3))
     np.testing.assert_allclose(found, expected, atol=2 * 100 / wide.steps)
     assert max(np.linalg.norm(vector) for vector in expected) > 0.1
@@ -143,7 +151,7 @@ def test_a_persons_vector_is_the_mean_of_their_records(kind: str, tmp_path: Path
 def test_nobodys_integers_change_when_a_person_leaves(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_MOST_RECORDS", 32)  # several chunks of these few, too
+    monkeypatch.setattr(class_sums, "_MOST_RECORDS", 32)  # several chunks of these few, too
     records = shard(tmp_path / "x", kind)
     together = vectors(asking(records, kind), len(OWNED))
     for person in (0, 1, len(OWNED) - 1):
@@ -161,7 +169,7 @@ def test_how_many_images_are_read_at_a_time_changes_nothing(
     """Not even where the records of a person are more than that."""
     asked = asking(shard(tmp_path / "x"), "means")
     whole = asked.total()
-    monkeypatch.setattr("dppm_model.score.asking.block_of", lambda _: block)
+    monkeypatch.setattr("dppm_model.score.unit_batches.block_of", lambda _: block)
     np.testing.assert_array_equal(asked.total(), whole)
 
 
@@ -219,7 +227,7 @@ def test_at_most_k_images_of_a_person_are_read(
     if mechanism == "binomial":
         asked.total()
     else:
-        asked.answers(lambda part: list(asked.vectors(part)))
+        asked.map(lambda part: list(asked.vectors(part)))
     np.testing.assert_array_equal(watched.of(records), np.minimum(OWNED, K))
 
 
@@ -289,7 +297,9 @@ def test_a_question_has_the_same_answer_whether_a_record_is_a_unit_or_a_persons_
     )
     some, seeds = np.arange(40), np.arange(40)
     fast, slow = (
-        Asking(replace(Units.of(records, "record", 1), most=most), query, GRID, some, seeds).total()
+        UnitBatches(
+            replace(Units.of(records, "record", 1), most=most), query, GRID, some, seeds
+        ).total()
         for most in (1, 2)
     )
     assert np.abs(fast - slow).max() <= 40

@@ -20,12 +20,12 @@ from dppm_model.errors import ModelError, NotBatchInvariant, PlanError
 from dppm_model.plan import Plan
 from dppm_model.score import networks
 from dppm_model.score.arrays import array_specs
-from dppm_model.score.asking import block_of
 from dppm_model.score.drawn_arrays import draw_arrays
 from dppm_model.score.means import MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import PHASES, query_of, read_question, write_question
+from dppm_model.score.unit_batches import block_of
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
 
@@ -35,7 +35,7 @@ CONFIGS = {
         (1, 16, 16),
         3,
         {
-            "mixture": {"band": 16, "components": 2, "axes": 5, "pooled": 20},
+            "mixture": {"band": 16, "components": 2, "principal_axes": 5, "fine_band": 20},
             "residual": {"network": "dct_mlp", "band": 8, "channels": 5, "blocks": 1, "draws": 2},
         },
     ),
@@ -93,9 +93,13 @@ STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
     "skew covariance": ("mixture.covariance", lambda a: np.triu(a) + np.eye(16), "not symmetric"),
     "no variance": ("mixture.covariance", lambda a: a * 0, "variance is below"),
     "negative variance": ("mixture.covariance", lambda a: -a, "variance is below"),
-    "axes of length zero": ("mixture.axes", lambda a: a * 0, "one is shorter"),
-    "spread beyond": ("mixture.spread", lambda a: a * 0 - 1.5, "relative variance"),
-    "pooled variance": ("mixture.pooled", lambda a: a * 0, "variance is below"),
+    "axes of length zero": ("mixture.principal_axes", lambda a: a * 0, "one is shorter"),
+    "relative variance beyond": (
+        "mixture.component_covariance",
+        lambda a: a * 0 - 1.5,
+        "relative variance",
+    ),
+    "fine variance": ("mixture.fine_covariance", lambda a: a * 0, "variance is below"),
 }
 
 
@@ -103,7 +107,11 @@ STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
 def test_what_must_hold_between_numbers_is_checked(case: str) -> None:
     name, change, message = STRUCTURES[case]
     config = CONFIGS["mlp"]
-    kind = "spread" if name in ("mixture.axes", "mixture.spread") else "score"
+    kind = (
+        "component_covariance"
+        if name in ("mixture.principal_axes", "mixture.component_covariance")
+        else "score"
+    )
     kind = "means" if name == "mixture.class_weights" else kind
     arrays = sent(config, kind)
     arrays[name] = change(arrays[name]).astype(np.float32)
@@ -114,8 +122,10 @@ def test_what_must_hold_between_numbers_is_checked(case: str) -> None:
 def test_a_spread_without_axes_is_refused() -> None:
     arrays = sent(CONFIGS["mlp"], "score")
     read_question("score", CONFIGS["mlp"], save(arrays))
-    del arrays["mixture.axes"]
-    with pytest.raises(ModelError, match=r"'mixture.spread' has no 'mixture.axes'"):
+    del arrays["mixture.principal_axes"]
+    with pytest.raises(
+        ModelError, match=r"'mixture.component_covariance' has no 'mixture.principal_axes'"
+    ):
         read_question("score", CONFIGS["mlp"], save(arrays))
 
 
@@ -128,10 +138,10 @@ def test_other_arrays_and_other_settings_have_no_say() -> None:
         read_question("means", config, save(stranger))
     with pytest.raises(ModelError, match="not one of such a model"):
         read_question("means", config, save({**arrays, "x" * 10**4: np.ones(1, np.float32)}))
-    other = replace(config, mixture=replace(config.mixture, means_radius=1e6, band=3))
+    other = replace(config, mixture=replace(config.mixture, means_clip_norm=1e6, band=3))
     meta = {"dppm": json.dumps(other.to_dict())}
     query: Any = read_question("means", config, save(arrays, meta))
-    assert (query.radius, query.scales.band) == (1.3, 16)
+    assert (query.clip_norm, query.scales.band) == (1.3, 16)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +246,7 @@ def test_the_plan_pins_the_model(plan: Plan) -> None:
     """Another setting is another plan: its digest changes, and dimensions must be the model's."""
     for change in (
         {"classes": 3},
-        {"mixture": replace(plan.model.mixture, means_radius=2.0)},
+        {"mixture": replace(plan.model.mixture, means_clip_norm=2.0)},
         {"shape": (1, 16, 16)},
     ):
         assert replace(plan, model=replace(plan.model, **change)).digest != plan.digest

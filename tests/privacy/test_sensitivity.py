@@ -26,7 +26,7 @@ from dppm_model.score.phases import PHASES, build_query, query_of
 
 GRID = Grid(1.0, 1 << 24)
 N = 70  # more than a chunk of a gradient phase
-MIXTURE = {"band": 16, "components": 3, "axes": 5, "pooled": 9, "texture": 7}
+MIXTURE = {"band": 16, "components": 3, "principal_axes": 5, "fine_band": 9, "texture": 7}
 CONFIGS = {
     # Sizes that no kernel likes, and layers of one, five and seven units.
     "grey, mlp": ModelConfig.of(
@@ -41,7 +41,7 @@ CONFIGS = {
         (1, 12, 12),
         2,
         {
-            "mixture": MIXTURE | {"components": 1, "axes": 0},
+            "mixture": MIXTURE | {"components": 1, "principal_axes": 0},
             "residual": {"band": 12, "channels": 5, "blocks": 1, "draws": 2},
         },
     ),
@@ -57,7 +57,7 @@ CASES = [
     for name, config in CONFIGS.items()
     for kind in PHASES
     if (kind == "detail") == bool(config.pyramid.octaves)
-    and not (kind == "spread" and not config.scales.axes)
+    and not (kind == "component_covariance" and not config.scales.principal_axes)
 ]
 TRIED: Counter[str] = Counter()
 
@@ -82,7 +82,10 @@ def models(draw: st.DrawFn, name: str, kind: str) -> ScoreModel:
     """A model that a site would accept, from anywhere in its range."""
     config, asked = CONFIGS[name], query_of(kind)
     names = sorted(asked.needed)
-    for pair in ({"mixture.axes", "mixture.spread"}, {"mixture.pooled"}):
+    for pair in (
+        {"mixture.principal_axes", "mixture.component_covariance"},
+        {"mixture.fine_covariance"},
+    ):
         if pair <= asked.optional & array_specs(config).keys() and draw(st.booleans()):
             names += sorted(pair - set(names))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

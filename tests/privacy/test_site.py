@@ -30,9 +30,9 @@ from dppm_model.errors import (
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
-from dppm_model.score.asking import answers
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import read_question, write_question
+from dppm_model.score.unit_batches import map_blocks
 from dppm_model.securesum.masks import TRIES
 from tests.conftest import TINY
 from tests.support.plan_factory import with_response
@@ -473,7 +473,7 @@ def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
     def ask(part: slice) -> np.ndarray:
         return query.clipped_sum(x[part], y[part], grid, seeds[part])
 
-    np.testing.assert_array_equal(sum(answers(ask, 5, 5)), expected)
+    np.testing.assert_array_equal(sum(map_blocks(ask, 5, 5)), expected)
     with pytest.raises(IndexError):  # the twin
         ask(slice(0, 5))
 

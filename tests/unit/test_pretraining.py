@@ -10,7 +10,7 @@ import pytest
 from deploy.simulate import plan_of, prepare, resolve, simulate, start_model
 from dppm_model.config import initial_model
 from dppm_model.errors import ConfigError, DataError
-from dppm_model.pretraining import public_start, teach
+from dppm_model.pretraining import pretrain, public_start
 from dppm_model.records.pixels import to_tensor
 from dppm_model.records.shards import write_records
 from dppm_model.records.sources import load
@@ -72,7 +72,7 @@ def test_public_records_help_where_noise_covers_the_private(public: Path) -> Non
     truth = np.stack([u[np.asarray(records.labels) == k].mean(0).numpy() for k in range(2)])
 
     def error(start: ScoreModel) -> float:
-        model = teach(start, requests, records, 0, deviations=[0.2])
+        model = pretrain(start, requests, records, 0, deviations=[0.2])
         return float(np.abs(model.arrays["mixture.mean"] - truth).max())
 
     assert error(start_model(config)) < 0.3 < error(initial_model(config))

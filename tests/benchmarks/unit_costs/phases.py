@@ -23,10 +23,10 @@ from dppm_model.plan import Plan
 from dppm_model.records.shards import open_records
 from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
-from dppm_model.score.asking import Asking
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner, kind_of, read_question, write_question
 from dppm_model.score.query import Query
+from dppm_model.score.unit_batches import UnitBatches
 from tests.benchmarks.unit_costs.clock import once, seconds
 
 _CHUNKS = 8  # beside one, to tell the question from the records
@@ -51,7 +51,7 @@ from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.records.shards import open_records
 from dppm_model.records.units import Units
-from dppm_model.score.asking import Asking
+from dppm_model.score.unit_batches import UnitBatches
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner, build_query
 torch.set_num_threads(1)
@@ -65,7 +65,8 @@ print(peak())
 """
 _ASK = """units = Units.of(open_records(shards), plan.unit, plan.records_per_person)
     own = np.arange(len(units) // plan.sites)
-    Asking(units, build_query(p.name, model), p.grid, own, SecureRNG().seeds(len(own))).total()"""
+    seeds = SecureRNG().seeds(len(own))
+    UnitBatches(units, build_query(p.name, model), p.grid, own, seeds).total()"""
 _LEARN = """learner = build_learner(p.name, model, 0)
     learner.step(np.zeros(p.dimension), 1e-3)
     learner.result().to_bytes()"""
@@ -94,7 +95,7 @@ def kinds(plan: Plan, config: Config) -> tuple[dict[str, Kind], ScoreModel]:
 
         def ask(count: int, p=p, query=read) -> np.ndarray:  # type: ignore[no-untyped-def]
             sampled = np.sort(np.random.default_rng(count).permutation(len(units))[:count])
-            return Asking(units, query, p.grid, sampled, coins.seeds(count)).total()
+            return UnitBatches(units, query, p.grid, sampled, coins.seeds(count)).total()
 
         few, many = (seconds(lambda n=n: ask(n), 3) for n in (chunk, _CHUNKS * chunk))  # type: ignore[misc]
         anew = seconds(lambda: ask(chunk, query=question()), 2)  # noqa: B023

@@ -48,7 +48,7 @@ from tests.support.policy_factory import site_folders
 
 SIZES = (8, 40, 120)  # the last large enough to tell what grows with pairs
 _ROUNDS, _DIMENSION = 6, 64
-_MODEL = ModelConfig.of((1, 8, 8), 2, {"mixture": {"band": 1, "pooled": math.isqrt(_DIMENSION)}})
+_MODEL = ModelConfig.of((1, 8, 8), 2, {"mixture": {"band": 1, "fine_band": math.isqrt(_DIMENSION)}})
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
@@ -97,7 +97,7 @@ def primitives() -> dict[str, float]:
 
 def play(sites: int) -> dict[str, float]:
     """Median seconds of a round: all sites, copying, and the server."""
-    phase = replace(phase_of(64, _DIMENSION, sites, _ROUNDS), name="pooled")
+    phase = replace(phase_of(64, _DIMENSION, sites, _ROUNDS), name="fine_covariance")
     plan = Plan(
         *("units", secrets.token_hex(16), 1e-5, "record", 1, sites, sites, 0, _MODEL, (phase,))
     )

@@ -27,9 +27,9 @@ from deploy.cost.units import LAPTOP, Kind, Units
 from dppm_model.config import Config
 from dppm_model.mechanism.gradients import CHUNK
 from dppm_model.run import Run
-from dppm_model.score import slots
+from dppm_model.score import class_sums
+from dppm_model.score.fine_covariance import FineCovarianceQuery
 from dppm_model.score.phases import PHASES
-from dppm_model.score.pooled import PooledQuery
 from dppm_model.securesum import material, member, shamir
 from dppm_model.securesum.masks import CHECKS
 from dppm_model.securesum.ring import Ring
@@ -169,7 +169,7 @@ def test_every_kind_of_phase_has_a_cost() -> None:
 
 
 def test_the_last_chunk_of_records_is_filled_up(tmp_path: Path, tiny: Path) -> None:
-    assert MOMENTS_CHUNK == slots._MOST_RECORDS == PooledQuery.chunk
+    assert MOMENTS_CHUNK == class_sums._MOST_RECORDS == FineCovarianceQuery.chunk
     load = _load(tmp_path, 3)
     assert load.phase.divisor / 3 == 200 and load.records == MOMENTS_CHUNK
     assert _with(load, records=3000).records == 4 * MOMENTS_CHUNK

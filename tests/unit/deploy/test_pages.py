@@ -35,7 +35,7 @@ TOKEN = "a-token-that-is-long-enough"
         [],
         ["privacy.epsilon=1", "sites=3"],
         ["privacy.epsilon=1", "model=mixture", "model.phases.means.rounds=7"],
-        ["model=residual", "sampler=heun", "mechanism=directions", "~model.phases.pooled"],
+        ["model=residual", "sampler=heun", "mechanism=directions", "~model.phases.fine_covariance"],
         ["partition.scheme=sizes", "partition.sizes=[1,2.5,3]", "sites=3", "data='a b'"],
         ["model=pyramid", "privacy.unit=person", "public=fonts", "sampler.step=auto"],
         TINY,

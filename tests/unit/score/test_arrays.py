@@ -17,11 +17,14 @@ SMALL = ModelConfig.of(
     (1, 8, 8),
     2,
     {
-        "mixture": {"band": 16, "components": 2, "axes": 5, "pooled": 20},
+        "mixture": {"band": 16, "components": 2, "principal_axes": 5, "fine_band": 20},
         "residual": {"network": "dct_mlp", "band": 8, "channels": 4, "blocks": 1},
     },
 )
-PATHS = [["means", "covariance", "components", "spread", "pooled", "score"], ["spread", "means"]]
+PATHS = [
+    ["means", "covariance", "components", "component_covariance", "fine_covariance", "score"],
+    ["component_covariance", "means"],
+]
 
 Answer = Callable[[int, np.random.Generator], np.ndarray]
 ANSWERS: dict[str, Answer] = {

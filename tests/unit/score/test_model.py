@@ -97,7 +97,7 @@ def test_a_residual_adds_to_the_closed_form() -> None:
         ("background", -1.5),
         ("background", float("nan")),
         ("count_weight", 1.0),
-        ("means_radius", "8"),
+        ("means_clip_norm", "8"),
         ("colour", 1),
     ],
 )

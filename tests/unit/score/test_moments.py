@@ -6,6 +6,11 @@ import torch
 
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.score.component_covariance import (
+    ComponentCovarianceLearner,
+    ComponentCovarianceQuery,
+)
+from dppm_model.score.fine_covariance import FineCovarianceLearner
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
@@ -16,11 +21,9 @@ from dppm_model.score.phases import (
     read_question,
     write_question,
 )
-from dppm_model.score.pooled import PooledLearner
 from dppm_model.score.query import Learner, Query
-from dppm_model.score.spread import SpreadLearner, SpreadQuery
 
-MOMENTS = ("means", "covariance", "components", "spread", "pooled")
+MOMENTS = ("means", "covariance", "components", "component_covariance", "fine_covariance")
 SHAPE, CLASSES, BAND = (1, 6, 6), 3, 12
 SEEDS = torch.arange(100_000)
 GRID = Grid(1.0, 1 << 24)
@@ -31,15 +34,15 @@ def initial(components: int = 2, radius: float = 30.0, band: int = BAND) -> Scor
     mixture = {
         "band": band,
         "components": components,
-        "axes": 5,
-        "pooled": 20,
+        "principal_axes": 5,
+        "fine_band": 20,
         "texture": 8,
         "background": 0.0,
-        "means_radius": radius,
-        "covariance_radius": radius,
-        "components_radius": radius,
-        "spread_radius": radius,
-        "pooled_radius": radius,
+        "means_clip_norm": radius,
+        "covariance_clip_norm": radius,
+        "components_clip_norm": radius,
+        "component_covariance_clip_norm": radius,
+        "fine_covariance_clip_norm": radius,
     }
     return ScoreModel.initial(SHAPE, CLASSES, {"mixture": mixture})
 
@@ -154,8 +157,8 @@ def test_dimensions() -> None:
     assert dimension_of("means", config) == 3 + 3 * 36
     assert dimension_of("covariance", config) == 8 + 3 * 78
     assert dimension_of("components", config) == 6 + 6 * 12
-    assert dimension_of("spread", config) == 6 * 15
-    assert dimension_of("pooled", config) == 20 * 20
+    assert dimension_of("component_covariance", config) == 6 * 15
+    assert dimension_of("fine_covariance", config) == 20 * 20
 
 
 def test_a_kind_can_be_asked_again_under_another_name() -> None:
@@ -254,16 +257,16 @@ def test_components_keep_the_class_mean_and_covariance() -> None:
     assert np.allclose(total, model.arrays["mixture.covariance"], atol=2e-3)
 
 
-class KeepsTheCentre(SpreadLearner):
+class KeepsTheCentre(ComponentCovarianceLearner):
     """Broken twin: takes differences to the model for the components' covariances themselves."""
 
     def step(self, estimate: np.ndarray, std: float) -> None:
         super().step(estimate, std)
-        self._body -= self._rounds * SpreadQuery(self._start).centre
+        self._body -= self._rounds * ComponentCovarianceQuery(self._start).centre
         self._model = self._fit()
 
 
-def spread_error_of(kind: type[SpreadLearner], std: float = 0.0) -> float:
+def spread_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) -> float:
     """How far the components' covariances are from those of their records, in the class's axes.
 
     Class 0 has two clusters: one varies along one direction, one along another.
@@ -290,15 +293,19 @@ def spread_error_of(kind: type[SpreadLearner], std: float = 0.0) -> float:
 
 
 def test_spread_without_noise_finds_each_components_own_covariance() -> None:
-    assert spread_error_of(SpreadLearner) < 0.15  # a tenth of the class's variance always stays
+    assert (
+        spread_error_of(ComponentCovarianceLearner) < 0.15
+    )  # a tenth of the class's variance always stays
     assert spread_error_of(KeepsTheCentre) > 0.5
-    assert spread_error_of(SpreadLearner, std=10.0) > 0.5  # in noise it stays the class's
+    assert (
+        spread_error_of(ComponentCovarianceLearner, std=10.0) > 0.5
+    )  # in noise it stays the class's
 
 
 def test_spread_under_noise_stays_near_the_class_covariance() -> None:
     x, y = records()
     model = ask(learner("components", trained()), x, y, rounds=2)
-    blurred = ask(learner("spread", model), x, y, std=100.0).covariances().numpy()
+    blurred = ask(learner("component_covariance", model), x, y, std=100.0).covariances().numpy()
     for k, known in enumerate(model.covariances()[:, 0].numpy()):
         ratios = [np.linalg.eigvals(np.linalg.solve(known, own)).real for own in blurred[k]]
         assert 0.09 < np.min(ratios) <= np.max(ratios) < 4.1
@@ -307,18 +314,21 @@ def test_spread_under_noise_stays_near_the_class_covariance() -> None:
 def test_new_components_forget_the_spread_of_the_old() -> None:
     x, y = records()
     model = ask(learner("components", trained()), x, y)
-    model = ask(learner("spread", model), x, y)
-    assert "mixture.spread" in model.arrays
+    model = ask(learner("component_covariance", model), x, y)
+    assert "mixture.component_covariance" in model.arrays
     again = ask(learner("components", model), x, y)
-    assert "mixture.spread" not in again.arrays
+    assert "mixture.component_covariance" not in again.arrays
 
 
 def test_spread_refuses_a_model_without_axes() -> None:
     with pytest.raises(ModelError, match="axes"):
-        build_query("spread", trained())
+        build_query("component_covariance", trained())
 
 
-@pytest.mark.parametrize(("phase", "field"), [("spread", "axes"), ("pooled", "pooled")])
+@pytest.mark.parametrize(
+    ("phase", "field"),
+    [("component_covariance", "principal_axes"), ("fine_covariance", "fine_band")],
+)
 def test_a_phase_that_was_given_no_room_is_refused(phase: str, field: str) -> None:
     bare = ModelConfig.of(SHAPE, CLASSES, {"mixture": {"band": BAND, "components": 2}})
     with pytest.raises(ConfigError, match=f"mixture.{field} is 0"):
@@ -327,7 +337,7 @@ def test_a_phase_that_was_given_no_room_is_refused(phase: str, field: str) -> No
 
 def test_pooled_without_noise_is_the_pooled_covariance() -> None:
     x, y = records()
-    model = ask(learner("pooled", trained()), x, y, rounds=2)
+    model = ask(learner("fine_covariance", trained()), x, y, rounds=2)
     u = model.scales.basis.forward(x) - torch.from_numpy(model.arrays["mixture.mean"])[y]
     fine = u[:, BAND : BAND + 20].double()
     sample = fine.T @ fine / len(fine)
@@ -341,16 +351,17 @@ def test_pooled_without_noise_is_the_pooled_covariance() -> None:
 def test_pooled_counts_both_triangles() -> None:
     """Noise is on the whole matrix: the released one is symmetric, and shrunk for half of it."""
     x, y = records()
-    first = PooledLearner(trained())
+    first = FineCovarianceLearner(trained())
     query = first.query()
     total = GRID.to_float(query.clipped_sum(x, y, GRID, SEEDS)) / len(y)
     noise = np.zeros((20, 20))
     noise[0, 1] = 1e-3
     first.step(total + noise.flatten(), 1e-9)
-    second = PooledLearner(trained())
+    second = FineCovarianceLearner(trained())
     second.step(total + noise.T.flatten(), 1e-9)
     assert np.allclose(
-        first.result().arrays["mixture.pooled"], second.result().arrays["mixture.pooled"]
+        first.result().arrays["mixture.fine_covariance"],
+        second.result().arrays["mixture.fine_covariance"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The ``pooled`` phase: how the fine structure of all images varies around their class means.
+"""The ``fine_covariance`` phase: how the fine structure of all images varies around class means.
 
 The coefficients above the band get one covariance for all classes: pooled over all records it is
 known well even at a small epsilon, and a classifier cannot mistake its noise for a class. A record
@@ -29,7 +29,7 @@ from dppm_model.score.shrinkage import shrink_covariance
 _ROWS = 4  # vectors that are formed together
 
 
-class PooledQuery:
+class FineCovarianceQuery:
     """Outer products of fine coefficients; see `dppm_model.score.query.Query`.
 
     The vector is the whole matrix, flattened, so that rounding r to integers is enough: r rᵀ is
@@ -44,12 +44,12 @@ class PooledQuery:
     def __init__(self, model: ScoreModel) -> None:
         model.require(self.needed)
         self.octaves, self.band = model.config.pyramid.octaves, model.scales.band
-        self.basis, self.side = model.scales.basis, model.scales.pooled
-        self.whitening = model.scales.pooled_whitening()
+        self.basis, self.side = model.scales.basis, model.scales.fine_band
+        self.whitening = model.scales.fine_whitening()
         self.mean = model.tensor("mixture.mean")
         prior = model.scales.fine_prior(model.tensor("mixture.texture"))
         trace = float((prior.diagonal()[: self.side] * self.whitening**2).sum())
-        self.unit = model.config.mixture.pooled_radius**2 * trace
+        self.unit = model.config.mixture.fine_covariance_clip_norm**2 * trace
 
     @classmethod
     def dimension_of(cls, config: ModelConfig) -> int:
@@ -58,13 +58,13 @@ class PooledQuery:
         Raises
         ------
         ConfigError
-            If nothing is pooled.
+            If there are no such coefficients.
         """
-        if not config.scales.pooled:
+        if not config.scales.fine_band:
             raise ConfigError(
-                "mixture.pooled is 0.", "Set model.mixture.pooled, to 640 for instance."
+                "mixture.fine_band is 0.", "Set model.mixture.fine_covariance, to 640 for instance."
             )
-        return config.scales.pooled**2
+        return config.scales.fine_band**2
 
     @property
     def dimension(self) -> int:
@@ -107,17 +107,17 @@ class PooledQuery:
             left -= self.chunk
 
 
-class PooledLearner(AveragingLearner):
-    """Averages the rounds of a ``pooled`` phase; see `dppm_model.score.query.Learner`."""
+class FineCovarianceLearner(AveragingLearner):
+    """Averages the rounds of a ``fine_covariance`` phase; see `dppm_model.score.query.Learner`."""
 
     totals = ("total",)
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
-        self._query = PooledQuery(model)
+        self._query = FineCovarianceQuery(model)
         self._total = torch.zeros((self._query.side,) * 2, dtype=torch.float64)
 
-    def query(self) -> PooledQuery:
+    def query(self) -> FineCovarianceQuery:
         """Ask the same question each round."""
         return self._query
 
@@ -136,4 +136,4 @@ class PooledLearner(AveragingLearner):
         prior = self._start.fine_covariance()[:side, :side] * w * w[:, None]
         std = math.sqrt(self._variance / 2) / self._rounds * self._query.unit
         covariance = shrink_covariance(matrix, std, prior) / w / w[:, None]
-        return self._start.released({"mixture.pooled": upper(covariance[None])[0]})
+        return self._start.released({"mixture.fine_covariance": upper(covariance[None])[0]})

@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     body: int
 
 
-class SlotQuery(ABC):
+class ClassSumQuery(ABC):
     """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
 
     needed: ClassVar[frozenset[str]]

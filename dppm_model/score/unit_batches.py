@@ -1,4 +1,4 @@
-"""Asking units: from a site's images to the clipped integer vectors of the units that were sampled.
+"""Units in batches: from a site's images to the clipped integer vectors of the sampled units.
 
 Images are read block by block, and only those of the records that a unit answers through.
 """
@@ -26,8 +26,8 @@ _BLOCK_BYTES = 1 << 27  # of them, as floats
 _WHOLE = 64  # records that chunks are made of
 
 
-class Asking:
-    """A question to some of a site's units.
+class UnitBatches:
+    """A question to some of a site's units, asked in batches.
 
     Parameters
     ----------
@@ -51,16 +51,16 @@ class Asking:
 
     def total(self) -> NDArray[np.int64]:
         """Return the sum of the units' clipped integer vectors, (d,)."""
-        return sum(self.answers(self._sum), np.zeros(self._query.dimension, dtype=np.int64))
+        return sum(self.map(self._sum), np.zeros(self._query.dimension, dtype=np.int64))
 
     def vectors(self, part: slice) -> Iterator[torch.Tensor]:
         """Yield the clipped vectors of some of the units, one by one: (1, d) integers, float64."""
         chosen = self._units.choose(self._sampled[part], self._seeds[part])
         return clipped_units(self._rows(chosen), chosen.counts.tolist(), self._grid)
 
-    def answers(self, ask: Callable[[slice], Answer]) -> list[Answer]:
-        """Ask all of them in blocks, in which no person is divided; see `answers`."""
-        return answers(ask, len(self._sampled), max(1, self._block // self._units.most))
+    def map(self, ask: Callable[[slice], Answer]) -> list[Answer]:
+        """Ask all of them in blocks, in which no person is divided; see `map_blocks`."""
+        return map_blocks(ask, len(self._sampled), max(1, self._block // self._units.most))
 
     def _sum(self, part: slice) -> NDArray[np.int64]:
         if self._units.most == 1:  # the vector of one record can be clipped without forming it
@@ -118,7 +118,7 @@ def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
         ) from error
 
 
-def answers(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:
+def map_blocks(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:
     """Ask units block by block, or, should that fail, each by itself and leave out who fails.
 
     A server that chooses the model could make a question fail on certain records, and learn from
