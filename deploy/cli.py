@@ -131,12 +131,13 @@ def parser() -> argparse.ArgumentParser:
         (
             "sample",
             "draw images from a trained run by Hamiltonian Monte Carlo on Ray",
-            "sample runs/demo\nsample runs/demo sampler.per_class=5000 sampler.workers=8",
+            "sample runs/demo\nsample runs/demo sampler.per_class=5000 pool.workers=8",
         ),
         (
             "diagnose",
             "look at the sampler: acceptance, energy errors, mixing, a film strip",
-            "diagnose runs/demo\ndiagnose runs/demo sampler.step=auto sampler.steps=4",
+            "diagnose runs/demo\n"
+            "diagnose runs/demo sampler.step_size=auto sampler.num_integration_steps=4",
         ),
         (
             "evaluate",

@@ -15,7 +15,7 @@ from deploy.cost.show import cost_table, cost_text, road_notes, road_table
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
 from deploy.pages.report import write_reports
 from deploy.pages.watch import beside
-from deploy.sampling import draw, group_of, trained
+from deploy.sampling import draw, retaken, trained
 from deploy.show import (
     console,
     epsilon_text,
@@ -170,7 +170,7 @@ def train(run: Run, config: Config) -> None:
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm evaluate RUN`: what the synthetic images are worth."""
     run = trained(folder, "evaluate")
-    result = measure(run, group_of(run, overrides, "evaluation"))
+    result = measure(run, retaken(run, overrides, "evaluation", "device")["evaluation"])
     if as_json:
         print_json(result)
     else:
@@ -287,7 +287,7 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
     run, config, _ = _prepare(folder or _RUNS / "demo", overrides)
     if not run.model.exists():
         train(run, config)
-    draw(run, dict(config.tree["sampler"]))
+    draw(run, config.tree)
     result = measure(run, dict(config.tree["evaluation"]))
     with console.status("writing the report"):
         told = write_reports(run, public=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
-from sampler.stages import base_settings
 from sampler.tune import tuned
 
 PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # what goes with images
@@ -35,36 +34,47 @@ def trained(folder: Path | None, verb: str) -> Run:
     return run
 
 
-def group_of(run: Run, overrides: Sequence[str], group: str) -> dict[str, Any]:
-    """Return a group of the run's configuration, with overrides of that group alone."""
-    settings: dict[str, Any] = dict(read_config(run.config).tree[group])
-    if wrong := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
-        raise ConfigError(
-            f"{wrong[0]} cannot be changed after training.", f"Here only {group}.… can be set."
-        )
-    fresh: dict[str, Any] = compose_config(overrides)[group]
-    if any(o.startswith(f"{group}=") for o in overrides):
-        return fresh
-    changed = {o.split("=")[0].removeprefix(f"{group}.").split(".")[0] for o in overrides}
-    return settings | {key: fresh[key] for key in changed}
+def retaken(run: Run, overrides: Sequence[str], *allowed: str) -> dict[str, Any]:
+    """Return the run's configuration, with overrides of some groups and keys alone.
+
+    Raises
+    ------
+    ConfigError
+        If an override is of another group, or wrong.
+    """
+    tree: dict[str, Any] = dict(read_config(run.config).tree)
+    fresh = compose_config(overrides)
+    for override in overrides:
+        key, _, rest = override.split("=")[0].partition(".")
+        if key not in allowed:
+            raise ConfigError(
+                f"{override} cannot be changed after training.",
+                f"Here only {', '.join(allowed)} can be set.",
+            )
+        if rest:
+            name = rest.split(".")[0]
+            tree[key] = tree[key] | {name: fresh[key][name]}
+        else:
+            tree[key] = fresh[key]
+    return tree
 
 
 def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm sample RUN`: images of every class, and a contact sheet."""
     run = trained(folder, "sample")
-    settings = group_of(run, overrides, "sampler")
-    drawn = draw(run, settings)
+    tree = retaken(run, overrides, "sampler", "pool", "device")
+    drawn = draw(run, tree)
     memory = "" if drawn.memory is None else f", at most {drawn.memory:.0f} MB a worker"
     console.print(
-        f"{settings['per_class']} images of each class in {run.samples} ({drawn.seconds:.0f} s"
-        f"{memory}); look at {run.folder / 'samples.png'}"
+        f"{tree['sampler']['per_class']} images of each class in {run.samples} "
+        f"({drawn.seconds:.0f} s{memory}); look at {run.folder / 'samples.png'}"
     )
     if as_json:
         print_json({"samples": str(run.samples), "sheet": str(run.folder / "samples.png")})
 
 
-def draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
-    """Sample with a bar that counts images, and make the contact sheet.
+def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
+    """Sample by a run's configuration with a bar that counts images; make the contact sheet.
 
     Raises
     ------
@@ -72,28 +82,22 @@ def draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
         If another command works in the folder.
     """
     with run.alone():
-        return _draw(run, settings)
-
-
-def _draw(run: Run, settings: dict[str, Any]) -> GenerateResult:
-    settings = with_steps(run, settings)
-    privacy = run.read_json(run.privacy)
-    with progress("sampling") as bar:
-        drawn = generate(
-            run.model,
-            run.samples,
-            per_class=settings["per_class"],
-            seed=settings["seed"],
-            settings=SamplerSettings.from_dict(settings),
-            workers=settings["workers"],
-            threads=settings["threads"],
-            address=settings["address"],
-            png=settings["png"],
-            privacy={key: privacy[key] for key in PROMISED},
-            progress=bar.count,
-        )
-    images, labels = load_images(run.samples)
-    contact_sheet(images, labels, run.folder / "samples.png")
+        group, privacy = tree["sampler"], run.read_json(run.privacy)
+        settings = SamplerSettings.from_dict(with_steps(run, group))
+        with progress("sampling") as bar:
+            drawn = generate(
+                run.model,
+                run.samples,
+                per_class=group["per_class"],
+                seed=group["seed"],
+                settings=settings,
+                png=group["png"],
+                privacy={key: privacy[key] for key in PROMISED},
+                progress=bar.count,
+                **tree["pool"],
+            )
+        images, labels = load_images(run.samples)
+        contact_sheet(images, labels, run.folder / "samples.png")
     return drawn
 
 
@@ -101,7 +105,7 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     """`dppm diagnose RUN`: how the sampler accepts, diverges and mixes."""
     run = trained(folder, "diagnose")
     with run.alone():
-        found = _diagnose(run, group_of(run, overrides, "sampler"))
+        found = _diagnose(run, retaken(run, overrides, "sampler", "device")["sampler"])
     if as_json:
         print_json(found)
         return
@@ -123,12 +127,12 @@ def _diagnose(run: Run, chosen: dict[str, Any]) -> dict[str, Any]:
         )
     model = ScoreModel.load(run.model)
     with console.status("running chains"):  # of the base, where there is a pyramid
-        return chain_diagnostics(model, base_settings(model, settings), run.folder)
+        return chain_diagnostics(model, settings, run.folder)
 
 
 def with_steps(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """Replace ``step: auto`` by the run's tuned steps."""
-    if settings.get("step") != "auto":
+    """Replace ``step_size: auto`` by the run's tuned steps."""
+    if settings.get("step_size") != "auto":
         return settings
     with console.status("tuning step sizes"):
         model = ScoreModel.load(run.model)

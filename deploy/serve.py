@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from deploy.sampling import PROMISED, group_of, trained, with_steps
+from deploy.sampling import PROMISED, retaken, trained, with_steps
 from deploy.show import console, print_json
 from sampler.service.gate import NAME
 from sampler.service.orders import Limits
@@ -20,7 +20,8 @@ from sampler.settings import SamplerSettings
 def serve(folder: Path | None, overrides: Sequence[str], arguments: argparse.Namespace) -> None:
     """Serve a trained run; overrides change what holds where a request says nothing."""
     run = trained(folder, "serve")
-    sampler = with_steps(run, group_of(run, overrides, "sampler"))
+    tree = retaken(run, overrides, "sampler", "pool", "device")
+    sampler = with_steps(run, tree["sampler"])
     privacy = run.read_json(run.privacy)
     settings = ServerSettings(
         address=arguments.address,
@@ -29,7 +30,7 @@ def serve(folder: Path | None, overrides: Sequence[str], arguments: argparse.Nam
         token_file=arguments.token_file,
         insecure=arguments.insecure,
         workers=arguments.workers,
-        cluster=sampler["address"],
+        cluster=tree["pool"]["address"],
         limits=Limits(
             images_per_hour=arguments.images_per_hour, jobs_per_client=arguments.jobs_per_client
         ),

@@ -23,27 +23,40 @@ Watch = Callable[[float, torch.Tensor, list[Info]], None]
 
 
 def annealed_hmc(
-    model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
+    *,
+    denoise: bool = True,
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Draw images by HMC on p(x; sigma) for each sigma of the schedule.
 
     The momentum has unit mass at every level and is carried over to the next one.
     """
-    return annealed(kernel_of(settings), model, y, noise, settings)
+    return annealed(kernel_of(settings), model, y, noise, settings, denoise=denoise)
 
 
 def annealed_langevin(
-    model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
+    *,
+    denoise: bool = True,
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Draw images by Langevin dynamics (Song and Ermon 2019), with a Metropolis test if asked."""
-    return annealed(kernel_of(settings), model, y, noise, settings)
+    return annealed(kernel_of(settings), model, y, noise, settings, denoise=denoise)
 
 
 def kernel_of(settings: SamplerSettings) -> Kernel:
     """Return the transition of ``hmc`` or ``langevin`` with these settings."""
     if settings.method == "hmc":
         return partial(
-            _hmc, steps=settings.steps, keep=settings.keep, metropolis=settings.metropolis
+            _hmc,
+            steps=settings.num_integration_steps,
+            keep=settings.momentum_persistence,
+            metropolis=settings.metropolis,
         )
     return partial(_langevin, metropolis=settings.metropolis)
 
@@ -67,15 +80,17 @@ def annealed(
     noise: NoiseSource,
     settings: SamplerSettings,
     watch: Watch = lambda _sigma, _denoised, _infos: None,
+    *,
+    denoise: bool = True,
 ) -> tuple[torch.Tensor, SampleInfo]:
-    """Run ``settings.iterations`` transitions at each level.
+    """Run ``settings.transitions_per_level`` transitions at each level.
 
     Between levels an image moves along the probability flow with the score already in hand; it
-    ends as the denoised image of the last level. The step size is ``settings.step``·sigma, because
-    sigma is the width of p(x; sigma) in directions in which the images do not vary.
-    With ``settings.keep_noise`` it ends as the noisy image of the last level.
+    ends as the denoised image of the last level, or, without ``denoise``, as the noisy one. The
+    step size is ``settings.step_size``·sigma, because sigma is the width of p(x; sigma) in
+    directions in which the images do not vary.
     """
-    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
+    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)
     x = levels[0] * noise.normal(model.shape)
     momentum = noise.normal(model.shape)
     denoised = slope = torch.zeros_like(x)
@@ -86,7 +101,7 @@ def annealed(
         evaluations += 1
         return (denoise_at(model, at, sigma, y, settings.guidance) - at) / sigma**2
 
-    for level, (sigma, factor) in enumerate(zip(levels, settings.step_factors, strict=True)):
+    for level, (sigma, factor) in enumerate(zip(levels, settings.step_sizes, strict=True)):
         force = partial(force_at, sigma)
         if level > 0:
             above = levels[level - 1]
@@ -95,7 +110,7 @@ def annealed(
         if level > 0:  # how D changed along the flow, for the next move
             slope = (x + sigma**2 * state.force - denoised) / (sigma - above)
         infos = []
-        for _ in range(settings.iterations):
+        for _ in range(settings.transitions_per_level):
             state, info = kernel(state, force, noise, factor * sigma)
             infos.append(info)
         acceptance.append(sum(float(i.acceptance.mean()) for i in infos) / len(infos))
@@ -103,5 +118,4 @@ def annealed(
         x, momentum = state.x, state.momentum
         denoised = x + sigma**2 * state.force
         watch(sigma, denoised, infos)
-    end = x if settings.keep_noise else denoised
-    return end, SampleInfo(evaluations, tuple(acceptance), divergences)
+    return denoised if denoise else x, SampleInfo(evaluations, tuple(acceptance), divergences)

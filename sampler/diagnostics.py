@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dppm_model.files import write_bytes
 from dppm_model.records.pixels import to_pixels
-from dppm_model.score.denoiser import Denoiser
+from dppm_model.score.denoiser import ImageModel
 from sampler.anneal import annealed, kernel_of
 from sampler.chains import effective_draws, split_r_hat
 from sampler.dynamics import noise_levels
@@ -26,6 +26,7 @@ from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from sampler.solvers import denoise_at
+from sampler.stages import base_settings
 
 _PROBES = 8  # directions in which chains are compared
 
@@ -51,14 +52,15 @@ class Level:
 
 
 def watch(
-    model: Denoiser, settings: SamplerSettings, per_class: int = 16, seed: int = 0
+    model: ImageModel, settings: SamplerSettings, per_class: int = 16, seed: int = 0
 ) -> tuple[list[Level], NDArray[np.uint8], NDArray[np.int64]]:
-    """Anneal a batch and keep what happened.
+    """Anneal a batch of base images and keep what happened.
 
     Returns
     -------
     The levels; denoised images (levels, n, C, H, W) after each; labels (n,).
     """
+    settings = base_settings(model, settings)
     names = [(label, i) for label in range(model.classes) for i in range(per_class)]
     y = torch.tensor([label for label, _ in names])
     levels: list[Level] = []
@@ -83,7 +85,7 @@ def watch(
 
 
 def mixing(
-    model: Denoiser,
+    model: ImageModel,
     settings: SamplerSettings,
     *,
     level: int,
@@ -101,7 +103,8 @@ def mixing(
     ``sigma``, and over the projections the largest R-hat, the smallest effective sample size of the
     second half, and that size for each evaluation of the network.
     """
-    sigma = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)[
+    settings = base_settings(model, settings)
+    sigma = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)[
         level
     ]
     noise = ImageNoise(seed, [(0, i) for i in range(chains)])
@@ -116,7 +119,7 @@ def mixing(
         evaluations += 1
         return (denoise_at(model, at, sigma, y, settings.guidance) - at) / sigma**2
 
-    kernel, size = kernel_of(settings), settings.step_factors[level] * sigma
+    kernel, size = kernel_of(settings), settings.step_sizes[level] * sigma
     x = 2 * sigma * noise.normal(model.shape)
     with torch.inference_mode():
         state = State(x, noise.normal(model.shape), force_at(x))
@@ -167,7 +170,7 @@ def plot(levels: list[Level], mixed: list[dict[str, Any]], path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def diagnose(model: Denoiser, settings: SamplerSettings, folder: Path) -> dict[str, Any]:
+def diagnose(model: ImageModel, settings: SamplerSettings, folder: Path) -> dict[str, Any]:
     """Watch a run, compare chains at a few levels, and write both pictures.
 
     Returns

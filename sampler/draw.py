@@ -71,6 +71,6 @@ def draw_shard(model: ImageModel, shard: Shard, seed: int, settings: SamplerSett
     if not torch.isfinite(x).all():
         raise SamplerError(
             f"{shard.name}: the sampler ran into values that are not finite.",
-            "Lower sampler.step, or check the model.",
+            "Lower sampler.step_size, or check the model.",
         )
     return encode_shard(shard, to_pixels(x), asdict(info))

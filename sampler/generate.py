@@ -112,8 +112,8 @@ def generate(
     begun = time.monotonic()
     Whole(1).check("sampler.per_class", per_class)
     Whole(0).check("sampler.seed", seed)
-    Whole(0).check("sampler.workers", 0 if workers is None else workers)
-    Whole(1).check("sampler.threads", threads)
+    Whole(0).check("pool.workers", 0 if workers is None else workers)
+    Whole(1).check("pool.threads", threads)
     content = read_model(model)
     denoiser = loader(content)
     size = images.shard_size(denoiser.image_shape) if shard_size is None else shard_size

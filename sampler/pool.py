@@ -88,7 +88,7 @@ def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
                 ray.init(**where, log_to_driver=False, logging_level="ERROR")
         except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise SamplerError(
-                f"Ray did not start: {error}", "Check sampler.address, or use sampler.workers=0."
+                f"Ray did not start: {error}", "Check pool.address, or use pool.workers=0."
             ) from None
         yield ray
     finally:
@@ -115,7 +115,7 @@ def _knock(address: str) -> None:
         except OSError as error:
             raise SamplerError(
                 f"No Ray cluster answers at {address} ({error.strerror or error}).",
-                "Check sampler.address; null starts a private Ray on this machine.",
+                "Check pool.address; null starts a private Ray on this machine.",
             ) from None
 
 
@@ -142,8 +142,8 @@ def on_ray(
         fit = int(ray.cluster_resources().get("CPU", 1)) // threads
         if not workers and not fit:
             raise SamplerError(
-                f"No worker with sampler.threads={threads} fits on these cores.",
-                "Use fewer sampler.threads.",
+                f"No worker with pool.threads={threads} fits on these cores.",
+                "Use fewer pool.threads.",
             )
         count = min(workers or fit, len(todo))
         stored = ray.put(content)
@@ -207,7 +207,7 @@ class _WorkerDied(Exception):
         """What to tell a person after so many deaths."""
         return SamplerError(
             f"The worker died {times} times at {self._shard.name}.",
-            "It may lack memory: use fewer sampler.workers.",
+            "It may lack memory: use fewer pool.workers.",
         )
 
 
@@ -238,7 +238,7 @@ def crew(
 
     The same workers as those of `generate` (0: one, in this process), hence the same bits.
     """
-    Whole(0).check("sampler.workers", workers)
+    Whole(0).check("pool.workers", workers)
     if workers == 0:
         with on_threads(1):
             yield [partial(_Worker(loader).draw, content)]

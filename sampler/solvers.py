@@ -1,15 +1,16 @@
 """The signature that all samplers share, and EDM's two solvers as yardsticks.
 
-    sample(model, y, noise, settings) -> (x, info)
+    sample(model, y, noise, settings, *, denoise=True) -> (x, info)
 
-y is (n,) int64; x is (n, C, H, W), in [-1, 1] up to small excursions (it is not clamped).
+y is (n,) int64; x is (n, C, H, W), in [-1, 1] up to small excursions (it is not clamped). Without
+``denoise`` it still has the noise of the last level, from which another stage goes on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -38,9 +39,20 @@ class SampleInfo:
     divergences: int = 0
 
 
-Sampler = Callable[
-    [Denoiser, torch.Tensor, NoiseSource, SamplerSettings], tuple[torch.Tensor, SampleInfo]
-]
+class Sampler(Protocol):
+    """What all samplers are; see the module."""
+
+    def __call__(
+        self,
+        model: Denoiser,
+        y: torch.Tensor,
+        noise: NoiseSource,
+        settings: SamplerSettings,
+        *,
+        denoise: bool = True,
+    ) -> tuple[torch.Tensor, SampleInfo]:
+        """Draw images of the classes ``y``."""
+        ...
 
 
 def denoise_at(
@@ -58,17 +70,27 @@ def denoise_at(
 
 
 def heun(
-    model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
+    *,
+    denoise: bool = True,
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Solve the probability flow by Heun's method (Karras et al. 2022, Algorithm 1)."""
-    return _solve(model, y, noise, settings, churn=0.0)
+    return _solve(model, y, noise, settings, 0.0, denoise)
 
 
 def churned(
-    model: Denoiser, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
+    *,
+    denoise: bool = True,
 ) -> tuple[torch.Tensor, SampleInfo]:
     """Heun's method with fresh noise before each step (Karras et al. 2022, Algorithm 2)."""
-    return _solve(model, y, noise, settings, churn=settings.churn)
+    return _solve(model, y, noise, settings, settings.S_churn, denoise)
 
 
 def _solve(
@@ -76,16 +98,17 @@ def _solve(
     y: torch.Tensor,
     noise: NoiseSource,
     settings: SamplerSettings,
-    churn: float,
+    S_churn: float,
+    denoise: bool,
 ) -> tuple[torch.Tensor, SampleInfo]:
-    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.levels, settings.rho)
-    most = min(churn / len(levels), math.sqrt(2) - 1)
+    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)
+    most = min(S_churn / len(levels), math.sqrt(2) - 1)
     x = levels[0] * noise.normal(model.shape)
-    ends = levels[1:] if settings.keep_noise else [*levels[1:], 0.0]
+    ends = [*levels[1:], 0.0] if denoise else levels[1:]
     for sigma, lower in zip(levels, ends, strict=False):
-        if most > 0 and settings.churn_low <= sigma <= settings.churn_high:
+        if most > 0 and settings.S_min <= sigma <= settings.S_max:
             raised = sigma * (1 + most)
-            added = settings.churn_noise * math.sqrt(raised**2 - sigma**2)
+            added = settings.S_noise * math.sqrt(raised**2 - sigma**2)
             x, sigma = x + added * noise.normal(model.shape), raised
         slope = (x - denoise_at(model, x, sigma, y, settings.guidance)) / sigma
         moved = x + (lower - sigma) * slope
@@ -94,4 +117,4 @@ def _solve(
             slope_there = (moved - there) / lower
             moved = x + (lower - sigma) * (slope + slope_there) / 2
         x = moved
-    return x, SampleInfo(evaluations=2 * len(levels) - (2 if settings.keep_noise else 1))
+    return x, SampleInfo(evaluations=2 * len(levels) - (1 if denoise else 2))

@@ -1,7 +1,7 @@
 """From noise to a finished image: the base first, then each octave upon what is below it.
 
 Every stage is drawn by the same sampler. All but the last stop at the noise level at which the next
-octave takes over, and keep that noise (`dppm_model.score.pyramid`).
+octave takes over, with that noise (`dppm_model.score.pyramid`).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def draw_images(
     if model.octaves is None:
         return sample(model, y, noise, settings)
     base, *above = stage_settings(model.octaves.config, settings)
-    x, info = sample(model, y, noise, base)
+    x, info = sample(model, y, noise, base, denoise=False)
     for index, of_octave in enumerate(above):
         octave = model.octaves.octave(index, x)
-        residual, more = sample(octave, y, noise, of_octave)
+        residual, more = sample(octave, y, noise, of_octave, denoise=index == len(above) - 1)
         x = octave.finish(residual)
         info = SampleInfo(
             info.evaluations + more.evaluations,
@@ -51,6 +51,13 @@ def draw_images(
             info.divergences + more.divergences,
         )
     return x, info
+
+
+def draw_base(
+    model: ImageModel, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
+) -> torch.Tensor:
+    """Draw denoised base images (n, C, h, w) alone: of a pyramid, what takes little time."""
+    return SAMPLERS[settings.method](model, y, noise, base_settings(model, settings))[0]
 
 
 def stage_settings(pyramid: PyramidConfig, settings: SamplerSettings) -> list[SamplerSettings]:
@@ -69,7 +76,7 @@ def stage_settings(pyramid: PyramidConfig, settings: SamplerSettings) -> list[Sa
             f"{max(levels)}.",
             "Give a larger number.",
         )
-    base = replace(settings, sigma_min=pyramid.handover, keep_noise=True)
+    base = replace(settings, sigma_min=pyramid.handover)
     return [base, *(octave_settings(settings, last) for last in (*levels[1:], None))]
 
 
@@ -84,11 +91,10 @@ def octave_settings(settings: SamplerSettings, last: float | None) -> SamplerSet
     """Return the settings of an octave that ends at the level ``last``, or at the image."""
     return replace(
         settings,
-        levels=settings.octave_levels,
+        num_levels=settings.octave_num_levels,
         sigma_max=settings.octave_sigma_max,
         sigma_min=settings.sigma_min if last is None else last,
-        step=settings.octave_step,
+        step_size=settings.octave_step_size,
         metropolis=settings.octave_metropolis,
         guidance=1.0,  # the details know no class
-        keep_noise=last is not None,
     )

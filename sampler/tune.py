@@ -18,7 +18,7 @@ import torch
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_json
 from dppm_model.reading import read_json, reading, there
-from dppm_model.score.denoiser import Denoiser, ImageModel
+from dppm_model.score.denoiser import ImageModel
 from sampler.anneal import annealed, kernel_of
 from sampler.dynamics import Force
 from sampler.hmc import Info, State
@@ -59,17 +59,18 @@ class DualAveraging:
 
 
 def tune(
-    model: Denoiser, settings: SamplerSettings, *, target: float = TARGET, seed: int = 0
+    model: ImageModel, settings: SamplerSettings, *, target: float = TARGET, seed: int = 0
 ) -> tuple[float, ...]:
     """Return step over sigma for each level of HMC or Langevin, rounded to three digits.
 
-    A small batch over all classes is annealed, with `_TRANSITIONS` transitions at each level during
-    which the step is adapted.
+    A small batch of base images over all classes is annealed, with `_TRANSITIONS` transitions at
+    each level during which the step is adapted.
     """
+    settings = base_settings(model, settings)
     y = torch.arange(_IMAGES) % model.classes
     noise = ImageNoise(seed, [(int(label), i) for i, label in enumerate(y)])
     kernel = kernel_of(replace(settings, metropolis=True))
-    averaging, found = DualAveraging(settings.step_factors[0], target), []
+    averaging, found = DualAveraging(settings.step_sizes[0], target), []
 
     def adapting(
         state: State, force: Force, noise: NoiseSource, sigma: float
@@ -84,7 +85,7 @@ def tune(
         averaging = DualAveraging(averaging.result, target)
 
     # With one as the step over sigma, what the kernel is given as its step is sigma itself.
-    pilot = replace(settings, step=1.0, iterations=_TRANSITIONS, metropolis=True)
+    pilot = replace(settings, step_size=1.0, transitions_per_level=_TRANSITIONS, metropolis=True)
     with torch.inference_mode():
         annealed(adapting, model, y, noise, pilot, next_level)
     return tuple(found)
@@ -93,7 +94,7 @@ def tune(
 def tuned(
     path: Path, content: bytes, model: ImageModel, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Replace ``step: auto`` by tuned steps: those stored in ``path``, or of a pilot run now.
+    """Replace ``step_size: auto`` by tuned steps: those stored in ``path``, or of a pilot run now.
 
     Parameters
     ----------
@@ -107,14 +108,14 @@ def tuned(
     RunFolderError
         If ``path`` is damaged.
     """
-    start = SamplerSettings.from_dict({**settings, "step": 0.4})
-    same = json.dumps({**start.to_dict(), "step": None}, sort_keys=True)
+    start = SamplerSettings.from_dict({**settings, "step_size": 0.4})
+    same = json.dumps({**start.to_dict(), "step_size": None}, sort_keys=True)
     key = hashlib.sha256(content + same.encode()).hexdigest()
     known: dict[str, list[float]] = {}
     if there(path):
         with reading(path, RunFolderError, "Remove it: steps are then tuned anew."):
             known = {**read_json(path)}
     if key not in known:
-        known[key] = list(tune(model, base_settings(model, start)))
+        known[key] = list(tune(model, start))
         write_json(path, known)
-    return {**settings, "step": known[key]}
+    return {**settings, "step_size": known[key]}

@@ -24,7 +24,7 @@ TINY = [
     *("data=tiny", "sites=3", "backend=inprocess", "privacy.epsilon=8"),
     *("model.mixture.components=2", "model.mixture.band=16", "model.mixture.texture=9"),
 ]
-SMALL = ["sampler.workers=0", "sampler.per_class=20", "sampler.levels=6"]
+SMALL = ["pool.workers=0", "sampler.per_class=20", "sampler.num_levels=6"]
 _FINISHED: list[Path] = []  # made by the first test that asks
 
 

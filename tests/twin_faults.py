@@ -1325,9 +1325,9 @@ TWINS: dict[str, Twin] = {
     "levels unbounded": Twin(
         "a sampler may have any number of noise levels",
         "sampler.settings:BOUNDS",
-        lambda old: {**old, "levels": replace(old["levels"], most=2**62)},
+        lambda old: {**old, "num_levels": replace(old["num_levels"], most=2**62)},
         "unit/service/test_bounds.py::"
-        "test_settings_build_nothing_that_is_as_long_as_a_number_is_large[levels]",
+        "test_settings_build_nothing_that_is_as_long_as_a_number_is_large[num_levels]",
     ),
     "a field without bounds": Twin(
         "a field of a request is not looked at",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -15,7 +14,7 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
-from sampler.stages import SAMPLERS, base_settings
+from sampler.stages import draw_base
 from server.state import Snapshot
 
 _PER_CLASS, _LEVELS = 8, 12
@@ -58,9 +57,6 @@ class Preview:
 def _drawn(model: ScoreModel, names: Sequence[str]) -> list[Picture]:
     y = torch.arange(len(names)).repeat_interleave(_PER_CLASS)
     noise = ImageNoise(0, [(int(c), i % _PER_CLASS) for i, c in enumerate(y)])
-    settings = replace(
-        base_settings(model, SamplerSettings(method="heun", levels=_LEVELS)), keep_noise=False
-    )
     with torch.inference_mode():
-        x, _ = SAMPLERS["heun"](model, y, noise, settings)
+        x = draw_base(model, y, noise, SamplerSettings("heun", num_levels=_LEVELS))
     return sheets(to_pixels(x), y.numpy(), names)

@@ -34,7 +34,6 @@ from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import film_strip, watch
 from sampler.images import load_images
 from sampler.settings import SamplerSettings
-from sampler.stages import base_settings
 
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -209,7 +208,7 @@ def film(facts: RunSummary) -> Picture | None:
         return None
     if not path.is_file():
         model = ScoreModel.load(facts.run.model)
-        settings = base_settings(model, SamplerSettings.from_dict(facts.config.tree["sampler"]))
+        settings = SamplerSettings.from_dict(facts.config.tree["sampler"])
         if settings.method not in ("hmc", "langevin"):
             return None
         _, frames, labels = watch(model, settings, per_class=1)

@@ -50,10 +50,9 @@ def request_bounds(classes: int) -> Mapping[str, Fields]:
 
 
 def _sampler_bounds() -> Fields:
-    """Return the rows of `sampler.settings`, but for what no request may set."""
-    rows = {name: row for name, row in settings.BOUNDS.items() if name != "keep_noise"}
-    steps = Several(0, settings.MOST_LEVELS, rows["step"])  # none, one, or one a level
-    return {**rows, "step": steps}
+    """Return the rows of `sampler.settings`; a step size is a list: none, one, or one a level."""
+    rows = settings.BOUNDS
+    return {**rows, "step_size": Several(0, settings.MOST_LEVELS, rows["step_size"])}
 
 
 # Bytes of a request: what is larger is not even read. A test holds the largest good one below it.

@@ -150,8 +150,8 @@ class SamplingClient:
             Seconds for the whole stream; None: as long as it takes.
         """
         chosen = dict(sampler or {})
-        if isinstance(chosen.get("step"), int | float):
-            chosen["step"] = [chosen["step"]]
+        if isinstance(chosen.get("step_size"), int | float):
+            chosen["step_size"] = [chosen["step_size"]]
         try:
             batches = [pb.Batch(label=k, first=first, count=n) for k, n in counts.items()]
             request = pb.SampleRequest(

@@ -25,18 +25,17 @@ def settings_of(message: pb.Sampler, otherwise: SamplerSettings) -> SamplerSetti
         If they do not make good settings.
     """
     given = {field.name: value for field, value in message.ListFields()}
-    if "step" in given:
-        step = tuple(given["step"])
-        given["step"] = step[0] if len(step) == 1 else step
+    if "step_size" in given:
+        step = tuple(given["step_size"])
+        given["step_size"] = step[0] if len(step) == 1 else step
     return SamplerSettings.from_dict(otherwise.to_dict() | given)
 
 
 def sampler_message(settings: SamplerSettings) -> pb.Sampler:
     """Return a message with every field set."""
-    known = {field.name for field in pb.Sampler.DESCRIPTOR.fields}
-    values = {name: value for name, value in settings.to_dict().items() if name in known}
-    step = values.pop("step")
-    return pb.Sampler(**values, step=step if isinstance(step, tuple) else [step])
+    values = settings.to_dict()
+    step = values.pop("step_size")
+    return pb.Sampler(**values, step_size=step if isinstance(step, tuple) else [step])
 
 
 def privacy_message(privacy: Mapping[str, Any]) -> pb.Privacy:

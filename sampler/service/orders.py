@@ -150,13 +150,13 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
     if served.pyramid is not None:
         stage_settings(served.pyramid, settings)  # refuses now what would fail at the last stage
     octaves = 0 if served.pyramid is None else served.pyramid.octaves
-    each = 1 + settings.iterations * settings.steps
-    evaluations = settings.levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
-    evaluations += octaves * settings.octave_levels * each
+    each = 1 + settings.transitions_per_level * settings.num_integration_steps
+    evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
+    evaluations += octaves * settings.octave_num_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
-            f"sampler: levels * (1 + iterations * steps), guided times 1 + classes, and the same "
-            f"of each octave, is {evaluations}.",
+            f"sampler: num_levels * (1 + transitions_per_level * num_integration_steps), guided "
+            f"times 1 + classes, and the same of each octave, is {evaluations}.",
             f"Choose them so that it is at most {limits.evaluations}.",
         )
     batches = tuple(request.batches)

@@ -71,46 +71,46 @@ class Limits(_message.Message):
     def __init__(self, images_per_request: _Optional[int] = ..., images_per_hour: _Optional[int] = ..., jobs_per_client: _Optional[int] = ..., evaluations: _Optional[int] = ..., stall_seconds: _Optional[int] = ...) -> None: ...
 
 class Sampler(_message.Message):
-    __slots__ = ("method", "levels", "sigma_max", "sigma_min", "rho", "iterations", "steps", "step", "keep", "metropolis", "churn", "churn_low", "churn_high", "churn_noise", "guidance", "octave_levels", "octave_sigma_max", "octave_step", "octave_metropolis")
+    __slots__ = ("method", "num_levels", "sigma_max", "sigma_min", "rho", "transitions_per_level", "num_integration_steps", "step_size", "momentum_persistence", "metropolis", "S_churn", "S_min", "S_max", "S_noise", "guidance", "octave_num_levels", "octave_sigma_max", "octave_step_size", "octave_metropolis")
     METHOD_FIELD_NUMBER: _ClassVar[int]
-    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LEVELS_FIELD_NUMBER: _ClassVar[int]
     SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
     SIGMA_MIN_FIELD_NUMBER: _ClassVar[int]
     RHO_FIELD_NUMBER: _ClassVar[int]
-    ITERATIONS_FIELD_NUMBER: _ClassVar[int]
-    STEPS_FIELD_NUMBER: _ClassVar[int]
-    STEP_FIELD_NUMBER: _ClassVar[int]
-    KEEP_FIELD_NUMBER: _ClassVar[int]
+    TRANSITIONS_PER_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    NUM_INTEGRATION_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_PERSISTENCE_FIELD_NUMBER: _ClassVar[int]
     METROPOLIS_FIELD_NUMBER: _ClassVar[int]
-    CHURN_FIELD_NUMBER: _ClassVar[int]
-    CHURN_LOW_FIELD_NUMBER: _ClassVar[int]
-    CHURN_HIGH_FIELD_NUMBER: _ClassVar[int]
-    CHURN_NOISE_FIELD_NUMBER: _ClassVar[int]
+    S_CHURN_FIELD_NUMBER: _ClassVar[int]
+    S_MIN_FIELD_NUMBER: _ClassVar[int]
+    S_MAX_FIELD_NUMBER: _ClassVar[int]
+    S_NOISE_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_FIELD_NUMBER: _ClassVar[int]
-    OCTAVE_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    OCTAVE_NUM_LEVELS_FIELD_NUMBER: _ClassVar[int]
     OCTAVE_SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
-    OCTAVE_STEP_FIELD_NUMBER: _ClassVar[int]
+    OCTAVE_STEP_SIZE_FIELD_NUMBER: _ClassVar[int]
     OCTAVE_METROPOLIS_FIELD_NUMBER: _ClassVar[int]
     method: str
-    levels: int
+    num_levels: int
     sigma_max: float
     sigma_min: float
     rho: float
-    iterations: int
-    steps: int
-    step: _containers.RepeatedScalarFieldContainer[float]
-    keep: float
+    transitions_per_level: int
+    num_integration_steps: int
+    step_size: _containers.RepeatedScalarFieldContainer[float]
+    momentum_persistence: float
     metropolis: bool
-    churn: float
-    churn_low: float
-    churn_high: float
-    churn_noise: float
+    S_churn: float
+    S_min: float
+    S_max: float
+    S_noise: float
     guidance: float
-    octave_levels: int
+    octave_num_levels: int
     octave_sigma_max: float
-    octave_step: float
+    octave_step_size: float
     octave_metropolis: bool
-    def __init__(self, method: _Optional[str] = ..., levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., iterations: _Optional[int] = ..., steps: _Optional[int] = ..., step: _Optional[_Iterable[float]] = ..., keep: _Optional[float] = ..., metropolis: _Optional[bool] = ..., churn: _Optional[float] = ..., churn_low: _Optional[float] = ..., churn_high: _Optional[float] = ..., churn_noise: _Optional[float] = ..., guidance: _Optional[float] = ..., octave_levels: _Optional[int] = ..., octave_sigma_max: _Optional[float] = ..., octave_step: _Optional[float] = ..., octave_metropolis: _Optional[bool] = ...) -> None: ...
+    def __init__(self, method: _Optional[str] = ..., num_levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., transitions_per_level: _Optional[int] = ..., num_integration_steps: _Optional[int] = ..., step_size: _Optional[_Iterable[float]] = ..., momentum_persistence: _Optional[float] = ..., metropolis: _Optional[bool] = ..., S_churn: _Optional[float] = ..., S_min: _Optional[float] = ..., S_max: _Optional[float] = ..., S_noise: _Optional[float] = ..., guidance: _Optional[float] = ..., octave_num_levels: _Optional[int] = ..., octave_sigma_max: _Optional[float] = ..., octave_step_size: _Optional[float] = ..., octave_metropolis: _Optional[bool] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("label", "first", "count")

@@ -51,25 +51,36 @@ def candidates(evaluations: int) -> Iterator[tuple[str, SamplerSettings]]:
 def _solvers(
     levels: int, sigma_max: float, sigma_min: float
 ) -> Iterator[tuple[str, SamplerSettings]]:
-    how = {"levels": levels, "sigma_max": sigma_max, "sigma_min": sigma_min}
+    how = {"num_levels": levels, "sigma_max": sigma_max, "sigma_min": sigma_min}
     yield "heun", SamplerSettings("heun", **how)
     for churn in (0.2 * levels, 0.5 * levels, levels, 4.0 * levels):
         for noise in (1.0, 1.007):
-            yield "churn", SamplerSettings("churn", churn=churn, churn_noise=noise, **how)
+            yield "churn", SamplerSettings("churn", S_churn=churn, S_noise=noise, **how)
 
 
 def _chains(evaluations: int, sigma_min: float) -> Iterator[tuple[str, SamplerSettings]]:
-    for iterations in (1, 4):
+    for transitions in (1, 4):
         for name, metropolis in (("hmc", True), ("unadjusted hmc", False)):
-            levels = evaluations // (1 + 2 * iterations)
+            levels = evaluations // (1 + 2 * transitions)
             for keep in (0.0, 0.5, 0.9) if levels >= 4 else ():
-                how = {"levels": levels, "iterations": iterations, "sigma_min": sigma_min}
-                yield name, SamplerSettings("hmc", keep=keep, metropolis=metropolis, **how)
+                how = {
+                    "num_levels": levels,
+                    "transitions_per_level": transitions,
+                    "sigma_min": sigma_min,
+                }
+                yield (
+                    name,
+                    SamplerSettings("hmc", momentum_persistence=keep, metropolis=metropolis, **how),
+                )
         for name, cost in (("langevin", 1), ("mala", 2)):
-            levels = evaluations // (1 + cost * iterations)
+            levels = evaluations // (1 + cost * transitions)
             for step in (0.2, 0.45) if levels >= 4 else ():
-                how = {"levels": levels, "iterations": iterations, "sigma_min": sigma_min}
-                yield name, SamplerSettings("langevin", step=step, metropolis=cost == 2, **how)
+                how = {
+                    "num_levels": levels,
+                    "transitions_per_level": transitions,
+                    "sigma_min": sigma_min,
+                }
+                yield name, SamplerSettings("langevin", step_size=step, metropolis=cost == 2, **how)
 
 
 def draw(

@@ -112,7 +112,7 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
         status = hosts.ask(f"site-{number}", "site", "status", hosts.site(number))
         assert status["epsilon_secure_sum"]["spent"] == pytest.approx(epsilons(plan)[0])
     hosts.stop()
-    hosts.type("server", "sample", run.folder, "sampler.per_class=20", "sampler.workers=0")
+    hosts.type("server", "sample", run.folder, "sampler.per_class=20", "pool.workers=0")
     images, labels = load_images(run.samples)
     assert images.shape == (200, 1, 28, 28) and set(labels) == set(range(10))
     shutil.copy(run.folder / "samples.png", hosts.folder.parent / "deployment-samples.png")

@@ -135,7 +135,7 @@ def test_a_command_that_writes_is_alone_in_a_run_folder(finished: Path) -> None:
     few = ["--canaries", "10", "--images", "10", "--trials", "1000", "--members", "100"]
     commands: list[list[object]] = [
         ["sample", finished, *SMALL],
-        ["diagnose", finished, "sampler.levels=3"],
+        ["diagnose", finished, "sampler.num_levels=3"],
         ["evaluate", finished],
         ["audit", finished, *few],
     ]
@@ -251,7 +251,7 @@ def test_a_hundred_kills_of_sampling_change_no_image(
     whole: tuple[Run, Run], tmp_path: Path, tiny: Path
 ) -> None:
     _, reference = whole
-    images = ["sampler.workers=0", "sampler.per_class=220", "sampler.levels=4", "sampler.png=true"]
+    images = ["pool.workers=0", "sampler.per_class=220", "sampler.num_levels=4", "sampler.png=true"]
 
     def content(folder: Path) -> dict[str, bytes]:
         assert not left_over(folder)

@@ -29,7 +29,7 @@ from tests.unit.sampler.mixture import ExactMixture, pictures
 
 pytestmark = pytest.mark.ray
 
-FAST = SamplerSettings(levels=4)
+FAST = SamplerSettings(num_levels=4)
 
 
 class Slow(ExactMixture):
@@ -163,7 +163,7 @@ def test_refusals_of_workers_keep_their_words(tmp_path: Path) -> None:
     broken.means[1] *= float("nan")
     with pytest.raises(SamplerError, match=r"class-001-\d+.npz: .* not finite") as refusal:
         sample(tmp_path / "broken", broken, tmp_path / "out", workers=1)
-    assert "sampler.step" in refusal.value.hint
+    assert "sampler.step_size" in refusal.value.hint
     model = pictures()
     deadly = Deadly(model.shape, model.weights, model.means, model.covariances)
     with pytest.raises(SamplerError, match=r"died 4 times at class-001-000000.npz"):

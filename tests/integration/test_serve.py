@@ -60,14 +60,16 @@ def serving(*arguments: str, ends_by: signal.Signals) -> Iterator[str]:
 def test_the_command_serves_the_runs_images_and_stops(run: Run, ends_by: signal.Signals) -> None:
     folder = str(run.folder)
     with (
-        serving(folder, "sampler.levels=5", "--address", "127.0.0.1:0", ends_by=ends_by) as address,
+        serving(
+            folder, "sampler.num_levels=5", "--address", "127.0.0.1:0", ends_by=ends_by
+        ) as address,
         SamplingClient(address) as client,
     ):
         images = list(client.sample({1: 7}, first=90))
         promised = client.describe().privacy
         client.sample({0: 90_000})  # is under way when the signal comes
     assert promised.epsilon_site == run.read_json(run.privacy)["epsilon_site"]
-    few = ["sampler.levels=5", "sampler.per_class=100", "sampler.workers=0"]
+    few = ["sampler.num_levels=5", "sampler.per_class=100", "pool.workers=0"]
     assert main(["sample", folder, *few]) == 0
     found, labels = load_images(run.samples)
     for image in images:

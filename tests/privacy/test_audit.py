@@ -127,7 +127,7 @@ def test_the_command(
         *("audit", str(run), "--canaries", "200", "--images", "50", "--trials", "1000"),
         *("--members", "100", "--json"),
     ]
-    assert main(["sample", str(run), "sampler.workers=0", "sampler.per_class=20"]) == 0
+    assert main(["sample", str(run), "pool.workers=0", "sampler.per_class=20"]) == 0
     capsys.readouterr()
     assert main(small) == 0
     found = json.loads(capsys.readouterr().out)

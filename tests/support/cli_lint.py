@@ -40,8 +40,13 @@ BROUGHT = {
     "from-st-mary/enrolment.json": "from a site's operator",
     "from-charite/enrolment.json": "from a site's operator",
 }
-# Verbs of a trained run take overrides of one group only.
-_GROUPS = {"sample": "sampler", "diagnose": "sampler", "serve": "sampler", "evaluate": "evaluation"}
+# Verbs of a trained run take overrides of some groups only.
+_GROUPS = {
+    "sample": ("sampler", "pool", "device"),
+    "diagnose": ("sampler", "device"),
+    "serve": ("sampler", "pool", "device"),
+    "evaluate": ("evaluation", "device"),
+}
 _MODELS = [[], ["model=pyramid"], ["model=residual"], ["mechanism=directions"]]
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_-]+)*=\S+")
 _DRAWN = re.compile("[┌└▶◀]")  # boxes and arrows: a drawing, which may name commands
@@ -133,8 +138,8 @@ class Typed:
         folder, overrides = split_arguments(getattr(a, "arguments", []))
         overrides += getattr(a, "overrides", [])
         tree = _composed(tuple(overrides))
-        if group := _GROUPS.get(a.command):
-            if other := [o for o in overrides if not o.startswith((f"{group}.", f"{group}="))]:
+        if groups := _GROUPS.get(a.command):
+            if other := [o for o in overrides if re.split("[.=]", o)[0] not in groups]:
                 raise Wrong(f"{other[0]} cannot be changed after training")
         elif overrides and a.command not in ("server", "demo"):
             for name in {tree["data"], tree["public"]} - {None, *DATASETS, *self._imported}:

@@ -134,7 +134,7 @@ def folder(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("DPPM_DATA", str(tiny_store))
         folder = tmp_path_factory.mktemp("read") / "run"
         assert main(["simulate", str(folder), *TINY, "model=gaussian"]) == 0
-        small = ["sampler.workers=0", "sampler.per_class=2", "sampler.levels=3"]
+        small = ["pool.workers=0", "sampler.per_class=2", "sampler.num_levels=3"]
         assert main(["sample", str(folder), *small]) == 0
     shutil.copytree(tiny_store / "tiny" / "train", folder / "shards")
     return folder

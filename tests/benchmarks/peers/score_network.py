@@ -23,7 +23,7 @@ from sampler.stages import draw_images
 # strokes, but not the shape of their class.
 P_MEAN, P_STD = 1.0, 1.0
 SIGMA_LOW, SIGMA_HIGH = 0.02, 20.0  # of the sampler; beyond, the network sees the end of the range
-SAMPLER = SamplerSettings("heun", levels=18, sigma_min=SIGMA_LOW, sigma_max=SIGMA_HIGH)
+SAMPLER = SamplerSettings("heun", num_levels=18, sigma_min=SIGMA_LOW, sigma_max=SIGMA_HIGH)
 
 
 def new_network(shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:

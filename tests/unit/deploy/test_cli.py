@@ -113,15 +113,15 @@ def test_the_whole_path_and_its_refusals(
     assert run("simulate", folder) == 0  # nothing to do
     assert run("simulate", folder, *TINY, "privacy.epsilon=3") == errors.RunFolderError.exit_code
     assert run("sample", folder, "privacy.epsilon=1") == errors.ConfigError.exit_code
-    small = ["sampler.workers=0", "sampler.per_class=20", "sampler.levels=6"]
+    small = ["pool.workers=0", "sampler.per_class=20", "sampler.num_levels=6"]
     capsys.readouterr()
     assert run("sample", folder, *small, "--json") == 0
     assert Path(json.loads(capsys.readouterr().out)["sheet"]).stat().st_size > 500
-    assert run("diagnose", folder, "sampler.levels=4", "--json") == 0
+    assert run("diagnose", folder, "sampler.num_levels=4", "--json") == 0
     assert Path(json.loads(capsys.readouterr().out)["film"]).stat().st_size > 500
     assert run("diagnose", folder, "sampler=heun") == errors.ConfigError.exit_code
-    assert run("sample", folder, *small, "sampler.step=0.2") == errors.RunFolderError.exit_code
-    assert run("sample", folder, *small, "sampler.step=-1") == errors.ConfigError.exit_code
+    assert run("sample", folder, *small, "sampler.step_size=0.2") == errors.RunFolderError.exit_code
+    assert run("sample", folder, *small, "sampler.step_size=-1") == errors.ConfigError.exit_code
 
 
 def test_the_ledger_is_shown_and_verified(

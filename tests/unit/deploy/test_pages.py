@@ -37,7 +37,7 @@ TOKEN = "a-token-that-is-long-enough"
         ["privacy.epsilon=1", "model=mixture", "model.phases.means.rounds=7"],
         ["model=residual", "sampler=heun", "mechanism=directions", "~model.phases.fine_covariance"],
         ["partition.scheme=sizes", "partition.sizes=[1,2.5,3]", "sites=3", "data='a b'"],
-        ["model=pyramid", "privacy.unit=person", "public=fonts", "sampler.step=auto"],
+        ["model=pyramid", "privacy.unit=person", "public=fonts", "sampler.step_size=auto"],
         TINY,
     ],
 )

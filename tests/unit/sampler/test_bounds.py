@@ -17,13 +17,20 @@ from sampler.stages import draw_images, stage_settings
 from tests.unit.sampler.mixture import pictures
 from tests.unit.sampler.test_stages import pyramid
 
-FEW = {"levels": 40, "iterations": 4, "steps": 6, "octave_levels": 4}  # so that it takes no time
+FEW = {
+    "num_levels": 40,
+    "transitions_per_level": 4,
+    "num_integration_steps": 6,
+    "octave_num_levels": 4,
+}  # so that it takes no time
 PICTURES, PYRAMID = pictures(), pyramid()
 
 
 def values(name: str, row: Row) -> st.SearchStrategy[Any]:
     if isinstance(row, Whole):
-        return st.integers(row.least, FEW[name]).filter(lambda n: name != "steps" or n % 2 == 0)
+        return st.integers(row.least, FEW[name]).filter(
+            lambda n: name != "num_integration_steps" or n % 2 == 0
+        )
     if isinstance(row, Choice):
         return st.sampled_from(row.options)
     if isinstance(row, Flag):
@@ -34,10 +41,9 @@ def values(name: str, row: Row) -> st.SearchStrategy[Any]:
 
 def taken(draw: st.DrawFn) -> SamplerSettings:
     """Settings that are not refused; about half of what is drawn."""
-    rows = {n: r for n, r in BOUNDS.items() if n != "keep_noise"}
-    chosen = draw(st.fixed_dictionaries({}, optional={n: values(n, r) for n, r in rows.items()}))
+    chosen = draw(st.fixed_dictionaries({}, optional={n: values(n, r) for n, r in BOUNDS.items()}))
     try:
-        return SamplerSettings(**({"levels": 5, "octave_levels": 2} | chosen))
+        return SamplerSettings(**({"num_levels": 5, "octave_num_levels": 2} | chosen))
     except ConfigError:
         assume(False)
         raise
@@ -61,10 +67,18 @@ def check_finite(model: Any, settings: SamplerSettings) -> None:
 
 @MANY
 @given(TAKEN)
-@example(SamplerSettings(method="langevin", step=1.99, metropolis=False, iterations=4, levels=40))
-@example(SamplerSettings(step=0.63, metropolis=False, guidance=10.0, steps=6, levels=40))
-@example(SamplerSettings(sigma_max=1000.0, sigma_min=0.001, rho=100.0, levels=2))
-@example(SamplerSettings(sigma_max=0.00101, sigma_min=0.001, levels=40))
+@example(
+    SamplerSettings(
+        method="langevin", step_size=1.99, metropolis=False, transitions_per_level=4, num_levels=40
+    )
+)
+@example(
+    SamplerSettings(
+        step_size=0.63, metropolis=False, guidance=10.0, num_integration_steps=6, num_levels=40
+    )
+)
+@example(SamplerSettings(sigma_max=1000.0, sigma_min=0.001, rho=100.0, num_levels=2))
+@example(SamplerSettings(sigma_max=0.00101, sigma_min=0.001, num_levels=40))
 def test_any_settings_draw_finite_images(settings: SamplerSettings) -> None:
     check_finite(PICTURES, settings)
 
@@ -84,13 +98,17 @@ def test_any_settings_draw_finite_images_of_a_pyramid_or_are_refused_before(
 
 @pytest.mark.parametrize("method", ["hmc", "langevin"])
 def test_a_step_that_runs_away_is_refused_unless_a_test_holds_it(method: str) -> None:
-    assert SamplerSettings(method, step=4.0).metropolis
-    for wrong in ({"step": 2.0}, {"step": 1.0, "guidance": 4.0}, {"step": (0.1, 3.0), "levels": 2}):
-        with pytest.raises(ConfigError, match=r"sampler\.step is .* no Metropolis test"):
+    assert SamplerSettings(method, step_size=4.0).metropolis
+    for wrong in (
+        {"step_size": 2.0},
+        {"step_size": 1.0, "guidance": 4.0},
+        {"step_size": (0.1, 3.0), "num_levels": 2},
+    ):
+        with pytest.raises(ConfigError, match=r"sampler\.step_size is .* no Metropolis test"):
             SamplerSettings(method, metropolis=False, **wrong)
-    with pytest.raises(ConfigError, match=r"sampler\.octave_step is 2"):
-        SamplerSettings(method, octave_step=2.0)
-    SamplerSettings("heun", metropolis=False, step=3.0)  # takes no such steps
+    with pytest.raises(ConfigError, match=r"sampler\.octave_step_size is 2"):
+        SamplerSettings(method, octave_step_size=2.0)
+    SamplerSettings("heun", metropolis=False, step_size=3.0)  # takes no such steps
 
 
 def test_levels_that_are_next_to_each_other_are_refused() -> None:

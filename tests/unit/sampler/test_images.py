@@ -19,7 +19,7 @@ from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from tests.unit.sampler.mixture import pictures
 
-FAST = SamplerSettings(levels=4)
+FAST = SamplerSettings(num_levels=4)
 MODEL = pictures()
 
 
@@ -196,7 +196,7 @@ def test_an_interrupted_run_goes_on(model: Path, tmp_path: Path) -> None:
     ("change", "word"),
     [
         ({"seed": 2}, "seed"),
-        ({"settings": SamplerSettings(levels=5)}, "settings"),
+        ({"settings": SamplerSettings(num_levels=5)}, "settings"),
         ({"privacy": {"epsilon_site": 3.0}}, "privacy"),
         ({"shard_size": 5}, "shard_size"),
     ],

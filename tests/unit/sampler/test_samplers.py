@@ -23,7 +23,13 @@ from tests.unit.sampler.mixture import BatchNoise, ExactMixture, gaussian, pictu
 @pytest.mark.parametrize("method", METHODS)
 def test_signature(method: str) -> None:
     sample = SAMPLERS[method]
-    assert list(inspect.signature(sample).parameters) == ["model", "y", "noise", "settings"]
+    assert list(inspect.signature(sample).parameters) == [
+        "model",
+        "y",
+        "noise",
+        "settings",
+        "denoise",
+    ]
     model = pictures()
     calls = []
 
@@ -35,7 +41,7 @@ def test_signature(method: str) -> None:
             calls.append(float(sigma[0]))
             return model.denoise(x, sigma, y)
 
-    settings = SamplerSettings(method=method, levels=6, iterations=2)
+    settings = SamplerSettings(method=method, num_levels=6, transitions_per_level=2)
     y = torch.tensor([0, 2, 1, 2])
     x, info = sample(Counting(), y, ImageNoise(0, [(int(k), 5) for k in y]), settings)
     assert x.shape == (4, 1, 6, 6)
@@ -132,19 +138,19 @@ def check_spread(method: str, **settings: Any) -> None:
 
 def test_spread() -> None:
     check_spread("hmc")
-    check_spread("heun", levels=30)
+    check_spread("heun", num_levels=30)
 
 
 def test_churn_of_nothing_is_heun_and_churn_keeps_the_spread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     y, noise = torch.tensor([0, 1, 2]), [(0, 0), (1, 0), (2, 0)]
-    none = SamplerSettings(method="churn", churn=0.0)
+    none = SamplerSettings(method="churn", S_churn=0.0)
     plain = SAMPLERS["heun"](pictures(), y, ImageNoise(1, noise), none)[0]
     assert torch.equal(SAMPLERS["churn"](pictures(), y, ImageNoise(1, noise), none)[0], plain)
-    check_spread("churn", levels=40, churn=20.0)
+    check_spread("churn", num_levels=40, S_churn=20.0)
     with pytest.raises(AssertionError):  # the twin: more noise than the level is raised by
-        check_spread("churn", levels=40, churn=20.0, churn_noise=1.2)
+        check_spread("churn", num_levels=40, S_churn=20.0, S_noise=1.2)
 
 
 def test_moving_by_euler_steps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,21 +166,21 @@ def test_moving_by_euler_steps_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     "wrong",
     [
         {"method": "leapfrog"},
-        {"levels": 1},
-        {"levels": 18.0},
-        {"iterations": 0},
-        {"iterations": True},
-        {"steps": 3},
-        {"steps": "2"},
-        {"step": 0.0},
-        {"step": float("nan")},
+        {"num_levels": 1},
+        {"num_levels": 18.0},
+        {"transitions_per_level": 0},
+        {"transitions_per_level": True},
+        {"num_integration_steps": 3},
+        {"num_integration_steps": "2"},
+        {"step_size": 0.0},
+        {"step_size": float("nan")},
         {"rho": -1},
         {"sigma_max": float("inf")},
         {"sigma_min": 30.0},
         {"sigma_min": None},
-        {"keep": 1.0},
-        {"keep": -0.1},
-        {"keep": "0.5"},
+        {"momentum_persistence": 1.0},
+        {"momentum_persistence": -0.1},
+        {"momentum_persistence": "0.5"},
         {"metropolis": 1},
     ],
     ids=str,
@@ -185,8 +191,10 @@ def test_settings_refuse(wrong: dict[str, Any]) -> None:
 
 
 def test_settings_round_trip() -> None:
-    settings = SamplerSettings(method="heun", levels=9)
+    settings = SamplerSettings(method="heun", num_levels=9)
     assert SamplerSettings.from_dict({**settings.to_dict(), "per_class": 10}) == settings
+    with pytest.raises(ConfigError, match=r"sampler\.keep is no setting of a sampler"):
+        SamplerSettings.from_dict({"keep": 0.5})
 
 
 NAMES = [(0, 0), (1, 0), (0, 1), (9, 123_456)]

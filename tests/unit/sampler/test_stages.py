@@ -16,7 +16,7 @@ from sampler.settings import SamplerSettings
 from sampler.stages import SAMPLERS, base_settings, draw_images, octave_settings
 from tests.unit.sampler.mixture import ExactMixture
 
-FAST = SamplerSettings(levels=4, octave_levels=3)
+FAST = SamplerSettings(num_levels=4, octave_num_levels=3)
 
 
 def pyramid(colours: int = 1) -> ScoreModel:
@@ -41,22 +41,22 @@ def test_what_keeps_its_noise_has_the_variance_of_its_level(method: str) -> None
         0.25 * torch.eye(d, dtype=torch.float64)[None, None],
     )
     n, y = 4000, torch.zeros(4000, dtype=torch.int64)
-    how = SamplerSettings(method, levels=24, sigma_max=20.0, sigma_min=0.5, keep_noise=True)
-    x = SAMPLERS[method](model, y, ImageNoise(0, names(n)), how)[0]
+    how = SamplerSettings(method, num_levels=24, sigma_max=20.0, sigma_min=0.5)
+    x = SAMPLERS[method](model, y, ImageNoise(0, names(n)), how, denoise=False)[0]
     error = 0.5 * np.sqrt(2 / (n * d))
     bias = 0.02 if method in ("heun", "churn") else 0.0  # of the solver's steps
     assert abs(float(x.var()) - 0.5) < 4 * error + bias
-    denoised = SAMPLERS[method](model, y, ImageNoise(0, names(n)), replace(how, keep_noise=False))
+    denoised = SAMPLERS[method](model, y, ImageNoise(0, names(n)), how)
     assert float(denoised[0].var()) < 0.3
 
 
 def test_stages_hand_over_at_their_levels() -> None:
     model = pyramid()
     base = base_settings(model, FAST)
-    assert (base.sigma_min, base.keep_noise, base.levels) == (0.3, True, 4)
+    assert (base.sigma_min, base.num_levels) == (0.3, 4)
     middle, last = octave_settings(FAST, 0.1), octave_settings(FAST, None)
-    assert (middle.sigma_min, middle.keep_noise, middle.sigma_max) == (0.1, True, 1.5)
-    assert (last.sigma_min, last.keep_noise, last.levels) == (FAST.sigma_min, False, 3)
+    assert (middle.sigma_min, middle.sigma_max) == (0.1, 1.5)
+    assert (last.sigma_min, last.num_levels) == (FAST.sigma_min, 3)
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
@@ -99,7 +99,7 @@ def test_an_image_is_near_its_base() -> None:
             octave,
             y,
             ImageNoise(0, names(4)),
-            octave_settings(SamplerSettings(octave_levels=8), None),
+            octave_settings(SamplerSettings(octave_num_levels=8), None),
         )
     back = torch.nn.functional.avg_pool2d(octave.finish(residual), 2)
     assert (back - below).square().mean().sqrt() < 0.25

@@ -18,7 +18,7 @@ LEVELS = 8
 
 
 def acceptance_of(method: str, step: tuple[float, ...]) -> list[float]:
-    settings = SamplerSettings(method, levels=LEVELS, iterations=5, step=step)
+    settings = SamplerSettings(method, num_levels=LEVELS, transitions_per_level=5, step_size=step)
     names = [(i % 3, i) for i in range(300)]
     y = torch.tensor([label for label, _ in names])
     return list(SAMPLERS[method](pictures(), y, ImageNoise(9, names), settings)[1].acceptance)
@@ -27,7 +27,7 @@ def acceptance_of(method: str, step: tuple[float, ...]) -> list[float]:
 @pytest.mark.parametrize("method", ["hmc", "langevin"])
 def test_every_level_accepts_about_what_was_asked_for(method: str) -> None:
     """On 1500 fresh transitions a level; a step that is too small or too large is far off."""
-    step = tune(pictures(), SamplerSettings(method, levels=LEVELS))
+    step = tune(pictures(), SamplerSettings(method, num_levels=LEVELS))
     assert all(0.6 < a < 0.8 for a in acceptance_of(method, step)[1:])
     half = acceptance_of(method, tuple(s / 2 for s in step))
     assert not any(0.6 < a < 0.8 for a in half)
@@ -54,18 +54,18 @@ def test_the_pilot_is_run_once_and_for_these_settings_only(
         return tune(model, settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "tune", counted)
-    settings = {"method": "hmc", "levels": 4, "step": "auto", "per_class": 5}
+    settings = {"method": "hmc", "num_levels": 4, "step_size": "auto", "per_class": 5}
     first = tuned(path, b"model", pictures(), settings)
     assert tuned(path, b"model", pictures(), settings) == first
-    assert len(runs) == 1 and len(first["step"]) == 4 and first["per_class"] == 5
+    assert len(runs) == 1 and len(first["step_size"]) == 4 and first["per_class"] == 5
     tuned(path, b"another", pictures(), settings)
-    tuned(path, b"model", pictures(), {**settings, "levels": 5})
+    tuned(path, b"model", pictures(), {**settings, "num_levels": 5})
     assert len(runs) == 3 == len(json.loads(path.read_text()))
-    assert SamplerSettings.from_dict(first).step_factors == tuple(first["step"])
+    assert SamplerSettings.from_dict(first).step_sizes == tuple(first["step_size"])
 
 
 def test_a_list_of_steps_has_one_for_each_level() -> None:
-    with pytest.raises(ConfigError, match=r"sampler\.step has 3 numbers for 4 levels"):
-        SamplerSettings(levels=4, step=(0.1, 0.2, 0.3))
-    with pytest.raises(ConfigError, match=r"sampler\.step is -1"):
-        SamplerSettings(levels=2, step=(0.1, -1.0))
+    with pytest.raises(ConfigError, match=r"sampler\.step_size has 3 numbers for 4 levels"):
+        SamplerSettings(num_levels=4, step_size=(0.1, 0.2, 0.3))
+    with pytest.raises(ConfigError, match=r"sampler\.step_size is -1"):
+        SamplerSettings(num_levels=2, step_size=(0.1, -1.0))

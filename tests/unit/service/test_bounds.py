@@ -131,11 +131,13 @@ def test_the_largest_good_request_fits() -> None:
             chosen[name] = max(map(str, row.options), key=len)
     steps = [4.0] * settings.MOST_LEVELS
     request = pb.SampleRequest(
-        batches=[batch] * 1000, seed=2**63 - 1, sampler=pb.Sampler(**(chosen | {"step": steps}))
+        batches=[batch] * 1000,
+        seed=2**63 - 1,
+        sampler=pb.Sampler(**(chosen | {"step_size": steps})),
     )
     check_request(request, TABLE)
     assert request.ByteSize() < MOST_BYTES
-    for wrong in ({"batches": [batch] * 1001}, {"sampler": pb.Sampler(step=[*steps, 1.0])}):
+    for wrong in ({"batches": [batch] * 1001}, {"sampler": pb.Sampler(step_size=[*steps, 1.0])}):
         with pytest.raises(ConfigError, match=r"has 10*1 entries"):
             check_request(pb.SampleRequest(**({"batches": [batch]} | wrong)), TABLE)
 

@@ -34,12 +34,15 @@ def test_pieces_cover_a_batch_once_by_whole_aligned_shards(first: int, count: in
 
 
 def test_settings_are_the_runs_but_for_what_is_set() -> None:
-    tuned = SamplerSettings(levels=3, step=(0.1, 0.2, 0.3))
+    tuned = SamplerSettings(num_levels=3, step_size=(0.1, 0.2, 0.3))
     assert settings_of(pb.Sampler(), tuned) == tuned
     assert settings_of(sampler_message(tuned), SamplerSettings()) == tuned
-    changed = settings_of(pb.Sampler(metropolis=False, step=[0.25], keep=0.0), tuned)
-    assert (changed.metropolis, changed.step, changed.keep) == (False, 0.25, 0.0)
-    assert changed.levels == 3
+    changed = settings_of(
+        pb.Sampler(metropolis=False, step_size=[0.25], momentum_persistence=0.0), tuned
+    )
+    assert (changed.metropolis, changed.step_size) == (False, 0.25)
+    assert changed.momentum_persistence == 0.0
+    assert changed.num_levels == 3
 
 
 @pytest.mark.parametrize(
@@ -56,12 +59,24 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
         ({"seed": -1}, "seed is -1", "0 or more"),
         ({"format": 7}, "format is 7", "PNG"),
         ({"sampler": pb.Sampler(method="magic")}, "sampler.method is 'magic'", "heun"),
-        ({"sampler": pb.Sampler(levels=1)}, "sampler.levels is 1", "2 to"),
-        ({"sampler": pb.Sampler(steps=3)}, "sampler.steps is 3", "even"),
-        ({"sampler": pb.Sampler(step=[float("nan")])}, "sampler.step is nan", "from 0.001"),
-        ({"sampler": pb.Sampler(step=[0.1, 0.2])}, "sampler.step has 2 numbers", "one a level"),
+        ({"sampler": pb.Sampler(num_levels=1)}, "sampler.num_levels is 1", "2 to"),
+        (
+            {"sampler": pb.Sampler(num_integration_steps=3)},
+            "sampler.num_integration_steps is 3",
+            "even",
+        ),
+        (
+            {"sampler": pb.Sampler(step_size=[float("nan")])},
+            "sampler.step_size is nan",
+            "from 0.001",
+        ),
+        (
+            {"sampler": pb.Sampler(step_size=[0.1, 0.2])},
+            "sampler.step_size has 2 numbers",
+            "one a level",
+        ),
         ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "from 0.001"),
-        ({"sampler": pb.Sampler(levels=500)}, "each octave, is 1500", "at most 1000"),
+        ({"sampler": pb.Sampler(num_levels=500)}, "each octave, is 1500", "at most 1000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

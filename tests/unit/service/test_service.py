@@ -71,7 +71,8 @@ def agree(stream: Stream, truth: dict[tuple[int, int], Any]) -> bool:
 
 
 def test_images_are_those_of_generate_bit_for_bit(tmp_path: Path) -> None:
-    changed = SamplerSettings(levels=6, step=0.2)
+    other = {"num_levels": 6, "step_size": 0.2}
+    changed = SamplerSettings(**other)  # type: ignore[arg-type]
     with connected(tmp_path) as client:
         truth = of_generate(tmp_path)
         stream = client.sample({0: 9, 2: 5}, seed=1, first=3)
@@ -81,12 +82,16 @@ def test_images_are_those_of_generate_bit_for_bit(tmp_path: Path) -> None:
         for image in images:
             np.testing.assert_array_equal(image.pixels, truth[image.label, image.index])
         assert not agree(client.sample({0: 9}, seed=2), truth)
-        assert not agree(client.sample({0: 9}, seed=1, sampler={"levels": 6, "step": 0.2}), truth)
+        assert not agree(
+            client.sample({0: 9}, seed=1, sampler={"num_levels": 6, "step_size": 0.2}), truth
+        )
     (tmp_path / "changed").mkdir()
     (tmp_path / "model.pickle").rename(tmp_path / "changed" / "model.pickle")
     truth = of_generate(tmp_path / "changed", changed)
     with connected(tmp_path / "changed") as client:
-        assert agree(client.sample({0: 9}, seed=1, sampler={"levels": 6, "step": 0.2}), truth)
+        assert agree(
+            client.sample({0: 9}, seed=1, sampler={"num_levels": 6, "step_size": 0.2}), truth
+        )
 
 
 def test_broken_twin_that_takes_the_wrong_rows_is_caught(
@@ -110,12 +115,12 @@ def test_broken_twin_that_takes_the_wrong_rows_is_caught(
 def test_the_header_says_what_the_images_are(tmp_path: Path) -> None:
     with connected(tmp_path) as client:
         described = client.describe()
-        stream = client.sample({0: 2}, seed=5, sampler={"step": 0.3})
+        stream = client.sample({0: 2}, seed=5, sampler={"step_size": 0.3})
         header = stream.header
         assert len(list(stream)) == header.images == 2
         assert client.status(header.job).state == pb.JobStatus.DONE
     assert header.model == described.model and len(header.model) == 64
-    assert (header.seed, header.sampler.levels, list(header.sampler.step)) == (5, 4, [0.3])
+    assert (header.seed, header.sampler.num_levels, list(header.sampler.step_size)) == (5, 4, [0.3])
     for privacy in (header.privacy, described.privacy):
         assert {name: getattr(privacy, name) for name in PRIVACY} == PRIVACY
     assert (described.classes, described.channels, described.height) == (3, 1, 6)
@@ -164,7 +169,7 @@ def test_bytes_that_are_no_message(tmp_path: Path, method: str, content: bytes) 
         ({0: 1}, {"seed": 2**63}, ConfigError, "No such request"),
         ({0: 1}, {"sampler": {"spice": 1}}, ConfigError, "No such request"),
         ({"cat": 1}, {}, ConfigError, "No such request"),
-        ({0: 1}, {"sampler": {"levels": 1}}, ConfigError, "sampler.levels is 1"),
+        ({0: 1}, {"sampler": {"num_levels": 1}}, ConfigError, "sampler.num_levels is 1"),
         ({0: 50}, {}, ConfigError, "draws 52 images, in whole shards"),
         ({0: 20}, {}, QuotaExceeded, "draws 20 images"),
     ],

@@ -17,8 +17,8 @@ from sampler.service.server import Running, ServerSettings, serving
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import pictures
 
-FAST = SamplerSettings(levels=4)
-QUICK = SamplerSettings(method="heun", levels=2)
+FAST = SamplerSettings(num_levels=4)
+QUICK = SamplerSettings(method="heun", num_levels=2)
 PRIVACY = {"epsilon_secure_sum": 1.5, "epsilon_site": 4.0, "delta": 1e-5, "unit": "record"}
 MODEL = pictures()
 SHARD = 4
