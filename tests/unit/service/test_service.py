@@ -48,7 +48,7 @@ from tests.unit.service.toys import (
     server,
 )
 
-README = Path(__file__).parents[3] / "README.md"
+SERVING = Path(__file__).parents[3] / "docs" / "serving.md"
 GOOD = pb.SampleRequest(batches=[pb.Batch(label=1, first=2, count=7)], seed=1)
 
 
@@ -257,9 +257,9 @@ def test_health_and_reflection(tmp_path: Path) -> None:
         ]
 
 
-def test_the_readmes_grpcurl_line_is_a_good_request(tmp_path: Path) -> None:
+def test_the_documents_grpcurl_line_is_a_good_request(tmp_path: Path) -> None:
     """What grpcurl does: look the method up by reflection, and read the request from JSON."""
-    line = re.search(r"grpcurl .*-d '(.+?)' (\S+) (\S+)/(\S+)", README.read_text())
+    line = re.search(r"grpcurl .*-d '(.+?)' (\S+) (\S+)/(\S+)", SERVING.read_text())
     assert line is not None
     request, _, service, method = line.groups()
     message = json_format.ParseDict(json.loads(request), pb.SampleRequest())
@@ -272,8 +272,8 @@ def test_the_readmes_grpcurl_line_is_a_good_request(tmp_path: Path) -> None:
     assert len(replies) == 1 + sum(b.count for b in message.batches)
 
 
-def test_the_readmes_client_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = re.search(r"```python\n(.+?)```", README.read_text(), re.DOTALL)
+def test_the_documents_client_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.search(r"```python\n(.+?)```", SERVING.read_text(), re.DOTALL)
     assert code is not None
     with server(tmp_path, pictures(classes=10)) as running:
         exec(code[1].replace("127.0.0.1:50051", running.address), {})
