@@ -12,7 +12,7 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.denoiser import ImageModel
-from dppm_model.score.pyramid_config import PyramidConfig
+from dppm_model.score.pyramid import PyramidConfig
 from sampler.anneal import annealed_hmc, annealed_langevin
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings
@@ -37,12 +37,12 @@ def draw_images(
         See `stage_settings`.
     """
     sample = SAMPLERS[settings.method]
-    if model.octaves is None:
+    if model.pyramid is None:
         return sample(model, y, noise, settings)
-    base, *above = stage_settings(model.octaves.config, settings)
+    base, *above = stage_settings(model.pyramid.config, settings)
     x, info = sample(model, y, noise, base, denoise=False)
     for index, of_octave in enumerate(above):
-        octave = model.octaves.octave(index, x)
+        octave = model.pyramid.stage(index, x)
         residual, more = sample(octave, y, noise, of_octave, denoise=index == len(above) - 1)
         x = octave.finish(residual)
         info = SampleInfo(
@@ -76,15 +76,15 @@ def stage_settings(pyramid: PyramidConfig, settings: SamplerSettings) -> list[Sa
             f"{max(levels)}.",
             "Give a larger number.",
         )
-    base = replace(settings, sigma_min=pyramid.handover)
+    base = replace(settings, sigma_min=pyramid.switch_sigma)
     return [base, *(octave_settings(settings, last) for last in (*levels[1:], None))]
 
 
 def base_settings(model: ImageModel, settings: SamplerSettings) -> SamplerSettings:
     """Return the settings of the base: down to where the first octave takes over."""
-    if model.octaves is None:
+    if model.pyramid is None:
         return settings
-    return stage_settings(model.octaves.config, settings)[0]
+    return stage_settings(model.pyramid.config, settings)[0]
 
 
 def octave_settings(settings: SamplerSettings, last: float | None) -> SamplerSettings:

@@ -788,7 +788,7 @@ TWINS: dict[str, Twin] = {
     ),
     "crops by place": Twin(
         "where a record is cropped depends on its place among those that were sampled",
-        "dppm_model.score.detail:see",
+        "dppm_model.score.pyramid_query:crop_records",
         lambda old: lambda pixels, seeds, config: old(pixels, torch.arange(len(seeds)), config),
         COMPANY + "[detail, from the pixels on]",
     ),

@@ -37,7 +37,7 @@ class Preview:
     def sheets(self) -> list[Picture]:
         """Return a picture a class, of the model after the last finished phase; or none so far.
 
-        Of a pyramid only the base is drawn: the octaves take long.
+        Of a pyramid only the base is drawn: its stages take long.
         """
         content = self._model()
         if content is None:

@@ -30,7 +30,7 @@ from dppm_model.score.matrices import (
 )
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.networks import lay_out_network
-from dppm_model.score.pyramid import build_detail
+from dppm_model.score.pyramid import build_upsampler
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -142,8 +142,8 @@ def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
     if config.residual:  # the network on top of it
         _, network = lay_out_network(config.residual, config.base_shape, config.classes)
         specs |= _trained("residual", list(network.parameters()))
-    if config.pyramid.octaves:  # the network that doubles images; private rounds train some of it
-        parameters = list(build_detail(config.shape[0], {}).parameters())
+    if config.pyramid.stages:  # the network that doubles images; private rounds train some of it
+        parameters = list(build_upsampler(config.shape[0], {}).parameters())
         specs["detail.start"] = _weights(parameters)
         specs |= _trained("detail", [p for p in parameters if p.requires_grad])
     return specs

@@ -50,7 +50,7 @@ class ClassSumQuery(ABC):
 
     def __init__(self, model: ScoreModel) -> None:
         model.require(self.needed)
-        self.octaves = model.config.pyramid.octaves  # between the image and the base
+        self.stages = model.config.pyramid.stages  # between the image and the base
         self.basis, self.scales = model.scales.basis, model.scales
         self.head, self.slots, self.body = self.layout(model.config)
         self.chunk = min(_MOST_RECORDS, max(TILE, _CHUNK_ELEMENTS // (self.head + self.body)))
@@ -78,7 +78,7 @@ class ClassSumQuery(ABC):
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images; see `Query`."""
         del seeds
-        return to_base(pixels, self.octaves)
+        return to_base(pixels, self.stages)
 
     def clipped_sum(
         self,

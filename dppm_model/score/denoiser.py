@@ -32,7 +32,7 @@ class Denoiser(Protocol):
 
 
 class ImageModel(Denoiser, Protocol):
-    """What draws images: the `Denoiser` of the base image, and the octaves above it."""
+    """What draws images: the `Denoiser` of the base image, and the stages above it."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -40,6 +40,6 @@ class ImageModel(Denoiser, Protocol):
         ...
 
     @property
-    def octaves(self) -> Pyramid | None:
-        """The octaves, if the base is not the image yet."""
+    def pyramid(self) -> Pyramid | None:
+        """The stages, if the base is not the image yet."""
         ...

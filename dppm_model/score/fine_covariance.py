@@ -43,7 +43,7 @@ class FineCovarianceQuery:
 
     def __init__(self, model: ScoreModel) -> None:
         model.require(self.needed)
-        self.octaves, self.band = model.config.pyramid.octaves, model.scales.band
+        self.stages, self.band = model.config.pyramid.stages, model.scales.band
         self.basis, self.side = model.scales.basis, model.scales.fine_band
         self.whitening = model.scales.fine_whitening()
         self.mean = model.tensor("mixture.mean")
@@ -74,7 +74,7 @@ class FineCovarianceQuery:
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images; see `dppm_model.score.query.Query`."""
         del seeds
-        return to_base(pixels, self.octaves)
+        return to_base(pixels, self.stages)
 
     def _residuals(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return r (n, side) such that r rᵀ is a record's vector before clipping."""

@@ -98,7 +98,7 @@ class ScoreModel:
         Raises
         ------
         ConfigError
-            If a setting is unknown or out of range, or the shape does not fit the octaves.
+            If a setting is unknown or out of range, or the shape does not fit the stages.
         """
         return cls.start(ModelConfig.of(shape, classes, settings))
 
@@ -117,7 +117,7 @@ class ScoreModel:
             "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
             "mixture.texture": np.ones(config.base_shape, np.float32),
         }
-        if config.pyramid.octaves:
+        if config.pyramid.stages:
             arrays["detail.start"] = start_weights(config.shape[0])
         return cls(config, arrays)
 
@@ -212,9 +212,9 @@ class ScoreModel:
         return load_residual(self.config, self.arrays["residual.ema"])
 
     @cached_property
-    def octaves(self) -> Pyramid | None:
-        """The octaves above the base, if there are any."""
-        if not self.config.pyramid.octaves:
+    def pyramid(self) -> Pyramid | None:
+        """The stages above the base, if there are any."""
+        if not self.config.pyramid.stages:
             return None
         self.require(("detail.start", "detail.ema"))
         return load_pyramid(self.config.pyramid, self.shape[0], self.classes, self.arrays)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from dppm_model.errors import ConfigError
 from dppm_model.score.dct import Basis
 from dppm_model.score.mixture_config import MOST_COEFFICIENTS, MixtureConfig, Scales
-from dppm_model.score.pyramid_config import PyramidConfig
+from dppm_model.score.pyramid import PyramidConfig
 from dppm_model.score.residual_config import ResidualConfig
 from dppm_model.score.settings import Between, check_settings, from_settings
 
@@ -47,7 +47,7 @@ class ModelConfig:
         How many classes there are.
     mixture, residual, pyramid
         The constants of the closed form, of the network on top of it if there is to be one, and of
-        the octaves above.
+        the stages above.
     public
         What taught it first, if anything did.
 
@@ -129,7 +129,7 @@ class ModelConfig:
         Raises
         ------
         ConfigError
-            If a setting is unknown or out of range, or the shape does not fit the octaves.
+            If a setting is unknown or out of range, or the shape does not fit the stages.
         """
         return cls(
             shape,

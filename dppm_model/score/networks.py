@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from torch.nn import functional
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.products import Linear, sides
 from dppm_model.score.dct import dct_matrix
-from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.precondition import WAVES, c_in, waves
 from dppm_model.score.residual_config import ResidualConfig
+
+if TYPE_CHECKING:
+    from dppm_model.score.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

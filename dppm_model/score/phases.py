@@ -19,14 +19,14 @@ from dppm_model.score.component_covariance import (
 )
 from dppm_model.score.components import ComponentsLearner, ComponentsQuery
 from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
-from dppm_model.score.detail import DetailQuery
 from dppm_model.score.fine_covariance import FineCovarianceLearner, FineCovarianceQuery
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.query import Learner, Query
-from dppm_model.score.residual import ResidualQuery
+from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.score.tensors import read_tensors
 
 _HEADER = 1 << 16  # bytes of a question beside its arrays

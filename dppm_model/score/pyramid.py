@@ -1,9 +1,9 @@
-"""The pyramid: a base image, and octaves that double it until it has its full size.
+"""The pyramid: a base image, and stages that double it until it has its full size.
 
     p(image) = p(base; s_1) · prod_o p(image_o; s_(o+1) | image_(o-1) with noise s_o)
 
 Each stage hands its image on with noise of a public level s: what lies below that level the next
-octave makes anew, together with what is finer. (Ho et al. 2022 degrade what a stage is given in
+stage makes anew, together with what is finer. (Ho et al. 2022 degrade what a stage is given in
 training so that it forgives the errors of the one below; here the noise is the sampler's own, so
 training and sampling see the same distribution.)
 """
@@ -11,8 +11,9 @@ training and sampling see the same distribution.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,27 +22,148 @@ from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
 
+from dppm_model.errors import ConfigError
 from dppm_model.records.pixels import to_tensor
-from dppm_model.score.detail_network import FOLD, REACH, DetailNetwork, Local, look, parts, scaled
 from dppm_model.score.networks import set_weights, zeroed
-from dppm_model.score.pyramid_config import PyramidConfig
+from dppm_model.score.settings import Between, check_settings, from_settings
+from dppm_model.score.upsampler import (
+    CROP,
+    FOLD,
+    LEAST_SIGMA,
+    MOST_LOW_RES_SIGMA,
+    REACH,
+    Context,
+    Upsampler,
+    context_of,
+    parts,
+    scaled,
+)
 
+_LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above holds a crop
+_BASE = 32  # pixels of the shorter side that a base has at least, if nothing is said
+_LARGEST_BASE = 64  # and at most: its covariance has as many rows as it has pixels
 _PLACES = 1 << 14  # of the network, in one evaluation: what bounds its memory
-START = Path(__file__).with_name("shapes.safetensors")  # see `shape_training`
+START = Path(__file__).with_name("shapes.safetensors")  # see `synthetic_pretraining`
 KINDS = {1: "grey", 3: "rgb"}
 _TRAINED = ("conditioning.", "films.", "last.")
 _CHUNK = 64  # records a time whose large images are in memory as floats
 
 
-def to_base(pixels: NDArray[np.uint8], octaves: int) -> torch.Tensor:
+@dataclass(frozen=True)
+class PyramidConfig:
+    """Constants of the stages; all public, none taken from private data.
+
+    Attributes
+    ----------
+    stages
+        How often the base image is doubled; 0 is no pyramid.
+    switch_sigma, stage_switch_sigma
+        Noise level at which the first stage takes over from the base, and each other stage from
+        the one low_res: what is finer than that level is left to it.
+    clip_share
+        The clip norm is this multiple of the median gradient norm on drawn shapes.
+    learning_rate, warmup, rounds, ema
+        Of the private rounds, as in `dppm_model.score.residual_config`.
+    """
+
+    stages: Annotated[int, Between(0, 8)] = 0
+    switch_sigma: Annotated[float, Between(LEAST_SIGMA, MOST_LOW_RES_SIGMA)] = 0.3
+    stage_switch_sigma: Annotated[float, Between(LEAST_SIGMA, MOST_LOW_RES_SIGMA)] = 0.1
+    clip_share: Annotated[float, Between(1e-3, 1e3)] = 0.8
+    learning_rate: Annotated[float, Between(0.0, 10.0)] = 0.002
+    warmup: Annotated[int, Between(1, 1e6)] = 5
+    rounds: Annotated[int, Between(1, 1e6)] = 40
+    ema: Annotated[float, Between(0.0, 0.9999)] = 0.9
+
+    def __post_init__(self) -> None:
+        check_settings(self, "pyramid")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], image: tuple[int, int, int]) -> PyramidConfig:
+        """Build from a plain dictionary for images (C, H, W); missing keys take their defaults.
+
+        Where ``stages`` is None, it is as many as leave the shorter side of the base at least 32
+        pixels.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown or a value is out of range; if the sides cannot be halved so often,
+            the base would be too small, or the image is neither grey nor RGB.
+        """
+        wanted = values.get("stages", 0)
+        stages = _most_stages(image, _BASE) if wanted is None else wanted
+        config = from_settings(cls, "pyramid", {**values, "stages": stages})
+        if wanted is None and not stages:
+            raise _too_many(None, image)
+        config.check(image)
+        if wanted is None and (side := min(config.base_shape(image)[1:])) > _LARGEST_BASE:
+            raise ConfigError(
+                f"Images have {image[1]} x {image[2]} pixels, their base {side} a side.",
+                "Import them with a --size like 128, 192 or 256, or set pyramid.stages.",
+            )
+        return config
+
+    def check(self, image: tuple[int, int, int]) -> None:
+        """Refuse stages that images (C, H, W) do not have.
+
+        Raises
+        ------
+        ConfigError
+            If their sides cannot be halved so often, or they are neither grey nor RGB.
+        """
+        if self.stages > _most_stages(image, _LEAST_BASE):
+            raise _too_many(self.stages, image)
+        if self.stages and image[0] not in (1, 3):
+            raise ConfigError(
+                f"The pyramid is for grey and RGB images, not for {image[0]} channels.",
+                "Import the images as grey or RGB.",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary that ``from_dict`` reads back."""
+        return asdict(self)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Noise level at which each stage takes over, lowest first."""
+        return (self.switch_sigma, *(self.stage_switch_sigma,) * (self.stages - 1))[: self.stages]
+
+    def base_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the (C, h, w) of the base of an image (C, H, W)."""
+        channels, height, width = shape
+        return channels, height >> self.stages, width >> self.stages
+
+
+def _most_stages(image: tuple[int, int, int], least: int) -> int:
+    """How often both sides can be halved, and leave an even base of so many pixels a side.
+
+    Even, because the image above it is worked on in squares of four pixels a side.
+    """
+    _, height, width = image
+    stages = 0
+    while height % 4 == width % 4 == 0 and min(height, width) >= 2 * least:
+        height, width, stages = height // 2, width // 2, stages + 1
+    return stages
+
+
+def _too_many(stages: int | None, image: tuple[int, int, int]) -> ConfigError:
+    most = _most_stages(image, _LEAST_BASE)
+    return ConfigError(
+        f"pyramid.stages is {stages}, but images have {image[1]} x {image[2]} pixels.",
+        f"At most {most} fit: the base needs even sides of {_LEAST_BASE} pixels at least.",
+    )
+
+
+def to_base(pixels: NDArray[np.uint8], stages: int) -> torch.Tensor:
     """Average uint8 (n, C, H, W) over squares: the base images, float32 (n, C, h, w) in [-1, 1]."""
-    if not octaves:
+    if not stages:
         return to_tensor(pixels)
     pieces = [
-        functional.avg_pool2d(to_tensor(pixels[i : i + _CHUNK]), 2**octaves)
+        functional.avg_pool2d(to_tensor(pixels[i : i + _CHUNK]), 2**stages)
         for i in range(0, len(pixels), _CHUNK)
     ]
-    c, h, w = pixels.shape[1], pixels.shape[2] >> octaves, pixels.shape[3] >> octaves
+    c, h, w = pixels.shape[1], pixels.shape[2] >> stages, pixels.shape[3] >> stages
     return torch.cat([torch.empty(0, c, h, w), *pieces])
 
 
@@ -51,14 +173,14 @@ def start_weights(colours: int) -> NDArray[np.float32]:
     return weights
 
 
-def build_detail(colours: int, arrays: Mapping[str, NDArray[np.generic]]) -> nn.Module:
+def build_upsampler(colours: int, arrays: Mapping[str, NDArray[np.generic]]) -> nn.Module:
     """Build the detail network, with the weights it starts from if the arrays have them.
 
     What private rounds train of it is trainable: how noise modulates it, and the last layer. Most
     of it stays as drawn shapes taught it, for the noise of a private gradient grows with its size.
     """
     with torch.device("meta"):  # no default initialisation: it would draw from a global generator
-        network: nn.Module = DetailNetwork(colours)
+        network: nn.Module = Upsampler(colours)
     network = zeroed(network)
     if "detail.start" in arrays:
         set_weights(network, arrays["detail.start"])  # type: ignore[arg-type]
@@ -68,32 +190,32 @@ def build_detail(colours: int, arrays: Mapping[str, NDArray[np.generic]]) -> nn.
 
 
 @dataclass(frozen=True)
-class Octave:
+class Stage:
     """One doubling of images that are there: a `Denoiser` of what it adds, the residual.
 
     Attributes
     ----------
     network
         The detail network.
-    below
+    low_res
         (n, C, h, w) the images below, with noise of standard deviation ``level``.
     classes
         Number of classes, which the details do not depend on.
     """
 
     network: nn.Module
-    below: torch.Tensor
+    low_res: torch.Tensor
     level: float
     classes: int
-    local: Local = field(init=False)
+    context: Context = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "local", look(self.below))
+        object.__setattr__(self, "context", context_of(self.low_res))
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, 2h, 2w)."""
-        _, c, h, w = self.local.enlarged.shape
+        _, c, h, w = self.context.enlarged.shape
         return c, h, w
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -120,11 +242,11 @@ class Octave:
     ) -> torch.Tensor:
         """Denoise some rows of some images, as if there were no others."""
         few, noise = x[images, :, rows], sigma[images]
-        local = Local(*(t[images, :, rows] for t in self.local))
-        base, c_out = parts(few, noise, local)
+        context = Context(*(t[images, :, rows] for t in self.context))
+        base, c_out = parts(few, noise, context)
         level = torch.full_like(noise, self.level)
-        below = self.below[images, :, rows.start // 2 : rows.stop // 2]
-        f: torch.Tensor = self.network(*scaled(few, noise, local), below, noise, level)
+        low_res = self.low_res[images, :, rows.start // 2 : rows.stop // 2]
+        f: torch.Tensor = self.network(*scaled(few, noise, context), low_res, noise, level)
         return base + c_out * f
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -134,26 +256,26 @@ class Octave:
 
     def finish(self, residual: torch.Tensor) -> torch.Tensor:
         """Return the images: what is below, enlarged, and the residual."""
-        return self.local.enlarged + residual
+        return self.context.enlarged + residual
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The octaves of a model, lowest first."""
+    """The stages of a model, lowest first."""
 
     network: nn.Module
     config: PyramidConfig
     classes: int
 
-    def octave(self, index: int, below: torch.Tensor) -> Octave:
-        """Set an octave (from 0) upon images (n, C, h, w) that carry its level of noise."""
-        return Octave(self.network, below, self.config.levels[index], self.classes)
+    def stage(self, index: int, low_res: torch.Tensor) -> Stage:
+        """Set a stage (from 0) upon images (n, C, h, w) that carry its level of noise."""
+        return Stage(self.network, low_res, self.config.levels[index], self.classes)
 
 
 def load_pyramid(
     config: PyramidConfig, colours: int, classes: int, arrays: Mapping[str, NDArray[np.generic]]
 ) -> Pyramid:
-    """Build the octaves with the averaged weights of a model."""
-    network = build_detail(colours, arrays)
+    """Build the stages with the averaged weights of a model."""
+    network = build_upsampler(colours, arrays)
     set_weights(network, arrays["detail.ema"])  # type: ignore[arg-type]
     return Pyramid(network.requires_grad_(False), config, classes)

@@ -11,6 +11,8 @@ import math
 
 import torch
 
+from dppm_model.score.upsampler import CROP
+
 _SHAPES = 6  # in an image
 _LEAVES = 0.15  # share of images of overlapping leaves
 _EXTREME = 0.8  # share of two-grey images in black and white
@@ -77,6 +79,12 @@ def draw_windows(count: int, side: int, channels: int, generator: torch.Generato
     used[:, 0] = True
     cover = cover * _wide(used)
     return _painted(cover, leaves, channels, generator)
+
+
+def shape_crops(count: int, crops: int, colours: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw shapes as `crop_records` shows records: (count, crops, C, CROP, CROP)."""
+    x = draw_windows(count * crops, CROP, colours, generator)
+    return x.reshape(count, crops, *x.shape[1:])
 
 
 def _wide(value: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,7 @@ def losses(
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for begin in range(0, len(images), _CHUNK):
-        x = to_base(images[begin : begin + _CHUNK], model.config.pyramid.octaves)
+        x = to_base(images[begin : begin + _CHUNK], model.config.pyramid.stages)
         y = torch.from_numpy(np.asarray(labels[begin : begin + _CHUNK], dtype=np.int64))
         found = []
         for sigma in SIGMAS:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from dppm_model.errors import ConfigError
-from dppm_model.score.pyramid_config import PyramidConfig
+from dppm_model.score.pyramid import PyramidConfig
 from sampler.bounds import Whole
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
@@ -149,7 +149,7 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
     settings = settings_of(request.sampler, served.settings)
     if served.pyramid is not None:
         stage_settings(served.pyramid, settings)  # refuses now what would fail at the last stage
-    octaves = 0 if served.pyramid is None else served.pyramid.octaves
+    octaves = 0 if served.pyramid is None else served.pyramid.stages
     each = 1 + settings.transitions_per_level * settings.num_integration_steps
     evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
     evaluations += octaves * settings.octave_num_levels * each

@@ -148,7 +148,7 @@ def serving(
         privacy=privacy,
         settings=sampler,
         shard_size=settings.shard_size or shard_size(denoiser.image_shape),
-        pyramid=None if denoiser.octaves is None else denoiser.octaves.config,
+        pyramid=None if denoiser.pyramid is None else denoiser.pyramid.config,
     )
     limits = settings.limits
     with (

@@ -21,9 +21,9 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.loss import denoising_losses
 from dppm_model.score.networks import build_network, first_weights, set_weights
 from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.residual_query import denoising_losses
 from tests.benchmarks.record import record
 
 RECORDS, REPEATS, BATCH = 256, 7, 64

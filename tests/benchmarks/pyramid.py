@@ -22,10 +22,10 @@ import torch
 from dppm_model.config import read_config
 from dppm_model.records import sources
 from dppm_model.run import Run
-from dppm_model.score.detail_loss import questions, see
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import set_weights
-from dppm_model.score.pyramid import build_detail, start_weights, to_base
+from dppm_model.score.pyramid import build_upsampler, start_weights, to_base
+from dppm_model.score.pyramid_query import questions, see
 from sampler.evaluation.evaluate import evaluate
 from sampler.generate import generate
 from sampler.images import load_images
@@ -41,21 +41,21 @@ _SIGMAS = (0.3, 1.0, 3.0)
 @torch.no_grad()
 def losses(model: ScoreModel, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Mean square denoising error of the base at `_SIGMAS`, and the detail loss of each octave."""
-    base, y = to_base(images, model.pyramid.octaves), torch.from_numpy(labels)
+    base, y = to_base(images, model.pyramid.stages), torch.from_numpy(labels)
     generator, found = torch.Generator().manual_seed(0), {}
     for sigma in _SIGMAS:
         noisy = base + sigma * torch.randn(base.shape, generator=generator)
         error = model.denoise(noisy, torch.full((len(y),), sigma), y) - base
         found[f"base, sigma {sigma}"] = float(error.square().mean())
-    return found | detail_losses(model.arrays, model, images)
+    return found | upsampling_losses(model.arrays, model, images)
 
 
 @torch.no_grad()
-def detail_losses(
+def upsampling_losses(
     arrays: Mapping[str, np.ndarray], model: ScoreModel, images: np.ndarray
 ) -> dict[str, float]:
     """Return the loss of the detail network of these arrays at each octave."""
-    network = build_detail(model.shape[0], arrays)
+    network = build_upsampler(model.shape[0], arrays)
     if "detail.ema" in arrays:
         set_weights(network, arrays["detail.ema"])
     seeds = torch.arange(len(images))
@@ -66,7 +66,7 @@ def detail_losses(
         f"octave {side << o} to {side << (o + 1)}": float(
             (network(*(t[:, o] for t in inputs)) - target[:, o]).square().mean()
         )
-        for o in range(model.pyramid.octaves)
+        for o in range(model.pyramid.stages)
     }
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     models = {"with privacy": ScoreModel.load(run.model), "without": ScoreModel.load(path)}
     figures = {name: losses(model, images, labels) for name, model in models.items()}
     start = {"detail.start": start_weights(models["without"].shape[0])}
-    figures["drawn shapes"] = detail_losses(start, models["without"], images)
+    figures["drawn shapes"] = upsampling_losses(start, models["without"], images)
     print(json.dumps(figures, indent=2), flush=True)
     settings = SamplerSettings.from_dict(config.tree["sampler"])
     drawn = generate(

@@ -36,18 +36,18 @@ TURNS = 7
 def overhead(model: ScoreModel) -> dict[str, float]:
     """Median ratio of sampler to bare evaluations, by method."""
     torch.set_num_threads(1)
-    batch, turns = shard_size(model.image_shape), TURNS if model.octaves is None else 3
+    batch, turns = shard_size(model.image_shape), TURNS if model.pyramid is None else 3
     y = torch.arange(batch) % model.classes
     names = [(int(label), i) for i, label in enumerate(y)]
     denoiser: Denoiser = model
-    if model.octaves is not None:
+    if model.pyramid is not None:
         c, h, w = model.image_shape
-        last = model.octaves.config.octaves - 1
-        denoiser = model.octaves.octave(last, torch.randn(batch, c, h // 2, w // 2))
+        last = model.pyramid.config.stages - 1
+        denoiser = model.pyramid.stage(last, torch.randn(batch, c, h // 2, w // 2))
     x, ratios = torch.randn(batch, *denoiser.shape), {}
     for method in METHODS:
         settings, found = SamplerSettings(method), []
-        if model.octaves is not None:
+        if model.pyramid is not None:
             settings = octave_settings(settings, None)
         for _ in range(turns):
             with torch.inference_mode():

@@ -17,7 +17,7 @@ SMALL = [
     *("data=photos", "sites=3", "backend=inprocess", "privacy.epsilon=8", "model=pyramid"),
     *("model.mixture.components=2", "model.mixture.band=16", "model.mixture.texture=9"),
     *("model.phases.detail.rounds=2", "model.phases.detail.sampling_rate=0.5"),
-    *("model.pyramid.octaves=2", "sampler.num_levels=5", "sampler.octave_num_levels=3"),
+    *("model.pyramid.stages=2", "sampler.num_levels=5", "sampler.octave_num_levels=3"),
     *("sampler.per_class=3", "pool.workers=0", "sampler.png=true"),
 ]
 
@@ -66,7 +66,7 @@ def test_training_takes_its_start_from_the_run_folder(
     run, config, _ = prepare(tmp_path / "run", SMALL)
     monkeypatch.setattr(pyramid, "START", tmp_path / "missing")
     simulate(run, config)
-    assert ScoreModel.load(run.model).octaves is not None
+    assert ScoreModel.load(run.model).pyramid is not None
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_spent(
@@ -75,5 +75,5 @@ def test_what_does_not_fit_is_refused_before_anything_is_spent(
     assert main(["data", "import", str(photos), "--name", "photos", "--size", "50"]) == 0
     assert main(["simulate", str(tmp_path / "run"), *SMALL]) == 10
     shown = " ".join(capsys.readouterr().err.split())
-    assert "pyramid.octaves is 2, but images have 50 x 50 pixels" in shown
+    assert "pyramid.stages is 2, but images have 50 x 50 pixels" in shown
     assert not (tmp_path / "run" / "ledger.jsonl").exists()

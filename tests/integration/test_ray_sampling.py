@@ -17,7 +17,7 @@ import ray.cluster_utils
 from dppm_model.errors import ModelError, RunFolderError, SamplerError
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.residual import ResidualQuery
+from dppm_model.score.residual_query import ResidualQuery
 from sampler import generate as generate_module
 from sampler import pool
 from sampler.generate import GenerateResult, generate

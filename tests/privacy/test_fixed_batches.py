@@ -14,12 +14,11 @@ from dppm_model.score.component_covariance import (
     ComponentCovarianceQuery,
 )
 from dppm_model.score.components import nearest
-from dppm_model.score.detail import DetailQuery
 from dppm_model.score.gradient import GradientLearner
-from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_learner
-from dppm_model.score.residual import ResidualQuery
+from dppm_model.score.pyramid_query import DetailQuery
+from dppm_model.score.residual_query import ResidualQuery, denoising_losses
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
@@ -67,7 +66,7 @@ def steps(network: str, method: Method | None) -> Sum:
 
 
 def details() -> Sum:
-    settings = {"mixture": {"band": 16}, "pyramid": {"octaves": 1}}
+    settings = {"mixture": {"band": 16}, "pyramid": {"stages": 1}}
     start = ScoreModel.initial((1, 64, 64), 3, settings)
     query = GradientLearner(DetailQuery, start, 0).query()
     pixels = np.random.default_rng(0).integers(0, 256, (N, 1, 64, 64), dtype=np.uint8)

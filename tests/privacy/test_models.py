@@ -9,7 +9,7 @@ import torch
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import build_network
-from dppm_model.score.pyramid import build_detail
+from dppm_model.score.pyramid import build_upsampler
 from dppm_model.score.residual_config import ResidualConfig
 
 
@@ -19,7 +19,7 @@ def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> Non
 
     def build() -> torch.nn.Module:
         if kind == "detail":
-            return build_detail(1, {})
+            return build_upsampler(1, {})
         return build_network(ResidualConfig(), (1, 28, 28), 10)[1]
 
     sizes = [tuple(p.shape) for p in build().parameters()]

@@ -50,7 +50,7 @@ def question(kind: str) -> Query:
     settings = {
         "mixture": {"band": 16, "components": 2, "principal_axes": 8, "fine_band": 40},
         "residual": {"band": 16, "channels": 16, "blocks": 2},
-        "pyramid": {"octaves": int(kind == "detail")},
+        "pyramid": {"stages": int(kind == "detail")},
     }
     side = 64 if kind == "detail" else 16
     query = build_learner(kind, ScoreModel.initial((1, side, side), 3, settings), 0).query()

@@ -39,9 +39,9 @@ CONFIGS = {
             "residual": {"network": "dct_mlp", "band": 8, "channels": 5, "blocks": 1, "draws": 2},
         },
     ),
-    "octaves": ModelConfig.of((3, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}),
+    "pyramid": ModelConfig.of((3, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
 }
-CASES = [("mlp", kind) for kind in PHASES if kind != "detail"] + [("octaves", "detail")]
+CASES = [("mlp", kind) for kind in PHASES if kind != "detail"] + [("pyramid", "detail")]
 
 
 def sent(config: ModelConfig, kind: str) -> Arrays:

@@ -50,13 +50,13 @@ CONFIGS = {
         2,
         {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8, "channels": 24}},
     ),
-    "octaves": ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}),
+    "pyramid": ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
 }
 CASES = [
     (name, kind)
     for name, config in CONFIGS.items()
     for kind in PHASES
-    if (kind == "detail") == bool(config.pyramid.octaves)
+    if (kind == "detail") == bool(config.pyramid.stages)
     and not (kind == "component_covariance" and not config.scales.principal_axes)
 ]
 TRIED: Counter[str] = Counter()

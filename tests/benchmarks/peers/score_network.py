@@ -84,7 +84,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 class ScoreNetwork:
     """A trained network as the `Denoiser` that our samplers draw from."""
 
-    octaves = None
+    pyramid = None
 
     def __init__(self, shape: tuple[int, int, int], classes: int, weights: Tensor) -> None:
         self.shape = self.image_shape = shape

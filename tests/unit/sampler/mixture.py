@@ -31,7 +31,7 @@ class ExactMixture:
         return self.shape
 
     @property
-    def octaves(self) -> None:
+    def pyramid(self) -> None:
         return None
 
     def _parts(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor):

@@ -88,9 +88,9 @@ def test_any_settings_draw_finite_images(settings: SamplerSettings) -> None:
 def test_any_settings_draw_finite_images_of_a_pyramid_or_are_refused_before(
     settings: SamplerSettings,
 ) -> None:
-    assert PYRAMID.octaves is not None
+    assert PYRAMID.pyramid is not None
     try:
-        stage_settings(PYRAMID.octaves.config, settings)  # as a request's are, when it comes
+        stage_settings(PYRAMID.pyramid.config, settings)  # as a request's are, when it comes
     except ConfigError:
         return
     check_finite(PYRAMID, settings)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dppm_model.errors import ConfigError
-from dppm_model.score.detail import DetailQuery
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.pyramid_query import DetailQuery
 from sampler.draw import draw_shard
 from sampler.images import Shard, decode_shard, shard_size
 from sampler.noise import ImageNoise
@@ -20,7 +20,7 @@ FAST = SamplerSettings(num_levels=4, octave_num_levels=3)
 
 
 def pyramid(colours: int = 1) -> ScoreModel:
-    settings = {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}
+    settings = {"mixture": {"band": 16}, "pyramid": {"stages": 2}}
     model = ScoreModel.initial((colours, 64, 64), 2, settings)
     first = DetailQuery.first(model, 0)
     return model.replace({**first, "detail.ema": first["detail.weights"]})
@@ -87,12 +87,12 @@ def test_images_have_their_full_size_and_their_own_noise(method: str) -> None:
 def test_an_image_is_near_its_base() -> None:
     """Averaged down again, what an octave gives is the image that it was given."""
     model = pyramid()
-    octaves = model.octaves
-    assert octaves is not None
+    stages = model.pyramid
+    assert stages is not None
     below = torch.full((4, 1, 16, 16), -1.0)
     below[:, :, 4:12, 4:12] = 1.0
     noisy = below + 0.1 * torch.randn(below.shape, generator=torch.Generator().manual_seed(0))
-    octave = octaves.octave(1, noisy)
+    octave = stages.stage(1, noisy)
     y = torch.zeros(4, dtype=torch.int64)
     with torch.inference_mode():
         residual, _ = SAMPLERS["heun"](

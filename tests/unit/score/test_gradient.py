@@ -10,10 +10,9 @@ from dppm_model.mechanism.gradients import per_record
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.gradient import _LEAST_RATE, GradientLearner
-from dppm_model.score.loss import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import dimension_of, read_question, write_question
-from dppm_model.score.residual import ResidualQuery
+from dppm_model.score.residual_query import ResidualQuery, denoising_losses
 
 GRID = Grid(1.0, 1 << 20)
 N = 64

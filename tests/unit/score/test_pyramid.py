@@ -7,21 +7,33 @@ import torch
 from dppm_model.config import compose_config
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score import detail_loss
-from dppm_model.score.detail import DetailQuery
-from dppm_model.score.detail_loss import Seen, detail_losses, drifted, questions, see
-from dppm_model.score.detail_network import look, parts
+from dppm_model.score import pyramid_query
 from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import build_query, dimension_of
-from dppm_model.score.pyramid import Octave, build_detail, start_weights, to_base
-from dppm_model.score.pyramid_config import CROP, PyramidConfig
-from dppm_model.score.shape_training import shape_crops, train_on_shapes
+from dppm_model.score.pyramid import (
+    CROP,
+    PyramidConfig,
+    Stage,
+    build_upsampler,
+    start_weights,
+    to_base,
+)
+from dppm_model.score.pyramid_query import (
+    CroppedRecords,
+    DetailQuery,
+    crop_records,
+    drifted,
+    questions,
+    upsampling_losses,
+)
 from dppm_model.score.shapes import draw_windows
+from dppm_model.score.synthetic_pretraining import shape_crops, train_on_shapes
+from dppm_model.score.upsampler import context_of, parts
 
 GRID = Grid(1.0, 1 << 20)
-SETTINGS = {"mixture": {"band": 16}, "pyramid": {"octaves": 2}}
+SETTINGS = {"mixture": {"band": 16}, "pyramid": {"stages": 2}}
 SEEDS = torch.arange(500)
 
 
@@ -31,7 +43,7 @@ def start(**settings: object) -> ScoreModel:
 
 
 def network(colours: int = 1) -> torch.nn.Module:
-    return build_detail(colours, {"detail.start": start_weights(colours)}).requires_grad_(False)
+    return build_upsampler(colours, {"detail.start": start_weights(colours)}).requires_grad_(False)
 
 
 def discs(n: int, seed: int = 0) -> np.ndarray:
@@ -47,7 +59,7 @@ def discs(n: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("image", "octaves", "base"),
+    ("image", "stages", "base"),
     [
         ((1, 256, 256), None, (1, 32, 32)),
         ((3, 192, 128), None, (3, 48, 32)),
@@ -55,11 +67,11 @@ def discs(n: int, seed: int = 0) -> np.ndarray:
         ((1, 28, 28), 0, (1, 28, 28)),
     ],
 )
-def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: tuple) -> None:
-    config = PyramidConfig.from_dict({"octaves": octaves}, image)
+def test_the_base_is_the_image_halved(image: tuple, stages: int | None, base: tuple) -> None:
+    config = PyramidConfig.from_dict({"stages": stages}, image)
     assert config.base_shape(image) == base
-    assert len(config.levels) == config.octaves
-    model = ScoreModel.initial(image, 2, {"mixture": {"band": 16}, "pyramid": {"octaves": octaves}})
+    assert len(config.levels) == config.stages
+    model = ScoreModel.initial(image, 2, {"mixture": {"band": 16}, "pyramid": {"stages": stages}})
     assert (model.shape, model.image_shape) == (base, image)
     assert ScoreModel.from_bytes(model.to_bytes()).config.pyramid == model.config.pyramid
 
@@ -67,18 +79,18 @@ def test_the_base_is_the_image_halved(image: tuple, octaves: int | None, base: t
 @pytest.mark.parametrize(
     ("values", "image", "message"),
     [
-        ({"octaves": None}, (1, 28, 28), "28 x 28 pixels. At most 0 fit"),
-        ({"octaves": 3}, (1, 64, 64), "octaves is 3, but images have 64 x 64 pixels. At most 2"),
-        ({"octaves": 1}, (1, 66, 66), "the base needs even sides"),
-        ({"octaves": 1}, (2, 64, 64), "grey and RGB images, not for 2 channels"),
-        ({"octaves": -1}, (1, 64, 64), "pyramid.octaves is -1"),
-        ({"octaves": 1.5}, (1, 64, 64), "pyramid.octaves is 1.5"),
-        ({"octaves": 2.0}, (1, 64, 64), "pyramid.octaves is 2.0"),
-        ({"octaves": 1, "clip_share": 0}, (1, 64, 64), "pyramid.clip_share is 0"),
-        ({"octaves": None}, (1, 244, 244), "244 x 244 pixels, their base 122 a side"),
-        ({"octaves": 1, "handover": 5.0}, (1, 64, 64), "pyramid.handover is 5.0"),
-        ({"octaves": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
-        ({"octave": 1}, (1, 64, 64), "pyramid.octave is not a setting"),
+        ({"stages": None}, (1, 28, 28), "28 x 28 pixels. At most 0 fit"),
+        ({"stages": 3}, (1, 64, 64), "stages is 3, but images have 64 x 64 pixels. At most 2"),
+        ({"stages": 1}, (1, 66, 66), "the base needs even sides"),
+        ({"stages": 1}, (2, 64, 64), "grey and RGB images, not for 2 channels"),
+        ({"stages": -1}, (1, 64, 64), "pyramid.stages is -1"),
+        ({"stages": 1.5}, (1, 64, 64), "pyramid.stages is 1.5"),
+        ({"stages": 2.0}, (1, 64, 64), "pyramid.stages is 2.0"),
+        ({"stages": 1, "clip_share": 0}, (1, 64, 64), "pyramid.clip_share is 0"),
+        ({"stages": None}, (1, 244, 244), "244 x 244 pixels, their base 122 a side"),
+        ({"stages": 1, "switch_sigma": 5.0}, (1, 64, 64), "pyramid.switch_sigma is 5.0"),
+        ({"stages": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
+        ({"stage": 1}, (1, 64, 64), "pyramid.stage is not a setting"),
     ],
 )
 def test_refusals(values: dict, image: tuple, message: str) -> None:
@@ -92,14 +104,14 @@ def test_both_configurations_end_with_details(name: str, components: int) -> Non
     tree = compose_config([f"model={name}", "model.phases.detail.rounds=7"])["model"]
     assert list(tree["phases"])[-1] == "detail"
     model = ScoreModel.initial((3, 256, 256), 2, tree)
-    assert (model.config.pyramid.octaves, model.config.pyramid.rounds) == (3, 7)
+    assert (model.config.pyramid.stages, model.config.pyramid.rounds) == (3, 7)
     assert model.config.mixture.components == components
     assert model.config.pyramid.learning_rate == (0.004 if components > 1 else 0.0005)
 
 
 def test_a_model_without_details_draws_nothing() -> None:
     with pytest.raises(ModelError, match=r"lacks detail\.ema"):
-        _ = start().octaves
+        _ = start().pyramid
 
 
 # --- what is seen of a record -------------------------------------------------------------------
@@ -114,10 +126,10 @@ def test_a_base_image_is_the_mean_over_squares() -> None:
     assert to_base(pixels, 0).shape == (70, 1, 64, 64)
 
 
-def test_crops_are_parts_of_the_image_at_each_octave() -> None:
+def test_crops_are_parts_of_the_image_at_each_stage() -> None:
     config = start().config.pyramid
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
-    crops = see(pixels, SEEDS[:3], config).crops
+    crops = crop_records(pixels, SEEDS[:3], config).crops
     assert crops.shape == (3, 2, 1, CROP, CROP)
     assert torch.equal(crops[:, 0], to_base(pixels, 1))  # at 32 pixels there is one place
     for image, crop in zip(to_base(pixels, 0), crops[:, 1], strict=True):
@@ -131,32 +143,32 @@ def test_crops_are_parts_of_the_image_at_each_octave() -> None:
 
 def test_what_is_seen_is_packed_and_unpacked() -> None:
     model, pixels = start(), discs(3)
-    seen = see(pixels, SEEDS[:3], model.config.pyramid)
-    again = Seen.unpacked(seen.packed(), 2, model.shape)
+    seen = crop_records(pixels, SEEDS[:3], model.config.pyramid)
+    again = CroppedRecords.unpacked(seen.packed(), 2, model.shape)
     assert all(torch.equal(a, b) for a, b in zip(seen, again, strict=True))
     assert torch.allclose(seen.base, to_base(pixels, 2), atol=1e-6)
     top, left = seen.corner[1].tolist()
-    below = torch.nn.functional.avg_pool2d(seen.crops[1:2, 0], 2)[0]
-    assert torch.allclose(below, seen.base[1, :, top : top + 16, left : left + 16], atol=1e-6)
+    low_res = torch.nn.functional.avg_pool2d(seen.crops[1:2, 0], 2)[0]
+    assert torch.allclose(low_res, seen.base[1, :, top : top + 16, left : left + 16], atol=1e-6)
 
 
 def test_half_of_the_records_are_drawn_anew_by_the_closed_form() -> None:
     """A closed form that knows nothing but the mean drags every image there."""
     model = start()
-    seen = see(discs(200), SEEDS[:200], model.config.pyramid)
+    seen = crop_records(discs(200), SEEDS[:200], model.config.pyramid)
     y = torch.zeros(200, dtype=torch.int64)
     images, use = drifted(seen, y, SEEDS[:200], model.config.pyramid, model.mixture)
     assert 70 < int(use.sum()) < 130
     clean = torch.nn.functional.avg_pool2d(seen.crops[:, 0], 2)
     error = (images - clean).square().mean((1, 2, 3)).sqrt()
-    assert error.min() > 0.7 * model.config.pyramid.handover  # noise of the handover is in all
-    assert error.max() > 1.3 * model.config.pyramid.handover  # and in some its errors
+    assert error.min() > 0.7 * model.config.pyramid.switch_sigma  # noise of the switch is in all
+    assert error.max() > 1.3 * model.config.pyramid.switch_sigma  # and in some its errors
     plain = questions(seen.crops, SEEDS[:200], model.config.pyramid)
     with_drift = questions(seen.crops, SEEDS[:200], model.config.pyramid, (images, use))
     changed = (plain[2] != with_drift[2]).flatten(2).any(2)
     assert torch.equal(changed[:, 0], use)
     assert not changed[:, 1].any()
-    assert bool((with_drift[4][use, 0] == model.config.pyramid.handover).all())
+    assert bool((with_drift[4][use, 0] == model.config.pyramid.switch_sigma).all())
     shapes = seen._replace(corner=torch.full((200, 2), -1))
     assert not drifted(shapes, y, SEEDS[:200], model.config.pyramid, model.mixture)[1].any()
 
@@ -164,50 +176,52 @@ def test_half_of_the_records_are_drawn_anew_by_the_closed_form() -> None:
 def test_crops_come_from_where_edges_are_but_not_only() -> None:
     pixels = np.zeros((1, 1, 128, 128), dtype=np.uint8)
     pixels[:, :, 96:112, 96:112] = 255
-    config = PyramidConfig(octaves=3)
-    seen = [see(pixels, SEEDS[i : i + 1], config).crops[0, 2].std() > 0 for i in range(100)]
+    config = PyramidConfig(stages=3)
+    seen = [
+        crop_records(pixels, SEEDS[i : i + 1], config).crops[0, 2].std() > 0 for i in range(100)
+    ]
     assert 60 < sum(seen) < 100  # a place at random would see it in a sixth of the cases
 
 
 def test_a_records_questions_do_not_depend_on_its_company() -> None:
     config, pixels = start().config.pyramid, discs(5)
-    whole = questions(see(pixels, SEEDS[:5], config).crops, SEEDS[:5], config)
-    alone = questions(see(pixels[3:4], SEEDS[3:4], config).crops, SEEDS[3:4], config)
+    whole = questions(crop_records(pixels, SEEDS[:5], config).crops, SEEDS[:5], config)
+    alone = questions(crop_records(pixels[3:4], SEEDS[3:4], config).crops, SEEDS[3:4], config)
     assert all(torch.allclose(a[3:4], b, atol=1e-5) for a, b in zip(whole, alone, strict=True))
 
 
 def test_the_target_of_the_network_makes_the_denoiser_exact() -> None:
     config = start().config.pyramid
-    crops = see(discs(4), SEEDS[:4], config).crops
-    r, _, below, sigma, _, target = questions(crops, SEEDS[:4], config)
-    local = look(below.flatten(0, 1))
+    crops = crop_records(discs(4), SEEDS[:4], config).crops
+    r, _, low_res, sigma, _, target = questions(crops, SEEDS[:4], config)
+    context = context_of(low_res.flatten(0, 1))
     sigma = sigma.flatten()
-    noisy = r.flatten(0, 1) * (local.variance + sigma[:, None, None, None] ** 2).sqrt()
-    base, c_out = parts(noisy, sigma, local)
-    denoised = local.enlarged + base + c_out * target.flatten(0, 1)
+    noisy = r.flatten(0, 1) * (context.variance + sigma[:, None, None, None] ** 2).sqrt()
+    base, c_out = parts(noisy, sigma, context)
+    denoised = context.enlarged + base + c_out * target.flatten(0, 1)
     assert torch.allclose(denoised, crops.flatten(0, 1), atol=1e-3)
 
 
-# --- the octave ---------------------------------------------------------------------------------
+# --- the stage ---------------------------------------------------------------------------------
 
 
-def octave(n: int, side: int = 32, colours: int = 1, level: float = 0.1) -> Octave:
-    below = torch.rand(n, colours, side, side, generator=torch.Generator().manual_seed(0)) - 0.5
-    return Octave(network(colours), below, level, classes=2)
+def stage(n: int, side: int = 32, colours: int = 1, level: float = 0.1) -> Stage:
+    low_res = torch.rand(n, colours, side, side, generator=torch.Generator().manual_seed(0)) - 0.5
+    return Stage(network(colours), low_res, level, classes=2)
 
 
 @pytest.mark.parametrize("colours", [1, 3])
-def test_an_octave_leaves_a_clean_image_alone(colours: int) -> None:
-    made = octave(2, colours=colours)
+def test_a_stage_leaves_a_clean_image_alone(colours: int) -> None:
+    made = stage(2, colours=colours)
     assert made.shape == (colours, 64, 64)
     x = torch.randn(2, *made.shape, generator=torch.Generator().manual_seed(1))
     denoised = made.denoise(x, torch.full((2,), 1e-4), torch.zeros(2, dtype=torch.int64))
     assert torch.allclose(denoised, x, atol=2e-3)
-    assert torch.equal(made.finish(x), look(made.below).enlarged + x)
+    assert torch.equal(made.finish(x), context_of(made.low_res).enlarged + x)
 
 
 def test_few_images_at_a_time_are_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, y = octave(5), torch.zeros(5, dtype=torch.int64)
+    made, y = stage(5), torch.zeros(5, dtype=torch.int64)
     x = torch.randn(5, *made.shape, generator=torch.Generator().manual_seed(1))
     sigma = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
     whole = made.denoise(x, sigma, y)
@@ -216,7 +230,7 @@ def test_few_images_at_a_time_are_the_same_images(monkeypatch: pytest.MonkeyPatc
 
 
 def test_strips_of_a_large_image_are_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, y = octave(2, side=64), torch.zeros(2, dtype=torch.int64)
+    made, y = stage(2, side=64), torch.zeros(2, dtype=torch.int64)
     x = torch.randn(2, *made.shape, generator=torch.Generator().manual_seed(1))
     sigma = torch.tensor([0.1, 0.5])
     whole = made.denoise(x, sigma, y)
@@ -228,7 +242,7 @@ def test_strips_of_a_large_image_are_the_image(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_network_is_local() -> None:
     """What is far away changes nothing, so crops of training and whole images are one matter."""
-    made, y, sigma = octave(1, side=64), torch.zeros(1, dtype=torch.int64), torch.tensor([0.3])
+    made, y, sigma = stage(1, side=64), torch.zeros(1, dtype=torch.int64), torch.tensor([0.3])
     x = torch.randn(1, *made.shape, generator=torch.Generator().manual_seed(1))
     there = made.denoise(x, sigma, y)
     far = x.clone()
@@ -252,11 +266,11 @@ def test_drawn_shapes_are_images_with_edges() -> None:
 
 
 def held_out(weights: np.ndarray, colours: int = 1) -> float:
-    made = build_detail(colours, {"detail.start": weights})
-    config = PyramidConfig(octaves=2)
+    made = build_upsampler(colours, {"detail.start": weights})
+    config = PyramidConfig(stages=2)
     crops = shape_crops(32, 2, colours, torch.Generator().manual_seed(99))
     with torch.no_grad():
-        return float(detail_losses(made, *questions(crops, SEEDS[:32], config)).mean())
+        return float(upsampling_losses(made, *questions(crops, SEEDS[:32], config)).mean())
 
 
 @pytest.mark.parametrize("colours", [1, 3])
@@ -279,13 +293,13 @@ def test_a_short_training_teaches_something_and_is_reproducible() -> None:
 def test_rounds_improve_the_details_of_other_records() -> None:
     """Soft discs are unlike the drawn shapes, whose edges are sharp."""
     learner = GradientLearner(DetailQuery, start(rounds=12, warmup=2), 0)
-    test = see(discs(32, seed=1), SEEDS[:32], learner.query().config).packed()
+    test = crop_records(discs(32, seed=1), SEEDS[:32], learner.query().config).packed()
 
     def loss() -> float:
         query = learner.query()
         inputs = query.questions(test, torch.zeros(32, dtype=torch.int64), SEEDS[:32])
         with torch.no_grad():
-            return float(detail_losses(query.network, *inputs).mean())
+            return float(upsampling_losses(query.network, *inputs).mean())
 
     before, y = loss(), torch.zeros(64, dtype=torch.int64)
     for t in range(12):
@@ -294,7 +308,7 @@ def test_rounds_improve_the_details_of_other_records() -> None:
         learner.step(GRID.to_float(total) / 64, 0.0)
     assert loss() < 0.95 * before
     model = ScoreModel.from_bytes(learner.result().to_bytes())
-    assert model.octaves is not None
+    assert model.pyramid is not None
 
 
 def test_clipped_sums_keep_their_bound() -> None:
@@ -312,9 +326,9 @@ def test_clipped_sums_keep_their_bound() -> None:
 
 def test_blur_of_the_image_below_is_part_of_the_question() -> None:
     config = start().config.pyramid
-    crops = see(discs(8), SEEDS[:8], config).crops
+    crops = crop_records(discs(8), SEEDS[:8], config).crops
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detail_loss, "_blurred", lambda x, u: x)
+        patch.setattr(pyramid_query, "_blurred", lambda x, u: x)
         plain = questions(crops, SEEDS[:8], config)[2]
     assert not torch.equal(plain, questions(crops, SEEDS[:8], config)[2])
 
@@ -325,5 +339,5 @@ def test_a_model_that_lacks_what_the_question_needs_is_refused() -> None:
     for name in ("detail.start", "detail.weights", "detail.scale", "mixture.mean"):
         with pytest.raises(ModelError, match=name):
             build_query("detail", model.without(name))
-    with pytest.raises(ConfigError, match="no octaves"):
+    with pytest.raises(ConfigError, match="no stages"):
         dimension_of("detail", ModelConfig((1, 28, 28), 2))

@@ -31,7 +31,7 @@ class Grey:
     shape: tuple[int, int, int] = (3, 128, 128)
     classes: int = 3
     pause: float = 0.0
-    octaves: None = None
+    pyramid: None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""The detail network: one small local network that doubles an image, whatever its size.
+"""The upsampler: one small local network that doubles an image, whatever its size.
 
 Given the image below, c (n, C, h, w), which carries noise of level s, it denoises the image above
 as a residual r to the enlarged c:
@@ -21,8 +21,10 @@ from torch.nn import functional
 
 from dppm_model.mechanism.products import Linear
 from dppm_model.score.precondition import WAVES, waves
-from dppm_model.score.pyramid_config import LEAST_SIGMA, MOST_BELOW, MOST_SIGMA
 
+# Noise levels that the network is trained for: of an image, and of the one below it.
+LEAST_SIGMA, MOST_SIGMA, MOST_LOW_RES_SIGMA = 0.02, 2.0, 1.0
+CROP = 32  # pixels a side of what the network is trained on
 FOLD = 4  # pixels a side of the upper image that make one place
 CHANNELS, BLOCKS = 48, 4
 REACH = (BLOCKS + 2) * FOLD  # pixels that the network sees to each side
@@ -30,7 +32,7 @@ _MOST = 3.0  # standard deviations of noise that pass a gate
 _CONTRAST, _LEAST = 0.5, 0.02**2  # residual variance over local variance below, and its floor
 
 
-class Local(NamedTuple):
+class Context(NamedTuple):
     """What the image below says before the network looks: all (n, C, 2h, 2w).
 
     Attributes
@@ -45,19 +47,19 @@ class Local(NamedTuple):
     variance: torch.Tensor
 
 
-def look(below: torch.Tensor) -> Local:
+def context_of(low_res: torch.Tensor) -> Context:
     """Enlarge an image (n, C, h, w), and guess how far the details go from that."""
-    enlarged = functional.interpolate(below, scale_factor=2, mode="bicubic", align_corners=False)
+    enlarged = functional.interpolate(low_res, scale_factor=2, mode="bicubic", align_corners=False)
 
     def mean(x: torch.Tensor) -> torch.Tensor:
         return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
-    contrast = (mean(below.square()) - mean(below).square()).clamp(min=0)
+    contrast = (mean(low_res.square()) - mean(low_res).square()).clamp(min=0)
     variance = _CONTRAST * functional.interpolate(contrast, scale_factor=2, mode="nearest")
-    return Local(enlarged, variance + _LEAST)
+    return Context(enlarged, variance + _LEAST)
 
 
-class DetailNetwork(nn.Module):
+class Upsampler(nn.Module):
     """F: 3×3 convolutions over places of `FOLD` × `FOLD` pixels, modulated by noise levels.
 
     Parameters
@@ -82,7 +84,7 @@ class DetailNetwork(nn.Module):
         self,
         r: torch.Tensor,
         noise: torch.Tensor,
-        below: torch.Tensor,
+        low_res: torch.Tensor,
         sigma: torch.Tensor,
         level: torch.Tensor,
     ) -> torch.Tensor:
@@ -95,20 +97,20 @@ class DetailNetwork(nn.Module):
         ----------
         r, noise
             (n, C, 2h, 2w) noisy residual: scaled to variance one, and over sigma (`scaled`).
-        below
-            (n, C, h, w) the image below.
+        low_res
+            (n, C, h, w) the image low_res.
         sigma, level
-            (n,) noise of r, and of ``below``.
+            (n,) noise of r, and of ``low_res``.
         """
         # Beyond the range of training the conditioning stays put.
         noises = [
             waves(sigma.clamp(LEAST_SIGMA, MOST_SIGMA)),
-            waves(level.clamp(LEAST_SIGMA, MOST_BELOW)),
+            waves(level.clamp(LEAST_SIGMA, MOST_LOW_RES_SIGMA)),
         ]
         e = functional.silu(self.conditioning(torch.cat(noises, dim=1)))
         noise = _MOST * torch.tanh(noise / _MOST)
         places = [functional.pixel_unshuffle(t, FOLD) for t in (r, noise)]
-        places.append(functional.pixel_unshuffle(below, FOLD // 2))
+        places.append(functional.pixel_unshuffle(low_res, FOLD // 2))
         inside = torch.ones_like(places[0][:, :1])  # zero padding shows where the image ends
         x = torch.cat([*places, inside], dim=1)
         x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last: faster here
@@ -126,14 +128,18 @@ def _normalised(x: torch.Tensor) -> torch.Tensor:
     return functional.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
 
 
-def scaled(r: torch.Tensor, sigma: torch.Tensor, local: Local) -> tuple[torch.Tensor, torch.Tensor]:
+def scaled(
+    r: torch.Tensor, sigma: torch.Tensor, context: Context
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale a noisy residual to variance one, pixel by pixel, and to units of its noise."""
     noise = sigma[:, None, None, None]
-    return r / (local.variance + noise**2).sqrt(), r / noise
+    return r / (context.variance + noise**2).sqrt(), r / noise
 
 
-def parts(r: torch.Tensor, sigma: torch.Tensor, local: Local) -> tuple[torch.Tensor, torch.Tensor]:
+def parts(
+    r: torch.Tensor, sigma: torch.Tensor, context: Context
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return g r and c_out of D = g r + c_out F, both (n, C, 2h, 2w)."""
     noise = sigma[:, None, None, None]
-    gain = local.variance / (local.variance + noise**2)
+    gain = context.variance / (context.variance + noise**2)
     return gain * r, noise * gain.sqrt()

@@ -1,6 +1,6 @@
 """The detail network's public start: trained on drawn shapes, which are nobody's data.
 
-    python -m dppm_model.score.shape_training    # makes shapes.safetensors again
+    python -m dppm_model.score.synthetic_pretraining    # makes shapes.safetensors again
 
 The result lies beside this file, so that every run starts from the same weights at once. It costs
 no privacy, and a run says in its ``privacy.json`` that it was used.
@@ -16,23 +16,16 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from dppm_model.score.detail_loss import detail_losses, questions
 from dppm_model.score.networks import first_weights
-from dppm_model.score.pyramid import KINDS, START, build_detail
-from dppm_model.score.pyramid_config import CROP, PyramidConfig
-from dppm_model.score.shapes import draw_windows
+from dppm_model.score.pyramid import KINDS, START, PyramidConfig, build_upsampler
+from dppm_model.score.pyramid_query import questions, upsampling_losses
+from dppm_model.score.shapes import shape_crops
 
 STEPS = {1: 10_000, 3: 6_000}  # by the number of channels
 _BATCH, _CROPS = 16, 4  # records of a step, and crops of each
 _RATE, _WARMUP, _LEAST_RATE = 4e-3, 100, 0.01  # Adam's; the last a share, at the end of the cosine
 _MOST_GRADIENT = 1.0
 _SEED = 0
-
-
-def shape_crops(count: int, crops: int, colours: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw shapes as `detail_loss.see` shows records: (count, crops, C, CROP, CROP)."""
-    x = draw_windows(count * crops, CROP, colours, generator)
-    return x.reshape(count, crops, *x.shape[1:])
 
 
 def train_on_shapes(
@@ -47,9 +40,9 @@ def train_on_shapes(
     progress
         Called with the step and its loss.
     """
-    config = PyramidConfig(octaves=_CROPS)
+    config = PyramidConfig(stages=_CROPS)
     generator = torch.Generator().manual_seed(_SEED)
-    network = build_detail(colours, {}).requires_grad_(True)
+    network = build_upsampler(colours, {}).requires_grad_(True)
     with torch.no_grad():
         torch.nn.utils.vector_to_parameters(first_weights(network, _SEED), network.parameters())
     optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
@@ -59,7 +52,7 @@ def train_on_shapes(
         optimizer.param_groups[0]["lr"] = rate * (_LEAST_RATE + (1 - _LEAST_RATE) * share)
         crops = shape_crops(_BATCH, _CROPS, colours, generator)
         seeds = torch.randint(2**63 - 1, (_BATCH,), generator=generator)
-        loss = detail_losses(network, *questions(crops, seeds, config)).mean()
+        loss = upsampling_losses(network, *questions(crops, seeds, config)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), _MOST_GRADIENT)
