@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
-from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.task_identity import TaskIdentity
+
+from deploy.flower_adapter import number_message, play_all_roles
 
 _FIRST_NODE = 2
 
@@ -78,8 +78,7 @@ class InProcessGrid(Grid):
         """Queue the messages and return their ids."""
         ids = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
-            ids.append(message.metadata.message_id)
+            ids.append(number_message(message))
             self._waiting[ids[-1]] = deepcopy(message)
         return ids
 
@@ -97,8 +96,7 @@ class InProcessGrid(Grid):
 
     def play(self, server_app: ServerApp) -> None:
         """Run a ServerApp against the nodes; exceptions come through."""
-        # Flower stamps messages with the identity of the process's task; one process plays all.
-        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        play_all_roles()
         context = Context(
             run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=self._run_config
         )

@@ -13,8 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from flwr.cli.build import build_fab_from_disk
-
+from deploy import flower_adapter
 from deploy.flower import PACKAGES, stage_app
 from dppm_model.errors import EnrolmentError
 from dppm_model.files import write_bytes
@@ -32,7 +31,7 @@ _NAME = re.compile(r"\w+(/\w+)*\.(py|yaml)", re.ASCII)
 def build_bundle() -> bytes:
     """Bundle the code of this installation; the same code gives the same bytes."""
     with tempfile.TemporaryDirectory(prefix="dppm-bundle-") as folder:
-        return build_fab_from_disk(stage_app(Path(folder)))
+        return flower_adapter.build_bundle(stage_app(Path(folder)))
 
 
 def digest_of(bundle: bytes) -> str:

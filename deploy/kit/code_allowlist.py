@@ -14,20 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-import httpx
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
-
 from client import audit_log
 from client.approvals import read_approvals
+from deploy.flower_adapter import TaskQueue
 from deploy.kit.bundle import digest_of, files_of
 from deploy.processes import start, stop
 from dppm_model.errors import DppmError
 from dppm_model.reading import read_bytes
-
-_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
 def bundle_file(folder: Path, digest: str) -> Path:
@@ -114,15 +107,7 @@ class AllowlistExecutor:
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._retired: list[subprocess.Popen[bytes]] = []
         self._stamps: dict[str, int] = {}  # of the approvals that a worker has read
-        self._client = RuntimeHttpClient.from_server_address(
-            address,
-            insecure=True,  # loopback
-            root_certificates=None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=[_ACQUIRE]),
-            ],
-        )
+        self._tasks = TaskQueue(address, secret)
 
     def preload(self) -> None:
         """Load what is approved, so that the first message need not wait for it."""
@@ -132,27 +117,22 @@ class AllowlistExecutor:
 
     def step(self) -> bool:
         """Take a task if there is one and have it answered; say whether there was."""
-        try:
-            response = self._client.AcquireTask(
-                AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-            )
-        except httpx.HTTPError:
-            return False  # the SuperNode is not up; whoever keeps it running knows
-        if not (response.HasField("task") and response.token):
+        task = self._tasks.take()
+        if task is None:
             return False
-        digest = response.task.fab_hash
+        digest = task.bundle
         allowed = digest in _approved(self._folder) and is_whole(self._folder, digest)
         audit_log.note(
             self._folder,
             "task",
-            flower_run=str(response.task.run_id),
+            flower_run=str(task.run),
             bundle=digest,
             approved=allowed,
         )
         worker = self._worker(digest if allowed else "")
         assert worker.stdin
         with contextlib.suppress(OSError):  # it died just now: Flower hands the task out again
-            worker.stdin.write(response.token.encode() + b"\n")
+            worker.stdin.write(task.token.encode() + b"\n")
             worker.stdin.flush()
         return True
 
@@ -187,4 +167,4 @@ class AllowlistExecutor:
         """End the processes."""
         for worker in (*self._workers.values(), *self._retired):
             stop(worker)
-        self._client.close()
+        self._tasks.close()

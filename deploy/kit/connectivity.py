@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
-from flwr.proto.node_pb2 import Node
-from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from deploy.flower_adapter import NodeClient, node_client
 from dppm_model.errors import ConfigError, NotConnected, NotEnrolled, Untrusted
 from dppm_model.files import write_bytes
 
@@ -85,18 +78,14 @@ def check_enrolled(folder: Path, address: str) -> None:
     """
     known = _known(folder / "flower" / "node_id")
     try:
-        with _client(folder, address) as client:
+        context_of(folder / "ca.crt")  # a clear refusal if it is no certificate
+        with node_client(address, folder / "ca.crt", _key(folder)) as client:
             if known is not None and _recognised(client, known):
                 return  # not activated: a SuperNode of this site may be connected
-            node = client.ActivateNode(
-                ActivateNodeRequest(
-                    public_key=public_key_to_bytes(_key(folder).public_key()),
-                    heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL,
-                )
-            ).node_id
+            node = client.activate()
             write_bytes(folder / "flower" / "node_id", str(node).encode())
             with contextlib.suppress(httpx.HTTPError):
-                client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+                client.deactivate(node)
     except httpx.HTTPStatusError as error:
         if error.response.status_code >= 500:
             raise NotConnected(
@@ -116,10 +105,10 @@ def _known(path: Path) -> int | None:
     return None
 
 
-def _recognised(client: FleetHttpClient, node: int) -> bool:
+def _recognised(client: NodeClient, node: int) -> bool:
     """Ask for a run that is not there: only who has the node's key hears that it is not."""
     try:
-        client.GetRun(GetRunRequest(node=Node(node_id=node), run_id=0))
+        client.ask_for_no_run(node)
     except httpx.HTTPStatusError as error:
         if error.response.status_code >= 500:
             raise
@@ -142,16 +131,3 @@ def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{folder / 'node.key'} is no node key.", "Restore it from a backup.")
     return key
-
-
-@contextlib.contextmanager
-def _client(folder: Path, address: str) -> Iterator[FleetHttpClient]:
-    key = _key(folder)
-    context_of(folder / "ca.crt")
-    with FleetHttpClient.from_server_address(
-        address,
-        False,
-        str(folder / "ca.crt"),
-        interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
-    ) as client:
-        yield client

@@ -6,8 +6,8 @@ Flower starts a new Python for every message, which imports torch and reckons th
 seconds before it works for milliseconds. This process has done that once; a fork has it at once,
 and forgets all else when it ends. Without a FOLDER it answers every message with a refusal.
 
-Flower 1.41's own `run_clientapp` does the talking; the two functions by which it would install and
-import whatever bundle came are replaced (tests/unit/kit/test_worker.py pins that).
+Flower's own code does the talking (`deploy.flower_adapter.answer_task`), but instead of installing
+and importing whatever bundle came it checks that this is the one that was loaded here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flwr.supernode.runtime.run_clientapp as runtime
+from deploy.flower_adapter import answer_task
 
 BUNDLE = "DPPM_BUNDLE"  # `client.approvals` compares it with what was approved
 PACKAGES = {"client", "server", "dppm_model"}
@@ -59,22 +59,6 @@ def only(digest: str) -> Callable[..., None]:
     return install
 
 
-def answer(token: str, address: str, digest: str, app: Any) -> int:
-    """Take one task from the SuperNode and answer its message; return an exit code."""
-    stand_ins = {
-        "install_from_fab": only(digest),
-        "get_load_client_app_fn": lambda **_: lambda *_: app,
-    }
-    if not stand_ins.keys() <= vars(runtime).keys():
-        raise BundleRefused("Flower differs from the version that this was made for.")
-    vars(runtime).update(stand_ins)
-    try:
-        runtime.run_clientapp(address, token, insecure=True, parent_pid=os.getppid())
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
-
-
 def main(site: str, folder: str, digest: str, address: str) -> None:
     """Serve tokens until standard input ends."""
     os.environ[BUNDLE] = digest
@@ -87,7 +71,7 @@ def main(site: str, folder: str, digest: str, address: str) -> None:
         try:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            code = answer(token.strip(), address, digest, app)
+            code = answer_task(token.strip(), address, only(digest), app)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

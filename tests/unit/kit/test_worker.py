@@ -1,11 +1,9 @@
 """The process that runs bundles: it lets nothing through but the one it was started for."""
 
 import hashlib
-import inspect
 import sys
 from pathlib import Path
 
-import flwr.supernode.runtime.run_clientapp as runtime
 import pytest
 
 from deploy.kit.worker import BundleRefused, load, only
@@ -28,17 +26,6 @@ def test_a_refusal_has_no_text() -> None:
     with pytest.raises(BundleRefused) as caught:
         only("")(b"x")
     assert str(caught.value) == ""
-
-
-def test_flower_installs_and_loads_where_we_stand_in() -> None:
-    """The two names that the worker replaces, in the order that makes the gate a gate."""
-    source = inspect.getsource(runtime.run_clientapp)
-    assert source.count("install_from_fab(fab.content") == 1
-    assert source.count("get_load_client_app_fn(") == 1
-    assert source.index("install_from_fab(") < source.index("get_load_client_app_fn(")
-    assert source.index("get_load_client_app_fn(") < source.index("client_app(message=")
-    assert source.index("install_from_fab(") < source.index("load_client_app_fn(\n")
-    assert hasattr(runtime, "install_from_fab") and hasattr(runtime, "get_load_client_app_fn")
 
 
 def test_code_of_another_place_is_not_taken_for_the_bundles(
