@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _pytest.runner import runtestprotocol
 from hypothesis import settings
 
 import sampler.service  # noqa: F401 - before any test imports grpc: it settles how grpc forks
 from deploy.cli import main
 from dppm_model.records.shards import write_records
 from sampler.evaluation import recipes
+from tests.support.mutations import TwinItem, add_twins
 
 # `make test` draws the same examples every time; `make test-all` looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
@@ -119,3 +121,20 @@ def finished(
     copy = tmp_path / "first"
     shutil.copytree(_FINISHED[0], copy)
     return copy
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    add_twins(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """A twin shares no fixture with other tests, also none of a whole session."""
+    if not isinstance(item, TwinItem):
+        return None
+    item.session._setupstate.teardown_exact(None)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    runtestprotocol(item, nextitem=None)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
