@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dppm_model.errors import PlanError
-from dppm_model.mechanism import gram
+from dppm_model.mechanism import ghost_clipping
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.arrays import array_specs, check_arrays
 from dppm_model.score.drawn_arrays import draw_arrays
@@ -164,8 +164,8 @@ def factors(value: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -3e38, 1e-45])
 def test_a_record_that_is_not_finite_adds_zeros_also_in_factors(value: float) -> None:
-    (whole,) = gram.factored_sum(factors(value), GRID)
-    (alone,) = gram.factored_sum([(a[1:], b[1:]) for a, b in factors(value)], GRID)
+    (whole,) = ghost_clipping.factored_sum(factors(value), GRID)
+    (alone,) = ghost_clipping.factored_sum([(a[1:], b[1:]) for a, b in factors(value)], GRID)
     assert torch.isfinite(whole).all()
     moved = whole - alone
     assert float(torch.linalg.vector_norm(moved)) <= GRID.steps

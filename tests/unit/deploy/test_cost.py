@@ -30,7 +30,7 @@ from dppm_model.run import Run
 from dppm_model.score import class_sums
 from dppm_model.score.fine_covariance import FineCovarianceQuery
 from dppm_model.score.phases import PHASES
-from dppm_model.securesum import material, member, shamir
+from dppm_model.securesum import member, round_keys, shamir
 from dppm_model.securesum.masks import CHECKS
 from dppm_model.securesum.ring import Ring
 from server import attempt
@@ -125,7 +125,7 @@ def test_a_signature_costs_the_same_however_many_sites_there_are(
     size = lambda _, statement, __: len(statement)  # noqa: E731
     at_sites = count(monkeypatch, member, "verify", size)
     at_server = count(monkeypatch, attempt, "verify", size)
-    of_words = count(monkeypatch, material, "verify", size)  # of materials, and of check numbers
+    of_words = count(monkeypatch, round_keys, "verify", size)  # of materials, and of check numbers
     play(run)
     rounds = run.plan().rounds
     assert at_sites["calls"] == n * n * rounds and at_server["calls"] == n * rounds
