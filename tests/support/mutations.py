@@ -1,4 +1,4 @@
-"""Broken twins: a test is run again with one deliberate fault in the production code, and must fail.
+"""Broken twins: a test runs again with one deliberate fault in the product, and must fail.
 
 `tests/twin_faults.py` lists the faults. For each, collection adds a `TwinItem` beside the test that
 must catch it. All run in one process: the fault is planted before the test's fixtures are made, and
@@ -58,9 +58,10 @@ def _places(value: Any) -> Iterator[tuple[Any, str]]:
 def _forget() -> None:
     """Empty the caches of our own functions: they may hold what a fault computed."""
     for found in gc.get_objects():
-        if type(found) is functools._lru_cache_wrapper:
-            if str(found.__module__).split(".")[0] in OURS:
-                found.cache_clear()
+        # `type`, since isinstance wakes lazy objects of other libraries
+        cached = type(found) is functools._lru_cache_wrapper
+        if cached and found.__module__.split(".")[0] in OURS:
+            found.cache_clear()
 
 
 class TwinItem(pytest.Function):

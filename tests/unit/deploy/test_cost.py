@@ -33,7 +33,7 @@ from dppm_model.score.phases import PHASES
 from dppm_model.securesum import member, round_keys, shamir
 from dppm_model.securesum.masks import CHECKS
 from dppm_model.securesum.ring import Ring
-from server import attempt
+from server.securesum import attempt
 from tests.conftest import TINY
 from tests.support.flaky_grid import play
 
