@@ -44,7 +44,7 @@ test-all: lint ## Also the slow statistical, training and fault tests
 	$(BIN)/pytest -m "" --hypothesis-profile=explore $(ARGS)
 
 bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
-	@for name in accountant directions encode gradients secure_sum unit_costs; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+	@for name in accountant directions encode gradients secure_sum; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 proto: setup ## Generate the sampling service's Python from its .proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. sampler/service/sampling.proto

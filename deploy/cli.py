@@ -41,10 +41,14 @@ def parser() -> argparse.ArgumentParser:
         "plan",
         "print what a run would cost, before anything is spent",
         "plan\nplan data=mnist sites=50 privacy.epsilon=1 --json\n"
+        "plan --measure    (time a round of each phase on this machine)\n"
         "plan --scale    (up to 100,000 sites and 10^9 parameters; takes minutes)\n"
         "plan --scale --at-sites 10,500 --at-parameters 1e6,3e7 privacy.epsilon=1",
     )
     plan.add_argument("--scale", action="store_true", help="a gradient round at larger scales")
+    plan.add_argument(
+        "--measure", action="store_true", help="time a round of each phase here, on the data"
+    )
     plan.add_argument("--at-sites", metavar="N,N,…", help="with --scale")
     plan.add_argument("--at-parameters", metavar="D,D,…", help="with --scale")
     plan.add_argument("overrides", nargs="*", help=_OVERRIDES)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy import simulate as simulation
-from deploy.cost.run import RunCost
-from deploy.cost.scaling import PARAMETERS, SITES, most_sites, road, whole_numbers
-from deploy.cost.show import cost_table, cost_text, road_notes, road_table
+from deploy.cost.scaling import PARAMETERS, SITES, most_sites, scaled_rounds, whole_numbers
+from deploy.cost.tables import cost_json, cost_table, cost_text, scaling_notes, scaling_table
+from deploy.cost.timing import measure as time_rounds
+from deploy.cost.timing import note_seconds
+from deploy.cost.workload import workloads
 from deploy.evaluation import page_path, private_page_path, report_path, write_report
 from deploy.pages.report import write_reports
 from deploy.pages.watch import beside
@@ -84,11 +86,14 @@ def plan(arguments: argparse.Namespace) -> None:
             "Add --scale, or give sites=… to plan for other sites.",
         )
     config = simulation.resolve(arguments.overrides)
+    if arguments.measure:
+        with console.status("planning") as status:
+            time_rounds(config, status.update)
     with console.status("planning"):
         made = simulation.plan_of(config, "plan")
         privacy = simulation.privacy_json(made, config)
     if arguments.json:
-        print_json(privacy | {"cost": RunCost.of(made, config).to_json()})
+        print_json(privacy | {"cost": cost_json(made, config)})
     else:
         show_plan(made, config, privacy)
 
@@ -99,13 +104,13 @@ def plan_scale(arguments: argparse.Namespace) -> None:
     parameters = whole_numbers("--at-parameters", arguments.at_parameters) or PARAMETERS
     config = simulation.resolve(arguments.overrides)
     with progress("planning") as bar:
-        rows = road(config, sites, parameters, tick=bar.count)
+        rows = scaled_rounds(config, sites, parameters, tick=bar.count)
     last = most_sites(config)
     if arguments.json:
         print_json({"rows": [row.to_json() for row in rows], "secure_sum_stops": last.to_json()})
         return
-    console.print(road_table(rows))
-    for note in road_notes(rows, last):
+    console.print(scaling_table(rows))
+    for note in scaling_notes(rows, last):
         console.print(note)
 
 
@@ -127,11 +132,11 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         f"  if {2 * made.min_survivors - made.sites} or more do: "
         f"ε = {epsilon_text(privacy['epsilon_site'])}"
     )
-    cost = RunCost.of(made, config)
-    console.print(cost_table(cost))
+    loads = workloads(made)
+    console.print(cost_table(loads, config.backend))
     console.print(
-        f"{cost_text(cost)} The sum is secure: {made.min_survivors} of {made.sites} sites must "
-        "report, and help to open it."
+        f"{cost_text(loads, config.backend)} The sum is secure: {made.min_survivors} of "
+        f"{made.sites} sites must report, and help to open it."
     )
 
 
@@ -165,6 +170,7 @@ def train(run: Run, config: Config) -> None:
     with progress(f"training over {config.sites} sites ({config.backend})") as bar:
         simulation.simulate(run, config, tick=lambda: bar.count(len(run.rounds()), total))
         bar.count(total, total)
+    note_seconds(run, config.backend)
 
 
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:

@@ -152,7 +152,12 @@ def prepare(
 
 def _make(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Config:
     config = resolve(overrides)
-    plan = plan_of(config, run_name(run.folder.name))
+    write_run(run, config, plan_of(config, run_name(run.folder.name)), say)
+    return config
+
+
+def write_run(run: Run, config: Config, plan: Plan, say: Callable[[str], None]) -> None:
+    """Write a run folder that is ready to train, the virtual sites' folders in it."""
     made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
     if config.public is not None:
         say(f"learning from the public records of {config.public}")
@@ -160,7 +165,6 @@ def _make(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Con
     say(f"dealing records to {config.sites} sites")
     _deal(run, config, plan, made)
     run.write_plan(plan)
-    return config
 
 
 def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes]) -> None:

@@ -1,11 +1,7 @@
-"""What a run costs, reckoned before anything is spent: seconds, bytes, memory.
+"""What a run costs: bytes and memory by formula, time as measured on this machine.
 
-Every term is a count times a unit cost. Counts follow from the plan and from what the code does
-(how often a mask is expanded, how many shares are made); unit costs were measured.
-
-    load     what one round asks of a site and of the server
-    units    unit costs, and the machine they were measured on (tests/benchmarks/unit_costs)
-    traffic  bytes on the wire     seconds  terms of a site, of the server     memory  peaks
-    run      a whole run: simulated on one machine, or deployed
-    road     the same for federations and models that nobody has yet
+workload  counts of a round, its bytes on the wire (exact), memory of its arrays
+timing    seconds of rounds that this machine has run
+scaling   the same formulas for federations and models larger than any that was run
+tables    all of it as text
 """

@@ -1,8 +1,7 @@
-"""The road to scale: what a gradient round would cost with more sites and larger models.
+"""A gradient round with more sites and larger models than any that was run: `dppm plan --scale`.
 
 Each site holds as many records as in the configuration, and the federation samples as many in a
-round: more sites mean a lower rate, so that rounds learn alike and privacy is amplified. A record's
-gradient is that of a network of matrix products.
+round: more sites mean a lower rate, so that rounds learn alike and privacy is amplified.
 """
 
 from __future__ import annotations
@@ -12,11 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deploy.cost.load import GRADIENTS, Load, arrays_size
-from deploy.cost.run import Bill
-from deploy.cost.seconds import largest, whole
-from deploy.cost.traffic import report
-from deploy.cost.units import LAPTOP, Kind, Units
+from deploy.cost.workload import GRADIENTS, Workload, arrays_size
 from dppm_model.config import Config, compose_config
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
@@ -29,7 +24,7 @@ from dppm_model.score.model import CLOSED_FORM
 SITES = (10, 1_000, 100_000)
 PARAMETERS = (10**6, 10**7, 10**8, 10**9)
 MOST = 10**12
-MOST_MESSAGE = 2**31 - 1  # bytes: gRPC and protobuf take no longer message
+MOST_MESSAGE = 2**31 - 1  # bytes: the limit of gRPC and protobuf
 MOST_SITE_MEMORY = 16 * 2**30  # bytes of a workstation
 MOST_SERVER_MEMORY = 256 * 2**30
 _TAIL = 1e-26  # of a phase that is not accounted
@@ -37,62 +32,57 @@ _PLAN_BYTES = 700  # of a plan of one phase
 
 
 @dataclass(frozen=True)
-class Row:
-    """One federation and model.
+class ScaledRound:
+    """A round of one federation and model.
 
     Attributes
     ----------
-    bill
-        What a round costs.
+    load
+        Its counts, bytes and memory.
     epsilon
-        Of the whole run in the secure-sum view; None if there is no plan.
+        Of the whole run in the secure-sum view; None without a plan.
     loss
         Of mu against an ideal Gaussian of the same noise (1 is perfect).
     noise
         Norm of the noise in a round's mean gradient, in clip norms.
     refused
-        Why the planner refused; costs are then of one answer a coordinate.
-    most_seconds
-        How long a server waits for the answers to a message.
+        Why the planner refused; costs are then those of one answer a coordinate.
     """
 
-    bill: Bill
+    load: Workload
     epsilon: float | None
     loss: float | None
     noise: float
-    refused: str
-    most_seconds: float
+    refused: str = ""
 
     @property
     def limits(self) -> dict[str, str]:
-        """What is not affordable, and the term that dominates it."""
-        bill, load = self.bill, self.bill.load
-        message = {"model": float(report(load).down), "report": float(report(load).up)}
-        checks = {
-            "site time": (bill.site, self.most_seconds),
-            "server time": (bill.server, self.most_seconds),
-            "site memory": (bill.site_memory, MOST_SITE_MEMORY),
-            "server memory": (bill.server_memory, MOST_SERVER_MEMORY),
+        """What is not affordable, each with the term that dominates it."""
+        report = self.load.report
+        checks: dict[str, tuple[dict[str, float], int]] = {
+            "site memory": (self.load.site_memory, MOST_SITE_MEMORY),
+            "server memory": (self.load.server_memory, MOST_SERVER_MEMORY),
         }
-        passed = {what: terms for what, (terms, most) in checks.items() if whole(terms) > most}
-        if max(message.values()) > MOST_MESSAGE:
-            passed["message"] = message
-        return {what: largest(terms) for what, terms in passed.items()}
+        passed = {
+            what: terms for what, (terms, most) in checks.items() if sum(terms.values()) > most
+        }
+        if max(report.up, report.down) > MOST_MESSAGE:
+            passed["message"] = {"model": report.down, "report": report.up}
+        return {what: max(terms, key=lambda k: terms[k]) for what, terms in passed.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it for scripts."""
-        phase = self.bill.load.phase
+        phase = self.load.phase
         return {
             "sites": phase.sites,
             "parameters": phase.dimension,
             "epsilon_secure_sum": self.epsilon,
             "loss": self.loss,
             "noise_over_clip_norm": self.noise,
-            "responses": self.bill.load.answers,
             "bits": phase.bits,
             "refused": self.refused,
             "not_affordable": self.limits,
-            **self.bill.to_json(),
+            **self.load.to_json(),
         }
 
 
@@ -102,7 +92,7 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
     Raises
     ------
     ConfigError
-        If one is not a whole number above zero, or too large to reckon with.
+        If one is not a whole number above zero.
     """
     found = []
     for part in text.split(",") if text else ():
@@ -119,29 +109,28 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
     return tuple(found)
 
 
-def road(
+def scaled_rounds(
     config: Config,
     sites: Sequence[int] = SITES,
     parameters: Sequence[int] = PARAMETERS,
-    units: Units = LAPTOP,
     tick: Callable[[int, int], None] = lambda *_: None,
-) -> list[Row]:
-    """Reckon a round for each number of sites and of parameters; certificates take a while.
+) -> list[ScaledRound]:
+    """Plan a round for each number of sites and of parameters; certificates take a while.
 
     Parameters
     ----------
     tick
-        Is told (done, total).
+        Called with (done, total).
     """
-    rows = list[Row]()
+    rows = list[ScaledRound]()
     for n in sites:
         for d in parameters:
-            rows.append(_row(config, n, d, units))
+            rows.append(_planned(config, n, d))
             tick(len(rows), len(sites) * len(parameters))
     return rows
 
 
-def most_sites(config: Config, units: Units = LAPTOP, parameters: int = PARAMETERS[0]) -> Row:
+def most_sites(config: Config, parameters: int = PARAMETERS[0]) -> ScaledRound:
     """Find the largest federation whose sites all keep keys with all others and can afford it.
 
     Answers are as few as there can be, one a coordinate: what is left is the secure sum.
@@ -149,41 +138,40 @@ def most_sites(config: Config, units: Units = LAPTOP, parameters: int = PARAMETE
     low, high = config.sites, max(SITES)
     while high - low > max(1, low // 100):
         middle = (low + high) // 2
-        if _bare(config, middle, parameters, units).limits:
+        if _unplanned(config, middle, parameters).limits:
             high = middle
         else:
             low = middle
-    return _bare(config, high, parameters, units)
+    return _unplanned(config, high, parameters)
 
 
-def _row(config: Config, sites: int, parameters: int, units: Units) -> Row:
+def _planned(config: Config, sites: int, parameters: int) -> ScaledRound:
     privacy, request = _privacy(config, sites), _request(config, sites, parameters)
     try:
-        plan = make_plan(privacy, [request], config.model_config(), run="road", seed="00")
+        plan = make_plan(privacy, [request], config.model_config(), run="scale", seed="00")
     except PlanError as error:
-        return replace(_bare(config, sites, parameters, units), refused=error.message)
-    row = _priced(config, plan.phases[0], plan.min_survivors, len(plan.to_json()), units)
-    loss = loss_of(plan.phases[0], privacy.view)
-    return replace(row, epsilon=epsilon(plan.costs("secure_sum"), plan.delta), loss=loss)
+        return replace(_unplanned(config, sites, parameters), refused=error.message)
+    return replace(
+        _round(config, plan.phases[0], len(plan.to_json())),
+        epsilon=epsilon(plan.costs("secure_sum"), plan.delta),
+        loss=loss_of(plan.phases[0], privacy.view),
+    )
 
 
-def _bare(config: Config, sites: int, parameters: int, units: Units) -> Row:
-    """A row without a plan: one answer a coordinate."""
-    privacy = _privacy(config, sites)
+def _unplanned(config: Config, sites: int, parameters: int) -> ScaledRound:
+    """A round without a plan: one answer a coordinate."""
+    request = _request(config, sites, parameters)
     response = BinomialResponse(1.0, 0.25, 1)
-    phase = phase_plan(_request(config, sites, parameters), privacy, response, _TAIL)
-    return _priced(config, phase, privacy.min_survivors, _PLAN_BYTES, units)
+    return _round(
+        config, phase_plan(request, _privacy(config, sites), response, _TAIL), _PLAN_BYTES
+    )
 
 
-def _priced(config: Config, phase: PhasePlan, threshold: int, plan: int, units: Units) -> Row:
+def _round(config: Config, phase: PhasePlan, plan_bytes: int) -> ScaledRound:
     d = phase.dimension
-    asked = arrays_size(config.model_config(), CLOSED_FORM) + 4 * d  # and the weights
-    load = Load(phase, threshold, 1, plan, asked, phase.rounds)
-    of_its_size = Kind(0.0, 0.0, units.gradient * d, units.kinds[load.kind].coordinate)
-    own = replace(units, kinds={**units.kinds, load.kind: of_its_size})
+    sent = arrays_size(config.model_config(), CLOSED_FORM) + 4 * d  # and the weights
     noise = phase.noise_std(phase.sites) * math.sqrt(d) / phase.clip_norm
-    bill = Bill(load, own, config.backend)
-    return Row(bill, None, None, noise, "", config.server.round_seconds)
+    return ScaledRound(Workload(phase, 1, plan_bytes, sent, phase.rounds), None, None, noise)
 
 
 def _request(config: Config, sites: int, parameters: int) -> PhaseRequest:

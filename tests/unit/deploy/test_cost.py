@@ -1,240 +1,239 @@
-"""The cost model counts what the code does: bytes, masks, shares, signatures, list entries."""
+"""What a run costs: bytes exactly, memory by formula, time only where it was measured."""
 
-import os
-from collections import Counter
-from dataclasses import fields, replace
+import json
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from flwr.app import Message
 
 from deploy import simulate as simulation
-from deploy.cost.load import GRADIENTS, MOMENTS_CHUNK, Load, loads
-from deploy.cost.memory import server_memory, site_memory
-from deploy.cost.run import Bill, RunCost
-from deploy.cost.seconds import (
-    SERVER_FLUSHES,
-    SITE_FLUSHES,
-    WATCH_PAUSE,
-    answer_seconds,
-    first_seconds,
-    site_seconds,
-    whole,
+from deploy.cost import timing
+from deploy.cost.scaling import (
+    MOST_MESSAGE,
+    MOST_SERVER_MEMORY,
+    SITES,
+    most_sites,
+    scaled_rounds,
+    whole_numbers,
 )
-from deploy.cost.traffic import LIST_ITEMS, site_traffic
-from deploy.cost.units import LAPTOP, Kind, Units
+from deploy.cost.tables import bytes_text, scaling_notes, seconds_text
+from deploy.cost.workload import (
+    MOMENTS_CHUNK,
+    SERVER_VECTORS,
+    SITE_VECTORS,
+    Workload,
+    run_traffic,
+    workloads,
+)
 from dppm_model.config import Config
+from dppm_model.errors import ConfigError, PlanError
+from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.mechanism.gradients import CHUNK
+from dppm_model.mechanism.secure_rng import SecureRNG
+from dppm_model.planner import make_plan
 from dppm_model.run import Run
-from dppm_model.score import class_sums
-from dppm_model.score.fine_covariance import FineCovarianceQuery
-from dppm_model.score.phases import PHASES
-from dppm_model.securesum import member, round_keys, shamir
-from dppm_model.securesum.masks import CHECKS
-from dppm_model.securesum.ring import Ring
-from server.securesum import attempt
-from tests.conftest import TINY
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.masks import Sum
+from tests.conftest import TINY, run
 from tests.support.flaky_grid import play
 
-FREE = replace(
-    LAPTOP,
-    kinds={kind: Kind(0.0, 0.0, 0.0, 0.0) for kind in LAPTOP.kinds},
-    **{f.name: 0.0 for f in fields(Units) if f.name not in ("machine", "cores", "kinds")},
-)
+
+@pytest.fixture
+def config(tiny: Path) -> Config:
+    return simulation.resolve(TINY)
 
 
-def prepared(folder: Path, sites: int, *more: str) -> tuple[Run, Config]:
+def prepared(folder: Path, sites: int, *more: str) -> Run:
     survivors = f"privacy.min_survivors={sites - 1}"
-    run, config, _ = simulation.prepare(folder, [*TINY, f"sites={sites}", survivors, *more])
-    return run, config
+    made, _, _ = simulation.prepare(folder, [*TINY, f"sites={sites}", survivors, *more])
+    return made
 
 
-def count(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, what: Any) -> Counter[str]:
-    """Count what each call of a function amounts to, ``what(*arguments)``."""
-    counted, real = Counter[str](), getattr(where, name)
-
-    def wrapped(*arguments: Any, **more: Any) -> Any:
-        counted["calls"] += 1
-        counted["amount"] += what(*arguments)
-        return real(*arguments, **more)
-
-    monkeypatch.setattr(where, name, wrapped)
-    return counted
-
-
-@pytest.mark.parametrize("sites", [3, 7])
-def test_bytes_are_those_that_a_run_records(sites: int, tmp_path: Path, tiny: Path) -> None:
-    run, config = prepared(tmp_path / "run", sites)
-    play(run)
-    predicted = RunCost.of(run.plan(), config).traffic()
-    lines = run.rounds()
-    assert len(predicted) == len(lines)
+@pytest.mark.parametrize(
+    ("sites", "more"),
+    [
+        (3, []),
+        (7, []),
+        (3, ["model=residual", "model.phases.score.rounds=2", "model.residual.channels=16"]),
+    ],
+)
+def test_bytes_are_those_that_a_run_records(
+    sites: int, more: list[str], tmp_path: Path, tiny: Path
+) -> None:
+    made = prepared(tmp_path / "run", sites, *more)
+    play(made)
+    predicted, lines = run_traffic(workloads(made.plan())), made.rounds()
     for said, line in zip(predicted, lines, strict=True):
         assert sites * said.up == line["uplink_bytes"]
-        assert sites * said.down == pytest.approx(line["downlink_bytes"], rel=0.01)
-
-
-def test_a_networks_weights_are_in_the_model_that_is_sent(tmp_path: Path, tiny: Path) -> None:
-    run, config = prepared(
-        *(tmp_path / "run", 3, "model=residual", "model.phases.score.rounds=2"),
-        *("model.residual.channels=16", "model.residual.blocks=2"),
-    )
-    play(run)
-    predicted, lines = RunCost.of(run.plan(), config).traffic(), run.rounds()
-    assert lines[-1]["phase"] == "score"
-    weights = predicted[-2].down - predicted[1].down
-    assert weights > 0.2 * predicted[-2].down  # or this test would not see them
-    for said, line in zip(predicted, lines, strict=True):
-        assert 3 * said.down == pytest.approx(line["downlink_bytes"], rel=0.02)
-
-
-def test_masks_and_shares_are_counted(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    n = 5
-    run, config = prepared(tmp_path / "run", n)
-    rounds, t = run.plan().rounds, run.plan().min_survivors
-    size = lambda ring, *_: ring.length * ring.dtype.itemsize  # noqa: E731
-    masks = count(monkeypatch, Ring, "add_mask", size)
-    steps = count(
-        monkeypatch, shamir, "split", lambda _, holders, least, *__: len(holders) * (least - 1)
-    )
-    play(run)
-    assert masks["calls"] == rounds * ((n + 1) * (n + CHECKS) + CHECKS)
-
-    def total(units: Units, *names: str) -> float:
-        cost = RunCost.of(run.plan(), config, units)
-        of_sites = sum(
-            b.load.phase.rounds * (n * b.site[name] + b.server.get(name, 0))
-            for b in cost.bills
-            for name in names
-        )
-        return of_sites + n * sum(first_seconds(cost.bills[0].load, units)[k] for k in ("shares",))
-
-    assert total(replace(FREE, mask_byte=1), "masks") == pytest.approx(masks["amount"], rel=0.05)
-    last = n * 2 * n * (t - 1)  # the last round prepares none
-    assert total(replace(FREE, field=1), "shares") - last == steps["amount"]
-
-
-@pytest.mark.parametrize("n", [3, 6])
-def test_a_signature_costs_the_same_however_many_sites_there_are(
-    n: int, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, _ = prepared(tmp_path / "run", n)
-    size = lambda _, statement, __: len(statement)  # noqa: E731
-    at_sites = count(monkeypatch, member, "verify", size)
-    at_server = count(monkeypatch, attempt, "verify", size)
-    of_words = count(monkeypatch, round_keys, "verify", size)  # of materials, and of check numbers
-    play(run)
-    rounds = run.plan().rounds
-    assert at_sites["calls"] == n * n * rounds and at_server["calls"] == n * rounds
-    assert of_words["calls"] == 2 * n * rounds
-    for verified in (at_sites, at_server, of_words):
-        assert verified["amount"] / verified["calls"] < 256  # bytes
-
-
-def test_flushes_are_counted(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    n, flushed = 4, Counter[str]()
-    run, _ = prepared(tmp_path / "run", n)
-
-    def fsync(handle: int) -> None:
-        path = Path(f"/proc/self/fd/{handle}").readlink()
-        flushed["site" if path.is_relative_to(run.sites) else "server"] += 1
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    play(run)
-    rounds = run.plan().rounds
-    assert flushed["site"] == pytest.approx(n * rounds * SITE_FLUSHES, rel=0.1)
-    assert flushed["server"] == pytest.approx(rounds * SERVER_FLUSHES, rel=0.1)
-
-
-def test_entries_of_lists_are_counted(tmp_path: Path, tiny: Path) -> None:
-    n, entries = 7, 0
-
-    def see(_: int, message: Message) -> None:
-        nonlocal entries
-        for record in message.content.config_records.values():
-            entries += sum(len(value) for value in record.values() if isinstance(value, list))
-
-    run, _ = prepared(tmp_path / "run", n)
-    play(run, edit=see, seen=see)
-    rounds = run.plan().rounds  # the first has one preparation more, the last one less
-    assert entries == pytest.approx(n * rounds * LIST_ITEMS * n, rel=0.05)
-
-
-def test_every_kind_of_phase_has_a_cost() -> None:
-    assert LAPTOP.kinds.keys() == PHASES.keys() > set(GRADIENTS)
-    assert min(min(kind) for kind in LAPTOP.kinds.values()) >= 0
+        assert sites * said.down == pytest.approx(line["downlink_bytes"], rel=0.02)
 
 
 def test_the_last_chunk_of_records_is_filled_up(tmp_path: Path, tiny: Path) -> None:
-    assert MOMENTS_CHUNK == class_sums._MOST_RECORDS == FineCovarianceQuery.chunk
-    load = _load(tmp_path, 3)
+    load = workloads(prepared(tmp_path / "run", 3).plan())[0]
+
+    def changed(**changes: Any) -> Workload:
+        return replace(load, phase=replace(load.phase, **changes))
+
     assert load.phase.divisor / 3 == 200 and load.records == MOMENTS_CHUNK
-    assert _with(load, records=3000).records == 4 * MOMENTS_CHUNK
-    gradient = replace(load, phase=replace(load.phase, name="score", records=195))
-    assert gradient.records == 2 * CHUNK
-    assert _with(load, records=1, sites=3).records == pytest.approx(MOMENTS_CHUNK / 3)
+    assert changed(records=3000).records == 4 * MOMENTS_CHUNK
+    assert changed(name="score", records=195).records == 2 * CHUNK
+    assert changed(records=1, sites=3).records == pytest.approx(MOMENTS_CHUNK / 3)
+    assert replace(load, records_per_person=8).records > 4 * load.records
 
 
-def _load(folder: Path, sites: int) -> Load:
-    run, _ = prepared(folder / "run", sites)
-    return loads(run.plan())[0]
+def test_memory_of_a_report_is_within_the_formula(tmp_path: Path, tiny: Path) -> None:
+    d = 1 << 16
+    phase = replace(
+        workloads(prepared(tmp_path / "run", 3).plan())[0].phase,
+        response=BinomialResponse(1.0, 0.05, 64),
+        dimension=d,
+    )
+    group, sum_, rng = Group("r", "p", (bytes(32),), 1), Sum(0, phase.bits, d), SecureRNG()
+
+    def site() -> bytes:
+        z = phase.rotation.rotate(np.zeros(d, dtype=np.int64), b"seed")
+        tallies = phase.response.encode(z, phase.step, rng).astype(np.uint8)
+        mask = sum_.ring.zeros()
+        sum_.ring.add_mask(mask, bytes(32))
+        return sum_.ring.pack(sum_.masked(group, tallies, mask)[0])
+
+    def server() -> object:
+        total = sum_.ring.zeros()
+        total += sum_.ring.unpack(bytes(sum_.ring.packed_bytes))
+        opened = sum_.without_checks(group, total.copy()).astype(np.int64)
+        return total, opened, phase.rotation.unrotate(phase.response.decode(opened, 10), b"seed")
+
+    assert 0.6 * SITE_VECTORS < _peak(site) / (8 * d) < 1.1 * SITE_VECTORS
+    assert 0.6 * SERVER_VECTORS < _peak(server) / (8 * d) < 1.1 * SERVER_VECTORS
 
 
-def _with(load: Load, **changes: Any) -> Load:
-    return replace(load, phase=replace(load.phase, **changes))
+def _peak(function: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
-def test_costs_rise_with_sites_records_answers_and_coordinates(tmp_path: Path, tiny: Path) -> None:
-    load = _load(tmp_path, 3)
-    response = load.phase.response
-    more = {
-        "sites": _with(load, sites=300, records=100 * load.phase.records),
-        "records": _with(load, records=10 * load.phase.records),
-        "answers": _with(load, response=replace(response, responses=1 << 18)),  # type: ignore[type-var]
-        "dimension": _with(load, dimension=64 * load.phase.dimension),
-        "threshold": replace(_with(load, sites=300), threshold=300),
-    }
-    for name, larger in more.items():
-        for backend in ("flower", "inprocess"):
-            one, two = (Bill(x, LAPTOP, backend) for x in (load, larger))
-            assert one.simulated < two.simulated, name
-            assert one.deployed < two.deployed, name
-        assert whole(site_seconds(load, LAPTOP)) < whole(site_seconds(larger, LAPTOP)), name
-        if name in ("sites", "dimension"):
-            assert whole(site_memory(load, LAPTOP)) < whole(site_memory(larger, LAPTOP))
-            assert whole(server_memory(load, LAPTOP)) < whole(server_memory(larger, LAPTOP))
-            assert site_traffic(load).up < site_traffic(larger).up
-            assert site_traffic(load).down < site_traffic(larger).down or name == "dimension"
-
-
-def test_persons_cost_more_than_records(tmp_path: Path, tiny: Path) -> None:
-    load = _load(tmp_path, 3)
-    persons = replace(load, records_per_person=8)
-    assert site_seconds(persons, LAPTOP)["records"] > 4 * site_seconds(load, LAPTOP)["records"]
-
-
-def test_answers_cost_two_coins_each() -> None:
-    word, table = replace(FREE, answer_word=1.0), replace(FREE, answer_table=1.0)
-    assert answer_seconds(640, word) == 20 and answer_seconds(640, table) == 0
-    assert answer_seconds(1 << 20, table) == 2 * 64
-    assert answer_seconds(1 << 20, word) < 513
-
-
-def test_a_simulation_shares_its_cores_and_a_deployment_does_not(
-    tmp_path: Path, tiny: Path
+def test_time_is_unknown_until_a_round_was_timed_here(
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    units = replace(FREE, site=6.0, parallel=2.0, poll=1.0, server=0.5)
-    load = _load(tmp_path, 3)
-    assert Bill(load, units, "flower").simulated == 3 * 6 / 2 + 0.5
-    assert Bill(load, units, "inprocess").simulated == 3 * 6 + 0.5
-    once = replace(units, kinds={**units.kinds, "means": Kind(4.0, 0.0, 0.0, 0.0)}, cores=2)
-    assert Bill(load, once, "flower").simulated == 3 * 6 / 2 + 4 + 0.5  # both at the same time
-    # Looking for nine halves of a message, as long as the pause: half a core is left less.
-    busy = replace(units, watch=WATCH_PAUSE / 4.5)
-    assert Bill(load, busy, "flower").simulated == pytest.approx(3 * 6 / 1.5 + 0.5)
-    assert Bill(load, busy, "inprocess").simulated == 3 * 6 + 0.5
-    bill = Bill(load, units, "flower")
-    assert bill.deployed == pytest.approx(6 + 0.5 + 2 + bill.transfer)
+    shutil.copytree(tiny, tmp_path / "store", ignore=lambda *_: [".round-seconds.json"])
+    monkeypatch.setenv("DPPM_DATA", str(tmp_path / "store"))
+    assert run("plan", *TINY) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "not measured yet on this machine" in shown and "Memory" in shown
+    assert run("plan", *TINY, "--json", "--measure") == 0
+    cost = json.loads(capsys.readouterr().out)["cost"]
+    assert cost["simulated_seconds"] > 0 and cost["up_bytes"] > 1000
+    assert all(found["seconds"] > 0 for found in cost["rounds"].values())
+    assert run("plan", *TINY) == 0
+    assert "Simulated here by inprocess: about" in " ".join(capsys.readouterr().err.split())
+    load = workloads(simulation.plan_of(simulation.resolve(TINY), "x"))[0]
+    seconds = timing.round_seconds(load, "inprocess")
+    assert seconds is not None and timing.round_seconds(load, "flower") is None
+    twice = replace(load, phase=replace(load.phase, dimension=2 * load.phase.dimension))
+    assert timing.round_seconds(twice, "inprocess") == pytest.approx(
+        seconds * twice.numbers / load.numbers
+    )
+    (tmp_path / "store" / ".round-seconds.json").write_text("[")
+    assert timing.run_seconds([load], "inprocess") is None
+
+
+def test_larger_scales_as_a_table_and_for_scripts(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ways = ("--scale", "--at-sites", "3,12", "--at-parameters", "1e4,1e9")
+    assert run("plan", *TINY, *ways, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {(row["sites"], row["parameters"]): row for row in found["rows"]}
+    assert rows.keys() == {(n, d) for n in (3, 12) for d in (10**4, 10**9)}
+    for row in rows.values():
+        assert 7.5 < row["epsilon_secure_sum"] <= 8  # what was asked for, and met
+        assert 1 <= row["loss"] <= 1.03
+    small, large = rows[3, 10**4], rows[3, 10**9]
+    assert small["not_affordable"] == {}
+    assert large["not_affordable"]["message"] == "model"
+    # Four times the sites at the same batch: rounds are amplified, and need less noise.
+    assert rows[12, 10**4]["noise_over_clip_norm"] < small["noise_over_clip_norm"]
+    assert found["secure_sum_stops"]["not_affordable"]
+    assert run("plan", *TINY, *ways) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "3 sites, 1e+09 parameters: not affordable:" in shown
+    assert "Secure sum among all sites: at 1e+06 parameters it stops at about" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--scale", "--at-sites", "ten"),
+        ("--scale", "--at-sites", "1.5"),
+        ("--scale", "--at-parameters", "10,-1e6"),
+        ("--scale", "--at-parameters", "1e13"),
+        ("--scale", "--at-parameters", "nan"),
+        ("--at-sites", "10"),
+    ],
+)
+def test_bad_scales_are_refused(
+    tiny: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *TINY, *arguments) == ConfigError.exit_code
+    shown = capsys.readouterr().err
+    assert "Fix:" in shown and "--at-" in shown
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    assert whole_numbers("--at-sites", "10,1e3,100000") == (10, 1000, 100_000)
+    assert whole_numbers("--at-sites", None) == ()
+    assert [seconds_text(s) for s in (0.01234, 119, 121, None)] == [
+        "0.012 s",
+        "119 s",
+        "2 min",
+        "not measured",
+    ]
+    assert [bytes_text(b) for b in (12, 1234, 8e9, 2.3e13)] == ["12 B", "1.2 kB", "8 GB", "23 TB"]
+
+
+def test_a_refused_plan_is_reported_and_still_has_a_cost(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unplannable(*_: object, **__: object) -> None:
+        raise PlanError("no plan today", "Wait.")
+
+    monkeypatch.setattr("deploy.cost.scaling.make_plan", unplannable)
+    (row,) = scaled_rounds(config, [100_000], [10**6])
+    assert row.epsilon is None and row.refused == "no plan today"
+    assert row.limits["server memory"] == "pairs"
+    assert sum(row.load.server_memory.values()) > 10 * MOST_SERVER_MEMORY
+    assert any("no plan; no plan today" in note for note in scaling_notes([row], row))
+
+
+def test_shares_of_sites_stay_shares(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def look(privacy: Any, phases: Any, model: Any, **more: Any) -> Any:
+        asked.append((privacy, phases[0]))
+        return make_plan(privacy, phases, model, **more)
+
+    monkeypatch.setattr("deploy.cost.scaling.make_plan", look)
+    privacy = {**config.tree["privacy"], "min_survivors": 2}
+    scaled_rounds(replace(config, tree={**config.tree, "privacy": privacy}), [30], [10**4])
+    ((request, phase),) = asked
+    assert (request.sites, request.min_survivors, request.records) == (30, 20, 6000)
+    assert phase.sampling_rate * 30 == pytest.approx(3 * 0.034)  # as many records as with three
+
+
+def test_the_largest_federation_is_where_a_limit_is_first_passed(config: Config) -> None:
+    last = most_sites(config)
+    assert last.limits == {"server memory": "pairs"} and 10 < last.load.phase.sites < max(SITES)
+    (row,) = scaled_rounds(config, [3], [3 * 10**9])
+    assert row.load.traffic().down > MOST_MESSAGE and row.limits["message"] == "model"
