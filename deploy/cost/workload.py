@@ -1,20 +1,18 @@
 """What one round asks of a site and of the server: counts, bytes on the wire, memory.
 
-Bytes are those that `server.broadcast.Traffic` counts: values of fields, numbers as eight. There are
-three exchanges, whose fields `dppm_model.securesum.wire` writes: ``query.join`` once a run,
+Bytes are those that `server.broadcast.Traffic` counts: values of fields, numbers as eight. There
+are three exchanges, whose fields `dppm_model.securesum.wire` writes: ``query.join`` once a run,
 ``train`` and ``query.open`` in each round, and one more ``query.open`` before the first. What grows
 with N is keys, shares and signatures: 364 bytes down and 294 up for each peer and round.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from safetensors.numpy import save
 
-from dppm_model.mechanism.gradients import CHUNK as GRADIENT_CHUNK
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.arrays import array_specs
@@ -24,7 +22,6 @@ from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.shamir import SHARE_BYTES
 
 GRADIENTS = ("score", "detail")  # kinds whose weights join the model, and in the end their average
-MOMENTS_CHUNK = 256  # records that all other kinds ask together; the last chunk is filled up
 
 NUMBER, KEY, SIGNATURE, DIGEST, TAG = 8, 32, 64, 32, 16
 SEALED = 2 * SHARE_BYTES + TAG  # a share of both secrets, encrypted for its holder
@@ -79,12 +76,8 @@ class Workload:
 
     @property
     def records(self) -> float:
-        """Records that a site is expected to ask, with those that fill up the last chunk."""
-        chunk = GRADIENT_CHUNK if self.kind in GRADIENTS else MOMENTS_CHUNK
-        sampled = self.phase.divisor / self.phase.sites * self.records_per_person
-        if sampled < 1:  # most rounds ask nobody, and a round without records has no chunk
-            return sampled * chunk
-        return math.ceil(sampled / chunk) * chunk
+        """Records that a site is expected to ask."""
+        return self.phase.divisor / self.phase.sites * self.records_per_person
 
     @property
     def numbers(self) -> float:

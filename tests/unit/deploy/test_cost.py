@@ -23,17 +23,14 @@ from deploy.cost.scaling import (
 )
 from deploy.cost.tables import bytes_text, scaling_notes, seconds_text
 from deploy.cost.workload import (
-    MOMENTS_CHUNK,
     SERVER_VECTORS,
     SITE_VECTORS,
-    Workload,
     run_traffic,
     workloads,
 )
 from dppm_model.config import Config
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.gradients import CHUNK
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.planner import make_plan
 from dppm_model.run import Run
@@ -71,19 +68,6 @@ def test_bytes_are_those_that_a_run_records(
     for said, line in zip(predicted, lines, strict=True):
         assert sites * said.up == line["uplink_bytes"]
         assert sites * said.down == pytest.approx(line["downlink_bytes"], rel=0.02)
-
-
-def test_the_last_chunk_of_records_is_filled_up(tmp_path: Path, tiny: Path) -> None:
-    load = workloads(prepared(tmp_path / "run", 3).plan())[0]
-
-    def changed(**changes: Any) -> Workload:
-        return replace(load, phase=replace(load.phase, **changes))
-
-    assert load.phase.divisor / 3 == 200 and load.records == MOMENTS_CHUNK
-    assert changed(records=3000).records == 4 * MOMENTS_CHUNK
-    assert changed(name="score", records=195).records == 2 * CHUNK
-    assert changed(records=1, sites=3).records == pytest.approx(MOMENTS_CHUNK / 3)
-    assert replace(load, records_per_person=8).records > 4 * load.records
 
 
 def test_memory_of_a_report_is_within_the_formula(tmp_path: Path, tiny: Path) -> None:
