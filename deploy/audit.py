@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from deploy.sampling import trained
 from deploy.show import console, print_json, progress
 from dppm_model.audit.bounds import CONFIDENCE, Guesses
 from dppm_model.audit.games import canary_images, canary_vectors, two_worlds
 from dppm_model.config import read_config
-from dppm_model.errors import ClaimRefuted, ConfigError, RunFolderError
+from dppm_model.errors import ClaimRefuted
 from dppm_model.files import write_json
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import View
@@ -31,7 +32,9 @@ from sampler.images import load_images
 Game = tuple[str, View, float, Callable[[], Guesses]]  # name, view, claim, play
 
 
-def audit_run(arguments: argparse.Namespace) -> None:
+def audit_run(
+    run: Path, *, without_randomization: bool, as_json: bool, members: int, **sizes: int
+) -> None:
     """Play all games, write ``audit.json``, and print the table.
 
     Raises
@@ -39,27 +42,21 @@ def audit_run(arguments: argparse.Namespace) -> None:
     ClaimRefuted
         If a game found more than was claimed (and answers were random).
     """
-    for name, least in (("canaries", 10), ("images", 10), ("trials", 1000), ("members", 100)):
-        if getattr(arguments, name) < least:
-            raise ConfigError(f"--{name} is {getattr(arguments, name)}.", f"Give at least {least}.")
-    run = Run(arguments.run)
+    opened = trained(run, "audit")
+    with opened.alone():
+        _audit(opened, sizes, members, randomized=not without_randomization, as_json=as_json)
+
+
+def _audit(
+    run: Run, sizes: Mapping[str, int], members: int, *, randomized: bool, as_json: bool
+) -> None:
     plan = run.plan()
-    if not run.model.exists():
-        raise RunFolderError(
-            f"{run.folder} has no trained model yet.", f"Run `dppm simulate {run.folder}` first."
-        )
-    with run.alone():
-        _audit(run, plan, arguments)
-
-
-def _audit(run: Run, plan: Plan, arguments: argparse.Namespace) -> None:
-    randomized = not arguments.without_randomization
     found: dict[str, Any] = {
         "confidence": CONFIDENCE,
         "delta": plan.delta,
         "randomized": randomized,
     }
-    games = list(_games(plan, ScoreModel.load(run.model), arguments, randomized))
+    games = list(_games(plan, ScoreModel.load(run.model), randomized, **sizes))
     found["games"] = []
     with progress("auditing") as bar:
         for done, (name, view, claim, play) in enumerate(games):
@@ -68,9 +65,9 @@ def _audit(run: Run, plan: Plan, arguments: argparse.Namespace) -> None:
             found["games"].append({"game": name, "view": view, **asdict(guesses), "claim": claim})
         bar.count(len(games), len(games))
     if randomized:
-        found["membership"] = _membership(run, arguments.members)
+        found["membership"] = _membership(run, members)
         write_json(run.audit, found)
-    if arguments.json:
+    if as_json:
         print_json(found)
     else:
         _show(found)
@@ -85,14 +82,13 @@ def _audit(run: Run, plan: Plan, arguments: argparse.Namespace) -> None:
 
 
 def _games(
-    plan: Plan, model: ScoreModel, arguments: argparse.Namespace, randomized: bool
+    plan: Plan, model: ScoreModel, randomized: bool, *, canaries: int, images: int, trials: int
 ) -> Iterator[Game]:
     coins, delta = SecureRNG(), plan.delta
-    vectors, images = arguments.canaries, arguments.images
     for view in get_args(View):
         whole = epsilon(plan.costs(view), delta)
-        play = partial(canary_vectors, plan, view, vectors, delta, coins, randomized=randomized)
-        yield f"whole run, {vectors} canary vectors", view, whole, play
+        play = partial(canary_vectors, plan, view, canaries, delta, coins, randomized=randomized)
+        yield f"whole run, {canaries} canary vectors", view, whole, play
         if all(p.mechanism == "binomial" for p in plan.phases):
             play = partial(
                 canary_images, plan, model, view, images, delta, coins, randomized=randomized
@@ -101,9 +97,7 @@ def _games(
         phase = max(plan.phases, key=lambda p: p.cost(view, 1).mu)
         cost = phase.cost(view, 1)
         one = epsilon([RoundCost(cost.mu, 1.0, 1, cost.total_variation)], delta)
-        play = partial(
-            two_worlds, phase, view, arguments.trials, delta, coins, randomized=randomized
-        )
+        play = partial(two_worlds, phase, view, trials, delta, coins, randomized=randomized)
         yield f"one round of {phase.name}, {plan.unit} in or out", view, one, play
 
 

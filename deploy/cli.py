@@ -1,186 +1,460 @@
-"""The `dppm` command: all that can be typed, with examples."""
+"""The `dppm` command: all that can be typed, with examples.
+
+The function of a command is imported when it runs, so that help, completion and mistyped commands
+wait for none of it. Mistyped commands exit with 2, refusals with their own codes (10-52).
+"""
 
 from __future__ import annotations
 
-import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from deploy.kit.arguments import add_server, add_site
-from deploy.verbs import PAGE_ADDRESS, add_verb
+import click
 
-_OVERRIDES = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
+from dppm_model.errors import ConfigError, DppmError
+
+_KEYS = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
+PAGE_ADDRESS = "127.0.0.1:8600"  # of the live page
 
 
-def parser() -> argparse.ArgumentParser:
-    """Build the command line."""
-    root = argparse.ArgumentParser(
-        prog="dppm",
-        description="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-52).",
-    )
-    verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+class Command(click.Command):
+    """A command whose function is imported when it runs; it takes the parameters by their names.
 
-    verb = partial(add_verb, verbs, "dppm")
+    Parameters
+    ----------
+    path
+        What is typed, without ``dppm``.
+    function
+        ``module:name``. ``[RUN] [OVERRIDE ...]`` reach it as ``folder`` and ``overrides``.
+    text
+        One line of help.
+    params
+        Beside ``--json``, which is ``as_json``.
+    examples
+        What may follow on the command line, each an example.
+    """
 
-    data = verb(
-        "data",
-        "fetch, import or list data sets",
-        "data fetch mnist\ndata fetch glyphs    (A-Z from fonts, 256x256; glyphs-aj: A-J)\n"
-        "data import ~/scans --name scans --size 64\ndata list",
-    )
-    data.add_argument("action", choices=("fetch", "import", "list"))
-    data.add_argument("what", nargs="?", help="data set name (fetch), folder or file (import)")
-    data.add_argument("--name", help="import: name of the new data set")
-    data.add_argument("--size", type=int, help="import: resize to this many pixels a side")
-    data.add_argument("--test-fraction", type=float, default=0.1, help="import: held-out share")
-
-    plan = verb(
-        "plan",
-        "print what a run would cost, before anything is spent",
-        "plan\nplan data=mnist sites=50 privacy.epsilon=1 --json\n"
-        "plan --measure    (time a round of each phase on this machine)\n"
-        "plan --scale    (up to 100,000 sites and 10^9 parameters; takes minutes)\n"
-        "plan --scale --at-sites 10,500 --at-parameters 1e6,3e7 privacy.epsilon=1",
-    )
-    plan.add_argument("--scale", action="store_true", help="a gradient round at larger scales")
-    plan.add_argument(
-        "--measure", action="store_true", help="time a round of each phase here, on the data"
-    )
-    plan.add_argument("--at-sites", metavar="N,N,…", help="with --scale")
-    plan.add_argument("--at-parameters", metavar="D,D,…", help="with --scale")
-    plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
-
-    ledger = verb(
-        "ledger",
-        "show what was spent, or verify that nothing was changed",
-        "ledger show runs/demo\nledger show runs/demo/sites/0003 --delta 1e-6\n"
-        "ledger verify runs/demo",
-    )
-    ledger.add_argument("action", choices=("show", "verify"))
-    ledger.add_argument("path", type=Path, help="run folder, site folder, or ledger.jsonl")
-    ledger.add_argument("--delta", type=float, default=1e-5, help="delta of the epsilon shown")
-
-    audit = verb(
-        "audit",
-        "attack what a run released, and set the epsilon found beside the claim",
-        "audit runs/demo\naudit runs/demo --canaries 20000 --trials 200000\n"
-        "audit runs/demo --without-randomization    (the auditor's own test: it must find much)",
-    )
-    audit.add_argument("run", type=Path, help="run folder with a trained model")
-    audit.add_argument("--canaries", type=int, default=5000, help="worst-case vectors (one run)")
-    audit.add_argument("--images", type=int, default=400, help="images of noise (one run)")
-    audit.add_argument("--trials", type=int, default=100_000, help="rounds in each of two worlds")
-    audit.add_argument("--members", type=int, default=2000, help="records of the image attacks")
-    audit.add_argument(
-        "--without-randomization",
-        action="store_true",
-        help="attack expected answers instead of random ones; nothing private is read",
-    )
-
-    runs = verb(
-        "compare",
-        "set finished runs side by side in a Markdown table",
-        "compare runs/demo runs/eps1\ncompare runs/* > table.md\ncompare runs/demo --json",
-    )
-    runs.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="evaluated run folders")
-
-    told = verb(
-        "report",
-        "write one HTML file that tells a run: privacy, images, worth, cost, how to repeat it",
-        "report runs/demo\nreport runs/demo --public    (only what ε covers)",
-    )
-    told.add_argument("run", type=Path, help="run folder with finished rounds")
-    told.add_argument(
-        "--public", action="store_true", help="leave out what was measured on real data"
-    )
-
-    page = verb(
-        "watch",
-        "show a run in the browser while it trains; it only reads the run's folder",
-        "watch runs/demo\nwatch runs/demo --address 0.0.0.0:8600 --tls-cert cert.pem "
-        "--tls-key key.pem --token-file tokens.txt",
-    )
-    page.add_argument("run", type=Path, help="run folder, of a simulation or of a server")
-    page.add_argument("--address", default=PAGE_ADDRESS, help=f"host:port ({PAGE_ADDRESS})")
-    page.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key")
-    page.add_argument("--tls-key", type=Path, help="PEM file")
-    page.add_argument("--token-file", type=Path, help="who may look, one a line: NAME TOKEN")
-
-    _serve_options(
-        verb(
-            "serve",
-            "serve images of a trained run over gRPC, until Ctrl-C",
-            "serve runs/demo\nserve runs/demo --address 127.0.0.1:6000 --workers 4\n"
-            "serve runs/demo --address 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem "
-            "--token-file tokens.txt\nserve runs/demo sampler=heun",
+    def __init__(
+        self, path: str, function: str, text: str, *params: click.Parameter, examples: Sequence[str]
+    ) -> None:
+        shown = [f"  dppm {path} {example}".rstrip() for example in examples]
+        super().__init__(
+            path.split()[-1],
+            params=[*params, flag("--json", "print JSON on standard output", name="as_json")],
+            help=text,
+            short_help=text,
+            epilog="\n".join(["\b", "examples:", *shown]),
         )
+        self.path, self._function = path, function
+
+    @property
+    def function(self) -> Callable[..., int | None]:
+        """What it runs, imported now."""
+        module, _, name = self._function.partition(":")
+        found: Callable[..., int | None] = getattr(import_module(module), name)
+        return found
+
+    def invoke(self, ctx: click.Context) -> int | None:
+        """Run it, and return its exit code."""
+        given = dict(ctx.params)
+        if "arguments" in given:
+            given["folder"], given["overrides"] = split_arguments(given.pop("arguments"))
+        return self.function(**given)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Tell the run folder from the overrides: an override has an equals sign."""
+    overrides = [a for a in arguments if "=" in a]
+    folders = [a for a in arguments if "=" not in a]
+    if len(folders) > 1:
+        raise ConfigError(
+            f"{' and '.join(folders)}: more than one run folder.",
+            "Name one; overrides are key=value.",
+        )
+    return (Path(folders[0]) if folders else None), overrides
+
+
+def option(flags: str, text: str, **rest: Any) -> click.Option:
+    """Return an option with a value; a number may have a least one."""
+    if (least := rest.pop("least", None)) is not None:
+        rest["type"] = click.IntRange(least)
+    return click.Option([flags], help=text, show_default=rest.get("default") is not None, **rest)
+
+
+def flag(flags: str, text: str, name: str | None = None) -> click.Option:
+    """Return an option without a value."""
+    return click.Option([flags, *([name] if name else [])], is_flag=True, help=text)
+
+
+def argument(name: str, text: str, **rest: Any) -> click.Argument:
+    """Return what is given by its place."""
+    return click.Argument([name], help=text, **rest)
+
+
+PATH = click.Path(path_type=Path)
+file = partial(option, type=PATH)
+OVERRIDES = argument("overrides", _KEYS, nargs=-1, metavar="[OVERRIDE ...]")
+ARGUMENTS = argument("arguments", _KEYS, nargs=-1, metavar="[RUN] [OVERRIDE ...]")
+RUN = argument("run", "run folder", type=PATH)
+RUN_NAME = argument("run", "name of the run")
+FOLDER = argument("folder", "the server's or the site's own folder", type=PATH)
+LEDGER = argument("path", "run folder, site folder, or ledger.jsonl", type=PATH)
+TLS = (
+    file("--tls-cert", "PEM file; with --tls-key"),
+    file("--tls-key", "PEM file; with --tls-cert"),
+    file("--token-file", "who may ask, one a line: NAME TOKEN"),
+)
+YES = flag("--yes", "fingerprints were compared; do not ask")
+EPSILON_DELTA = option("--delta", "delta of the epsilon shown", default=1e-5)
+
+GROUPS = {
+    "data": "fetch, import or list data sets",
+    "ledger": "show what was spent, or verify that nothing was changed",
+    "server": "a federation's server: init, enrol, announce, run, status",
+    "site": "a data-holding site: init, approve, preflight, run, status, ledger",
+}
+COMMANDS = (
+    Command(
+        "data fetch",
+        "deploy.commands:fetch",
+        "bring a public data set into the local store",
+        argument("name", "of the data set"),
+        examples=["mnist", "glyphs    (A-Z from fonts, 256x256; glyphs-aj: A-J)"],
+    ),
+    Command(
+        "data import",
+        "deploy.commands:import_data",
+        "import your own images into the local store",
+        argument("source", "folder or file", type=PATH),
+        option("--name", "of the new data set"),
+        option("--size", "resize to this many pixels a side", type=int),
+        option("--test-fraction", "held-out share", default=0.1),
+        examples=["~/scans --name scans --size 64"],
+    ),
+    Command(
+        "data list", "deploy.commands:list_data", "list the local store", examples=["", "--json"]
+    ),
+    Command(
+        "plan",
+        "deploy.commands:plan",
+        "print what a run would cost, before anything is spent",
+        OVERRIDES,
+        flag("--measure", "time a round of each phase here, on the data"),
+        flag("--scale", "a gradient round at larger scales"),
+        option("--at-sites", "with --scale", metavar="N,N,…"),
+        option("--at-parameters", "with --scale", metavar="D,D,…"),
+        examples=[
+            "",
+            "data=mnist sites=50 privacy.epsilon=1 --json",
+            "--measure    (time a round of each phase on this machine)",
+            "--scale    (up to 100,000 sites and 10^9 parameters; takes minutes)",
+            "--scale --at-sites 10,500 --at-parameters 1e6,3e7 privacy.epsilon=1",
+        ],
+    ),
+    Command(
+        "simulate",
+        "deploy.commands:simulate",
+        "train with virtual sites on this machine",
+        ARGUMENTS,
+        flag("--watch", "show a live page meanwhile"),
+        examples=[
+            "",
+            "runs/small sites=20 privacy.epsilon=1",
+            "runs/small    (continues it)",
+            "runs/small --watch    (with a live page in the browser)",
+        ],
+    ),
+    Command(
+        "sample",
+        "deploy.sampling:sample",
+        "draw images from a trained run by Hamiltonian Monte Carlo on Ray",
+        ARGUMENTS,
+        examples=["runs/demo", "runs/demo sampler.per_class=5000 pool.workers=8"],
+    ),
+    Command(
+        "diagnose",
+        "deploy.sampling:diagnose",
+        "look at the sampler: acceptance, energy errors, mixing, a film strip",
+        ARGUMENTS,
+        examples=["runs/demo", "runs/demo sampler.step_size=auto sampler.num_integration_steps=4"],
+    ),
+    Command(
+        "evaluate",
+        "deploy.commands:evaluate",
+        "train classifiers on the synthetic images and test them on real ones",
+        ARGUMENTS,
+        examples=[
+            "runs/demo",
+            "runs/demo evaluation=thorough    (larger, three seeds)",
+            "runs/demo evaluation.seeds=[0,1,2] --json",
+        ],
+    ),
+    Command(
+        "demo",
+        "deploy.commands:demo",
+        "fetch, plan, simulate, sample and evaluate in one go",
+        ARGUMENTS,
+        examples=["", "runs/demo-eps1 privacy.epsilon=1"],
+    ),
+    Command(
+        "ledger show",
+        "deploy.ledger:show",
+        "show what was spent, by run and phase",
+        LEDGER,
+        EPSILON_DELTA,
+        examples=["runs/demo", "runs/demo/sites/0003 --delta 1e-6"],
+    ),
+    Command(
+        "ledger verify",
+        "deploy.ledger:verify",
+        "verify that nothing was changed",
+        LEDGER,
+        EPSILON_DELTA,
+        examples=["runs/demo"],
+    ),
+    Command(
+        "audit",
+        "deploy.audit:audit_run",
+        "attack what a run released, and set the epsilon found beside the claim",
+        RUN,
+        option("--canaries", "worst-case vectors (one run)", default=5000, least=10),
+        option("--images", "images of noise (one run)", default=400, least=10),
+        option(
+            "--trials", "rounds in each of two worlds", default=100_000, type=click.IntRange(1000)
+        ),
+        option("--members", "records of the image attacks", default=2000, least=100),
+        flag(
+            "--without-randomization",
+            "attack expected answers instead of random ones; nothing private is read",
+        ),
+        examples=[
+            "runs/demo",
+            "runs/demo --canaries 20000 --trials 200000",
+            "runs/demo --without-randomization    (the auditor's own test: it must find much)",
+        ],
+    ),
+    Command(
+        "compare",
+        "deploy.compare:compare",
+        "set finished runs side by side in a Markdown table",
+        argument("runs", "evaluated run folders", type=PATH, nargs=-1, required=True),
+        examples=["runs/demo runs/eps1", "runs/* > table.md", "runs/demo --json"],
+    ),
+    Command(
+        "report",
+        "deploy.pages.report:report",
+        "write an HTML report: privacy, images, evaluation, costs",
+        RUN,
+        flag("--public", "leave out what was measured on real data"),
+        examples=["runs/demo", "runs/demo --public    (only what ε covers)"],
+    ),
+    Command(
+        "watch",
+        "deploy.pages.watch:watch",
+        "show a run in the browser while it trains; only its folder is read",
+        RUN,
+        option("--address", "host:port", default=PAGE_ADDRESS),
+        *TLS,
+        examples=[
+            "runs/demo",
+            "runs/demo --address 0.0.0.0:8600 --tls-cert cert.pem --tls-key key.pem "
+            "--token-file tokens.txt",
+        ],
+    ),
+    Command(
+        "serve",
+        "deploy.serve:serve",
+        "serve images of a trained run over gRPC, until Ctrl-C",
+        ARGUMENTS,
+        option("--address", "host:port; port 0 takes a free one", default="127.0.0.1:50051"),
+        option("--workers", "Ray actors; 0: this process, without Ray", default=0),
+        *TLS,
+        option("--images-per-hour", "of each client, in whole shards", default=100_000),
+        option("--jobs-per-client", "at a time", default=8),
+        flag("--insecure", "to the network also without TLS and tokens"),
+        examples=[
+            "runs/demo",
+            "runs/demo --address 127.0.0.1:6000 --workers 4",
+            "runs/demo --address 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem "
+            "--token-file tokens.txt",
+            "runs/demo sampler=heun",
+        ],
+    ),
+    Command(
+        "server init",
+        "deploy.kit.commands:server_init",
+        "make a federation's folder: certificates, proxy, and the invitation for the sites",
+        FOLDER,
+        option("--name", "of the federation", required=True),
+        option("--address", "host:port that sites connect to", required=True),
+        option("--listen", "address:port the proxy listens on (all, the same port)"),
+        option("--superlink-port", "loopback port of the SuperLink", default=9091),
+        file("--cert", "your own certificate chain for the address"),
+        file("--key", "its key"),
+        file("--ca", "the authority that sites shall trust"),
+        examples=[
+            "fed --name chest --address fed.example.org:8443",
+            "fed --name chest --address fed.example.org:443 --listen 10.0.0.5:8443",
+        ],
+    ),
+    Command(
+        "server enrol",
+        "deploy.kit.commands:server_enrol",
+        "take in sites, by what they sent",
+        FOLDER,
+        argument("papers", "enrolments", type=PATH, nargs=-1, required=True),
+        YES,
+        examples=["fed st-mary.json charite.json"],
+    ),
+    Command(
+        "server announce",
+        "deploy.kit.commands:server_announce",
+        "plan a run over all enrolled sites, and write what they are asked to approve",
+        FOLDER,
+        RUN_NAME,
+        OVERRIDES,
+        examples=[
+            "fed first data=mnist privacy.epsilon=8",
+            "fed scans data=scans facts.shape=[1,64,64] facts.classes=[ill,well] "
+            "facts.records=40000 privacy.unit=record",
+        ],
+    ),
+    Command(
+        "server run",
+        "deploy.kit.commands:server_run",
+        "open the server and play a run to its end, from where it is",
+        FOLDER,
+        RUN_NAME,
+        option(
+            "--page",
+            "host:port of the live page, or off; where other machines can reach it, under the "
+            "server's certificate and with --page-tokens",
+            default=PAGE_ADDRESS,
+        ),
+        file("--page-tokens", "who may look, one a line: NAME TOKEN"),
+        examples=[
+            "fed first",
+            "fed first --page 0.0.0.0:8600 --page-tokens tokens.txt    (seen by others)",
+            "fed first --page off",
+        ],
+    ),
+    Command(
+        "server status",
+        "deploy.kit.commands:show_server",
+        "show sites, rounds, what is spent and left, and the last error",
+        FOLDER,
+        examples=["fed"],
+    ),
+    Command(
+        "site init",
+        "deploy.kit.commands:site_init",
+        "make a site's folder: keys, policy, and the enrolment for the server",
+        FOLDER,
+        file("--invitation", "from the server's operator", required=True),
+        option("--name", "of the site", required=True),
+        option("--records", "--name of `dppm data import`, or a shard folder", required=True),
+        option(
+            "--max-epsilon-secure-sum",
+            "the most to spend over all runs, for anyone who sees the sums",
+            type=float,
+        ),
+        option(
+            "--max-epsilon-site",
+            "the same for anyone who sees this site's own reports; inf: no limit",
+            type=float,
+        ),
+        option("--delta", "of both, below one over the number of records", type=float),
+        YES,
+        examples=[
+            "st-mary --invitation invitation.json --name st-mary --records scans "
+            "--max-epsilon-secure-sum 12 --max-epsilon-site 40 --delta 1e-6"
+        ],
+    ),
+    Command(
+        "site approve",
+        "deploy.kit.commands:site_approve",
+        "look at an announced run, its code and its cost, and allow it",
+        FOLDER,
+        argument("announcement", "from the server's operator", type=PATH),
+        YES,
+        examples=["st-mary announcement.zip"],
+    ),
+    Command(
+        "site preflight",
+        "deploy.kit.commands:site_preflight",
+        "check all that may be wrong, each with its cure",
+        FOLDER,
+        examples=["st-mary"],
+    ),
+    Command(
+        "site run",
+        "deploy.kit.commands:site_run",
+        "answer the server, until Ctrl-C",
+        FOLDER,
+        examples=["st-mary"],
+    ),
+    Command(
+        "site status",
+        "deploy.kit.commands:show_site",
+        "show rounds, what is spent and left, and the last error",
+        FOLDER,
+        examples=["st-mary"],
+    ),
+    Command(
+        "site ledger",
+        "deploy.kit.commands:site_ledger",
+        "show what was spent, or verify that nothing was changed",
+        FOLDER,
+        argument("what", "to do", type=click.Choice(["show", "verify"])),
+        option("--delta", "delta of the epsilon shown; by default the site's own", type=float),
+        examples=["st-mary verify"],
+    ),
+)
+
+
+class _InOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def program() -> click.Group:
+    """Build the command line."""
+    root = _InOrder(
+        "dppm",
+        help="Differentially private federated image generation.",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-52).",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-
-    for add, name, text in (
-        (add_server, "server", "a federation's server: init, enrol, announce, run, status"),
-        (add_site, "site", "a data-holding site: init, approve, preflight, run, status, ledger"),
-    ):
-        add(verb(name, text, f"{name} init --help"))
-
-    for name, text, examples in (
-        (
-            "simulate",
-            "train with virtual sites on this machine",
-            "simulate\nsimulate runs/small sites=20 privacy.epsilon=1\nsimulate runs/small"
-            "    (continues it)\nsimulate runs/small --watch    (with a live page in the browser)",
-        ),
-        (
-            "sample",
-            "draw images from a trained run by Hamiltonian Monte Carlo on Ray",
-            "sample runs/demo\nsample runs/demo sampler.per_class=5000 pool.workers=8",
-        ),
-        (
-            "diagnose",
-            "look at the sampler: acceptance, energy errors, mixing, a film strip",
-            "diagnose runs/demo\n"
-            "diagnose runs/demo sampler.step_size=auto sampler.num_integration_steps=4",
-        ),
-        (
-            "evaluate",
-            "train classifiers on the synthetic images and test them on real ones",
-            "evaluate runs/demo\nevaluate runs/demo evaluation=thorough    (larger, three seeds)\n"
-            "evaluate runs/demo evaluation.seeds=[0,1,2] --json",
-        ),
-        (
-            "demo",
-            "fetch, plan, simulate, sample and evaluate in one go",
-            "demo\ndemo runs/demo-eps1 privacy.epsilon=1",
-        ),
-    ):
-        sub = verb(name, text, examples)
-        sub.add_argument("arguments", nargs="*", metavar="[RUN] [OVERRIDE ...]", help=_OVERRIDES)
-        if name == "simulate":
-            sub.add_argument("--watch", action="store_true", help="show a live page meanwhile")
+    homes = {name: _InOrder(name, help=text, short_help=text) for name, text in GROUPS.items()}
+    for command in COMMANDS:
+        if home := homes.get(command.path.partition(" ")[0]):
+            root.add_command(home)
+        (home or root).add_command(command)
     return root
-
-
-def _serve_options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add("arguments", nargs="*", metavar="[RUN] [OVERRIDE ...]", help=_OVERRIDES)
-    add("--address", default="127.0.0.1:50051", help="host:port; port 0 takes a free one")
-    add("--workers", type=int, default=0, help="Ray actors; 0: this process, without Ray")
-    add("--tls-cert", type=Path, help="PEM file; with --tls-key")
-    add("--tls-key", type=Path, help="PEM file")
-    add("--token-file", type=Path, help="a client a line: NAME TOKEN")
-    add("--images-per-hour", type=int, default=100_000, help="of each client, in whole shards")
-    add("--jobs-per-client", type=int, default=8, help="at a time")
-    add("--insecure", action="store_true", help="to the network also without TLS and tokens")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = parser().parse_args(argv)
-    from deploy.act import act  # takes seconds, which help and mistyped commands can do without
+    # A batch system's SIGTERM ends like Ctrl-C: Flower's and Ray's processes are stopped first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code: int | None = program().main(argv, "dppm", standalone_mode=False)
+        return code or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("Interrupted. The same command goes on from here.", err=True)
+        return 130
+    except (DppmError, OSError) as error:  # of the machine: nobody nearer to it knew what to do
+        from deploy.show import show_refusal
 
-    return act(arguments)
+        return show_refusal(error)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy import simulate as simulation
+from deploy.cli import PAGE_ADDRESS
 from deploy.cost.scaling import PARAMETERS, SITES, most_sites, scaled_rounds, whole_numbers
 from deploy.cost.tables import cost_json, cost_table, cost_text, scaling_notes, scaling_table
 from deploy.cost.timing import measure as time_rounds
@@ -26,7 +26,6 @@ from deploy.show import (
     progress,
 )
 from deploy.table import figure, with_spread
-from deploy.verbs import PAGE_ADDRESS
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
@@ -42,71 +41,84 @@ from sampler.images import load_images
 _RUNS = Path("runs")
 
 
-def data(arguments: argparse.Namespace) -> None:
-    """`dppm data fetch|import|list`."""
-    if arguments.action != "list" and not arguments.what:
-        raise ConfigError(
-            f"data {arguments.action} needs a name or a path.", "See `dppm data --help`."
+def fetch(name: str, *, as_json: bool) -> None:
+    """`dppm data fetch NAME`."""
+    with progress(f"fetching {name}", counts=False) as bar:
+        path = sources.fetch(name, progress=bar.say)
+    console.print(f"{name} is in {path}")
+    if as_json:
+        print_json(sources.available())
+
+
+def import_data(
+    source: Path, name: str | None, size: int | None, test_fraction: float, *, as_json: bool
+) -> None:
+    """`dppm data import PATH`."""
+    source = source.expanduser()
+    name = name or source.stem
+    with progress(f"importing {source}", counts=False) as bar:
+        path = importers.import_dataset(
+            source, name, size=size, test_fraction=test_fraction, seed=0, progress=bar.say
         )
-    if arguments.action == "fetch":
-        with progress(f"fetching {arguments.what}", counts=False) as bar:
-            path = sources.fetch(arguments.what, progress=bar.say)
-        console.print(f"{arguments.what} is in {path}")
-    elif arguments.action == "import":
-        source = Path(arguments.what).expanduser()
-        with progress(f"importing {source}", counts=False) as bar:
-            path = importers.import_dataset(
-                source,
-                arguments.name or source.stem,
-                size=arguments.size,
-                test_fraction=arguments.test_fraction,
-                seed=0,
-                progress=bar.say,
-            )
-        console.print(f"{arguments.name or source.stem} is in {path}")
+    console.print(f"{name} is in {path}")
+    if as_json:
+        print_json(sources.available())
+
+
+def list_data(*, as_json: bool) -> None:
+    """`dppm data list`."""
     entries = sources.available()
-    if arguments.json:
+    if as_json:
         print_json(entries)
-    elif arguments.action == "list":
-        for entry in entries:
-            damaged = "  [red]damaged: fetch or import it again[/]" if entry["damaged"] else ""
-            console.print(f"[bold]{entry['name']}[/]  {entry['shape']}  {entry['counts']}{damaged}")
-        if not entries:
-            console.print("No data sets yet; `dppm data fetch mnist` gets one.")
-
-
-def plan(arguments: argparse.Namespace) -> None:
-    """`dppm plan`: the costs of a run, before anything is spent."""
-    if arguments.scale:
-        plan_scale(arguments)
         return
-    if arguments.at_sites or arguments.at_parameters:
+    for entry in entries:
+        damaged = "  [red]damaged: fetch or import it again[/]" if entry["damaged"] else ""
+        console.print(f"[bold]{entry['name']}[/]  {entry['shape']}  {entry['counts']}{damaged}")
+    if not entries:
+        console.print("No data sets yet; `dppm data fetch mnist` gets one.")
+
+
+def plan(
+    overrides: Sequence[str],
+    *,
+    scale: bool,
+    measure: bool,
+    at_sites: str | None,
+    at_parameters: str | None,
+    as_json: bool,
+) -> None:
+    """`dppm plan`: the costs of a run, before anything is spent; or of a round at other scales."""
+    config = simulation.resolve(overrides)
+    if scale:
+        _plan_scale(config, at_sites, at_parameters, as_json=as_json)
+        return
+    if at_sites or at_parameters:
         raise ConfigError(
             "--at-sites and --at-parameters are for --scale.",
             "Add --scale, or give sites=… to plan for other sites.",
         )
-    config = simulation.resolve(arguments.overrides)
-    if arguments.measure:
+    if measure:
         with console.status("planning") as status:
             time_rounds(config, status.update)
     with console.status("planning"):
         made = simulation.plan_of(config, "plan")
         privacy = simulation.privacy_json(made, config)
-    if arguments.json:
+    if as_json:
         print_json(privacy | {"cost": cost_json(made, config)})
     else:
         show_plan(made, config, privacy)
 
 
-def plan_scale(arguments: argparse.Namespace) -> None:
-    """`dppm plan --scale`: what a gradient round costs with more sites and larger models."""
-    sites = whole_numbers("--at-sites", arguments.at_sites) or SITES
-    parameters = whole_numbers("--at-parameters", arguments.at_parameters) or PARAMETERS
-    config = simulation.resolve(arguments.overrides)
+def _plan_scale(
+    config: Config, at_sites: str | None, at_parameters: str | None, *, as_json: bool
+) -> None:
+    """Show what a gradient round costs with more sites and larger models."""
+    sites = whole_numbers("--at-sites", at_sites) or SITES
+    parameters = whole_numbers("--at-parameters", at_parameters) or PARAMETERS
     with progress("planning") as bar:
         rows = scaled_rounds(config, sites, parameters, tick=bar.count)
     last = most_sites(config)
-    if arguments.json:
+    if as_json:
         print_json({"rows": [row.to_json() for row in rows], "secure_sum_stops": last.to_json()})
         return
     console.print(scaling_table(rows))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from deploy.overrides import choices
@@ -25,7 +25,7 @@ _NOTE = (
 )
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare(runs: Sequence[Path], *, as_json: bool) -> None:
     """Print the table, or JSON.
 
     Raises
@@ -33,11 +33,11 @@ def compare(arguments: argparse.Namespace) -> None:
     RunFolderError
         If a run has not been trained and evaluated, or a file is damaged.
     """
-    runs = [Run(folder) for folder in arguments.runs]
-    refuse_missing(runs)
+    opened = [Run(folder) for folder in runs]
+    refuse_missing(opened)
     known = choices("model")
-    found = [figures_of(run, known) for run in runs]
-    if arguments.json:
+    found = [figures_of(run, known) for run in opened]
+    if as_json:
         print_json(found)
     else:
         print(table(found))

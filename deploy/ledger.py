@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,32 @@ from dppm_model.privacy.accountant import check_delta, epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
 
 
-def show_ledger(arguments: argparse.Namespace) -> None:
-    """Verify a ledger, and show what it holds if asked to.
+def show(path: Path, delta: float, *, as_json: bool) -> None:
+    """Verify a ledger, and show what it holds.
 
     Raises
     ------
     LedgerError
         If there is none, or it was edited, cut back or replaced.
     """
-    found = summary(open_ledger(arguments.path), arguments.delta)
-    if arguments.json:
+    found = summary(open_ledger(path), delta)
+    if as_json:
         print_json(found)
-    elif arguments.action == "verify":
-        console.print(f"{found['path']}: {found['debits']} debits, unbroken; head {found['head']}")
+        return
+    console.print(_table(found))
+    console.print(
+        f"spent in all: ε = {epsilon_text(found['epsilon_secure_sum'])} (secure sum), "
+        f"{epsilon_text(found['epsilon_site'])} (site); δ = {found['delta']:g}"
+    )
+
+
+def verify(path: Path, delta: float, *, as_json: bool) -> None:
+    """Verify a ledger; see `show` for what it raises."""
+    found = summary(open_ledger(path), delta)
+    if as_json:
+        print_json(found)
     else:
-        console.print(_table(found))
-        console.print(
-            f"spent in all: ε = {epsilon_text(found['epsilon_secure_sum'])} (secure sum), "
-            f"{epsilon_text(found['epsilon_site'])} (site); δ = {found['delta']:g}"
-        )
+        console.print(f"{found['path']}: {found['debits']} debits, unbroken; head {found['head']}")
 
 
 def open_ledger(path: Path) -> Ledger:

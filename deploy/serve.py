@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
@@ -17,35 +17,39 @@ from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings
 
 
-def serve(folder: Path | None, overrides: Sequence[str], arguments: argparse.Namespace) -> None:
-    """Serve a trained run; overrides change what holds where a request says nothing."""
+def serve(
+    folder: Path | None,
+    overrides: Sequence[str],
+    *,
+    images_per_hour: int,
+    jobs_per_client: int,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Serve a trained run; overrides change what holds where a request says nothing.
+
+    Parameters
+    ----------
+    settings
+        Of `ServerSettings`.
+    """
+    limits = Limits(images_per_hour=images_per_hour, jobs_per_client=jobs_per_client)
     run = trained(folder, "serve")
     tree = retaken(run, overrides, "sampler", "pool", "device")
     sampler = with_steps(run, tree["sampler"])
     privacy = run.read_json(run.privacy)
-    settings = ServerSettings(
-        address=arguments.address,
-        tls_cert=arguments.tls_cert,
-        tls_key=arguments.tls_key,
-        token_file=arguments.token_file,
-        insecure=arguments.insecure,
-        workers=arguments.workers,
-        cluster=tree["pool"]["address"],
-        limits=Limits(
-            images_per_hour=arguments.images_per_hour, jobs_per_client=arguments.jobs_per_client
-        ),
-    )
+    service = ServerSettings(**settings, cluster=tree["pool"]["address"], limits=limits)
     try:
         with serving(
             run.model,
             privacy={key: privacy[key] for key in PROMISED},
             sampler=SamplerSettings.from_dict(sampler),
-            settings=settings,
+            settings=service,
         ) as server:
-            if arguments.json:
+            if as_json:
                 print_json({"address": server.address, "service": NAME})
                 sys.stdout.flush()  # a script waits for it
-            example = escape(grpcurl(server.address, settings))
+            example = escape(grpcurl(server.address, service))
             console.print(f"{run.folder} at {server.address}: {example}", soft_wrap=True)
             server.wait()
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,11 +22,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from dppm_model.errors import DppmError, StorageError
 from dppm_model.mechanism.directions import DirectionsResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
+from dppm_model.reading import reason
 from dppm_model.score.model_config import ModelConfig
 
 console = Console(stderr=True)
@@ -33,6 +37,30 @@ console = Console(stderr=True)
 def plain(text: str) -> str:
     """Make text that others have written safe to print: no character that steers a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+_HINTS = {  # what to do about it when the machine refuses
+    errno.ENOSPC: "Make room on that disk; the same command goes on from here.",
+    errno.EDQUOT: "Make room in that quota; the same command goes on from here.",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f); the same command then goes on.",
+    errno.EACCES: "Let this user read and write there, or work as the folder's owner.",
+    errno.EPERM: "Let this user read and write there, or work as the folder's owner.",
+    errno.EROFS: "Mount that disk for writing, or name a folder elsewhere.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n); the same command goes on from here.",
+    errno.ENFILE: "Close other programs: the machine has no more open files to give.",
+    errno.ENOENT: "Name what is there, or run the command that makes it.",
+}
+
+
+def show_refusal(error: DppmError | OSError) -> int:
+    """Print what was refused and a hint, a line each, and return the exit code."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        hint = _HINTS.get(error.errno or 0, "Look at the disk and its rights; then run it again.")
+        error = StorageError(f"{where}{reason(error)}.", hint)
+    console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.message))}")
+    console.print(f"[bold]Fix[/]: {escape(plain(error.hint))}")
+    return error.exit_code
 
 
 def print_json(value: Any) -> None:

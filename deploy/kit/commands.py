@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.markup import escape
 
 from client.policy import Policy
+from deploy import ledger
 from deploy.commands import show_plan
 from deploy.kit import federation, site
 from deploy.kit.announcement import Announcement
@@ -20,7 +20,6 @@ from deploy.kit.preflight import preflight
 from deploy.kit.server_supervisor import ServerSupervisor
 from deploy.kit.site_supervisor import SiteSupervisor
 from deploy.kit.status import online, server_status, site_status
-from deploy.ledger import show_ledger
 from deploy.pages.watch import beside
 from deploy.show import console, epsilon_text, model_text, plain, print_json, progress
 from dppm_model.config import read_config
@@ -35,9 +34,9 @@ def _say(text: str) -> None:
     console.print(escape(plain(text)), soft_wrap=True)
 
 
-def _confirm(question: str, arguments: argparse.Namespace) -> None:
+def _confirm(question: str, *, yes: bool) -> None:
     """Ask an operator who is there; a script says --yes."""
-    if arguments.yes:
+    if yes:
         return
     if not sys.stdin.isatty():
         raise NotApproved(f"{question} Nobody is there to ask.", "Say --yes if you have checked.")
@@ -46,80 +45,103 @@ def _confirm(question: str, arguments: argparse.Namespace) -> None:
         raise NotApproved("it was not confirmed.", "Nothing has been changed.")
 
 
-def _server_init(a: argparse.Namespace) -> None:
-    own = [path for path in (a.cert, a.key, a.ca) if path]
+def server_init(
+    folder: Path,
+    name: str,
+    address: str,
+    listen: str | None,
+    superlink_port: int,
+    cert: Path | None,
+    key: Path | None,
+    ca: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Make a federation's folder, and print its fingerprint."""
+    own = [path for path in (cert, key, ca) if path]
     if len(own) not in (0, 3):
         raise ConfigError("--cert, --key and --ca belong together.", "Give all three, or none.")
-    port = a.address.rpartition(":")[2]
+    port = address.rpartition(":")[2]
     paper = federation.init_server(
-        a.folder, a.name, a.address, a.listen or f"0.0.0.0:{port}", a.superlink_port, own
+        folder, name, address, listen or f"0.0.0.0:{port}", superlink_port, own
     )
-    _say(f"Made {a.folder}. Send {a.folder / 'invitation.json'} to every site.")
+    _say(f"Made {folder}. Send {folder / 'invitation.json'} to every site.")
     _say(f"Its fingerprint, to be read to them over the telephone: {paper.fingerprint}")
-    _say(f"Next: dppm server enrol {a.folder} ENROLMENT.json, for what the sites send back.")
+    _say(f"Next: dppm server enrol {folder} ENROLMENT.json, for what the sites send back.")
+    if as_json:
+        print_json({"fingerprint": paper.fingerprint})
 
 
-def _server_enrol(a: argparse.Namespace) -> None:
-    for path in a.papers:
-        paper = federation.check_enrolment(a.folder, path)
+def server_enrol(folder: Path, papers: Sequence[Path], *, yes: bool, as_json: bool) -> None:
+    """Take in sites, each after its fingerprint was confirmed."""
+    for path in papers:
+        paper = federation.check_enrolment(folder, path)
         _say(f"{paper.site}: {paper.fingerprint}")
-        _confirm(f"Has {paper.site}'s operator read you this fingerprint?", a)
-        federation.enrol(a.folder, paper)
-    names = sorted(federation.enrolled(a.folder))
+        _confirm(f"Has {paper.site}'s operator read you this fingerprint?", yes=yes)
+        federation.enrol(folder, paper)
+    names = sorted(federation.enrolled(folder))
     _say(f"{len(names)} sites are enrolled: {', '.join(names)}.")
-    if a.json:
+    if as_json:
         print_json(names)
 
 
-def _server_announce(a: argparse.Namespace) -> None:
+def server_announce(folder: Path, run: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    """Plan a run, and print what it costs and the fingerprint of its announcement."""
     with console.status("planning"):
-        run, announcement = federation.announce(a.folder, a.run, a.overrides)
-    privacy = run.read_json(run.privacy)
-    show_plan(announcement.plan, read_config(run.config), privacy)
-    _say(f"Send {federation.announcement_file(run)} to every site.")
+        announced, announcement = federation.announce(folder, run, overrides)
+    privacy = announced.read_json(announced.privacy)
+    show_plan(announcement.plan, read_config(announced.config), privacy)
+    _say(f"Send {federation.announcement_file(announced)} to every site.")
     _say(f"Its fingerprint, the same for all of them: {announcement.fingerprint}")
-    _say(f"Next: dppm server run {a.folder} {a.run}, while the sites approve and run.")
-    if a.json:
+    _say(f"Next: dppm server run {folder} {run}, while the sites approve and run.")
+    if as_json:
         print_json({**privacy, "fingerprint": announcement.fingerprint})
 
 
-def _server_run(a: argparse.Namespace) -> None:
-    run = Run(a.folder / "runs" / a.run)
-    if not (run.folder / "plan.json").is_file():
+def server_run(
+    folder: Path, run: str, page: str, page_tokens: Path | None, *, as_json: bool
+) -> None:
+    """Play an announced run to its end, with a live page beside it."""
+    opened = Run(folder / "runs" / run)
+    if not (opened.folder / "plan.json").is_file():
         raise RunFolderError(
-            f"{run.folder} is no announced run.", f"dppm server announce {a.folder} {a.run} …"
+            f"{opened.folder} is no announced run.", f"dppm server announce {folder} {run} …"
         )
-    plan = run.plan()
-    sweep(run.folder)
-    if run.model.exists():
-        _say(f"{run.folder} is trained; nothing to do.")
+    plan = opened.plan()
+    sweep(opened.folder)
+    if opened.model.exists():
+        _say(f"{opened.folder} is trained; nothing to do.")
         return
-    with _page(a, run), ServerSupervisor(a.folder, _say).up() as link:
-        _say(f"{link.settings.address} is open to {len(federation.enrolled(a.folder))} sites.")
-        with progress(f"training {a.run} over {plan.sites} sites") as bar:
-            link.train(run, lambda: bar.count(len(run.rounds()), plan.rounds))
+    with _page(folder, opened, page, page_tokens), ServerSupervisor(folder, _say).up() as link:
+        _say(f"{link.settings.address} is open to {len(federation.enrolled(folder))} sites.")
+        with progress(f"training {run} over {plan.sites} sites") as bar:
+            link.train(opened, lambda: bar.count(len(opened.rounds()), plan.rounds))
             bar.count(plan.rounds, plan.rounds)
-    _say(f"{run.folder} is trained. Next: dppm sample {run.folder}")
-    if a.json:
-        print_json(run.read_json(run.privacy))
+    _say(f"{opened.folder} is trained. Next: dppm sample {opened.folder}")
+    if as_json:
+        print_json(opened.read_json(opened.privacy))
 
 
-def _page(a: argparse.Namespace, run: Run) -> AbstractContextManager[None]:
+def _page(
+    folder: Path, run: Run, page: str, page_tokens: Path | None
+) -> AbstractContextManager[None]:
     """Show the run; where other machines can look, under the server's own certificate."""
-    if a.page == "off":
+    if page == "off":
         return beside(run, None)
-    own = (a.folder / "tls" / "server.crt", a.folder / "tls" / "server.key")
+    own = (folder / "tls" / "server.crt", folder / "tls" / "server.key")
     return beside(
-        *(run, a.page),
-        token_file=a.page_tokens,
-        tls=None if is_loopback(split_address(a.page)[0]) else own,
-        count_online=lambda: online(a.folder),
+        run,
+        page,
+        token_file=page_tokens,
+        tls=None if is_loopback(split_address(page)[0]) else own,
+        count_online=lambda: online(folder),
     )
 
 
-def _server_status(a: argparse.Namespace) -> None:
-    found = server_status(a.folder)
-    if a.json:
+def show_server(folder: Path, *, as_json: bool) -> None:
+    """Print where a federation is."""
+    found = server_status(folder)
+    if as_json:
         print_json(found)
         return
     up = "running" if found["running"] else "stopped"
@@ -141,24 +163,30 @@ def _server_status(a: argparse.Namespace) -> None:
             _say(f"    last error: {r['last_error']}")
 
 
-def _site_init(a: argparse.Namespace) -> None:
-    limits = {
-        key: value
-        for key in ("max_epsilon_secure_sum", "max_epsilon_site", "delta")
-        if (value := getattr(a, key)) is not None
-    }
-    invitation = Invitation.read(a.invitation)
-    _say(f"Invitation to {invitation.federation} at {invitation.address}")
-    _say(f"  fingerprint {invitation.fingerprint}")
-    _confirm("Has the server's operator read you this fingerprint?", a)
-    paper = site.init_site(a.folder, a.invitation, a.name, _shards(a.records), limits)
-    _say(f"Made {a.folder}. Send {a.folder / 'enrolment.json'} to the server's operator.")
+def site_init(
+    folder: Path,
+    invitation: Path,
+    name: str,
+    records: str,
+    *,
+    yes: bool,
+    as_json: bool,
+    **limits: float | None,
+) -> None:
+    """Make a site's folder; ``limits`` are of its policy, None is left to be decided."""
+    invited = Invitation.read(invitation)
+    _say(f"Invitation to {invited.federation} at {invited.address}")
+    _say(f"  fingerprint {invited.fingerprint}")
+    _confirm("Has the server's operator read you this fingerprint?", yes=yes)
+    decided = {key: value for key, value in limits.items() if value is not None}
+    paper = site.init_site(folder, invitation, name, _shards(records), decided)
+    _say(f"Made {folder}. Send {folder / 'enrolment.json'} to the server's operator.")
     _say(f"Its fingerprint, to be read to them over the telephone: {paper.fingerprint}")
-    if missing := {"max_epsilon_secure_sum", "max_epsilon_site", "delta"} - limits.keys():
-        _say(f"Decide {', '.join(sorted(missing))} in {a.folder / 'site.toml'}; until then this")
+    if missing := limits.keys() - decided.keys():
+        _say(f"Decide {', '.join(sorted(missing))} in {folder / 'site.toml'}; until then this")
         _say("site refuses everything.")
-    _say(f"Next: dppm site approve {a.folder} ANNOUNCEMENT.zip, for what the server sends.")
-    if a.json:
+    _say(f"Next: dppm site approve {folder} ANNOUNCEMENT.zip, for what the server sends.")
+    if as_json:
         print_json({"site": paper.site, "fingerprint": paper.fingerprint})
 
 
@@ -175,21 +203,22 @@ def _shards(what: str) -> Path:
     )
 
 
-def _site_approve(a: argparse.Namespace) -> None:
-    site.require_site(a.folder)
-    announcement = Announcement.read(a.announcement)
-    proposal = site.Proposal(a.folder, announcement)
+def site_approve(folder: Path, announcement: Path, *, yes: bool, as_json: bool) -> None:
+    """Show an announced run, and allow it once that is confirmed."""
+    site.require_site(folder)
+    announced = Announcement.read(announcement)
+    proposal = site.Proposal(folder, announced)
     _show_proposal(proposal)
     proposal.check()
     _confirm(
         "Has the server's operator read you this fingerprint, and do you approve this plan, these "
         "peers, and that this code runs here?",
-        a,
+        yes=yes,
     )
     proposal.approve()
-    _say(f"Approved. Next: dppm site preflight {a.folder}, then dppm site run {a.folder}.")
-    if a.json:
-        print_json({"plan": announcement.plan.digest, "fingerprint": announcement.fingerprint})
+    _say(f"Approved. Next: dppm site preflight {folder}, then dppm site run {folder}.")
+    if as_json:
+        print_json({"plan": announced.plan.digest, "fingerprint": announced.fingerprint})
 
 
 def _show_proposal(proposal: site.Proposal) -> None:
@@ -230,10 +259,11 @@ def _show_proposal(proposal: site.Proposal) -> None:
     )
 
 
-def _site_preflight(a: argparse.Namespace) -> int:
-    site.require_site(a.folder)
+def site_preflight(folder: Path, *, as_json: bool) -> int:
+    """Print every check, and return the exit code of the first that failed."""
+    site.require_site(folder)
     code, lines = 0, []
-    for found in preflight(a.folder):
+    for found in preflight(folder):
         good = not found.hint
         mark = "[green]ok  [/]" if good else "[bold red]FAIL[/]"
         console.print(f"{mark} {found.check.name:12} {escape(plain(found.text))}", soft_wrap=True)
@@ -243,22 +273,27 @@ def _site_preflight(a: argparse.Namespace) -> int:
         lines.append(
             {"check": found.check.name, "ok": good, "found": found.text, "fix": found.hint}
         )
-    if a.json:
+    if as_json:
         print_json(lines)
     return code
 
 
-def _site_run(a: argparse.Namespace) -> None:
-    site.require_site(a.folder)
-    node = SiteSupervisor(a.folder, _say)
+def site_run(folder: Path, *, as_json: bool) -> None:
+    """Answer the server until Ctrl-C."""
+    site.require_site(folder)
+    node = SiteSupervisor(folder, _say)
     _say(f"{node.name} answers {node.address} until Ctrl-C; log: {node.log}")
+    if as_json:
+        print_json({"site": node.name, "server": node.address})
+        sys.stdout.flush()
     node.run()
 
 
-def _site_status(a: argparse.Namespace) -> None:
-    site.require_site(a.folder)
-    found = site_status(a.folder)
-    if a.json:
+def show_site(folder: Path, *, as_json: bool) -> None:
+    """Print where a site is."""
+    site.require_site(folder)
+    found = site_status(folder)
+    if as_json:
         print_json(found)
         return
     up = "running" if found["running"] else "stopped"
@@ -274,27 +309,8 @@ def _site_status(a: argparse.Namespace) -> None:
     _say(f"  last error: {found['last_error'] or 'none'}")
 
 
-def _site_ledger(a: argparse.Namespace) -> None:
-    site.require_site(a.folder)
-    delta = a.delta or Policy.read(a.folder / "site.toml").delta
-    show_ledger(argparse.Namespace(action=a.what, path=a.folder, delta=delta, json=a.json))
-
-
-_ACTIONS: dict[tuple[str, str], Callable[[argparse.Namespace], int | None]] = {
-    ("server", "init"): _server_init,
-    ("server", "enrol"): _server_enrol,
-    ("server", "announce"): _server_announce,
-    ("server", "run"): _server_run,
-    ("server", "status"): _server_status,
-    ("site", "init"): _site_init,
-    ("site", "approve"): _site_approve,
-    ("site", "preflight"): _site_preflight,
-    ("site", "run"): _site_run,
-    ("site", "status"): _site_status,
-    ("site", "ledger"): _site_ledger,
-}
-
-
-def act(arguments: argparse.Namespace) -> int:
-    """Run `dppm server ACTION` or `dppm site ACTION`, and return its exit code."""
-    return _ACTIONS[arguments.command, arguments.action](arguments) or 0
+def site_ledger(folder: Path, what: str, delta: float | None, *, as_json: bool) -> None:
+    """Print or verify a site's ledger."""
+    site.require_site(folder)
+    delta = delta or Policy.read(folder / "site.toml").delta
+    (ledger.verify if what == "verify" else ledger.show)(folder, delta, as_json=as_json)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,7 +37,7 @@ from sampler.settings import SamplerSettings
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
-def report(arguments: argparse.Namespace) -> None:
+def report(run: Path, *, public: bool, as_json: bool) -> None:
     """Write the report, print where it is.
 
     Raises
@@ -46,14 +45,13 @@ def report(arguments: argparse.Namespace) -> None:
     RunFolderError
         If the folder is no run, nothing has been trained, or a file of it is damaged.
     """
-    run = Run(arguments.run)
     with console.status("writing the report"):
-        written = write_reports(run, public=arguments.public)
+        written = write_reports(Run(run), public=public)
     for path in written:
         size = path.stat().st_size / 1e6
         shows = "; SHOWS REAL RECORDS" if path.parent.name == "private" else ""
         console.print(f"{path} ({size:.1f} MB{shows})", soft_wrap=True)
-    if arguments.json:
+    if as_json:
         print_json([str(path) for path in written])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,15 @@ from dppm_model.run import Run
 from sampler.service.access import read_tokens
 
 
-def watch(arguments: argparse.Namespace) -> None:
+def watch(
+    run: Path,
+    address: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    token_file: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Show a run until Ctrl-C, from another terminal than the one that trains it.
 
     Raises
@@ -28,14 +35,14 @@ def watch(arguments: argparse.Namespace) -> None:
     """
     from deploy.pages.live_server import live_page  # a web framework, which no other command needs
 
-    board = LiveState(Run(arguments.run))
-    tls = tls_of(arguments.tls_cert, arguments.tls_key)
-    tokens = None if arguments.token_file is None else read_tokens(arguments.token_file)
-    with live_page(board, arguments.address, tokens=tokens, tls=tls) as address:
-        if arguments.json:
-            print_json({"address": address})
+    board = LiveState(Run(run))
+    tls = tls_of(tls_cert, tls_key)
+    tokens = None if token_file is None else read_tokens(token_file)
+    with live_page(board, address, tokens=tokens, tls=tls) as page:
+        if as_json:
+            print_json({"address": page})
             sys.stdout.flush()  # a script waits for it
-        console.print(f"{arguments.run} at {address} until Ctrl-C", soft_wrap=True)
+        console.print(f"{run} at {page} until Ctrl-C", soft_wrap=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -1,46 +1,30 @@
-"""What a document tells people to type, read without running it: is all of it there?
+"""What a document tells people to type, read without running it: does each command parse?
 
-Every command must be of a program that is known here, parse as that program parses it, and name
-only files that are in the project, that an earlier command makes, or that its readers bring.
+Every command must be of a program that is known here, and be one that this program takes; that it
+also does what is said is shown by `integration/test_readme.py`, which types it.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
-import io
 import json
 import re
 import shlex
 from collections.abc import Callable
-from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
+import click
 from google.protobuf import json_format
 
-from deploy.act import split_arguments
-from deploy.cli import parser
+from deploy.cli import program, split_arguments
 from dppm_model.config import compose_config
 from dppm_model.errors import DppmError
-from dppm_model.records.sources import DATASETS
 from sampler.service import sampling_pb2 as pb
 from tests.support.documents import ROOT, commands, fences, spans
 
-# What readers have of their own, or are sent by others.
-BROUGHT = {
-    "~/scans": "a folder of images, one sub-folder per class",
-    "cert.pem": "a certificate for TLS",
-    "key.pem": "its key",
-    "tokens.txt": "a token per client",
-    "invitation.json": "from the server's operator",
-    "announcement.zip": "from the server's operator",
-    "from-st-mary/enrolment.json": "from a site's operator",
-    "from-charite/enrolment.json": "from a site's operator",
-}
-# Verbs of a trained run take overrides of some groups only.
+# Commands of a trained run take overrides of some groups only.
 _GROUPS = {
     "sample": ("sampler", "pool", "device"),
     "diagnose": ("sampler", "device"),
@@ -50,151 +34,57 @@ _GROUPS = {
 _MODELS = [[], ["model=pyramid"], ["model=residual"], ["mechanism=directions"]]
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_-]+)*=\S+")
 _DRAWN = re.compile("[┌└▶◀]")  # boxes and arrows: a drawing, which may name commands
-_SUFFIXES = (".json", ".zip", ".npz", ".pem", ".txt", ".md", ".csv", ".py", ".html", ".png")
+_FACTS = ("facts.shape=", "facts.classes=", "facts.records=")  # of an announcement: no settings
+_REFUSALS = (DppmError, click.UsageError, json_format.Error, ValueError, SyntaxError)
 
 
-class Wrong(Exception):
-    """A command that would not do what the document says."""
+def _compose(overrides: list[str]) -> None:
+    compose_config([o for o in overrides if not o.startswith(_FACTS)])
 
 
-@cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Compose a configuration; the facts of an announcement are none of its keys."""
-    facts = [o for o in overrides if o.startswith("facts.")]
-    for fact in facts:
-        if fact.split("=")[0] not in ("facts.shape", "facts.classes", "facts.records"):
-            raise Wrong(f"{fact}: there is no such fact")
-    return compose_config([o for o in overrides if o not in facts])
+def check_dppm(words: list[str]) -> None:
+    """Parse a command, and compose its overrides; the bare name of a group is fine as well."""
+    command: click.Command | None = program()
+    while isinstance(command, click.Group) and words:
+        _, command, words = command.resolve_command(click.Context(command), words)
+    if command is None or isinstance(command, click.Group):
+        return
+    with contextlib.suppress(click.exceptions.Exit):  # --help
+        given = command.make_context(command.name, words).params
+        _, overrides = split_arguments(given.get("arguments", ()))
+        overrides += given.get("overrides", ())
+        _compose(overrides)
+        allowed = _GROUPS.get(command.name or "", ("",))
+        if other := [o for o in overrides if not o.startswith(allowed)]:
+            raise ValueError(f"{other[0]} cannot be changed after training")
 
 
-class Typed:
-    """Follows a document from its first command to its last, and remembers what these make.
+def _make(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    given = " ".join(word.removeprefix("ARGS=") for word in words if "=" in word)
+    for target in (word for word in words if "=" not in word):
+        if not (rule := re.search(rf"^{re.escape(target)}:.*\n((?:\t.*\n)*)", makefile, re.M)):
+            raise ValueError(f"make has no target {target}")
+        for recipe in re.findall(r"^\t\$\(BIN\)/dppm (.*)$", rule[1], re.MULTILINE):
+            check_dppm(shlex.split(recipe.replace("$(ARGS)", given)))
 
-    Parameters
-    ----------
-    mentioned
-        Commands in running text name files freely, RUN say; only those of our folders must exist.
-    """
 
-    def __init__(self, *, mentioned: bool = False) -> None:
-        self._mentioned = mentioned
-        self._made: set[Path] = set()
-        self._imported: set[str] = set()
-        self._programs: dict[str, Callable[[list[str]], None]] = {
-            "dppm": self.dppm,
-            "make": self._make,
-            "pytest": self._pytest,
-            "python": self._python,
-            "grpcurl": _grpcurl,
-            "ls": self._exist,
-        }
+def _exist(words: list[str]) -> None:
+    """Find the files that are named; an option may have a value."""
+    for option, word in zip(["", *words], words, strict=False):
+        is_file = not word.startswith("-") and option not in ("-m", "-k", "-p", "-n")
+        if is_file and not (ROOT / word.split("::")[0]).exists():
+            raise ValueError(f"{word} is not there")
 
-    def command(self, line: str) -> None:
-        """Check one command.
 
-        Raises
-        ------
-        Wrong
-            Saying why it would fail.
-        """
-        words = shlex.split(line, comments=True)
-        if loose := [w for w in words if w in ("|", "||", "&&", "&", ";", "<<", "<")]:
-            raise Wrong(f"{loose[0]}: write one plain command a line")
-        if ">" in words:
-            self._made.add(Path(words[-1]))
-            words = words[: words.index(">")]
-        program = words[0].removeprefix(".venv/bin/")
-        if program not in self._programs:
-            raise Wrong(f"nobody here knows what {program} is")
-        self._programs[program](words[1:])
-
-    def python(self, text: str) -> None:
-        """Check a Python block, and take the folders that it names as made."""
-        compile(text, "<fence>", "exec")
-        for found in re.findall(r'"([\w./-]+)"', text):
-            self._made |= {Path(found), Path("~") / found}
-
-    def overrides(self, words: list[str]) -> None:
-        """Check overrides that are only mentioned, of whatever model has such keys."""
-        for model in _MODELS:
-            with contextlib.suppress(DppmError):
-                _composed((*model, *words))
+def _python(words: list[str]) -> None:
+    if words[:1] != ["-m"]:
+        _exist(words[:1])
+    elif not (ROOT / words[1].replace(".", "/")).with_suffix(".py").exists():
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(words[1]) is not None:
                 return
-        raise Wrong(f"{' '.join(words)} cannot be composed")
-
-    def dppm(self, words: list[str]) -> None:
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-                arguments = parser().parse_args(words)
-        except SystemExit:
-            raise Wrong(said.getvalue().strip().splitlines()[-1]) from None
-        try:
-            self._dppm(arguments)
-        except DppmError as error:
-            raise Wrong(f"{error.message} {error.hint}") from None
-
-    def _dppm(self, a: argparse.Namespace) -> None:
-        folder, overrides = split_arguments(getattr(a, "arguments", []))
-        overrides += getattr(a, "overrides", [])
-        tree = _composed(tuple(overrides))
-        if groups := _GROUPS.get(a.command):
-            if other := [o for o in overrides if re.split("[.=]", o)[0] not in groups]:
-                raise Wrong(f"{other[0]} cannot be changed after training")
-        elif overrides and a.command not in ("server", "demo"):
-            for name in {tree["data"], tree["public"]} - {None, *DATASETS, *self._imported}:
-                if not self._mentioned:
-                    raise Wrong(f"nothing has imported the data set {name}")
-        named = [
-            v for value in vars(a).values() for v in (value if isinstance(value, list) else [value])
-        ]
-        paths = [v for v in named if isinstance(v, Path)] + ([folder] if folder else [])
-        if a.command == "data" and a.action == "import" and a.what:
-            paths.append(Path(a.what))
-            self._imported.add(a.name or Path(a.what).stem)
-        if a.command in ("simulate", "demo") and folder:
-            self._made.add(folder)
-        if a.command in ("server", "site") and a.action == "init":
-            self._made.add(a.folder)
-        self._exist([str(path) for path in paths])
-
-    def _exist(self, words: list[str]) -> None:
-        for word in words:
-            path = Path(word.split("::")[0])
-            if self._mentioned and not (ROOT / path.parts[0]).is_dir():
-                continue
-            made = any(parent in self._made for parent in (path, *path.parents))
-            if not made and word not in BROUGHT and not (ROOT / path).exists():
-                raise Wrong(f"{word} is not there, and nothing has made it")
-
-    def _make(self, words: list[str]) -> None:
-        makefile = (ROOT / "Makefile").read_text()
-        options = [word for word in words if "=" in word]
-        for target in words:
-            if target in options:
-                continue
-            if not (rule := re.search(rf"^{re.escape(target)}:.*\n((?:\t.*\n)*)", makefile, re.M)):
-                raise Wrong(f"make has no target {target}")
-            for recipe in re.findall(r"^\t\$\(BIN\)/dppm (.*)$", rule[1], re.MULTILINE):
-                given = [o.removeprefix("ARGS=") for o in options if o.startswith("ARGS=")]
-                words = shlex.split(recipe.replace("$(ARGS)", " ".join(given)))
-                self.dppm(words)
-                self._made.add(Path("runs/demo"))  # where `dppm demo` puts what has no name
-
-    def _pytest(self, words: list[str]) -> None:
-        skipped = {i + 1 for i, word in enumerate(words) if word in ("-m", "-k", "-p", "-n")}
-        self._exist([w for i, w in enumerate(words) if i not in skipped and not w.startswith("-")])
-
-    def _python(self, words: list[str]) -> None:
-        if words[:1] == ["-m"]:
-            try:
-                there = importlib.util.find_spec(words[1]) is not None
-            except ModuleNotFoundError:
-                there = False
-            if not there:
-                raise Wrong(f"there is no module {words[1]}")
-            words = [w for w in words[2:] if w.endswith(_SUFFIXES)] if words[1] == "pytest" else []
-        self._exist(words)
+        raise ValueError(f"there is no module {words[1]}")
 
 
 def grpc_request(words: list[str]) -> tuple[str, str, Any]:
@@ -203,74 +93,80 @@ def grpc_request(words: list[str]) -> tuple[str, str, Any]:
     service, _, name = method.rpartition("/")
     found = pb.DESCRIPTOR.services_by_name.get(service.rpartition(".")[2])
     if found is None or found.full_name != service or name not in found.methods_by_name:
-        raise Wrong(f"{method} is not in sampling.proto")
+        raise ValueError(f"{method} is not in sampling.proto")
     request = getattr(pb, found.methods_by_name[name].input_type.name)
-    try:
-        return address, method, json_format.ParseDict(json.loads(data), request())
-    except (ValueError, json_format.ParseError) as error:
-        raise Wrong(str(error)) from None
+    return address, method, json_format.ParseDict(json.loads(data), request())
 
 
-def _grpcurl(words: list[str]) -> None:
-    grpc_request(words)
+PROGRAMS: dict[str, Callable[[list[str]], Any]] = {
+    "dppm": check_dppm,
+    "make": _make,
+    "pytest": _exist,
+    "python": _python,
+    "grpcurl": grpc_request,
+    "ls": lambda _: None,
+}
+
+
+def check(line: str) -> None:
+    """Check one command; one that would fail raises an error that says why."""
+    words = shlex.split(line, comments=True)
+    if loose := [w for w in words if w in ("|", "||", "&&", "&", ";", "<<", "<")]:
+        raise ValueError(f"{loose[0]}: write one plain command a line")
+    name = words[0].removeprefix(".venv/bin/")
+    if name not in PROGRAMS:
+        raise ValueError(f"nobody here knows what {name} is")
+    PROGRAMS[name](words[1 : words.index(">") if ">" in words else None])
+
+
+def check_mention(line: str) -> None:
+    """Check a command in running text, which may leave out what must be given."""
+    with contextlib.suppress(click.MissingParameter):
+        check(line)
+
+
+def check_overrides(words: list[str]) -> None:
+    """Check overrides that are only mentioned, of whatever model has such keys."""
+    for model in _MODELS[:-1]:
+        with contextlib.suppress(DppmError):
+            _compose([*model, *words])
+            return
+    _compose([*_MODELS[-1], *words])
 
 
 def wrong_commands(name: str, text: str) -> list[str]:
     """Return every command of a document that would fail, with its line and the reason."""
-    wrong, typed = [], Typed()
+    wrong = []
 
-    def check(act: Callable[[Any], None], what: Any, where: str) -> None:
+    def read(act: Callable[[Any], object], what: Any, where: str) -> None:
         try:
             act(what)
-        except (Wrong, SyntaxError) as error:
+        except _REFUSALS as error:
             wrong.append(f"{name}:{where}: {error}")
 
     if len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) != 2 * len(fences(text)):
         wrong.append(f"{name}: a fence is not at the beginning of its lines, or never ends")
     for fence in fences(text):
+        lines = commands(fence)
         if fence.language == "bash":
-            for line in commands(fence):
-                check(typed.command, line, f"{fence.line}: {line}")
+            for line in lines:
+                read(check, line, f"{fence.line}: {line}")
         elif fence.language == "python":
-            check(typed.python, fence.text, f"{fence.line}: Python")
-        elif fence.language == "":
-            wrong += [
-                f"{name}:{fence.line}: {line}: call the fence bash, so that it is run"
-                for line in commands(fence)
-                if _looks_typed(line) and not _DRAWN.search(fence.text)
-            ]
-        elif fence.language != "mermaid":
-            wrong.append(f"{name}:{fence.line}: no test runs a fence of {fence.language}")
+            read(lambda t: compile(t, "<fence>", "exec"), fence.text, f"{fence.line}: Python")
+        elif fence.language not in ("", "mermaid") or (
+            any(map(_looks_typed, lines)) and not _DRAWN.search(fence.text)
+        ):
+            wrong.append(f"{name}:{fence.line}: no test runs it: call the fence bash")
     for span in spans(text):
-        words = span.split()
-        if all(_OVERRIDE.fullmatch(word) for word in words):
-            check(typed.overrides, words, f" `{span}`")
+        if all(_OVERRIDE.fullmatch(word) for word in span.split()):
+            read(check_overrides, span.split(), f" `{span}`")
         elif _looks_typed(span) and "…" not in span:
-            for line in _alternatives(span):
-                check(_check_mention, line, f" `{span}`")
+            # `dppm ledger show|verify` stands for two commands
+            for line in product(*(w.split("|") for w in span.replace(" | ", "|").split())):
+                read(check_mention, " ".join(line), f" `{span}`")
     return wrong
 
 
 def _looks_typed(line: str) -> bool:
     program = line.removeprefix("$ ").split()[0].removeprefix(".venv/bin/")
     return program in ("dppm", "make", "pytest", "python", "grpcurl", "pip")
-
-
-def _alternatives(span: str) -> list[str]:
-    """Write `dppm ledger show|verify` out: a line for each."""
-    words = [word.split("|") for word in span.replace(" | ", "|").split()]
-    return [" ".join(line) for line in product(*words)]
-
-
-def _check_mention(line: str) -> None:
-    """Check a command in running text, which may be its bare name."""
-    words = line.removeprefix(".venv/bin/").split()
-    if words[0] != "dppm" or not _is_verb(parser(), words[1:]):
-        Typed(mentioned=True).command(line)
-
-
-def _is_verb(root: argparse.ArgumentParser, words: list[str]) -> bool:
-    if not words:
-        return True
-    inner = [a.choices for a in root._actions if isinstance(a, argparse._SubParsersAction)]
-    return bool(inner) and words[0] in inner[0] and _is_verb(inner[0][words[0]], words[1:])

@@ -6,7 +6,7 @@ That the commands also do what is said is shown by `integration/test_readme.py`,
 import pytest
 
 from tests.integration.test_readme import TURNS
-from tests.support.cli_lint import Typed, Wrong, wrong_commands
+from tests.support.cli_lint import wrong_commands
 from tests.support.doc_runner import INSTEAD, instead, is_elsewhere, plain
 from tests.support.documents import commands, dead_links, documents, fences
 
@@ -60,13 +60,11 @@ def test_every_command_of_a_deployment_has_its_turn() -> None:
     ("typed", "says"),
     [
         ("dppm plan --jason", "--jason"),
-        ("dppm plann", "invalid choice"),
+        ("dppm plann", "No such command"),
         ("dppm plan privacy.epsilonn=1", "privacy.epsilon"),
         ("dppm plan model=mixtur", "model"),
-        ("dppm plan data=unheard-of", "unheard-of"),
-        ("dppm sample runs/nowhere", "runs/nowhere is not there"),
-        ("make demo\ndppm sample runs/demo privacy.epsilon=1", "after training"),
-        ("make demo\ndppm audit runs/demo --trials many", "invalid int value"),
+        ("dppm sample runs/demo privacy.epsilon=1", "after training"),
+        ("dppm audit runs/demo --trials many", "not a valid integer"),
         ("make demo-512", "no target demo-512"),
         ('make demo ARGS="privacy.epsilonn=1"', "privacy.epsilon"),
         ("python -m tests.benchmarks.nothing", "no module"),
@@ -86,7 +84,7 @@ def test_a_wrong_command_is_found(typed: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("```sh\nmake demo\n```\n", "no test runs a fence of sh"),
+        ("```sh\nmake demo\n```\n", "no test runs it"),
         ("```\ndppm plan\n```\n", "call the fence bash"),
         ("- so:\n\n  ```bash\n  dppm plan\n  ```\n", "at the beginning of its lines"),
         ("```python\nprint(\n```\n", "Python"),
@@ -105,11 +103,3 @@ def test_a_dead_link_is_found() -> None:
     assert not dead_links("README.md", good)
     for link in ("CONTRIBUTE.md", "CONTRIBUTING.md#house-rulez", "#owm", "../elsewhere.md"):
         assert len(dead_links("README.md", f"[a]({link})\n\n## Own\n")) == 1
-
-
-def test_a_folder_is_there_once_a_command_has_made_it() -> None:
-    reader = Typed()
-    with pytest.raises(Wrong):
-        reader.command("dppm audit runs/new")
-    reader.command("dppm simulate runs/new")
-    reader.command("dppm audit runs/new")

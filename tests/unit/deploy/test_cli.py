@@ -1,5 +1,6 @@
 """The command line: help with examples, refusals with their own codes, JSON for scripts."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli import main
+from deploy.cli import COMMANDS, Command, main
 from dppm_model import errors
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Debit, Ledger
@@ -18,15 +19,34 @@ def run(*arguments: str) -> int:
     return main(list(arguments))
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.path)
+def test_a_command_has_examples_and_a_function_that_takes_its_parameters(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command.path.split(), "--help") == 0
+    assert f"dppm {command.path}" in capsys.readouterr().out.split("examples:")[1]
+    names = {p.name for p in command.params}
+    if "arguments" in names:
+        names = names - {"arguments"} | {"folder", "overrides"}
+    inspect.signature(command.function).bind(**dict.fromkeys(names))
+
+
 @pytest.mark.parametrize(
-    "verb",
-    ["data", "plan", "ledger", "simulate", "sample", "serve", "evaluate", "compare", "demo"],
+    ("typed", "says"),
+    [
+        ("", "Usage: dppm"),
+        ("plann", "Did you mean 'plan'?"),
+        ("plan --jason", "Did you mean '--json'?"),
+        ("data fetch", "Missing argument 'NAME'"),
+        ("audit x --trials many", "not a valid integer"),
+        ("site ledger x verifi", "not one of 'show', 'verify'"),
+    ],
 )
-def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(verb, "--help")
-    assert end.value.code == 0
-    assert f"dppm {verb}" in capsys.readouterr().out.split("examples:")[1]
+def test_what_is_mistyped_exits_with_2_and_a_line_that_helps(
+    typed: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*typed.split()) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -144,7 +164,7 @@ def test_the_ledger_is_shown_and_verified(
 
 
 def test_help_does_not_wait_for_the_package() -> None:
-    program = "import sys, deploy.cli; deploy.cli.parser(); print(*sys.modules)"
+    program = "import sys, deploy.cli; deploy.cli.program(); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
