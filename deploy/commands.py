@@ -305,8 +305,8 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
     run, config, _ = _prepare(folder or _RUNS / "demo", overrides)
     if not run.model.exists():
         train(run, config)
-    draw(run, config.tree)
-    result = measure(run, dict(config.tree["evaluation"]))
+    draw(run, config.to_dict())
+    result = measure(run, config.evaluation)
     with console.status("writing the report"):
         told = write_reports(run, public=False)
     summary(run, result, told[0], (time.monotonic() - begun) / 60)

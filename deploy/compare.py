@@ -83,7 +83,7 @@ def figures_of(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
         If a file is damaged, or was written by another version and lacks a figure.
     """
     privacy, result = run.read_json(run.privacy), run.read_json(run.evaluation)
-    tree = read_config(run.config).tree
+    tree = read_config(run.config).to_dict()
     try:
         names = [name for name, model in known.items() if model == tree["model"]]
         phases = [phase["name"] for phase in privacy["phases"]]

@@ -42,7 +42,7 @@ def retaken(run: Run, overrides: Sequence[str], *allowed: str) -> dict[str, Any]
     ConfigError
         If an override is of another group, or wrong.
     """
-    tree: dict[str, Any] = dict(read_config(run.config).tree)
+    tree: dict[str, Any] = read_config(run.config).to_dict()
     fresh = compose_config(overrides)
     for override in overrides:
         key, _, rest = override.split("=")[0].partition(".")

@@ -22,6 +22,7 @@ from deploy.overrides import changed
 from dppm_model import errors
 from dppm_model.config import (
     Config,
+    FactsConfig,
     check_config,
     compose_config,
     initial_model,
@@ -44,50 +45,46 @@ from dppm_model.securesum.group import write_peers
 from dppm_model.securesum.keys import Identity
 from server.app import app as server_app
 
-_RECORDS_PER_PERSON = 8  # they are averaged: more of them cost time, and teach little more
-
 
 def resolve(overrides: Sequence[str]) -> Config:
-    """Compose a configuration and fill in the public facts of its data set, and the unit.
+    """Compose a configuration and fill in what the data set at hand says: see `fill_in`."""
+    config = fill_in(check_config(compose_config(overrides)))
+    config.privacy_request()
+    return config
+
+
+def fill_in(config: Config) -> Config:
+    """Fill in the unit, and the public facts of the data set, which is in this machine's store.
 
     Where the data name persons, persons are protected unless records are asked for.
-    """
-    tree = compose_config(overrides)
-    fill_in(tree)
-    return check_config(tree)
-
-
-def fill_in(tree: dict[str, Any]) -> None:
-    """Fill in the unit, and the public facts of the data set, which is in this machine's store.
 
     Raises
     ------
     ConfigError, DataError
-        If persons are to be protected and the data name none, or the data are not at hand.
+        If facts were given, persons are to be protected and the data name none, or the data are
+        not at hand.
     """
-    records = load(str(tree["data"]), "train")
-    manifest, privacy = records.manifest, tree["privacy"]
-    if privacy["unit"] is None:
-        privacy["unit"] = "person" if manifest.persons else "record"
-    by_person = privacy["unit"] == "person"
+    if config.facts != FactsConfig():
+        raise ConfigError(
+            f"facts.* were given, and {config.data} is on this machine.",
+            "Leave them out: they are for `dppm server announce`, where the data are elsewhere.",
+        )
+    records = load(config.data, "train")
+    manifest = records.manifest
+    privacy = config.privacy.of_unit("person" if manifest.persons else "record")
+    by_person = privacy.unit == "person"
     if by_person and not manifest.persons:
         raise ConfigError(
             f"privacy.unit is 'person', and {manifest.name} names no persons.",
             "Import it from a CSV with a column `person`, or use privacy.unit=record.",
         )
-    fill_in_persons(privacy)
-    tree["facts"] = {
-        "shape": list(manifest.shape),
-        "classes": list(manifest.classes),
-        "records": len(Units.of(records, "person", 1)) if by_person else manifest.count,
-        "digest": manifest.digest,
-    }
-
-
-def fill_in_persons(privacy: dict[str, Any]) -> None:
-    """Fill in how many records a person answers through, where nothing was said."""
-    if privacy["records_per_person"] is None:
-        privacy["records_per_person"] = _RECORDS_PER_PERSON if privacy["unit"] == "person" else 1
+    facts = FactsConfig(
+        shape=manifest.shape,
+        classes=tuple(manifest.classes),
+        records=len(Units.of(records, "person", 1)) if by_person else manifest.count,
+        digest=manifest.digest,
+    )
+    return config.replace(facts=facts, privacy=privacy)
 
 
 def plan_of(config: Config, run: str) -> Plan:
@@ -98,7 +95,7 @@ def plan_of(config: Config, run: str) -> Plan:
     ConfigError, DataError
         If public records are to teach the model first, and they are not at hand or do not fit.
     """
-    model = config.model_config()
+    model = config.score_model()
     if config.public is not None:
         manifest = _public_records(config).manifest
         model = replace(model, public=PublicData(manifest.name, manifest.digest))
@@ -141,7 +138,7 @@ def prepare(
             return run, _make(run, overrides, say), False
     sweep(folder)
     config = read_config(run.config)
-    if overrides and (found := changed(config.tree, resolve(overrides).tree)):
+    if overrides and (found := changed(config.to_dict(), resolve(overrides).to_dict())):
         raise RunFolderError(
             f"{folder} was made with other settings: {', '.join(found)}.",
             "Leave the settings out to continue it, or name another folder.",
@@ -169,7 +166,7 @@ def write_run(run: Run, config: Config, plan: Plan, say: Callable[[str], None]) 
 
 def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes]) -> None:
     """Write what is public of a run, all but its plan: a folder with a plan is ready."""
-    write_bytes(run.config, yaml.safe_dump(config.tree, sort_keys=False).encode())
+    write_bytes(run.config, yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
     write_peers(run.roster, peers)
     start_model(config).save(run.initial)
     write_json(run.privacy, privacy_json(plan, config))
@@ -216,7 +213,7 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
         config.sites,
         seed=config.seed,
         persons=records.persons,
-        **config.partition,
+        **dict(config.partition),
     )
     shards = data_root() / config.data / "train"
     for number, part in enumerate(parts):

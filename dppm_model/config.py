@@ -1,18 +1,14 @@
-"""The configuration: hydra groups inside this package, checked and turned into dataclasses.
+"""The configuration: hydra composes the groups of ``conf/``, the classes here say what each key is.
 
-Unknown keys are refused by hydra (the tree is closed), values by the dataclasses. A run folder
-keeps the resolved tree in ``config.yaml``; everything later reads that file and nothing else.
+A run folder keeps all of it in ``config.yaml``; everything later reads that file and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -20,117 +16,221 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field
 
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.phase import View
 from dppm_model.reading import read_text, reading
-from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
+from dppm_model.records.units import Unit
+from dppm_model.requests import Calibration, MechanismRequest, PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
+from dppm_model.settings import AsTuple, Fraction, Natural, Positive, Settings, Whole, near
 
 CONF = Path(__file__).parent / "conf"
 SMALL_BUDGET = 4.0  # below this epsilon the recipe `mixture_small` is the default
-BACKENDS = ("flower", "inprocess")
+_RECORDS_PER_PERSON = 8  # they are averaged: more of them cost time, and teach little more
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class ServerConfig:
-    """How long the server waits.
+class FactsConfig(Settings):
+    """What is public about the data of all sites together; null: read from the data set at hand."""
 
-    Attributes
-    ----------
-    wait_seconds
-        For the sites to connect.
-    round_seconds
-        Deadline for the answers to one message; a round goes on without later ones.
-    max_retries, retry_seconds
-        How often the silent sites are asked again if too few have answered, and the pause before.
-    """
-
-    wait_seconds: float
-    round_seconds: float
-    max_retries: int
-    retry_seconds: float
+    shape: Annotated[tuple[Whole, Whole, Whole], AsTuple] | None = None
+    """Channels, height and width of an image."""
+    classes: Whole | Annotated[tuple[str | int, ...], AsTuple, Field(min_length=1)] | None = None
+    """The names of the classes in their order, or how many there are."""
+    records: Whole | None = None
+    """How many records there are, or persons where they are the unit."""
+    digest: str | None = None
+    """SHA-256 of the data set's content, if it was at hand."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """A resolved and checked configuration; ``tree`` is the plain dictionary it came from.
+class PartitionConfig(Settings):
+    """How `dppm simulate` deals the records to the sites."""
 
-    ``class_names`` are numbers where nobody said names; ``records`` counts the units of privacy,
-    records or persons; ``public`` names a data set that is nobody's, from which the model starts.
-    """
+    scheme: Literal["even", "dirichlet", "sizes", "exclusive"]
+    """``dirichlet``: each class by a Dirichlet draw; ``exclusive``: a class at one site only."""
+    alpha: Positive
+    """Concentration of ``dirichlet``: small is uneven."""
+    sizes: list[Positive] | None
+    """For ``sizes``: one relative size per site."""
+
+
+class ServerConfig(Settings):
+    """How long the server waits."""
+
+    wait_seconds: Positive
+    """For the sites to connect."""
+    round_seconds: Positive
+    """For the answers to one message; a round goes on without later ones."""
+    max_retries: Natural
+    """How often silent sites are asked again, for the same report, if too few have answered."""
+    retry_seconds: Positive
+    """Pause before that."""
+
+
+class PoolConfig(Settings):
+    """Who draws the images."""
+
+    workers: Natural | None
+    """Ray actors; null: as many as fit; 0: this process, without Ray."""
+    threads: Whole
+    """Cores of each worker."""
+    address: str | None
+    """A Ray cluster; null: a private local one."""
+
+
+class PrivacyConfig(Settings):
+    """The target of the whole run, all phases together, and the assumptions of its accounting."""
+
+    epsilon: Positive
+    """What the run spends at most."""
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    """The delta of this epsilon, below one over the number of records or persons."""
+    view: View
+    """What epsilon is calibrated to: what the server sees of the sum, or of one site."""
+    min_survivors: Whole | None
+    """Fewest sites in a sum that is opened; null: all, or four fifths in a deployment."""
+    colluding_sites: Natural
+    """Sites that would give the server their own report."""
+    calibrate: Calibration
+    """What is searched for: the noise of all phases, or rounds or rate of the longest one."""
+    noise_multiplier: Positive | None
+    """For ``rounds`` and ``rate``: 1/mu of a round of the longest phase."""
+    unit: Unit | None
+    """What is protected; null: person where the data name persons, else record."""
+    records_per_person: Whole | None
+    """Persons only: most records of one in a round; null: 8."""
+
+    def of_unit(self, unit: Unit) -> PrivacyConfig:
+        """Protect this unit, if none was named, and fill in the records of a person."""
+        unit = self.unit or unit
+        most = self.records_per_person or (_RECORDS_PER_PERSON if unit == "person" else 1)
+        return self.replace(unit=unit, records_per_person=most)
+
+
+class PhaseConfig(Settings):
+    """A phase of training: rounds that ask the records the same question."""
+
+    budget_fraction: Fraction
+    """Its fraction of mu^2; those of all phases are normalised to one."""
+    rounds: Annotated[int, Field(ge=1, le=10**6)]
+    """How often it asks."""
+    sampling_rate: Fraction
+    """Probability that a record, or a person, takes part in a round."""
+    sum_alignment: Annotated[float, Field(ge=0, le=1)]
+    """Guess of |sum of a site's vectors| / (their number * clip norm); too small a guess clamps."""
+
+
+class ModelGroup(Settings):
+    """The model's groups of constants, which `ModelConfig` checks, and the phases."""
+
+    model_config = ConfigDict(extra="allow")
+
+    phases: dict[str, PhaseConfig] = Field(min_length=1)
+    """What is asked of the records, in order."""
+
+
+class Config(Settings):
+    """The whole configuration of a run; other packages check ``sampler`` and ``evaluation``."""
 
     data: str
-    sites: int
-    seed: int
-    backend: str
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    records: int
+    """A name from `dppm data list`."""
     public: str | None
-    partition: dict[str, Any]
+    """A data set that is nobody's, with the same classes: the model starts from it."""
+    sites: Whole
+    """Virtual sites (simulation) or SuperNodes (deployment)."""
+    seed: Natural
+    """Of public randomness only: split over sites, first weights, sampling."""
+    backend: Literal["flower", "inprocess"]
+    """Flower's SuperLink and Ray, or the same apps in this process."""
+    device: str
+    """Of sampling and evaluation: cpu, cuda, cuda:1; auto is a GPU if there is one."""
+    facts: FactsConfig
+    pool: PoolConfig
+    partition: PartitionConfig
     server: ServerConfig
-    tree: dict[str, Any]
+    privacy: PrivacyConfig
+    mechanism: MechanismRequest
+    model: ModelGroup
+    sampler: dict[str, Any]
+    evaluation: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return _known("facts.shape", self.facts.shape)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes: numbers, where none were given."""
+        classes = _known("facts.classes", self.facts.classes)
+        return tuple(str(c) for c in (range(classes) if isinstance(classes, int) else classes))
 
     @property
     def classes(self) -> int:
         """How many classes there are."""
         return len(self.class_names)
 
+    @property
+    def records(self) -> int:
+        """How many units of privacy there are, records or persons."""
+        return _known("facts.records", self.facts.records)
+
     def budget(self) -> Budget:
         """Return the server's own limit: the target of the plan."""
-        privacy = self.privacy_request()
+        epsilon = self.privacy.epsilon
         return Budget(
-            privacy.epsilon if privacy.view == "secure_sum" else math.inf,
-            privacy.epsilon if privacy.view == "site" else math.inf,
-            privacy.delta,
+            epsilon if self.privacy.view == "secure_sum" else math.inf,
+            epsilon if self.privacy.view == "site" else math.inf,
+            self.privacy.delta,
         )
 
     def privacy_request(self) -> PrivacyRequest:
-        """Return the target and its assumptions."""
-        p = self.tree["privacy"]
-        survivors = self.sites if p["min_survivors"] is None else p["min_survivors"]
+        """Return the target and its assumptions.
+
+        Raises
+        ------
+        ConfigError
+            If they do not fit each other, or the unit is not known yet.
+        """
+        p = self.privacy
         return PrivacyRequest(
-            epsilon=_number("privacy.epsilon", p["epsilon"]),
-            delta=_number("privacy.delta", p["delta"]),
-            view=_view(p["view"]),
-            unit=p["unit"],
-            records_per_person=_whole("privacy.records_per_person", p["records_per_person"]),
+            epsilon=p.epsilon,
+            delta=p.delta,
+            view=p.view,
+            unit=_known("privacy.unit", p.unit),
+            records_per_person=_known("privacy.records_per_person", p.records_per_person),
             sites=self.sites,
             records=self.records,
-            min_survivors=_whole("privacy.min_survivors", survivors),
-            colluding_sites=_whole("privacy.colluding_sites", p["colluding_sites"], least=0),
-            calibrate=p["calibrate"],
-            noise_multiplier=None
-            if p["noise_multiplier"] is None
-            else _number("privacy.noise_multiplier", p["noise_multiplier"]),
-            mechanism=_mechanism(self.tree["mechanism"]),
+            min_survivors=p.min_survivors or self.sites,
+            colluding_sites=p.colluding_sites,
+            calibrate=p.calibrate,
+            noise_multiplier=p.noise_multiplier,
+            mechanism=self.mechanism,
         )
 
-    def model_config(self) -> ModelConfig:
+    def score_model(self) -> ModelConfig:
         """Return the public configuration of the model, before public records name themselves."""
-        return ModelConfig.of(self.shape, self.classes, self.tree["model"])
+        return ModelConfig.of(self.shape, self.classes, self.model.model_extra or {})
 
     def phase_requests(self) -> list[PhaseRequest]:
         """Return the phases in order, with the dimensions that the model gives them."""
-        model = self.model_config()
-        requests = []
-        for name, p in self.tree["model"]["phases"].items():
-            where = f"model.phases.{name}"
-            requests.append(
-                PhaseRequest(
-                    name=name,
-                    dimension=dimension_of(name, model),
-                    sampling_rate=_number(f"{where}.sampling_rate", p["sampling_rate"]),
-                    rounds=_whole(f"{where}.rounds", p["rounds"]),
-                    budget_fraction=_number(f"{where}.budget_fraction", p["budget_fraction"]),
-                    sum_alignment=_number(f"{where}.sum_alignment", p["sum_alignment"]),
-                )
-            )
-        return requests
+        model = self.score_model()
+        return [
+            PhaseRequest(name=name, dimension=dimension_of(name, model), **dict(phase))
+            for name, phase in self.model.phases.items()
+        ]
+
+
+def _known(key: str, value: T | None) -> T:
+    if value is None:
+        raise ConfigError(f"{key} is not known.", f"Name data that are at hand, or give {key}=….")
+    return value
 
 
 def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
@@ -167,57 +267,37 @@ _LONGEST = 200  # characters of hydra's message that are shown
 def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Turn hydra's message into one line that names the override, with near matches."""
     text = str(error).strip().partition("\n")[0][:_LONGEST]
-    known = _keys(compose_config([])) if overrides else []
+    known = dict(leaves(compose_config([]), groups=True)) if overrides else {}
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
         if key not in known and key.split("@")[0] not in ("model", "privacy", "sampler"):
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(near)}?" if near else "See `dppm simulate --help`."
-            return ConfigError(f"{key} is not a configuration key.", hint)
+            return ConfigError(f"{key} is not a configuration key.", near(key, known))
     return ConfigError(
-        f"The configuration cannot be composed: {text}", "See `dppm simulate --help`."
+        f"The configuration cannot be composed: {text}", "`dppm config` lists all keys."
     )
 
 
-def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
+def leaves(
+    tree: Mapping[str, Any], prefix: str = "", *, groups: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and their values; those of whole groups, too, if wanted."""
     for name, value in tree.items():
-        keys.append(prefix + name)
-        if isinstance(value, dict):
-            keys += _keys(value, f"{prefix}{name}.")
-    return keys
+        inner = isinstance(value, Mapping) and value
+        if groups or not inner:
+            yield prefix + name, value
+        if inner:
+            yield from leaves(value, f"{prefix}{name}.", groups=groups)
 
 
-def check_config(tree: dict[str, Any]) -> Config:
-    """Check a composed tree whose ``facts`` (shape, classes, records) and unit are filled in.
+def check_config(tree: Mapping[str, Any]) -> Config:
+    """Check a composed tree.
 
     Raises
     ------
     ConfigError
-        Naming the field, what was wrong with it, and the fix.
+        Naming the key, what was wrong with it, and the fix.
     """
-    facts = tree["facts"]
-    if tree["backend"] not in BACKENDS:
-        raise ConfigError(f"backend is {tree['backend']!r}.", f"Use {' or '.join(BACKENDS)}.")
-    config = Config(
-        data=str(tree["data"]),
-        sites=_whole("sites", tree["sites"]),
-        seed=_whole("seed", tree["seed"], least=0),
-        backend=tree["backend"],
-        shape=tuple(facts["shape"]),
-        class_names=tuple(map(str, facts["classes"])),
-        records=_whole("facts.records", facts["records"]),
-        public=None if tree["public"] is None else str(tree["public"]),
-        partition=dict(tree["partition"]),
-        server=ServerConfig(
-            _number("server.wait_seconds", tree["server"]["wait_seconds"]),
-            _number("server.round_seconds", tree["server"]["round_seconds"]),
-            _whole("server.max_retries", tree["server"]["max_retries"], least=0),
-            _number("server.retry_seconds", tree["server"]["retry_seconds"]),
-        ),
-        tree=tree,
-    )
-    config.privacy_request()
+    config = Config.of(tree)
     if config.public == config.data:
         raise ConfigError(
             f"public is {config.public}, which is the private data.",
@@ -235,40 +315,11 @@ def read_config(path: Path) -> Config:
         If it is missing or damaged.
     """
     with reading(path, RunFolderError, "Name a folder that `dppm simulate` made."):
-        return check_config(yaml.safe_load(read_text(path)))
+        config = check_config(yaml.safe_load(read_text(path)))
+        config.privacy_request()
+        return config
 
 
 def initial_model(config: Config) -> ScoreModel:
     """Build the model before any phase: public constants only."""
-    return ScoreModel.start(config.model_config())
-
-
-def _mechanism(tree: dict[str, Any]) -> MechanismRequest:
-    rest = {
-        key: None if value is None else _whole(f"mechanism.{key}", value)
-        for key, value in tree.items()
-        if key != "name"
-    }
-    return MechanismRequest(tree["name"], **rest)
-
-
-def _view(value: Any) -> View:
-    if value not in ("secure_sum", "site"):
-        raise ConfigError(f"privacy.view is {value!r}.", "Use 'secure_sum' or 'site'.")
-    return value  # type: ignore[no-any-return]
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # of a whole number that no float holds
-            if math.isfinite(found := float(value)):
-                return found
-    raise ConfigError(f"{name} is {repr(value)[:40]}.", "Give a finite number.")
-
-
-def _whole(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
-        raise ConfigError(
-            f"{name} is {repr(value)[:40]}.", f"Give a whole number, at least {least}, below 2^63."
-        )
-    return value
+    return ScoreModel.start(config.score_model())

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal
 
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.quantize import CLIP_NORM
-from dppm_model.phase import RESPONSES, PhasePlan, Response, View
+from dppm_model.phase import PhasePlan, Response, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.records.units import Unit
 from dppm_model.securesum.group import honest_reports
+from dppm_model.settings import Settings, Whole
 
-CALIBRATIONS = ("noise", "rounds", "rate")
+Calibration = Literal["noise", "rounds", "rate"]
 
 
-@dataclass(frozen=True)
-class MechanismRequest:
-    """Which randomized response to plan for.
+class MechanismRequest(Settings):
+    """Which randomized response to plan for."""
 
-    Attributes
-    ----------
-    name
-        ``binomial`` or ``directions``.
-    directions
-        K of ``directions``, or None: the one with the least error expected.
-    slots
-        S of ``directions``, or None: the units of a site if all have equally many.
-    """
-
-    name: str = "binomial"
-    directions: int | None = None
-    slots: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in RESPONSES:
-            raise ConfigError(f"mechanism.name is {self.name!r}.", f"Use {' or '.join(RESPONSES)}.")
+    name: Literal["binomial", "directions"] = "binomial"
+    """Yes/no questions about each number of a sum, or each record names one of K directions."""
+    directions: Whole | None = None
+    """K of ``directions``; null: the one with the least error expected, for each phase."""
+    slots: Whole | None = None
+    """Answers of a site in a round of ``directions``; null: records/sites."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +49,6 @@ class PhaseRequest:
     budget_fraction: float
     sum_alignment: float
 
-    def __post_init__(self) -> None:
-        where = f"phases.{self.name}"
-        if not 0 < self.budget_fraction <= 1:
-            raise ConfigError(
-                f"{where}.budget_fraction is {self.budget_fraction}.", "Give a number in (0, 1]."
-            )
-        if not 0 < self.sampling_rate <= 1:
-            raise ConfigError(
-                f"{where}.sampling_rate is {self.sampling_rate}.", "Give a rate in (0, 1]."
-            )
-        if self.rounds < 1:
-            raise ConfigError(f"{where}.rounds is {self.rounds}.", "Give at least one round.")
-        if not 0 <= self.sum_alignment <= 1:
-            raise ConfigError(
-                f"{where}.sum_alignment is {self.sum_alignment}.", "Give a number from 0 to 1."
-            )
-
 
 @dataclass(frozen=True)
 class PrivacyRequest:
@@ -99,24 +71,16 @@ class PrivacyRequest:
     records: int
     min_survivors: int
     colluding_sites: int
-    calibrate: str = "noise"
+    calibrate: Calibration = "noise"
     noise_multiplier: float | None = None
     mechanism: MechanismRequest = MechanismRequest()
 
     def __post_init__(self) -> None:
-        if self.unit not in get_args(Unit):
-            raise ConfigError(
-                f"privacy.unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}."
-            )
         if self.unit == "record" and self.records_per_person != 1:
             raise ConfigError(
                 f"privacy.records_per_person is {self.records_per_person} with "
                 "privacy.unit=record.",
                 "Leave it out, or protect persons with privacy.unit=person.",
-            )
-        if self.calibrate not in CALIBRATIONS:
-            raise ConfigError(
-                f"privacy.calibrate is {self.calibrate!r}.", f"Use {', '.join(CALIBRATIONS)}."
             )
         if (self.noise_multiplier is None) != (self.calibrate == "noise"):
             raise ConfigError(
@@ -124,18 +88,12 @@ class PrivacyRequest:
                 f"privacy.calibrate={self.calibrate}.",
                 "Give it for rounds or rate, where the noise is fixed, and leave it out for noise.",
             )
-        if self.noise_multiplier is not None and not self.noise_multiplier > 0:
-            raise ConfigError(
-                f"privacy.noise_multiplier is {self.noise_multiplier}.", "Give a number above zero."
-            )
         if self.mechanism.name == "directions" and self.calibrate != "noise":
             raise ConfigError(
                 f"privacy.calibrate is {self.calibrate!r} with mechanism=directions.", "Use noise."
             )
         check_epsilon(self.epsilon)
         check_delta(self.delta)
-        if self.view not in ("secure_sum", "site"):
-            raise ConfigError(f"privacy.view is {self.view!r}.", "Use 'secure_sum' or 'site'.")
         if not 1 <= self.min_survivors <= self.sites:
             raise ConfigError(
                 f"privacy.min_survivors is {self.min_survivors} with {self.sites} sites.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy.cost.workload import GRADIENTS, Workload, arrays_size
-from dppm_model.config import Config, compose_config
+from dppm_model.config import Config, check_config, compose_config
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
@@ -148,7 +148,7 @@ def most_sites(config: Config, parameters: int = PARAMETERS[0]) -> ScaledRound:
 def _planned(config: Config, sites: int, parameters: int) -> ScaledRound:
     privacy, request = _privacy(config, sites), _request(config, sites, parameters)
     try:
-        plan = make_plan(privacy, [request], config.model_config(), run="scale", seed="00")
+        plan = make_plan(privacy, [request], config.score_model(), run="scale", seed="00")
     except PlanError as error:
         return replace(_unplanned(config, sites, parameters), refused=error.message)
     return replace(
@@ -169,24 +169,25 @@ def _unplanned(config: Config, sites: int, parameters: int) -> ScaledRound:
 
 def _round(config: Config, phase: PhasePlan, plan_bytes: int) -> ScaledRound:
     d = phase.dimension
-    sent = arrays_size(config.model_config(), CLOSED_FORM) + 4 * d  # and the weights
+    sent = arrays_size(config.score_model(), CLOSED_FORM) + 4 * d  # and the weights
     noise = phase.noise_std(phase.sites) * math.sqrt(d) / phase.clip_norm
     return ScaledRound(Workload(phase, 1, plan_bytes, sent, phase.rounds), None, None, noise)
 
 
 def _request(config: Config, sites: int, parameters: int) -> PhaseRequest:
     """The configuration's gradient phase, or that of ``model=residual``, at the rate of a site."""
-    phases = config.tree["model"]["phases"]
+    phases = config.model.phases
     if not (names := [name for name in phases if name in GRADIENTS]):
-        phases, names = compose_config(["model=residual"])["model"]["phases"], [GRADIENTS[0]]
+        other = check_config(compose_config(["model=residual"]))
+        phases, names = other.model.phases, [GRADIENTS[0]]
     own = phases[names[0]]
     return PhaseRequest(
         name=names[0],
         dimension=parameters,
-        sampling_rate=min(1.0, own["sampling_rate"] * config.sites / sites),
-        rounds=own["rounds"],
+        sampling_rate=min(1.0, own.sampling_rate * config.sites / sites),
+        rounds=own.rounds,
         budget_fraction=1.0,
-        sum_alignment=own["sum_alignment"],
+        sum_alignment=own.sum_alignment,
     )
 
 

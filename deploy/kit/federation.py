@@ -9,10 +9,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import tomli_w
-import yaml
 
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle
@@ -21,15 +19,14 @@ from deploy.kit.keys import check_pem, make_authority, make_certificate
 from deploy.kit.locks import changing
 from deploy.kit.site import making_new
 from deploy.making import making_run
-from deploy.simulate import fill_in, fill_in_persons, plan_of, run_name, write_public
-from dppm_model.config import check_config, compose_config
+from deploy.simulate import fill_in, plan_of, run_name, write_public
+from dppm_model.config import FactsConfig, check_config, compose_config
 from dppm_model.errors import ConfigError, EnrolmentError, RunFolderError
 from dppm_model.files import write_bytes
 from dppm_model.reading import read_text, reading
 from dppm_model.run import Run
 
 _SETTINGS = "server.toml"
-_FACTS = "facts."
 _PATIENCE = "server.max_retries=60"  # for a site that was restarted, or that is far away
 
 
@@ -233,25 +230,22 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
 def _announce(
     run: Run, federation: str, sites: Mapping[str, Enrolment], overrides: Sequence[str]
 ) -> Announcement:
-    facts = [o.removeprefix(_FACTS) for o in overrides if o.startswith(_FACTS)]
-    rest = [o for o in overrides if not o.startswith(_FACTS)]
-    tree = compose_config([_PATIENCE, *rest, f"sites={len(sites)}"])
     n = len(sites)
-    if tree["privacy"]["min_survivors"] is None:
-        tree["privacy"]["min_survivors"] = n - n // 5
-    names: tuple[str, ...] = ()
-    if facts:
-        tree["facts"], names = _given(facts)
-        if tree["privacy"]["unit"] is None:
-            raise ConfigError(
-                "privacy.unit is not set.", "Say record or person: what facts.records counts."
-            )
-        fill_in_persons(tree["privacy"])
+    config = check_config(compose_config([_PATIENCE, *overrides, f"sites={n}"]))
+    given = config.facts
+    if given == FactsConfig():
+        config = fill_in(config)
+    elif config.privacy.unit is None:
+        raise ConfigError(
+            "privacy.unit is not set.", "Say record or person: what facts.records counts."
+        )
     else:
-        fill_in(tree)
-    config = check_config(tree)
+        config = config.replace(privacy=config.privacy.of_unit(config.privacy.unit))
+    if config.privacy.min_survivors is None:
+        config = config.replace(privacy=config.privacy.replace(min_survivors=n - n // 5))
     plan = plan_of(config, run_name(run.folder.name))
     peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}
+    names = config.class_names if isinstance(given.classes, tuple) else ()
     told = Facts(config.shape, config.classes, names)
     announcement = Announcement(federation, plan, told, peers, build_bundle())
     write_public(run, config, plan, peers)
@@ -263,29 +257,3 @@ def _announce(
 def announcement_file(run: Run) -> Path:
     """Return the file that sites are sent."""
     return run.folder / "announcement.zip"
-
-
-def _given(facts: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read what the operator says is public about the sites' data, and the names of classes."""
-    pairs = (fact.partition("=") for fact in facts)
-    try:
-        given = {key: yaml.safe_load(value) for key, _, value in pairs}
-    except yaml.YAMLError:
-        raise ConfigError(f"facts are {', '.join(facts)}.", "Write them as in `--help`.") from None
-    if given.keys() != {"shape", "classes", "records"}:
-        raise ConfigError(
-            f"facts are given for {', '.join(sorted(given))}.",
-            "Give all of facts.shape=[1,28,28] facts.classes=10 facts.records=60000.",
-        )
-    shape = given["shape"]
-    if not (
-        isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
-    ):
-        raise ConfigError(f"facts.shape is {shape!r}.", "Give channels, height and width.")
-    classes = given["classes"]
-    if isinstance(classes, list) and classes:
-        names = tuple(map(str, classes))
-        return given | {"classes": list(names), "digest": ""}, names
-    if type(classes) is not int or classes < 1:
-        raise ConfigError(f"facts.classes is {classes!r}.", "Give their names, or how many.")
-    return given | {"classes": list(map(str, range(classes))), "digest": ""}, ()

@@ -206,7 +206,7 @@ def film(facts: RunSummary) -> Picture | None:
         return None
     if not path.is_file():
         model = ScoreModel.load(facts.run.model)
-        settings = SamplerSettings.from_dict(facts.config.tree["sampler"])
+        settings = SamplerSettings.from_dict(facts.config.sampler)
         if settings.method not in ("hmc", "langevin"):
             return None
         _, frames, labels = watch(model, settings, per_class=1)

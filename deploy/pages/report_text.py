@@ -111,7 +111,7 @@ def federation(facts: RunSummary) -> list[Row]:
 def commands(facts: RunSummary) -> list[str]:
     """Return the commands that make such a run again (answers are random, so never the same)."""
     name = facts.run.folder.name
-    changed = shlex.join(overrides_of(facts.config.tree))
+    changed = shlex.join(overrides_of(facts.config.to_dict()))
     if facts.simulated:
         lines = [f"dppm simulate runs/{name} {changed}".rstrip()]
     else:

@@ -58,7 +58,7 @@ def measure(
             per_class=per_class,
             seed=0,
             workers=workers,
-            settings=SamplerSettings.from_dict(config.tree["sampler"]),
+            settings=SamplerSettings.from_dict(config.sampler),
             privacy={"epsilon_secure_sum": None},
         )
         found = evaluate(

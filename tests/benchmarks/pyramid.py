@@ -92,7 +92,7 @@ def main() -> None:
     start = {"detail.start": start_weights(models["without"].shape[0])}
     figures["drawn shapes"] = upsampling_losses(start, models["without"], images)
     print(json.dumps(figures, indent=2), flush=True)
-    settings = SamplerSettings.from_dict(config.tree["sampler"])
+    settings = SamplerSettings.from_dict(config.sampler)
     drawn = generate(
         path,
         folder / "samples",

@@ -209,8 +209,7 @@ def test_shares_of_sites_stay_shares(config: Config, monkeypatch: pytest.MonkeyP
         return make_plan(privacy, phases, model, **more)
 
     monkeypatch.setattr("deploy.cost.scaling.make_plan", look)
-    privacy = {**config.tree["privacy"], "min_survivors": 2}
-    scaled_rounds(replace(config, tree={**config.tree, "privacy": privacy}), [30], [10**4])
+    scaled_rounds(config.replace(privacy=config.privacy.replace(min_survivors=2)), [30], [10**4])
     ((request, phase),) = asked
     assert (request.sites, request.min_survivors, request.records) == (30, 20, 6000)
     assert phase.sampling_rate * 30 == pytest.approx(3 * 0.034)  # as many records as with three

@@ -1,0 +1,99 @@
+"""Groups of settings: types, ranges and meanings stand at their fields, and pydantic checks them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dppm_model.errors import ConfigError, DppmError
+
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1, lt=1 << 63)]
+Natural = Annotated[int, Field(ge=0, lt=1 << 63)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+_SHOWN = 40  # characters of a wrong value: some refusals travel in the headers of an answer
+
+
+class Settings(BaseModel):
+    """A frozen group of settings.
+
+    It is closed and strict: an unknown key is refused, a whole number is neither 3.0 nor true,
+    numbers are finite. Only 1 may be written for 1.0. The text below a field is its meaning, which
+    `dppm config` prints.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        `of` and `replace` raise a `ConfigError` in its place.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @classmethod
+    def of(cls, values: Any, where: str = "") -> Self:
+        """Build the group from a plain dictionary.
+
+        Parameters
+        ----------
+        where
+            The group's own key, for the refusal.
+
+        Raises
+        ------
+        ConfigError
+            Naming the first key that is unknown, missing, of the wrong type or out of its range.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            refuse(error, where, known=cls.model_fields)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values, checked as a whole; raises as `of` does."""
+        return type(self).of(dict(self) | changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary, ready for JSON and YAML, that `of` reads back."""
+        return self.model_dump(mode="json")
+
+
+def refuse(
+    error: ValidationError,
+    where: str,
+    kind: type[DppmError] = ConfigError,
+    known: Mapping[str, Any] | None = None,
+) -> NoReturn:
+    """Raise a refusal of one line for the first thing that pydantic found.
+
+    Raises
+    ------
+    DppmError
+        Of ``kind``.
+    """
+    found = error.errors(include_url=False)[0]
+    name = ".".join(part for part in (where, *map(str, found["loc"])) if part)
+    if found["type"] == "extra_forbidden":
+        raise kind(f"{name} is not a setting.", near(name, known or {}))
+    if found["type"] == "missing":
+        raise kind(f"{name} is missing.", "Give a value.")
+    shown = repr(found["input"])
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    wanted = found["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    raise kind(f"{name} is {shown}.", f"Give {wanted}.")
+
+
+def near(name: str, known: Mapping[str, Any]) -> str:
+    """Suggest what may have been meant by an unknown key."""
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(found)}?" if found else "`dppm config` lists all keys."
