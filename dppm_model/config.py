@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
@@ -36,12 +36,20 @@ _RECORDS_PER_PERSON = 8  # they are averaged: more of them cost time, and teach 
 T = TypeVar("T")
 
 
+def _classes(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value:
+        return tuple(map(str, value))
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError("the names of the classes, or how many there are")
+    return value
+
+
 class FactsConfig(Settings):
     """What is public about the data of all sites together; null: read from the data set at hand."""
 
     shape: Annotated[tuple[Whole, Whole, Whole], AsTuple] | None = None
     """Channels, height and width of an image."""
-    classes: Whole | Annotated[tuple[str | int, ...], AsTuple, Field(min_length=1)] | None = None
+    classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_classes)] = None
     """The names of the classes in their order, or how many there are."""
     records: Whole | None = None
     """How many records there are, or persons where they are the unit."""
@@ -168,8 +176,10 @@ class Config(Settings):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes: numbers, where none were given."""
-        classes = _known("facts.classes", self.facts.classes)
-        return tuple(str(c) for c in (range(classes) if isinstance(classes, int) else classes))
+        classes = self.facts.classes
+        if isinstance(classes, int):
+            return tuple(map(str, range(classes)))
+        return _known("facts.classes", classes)
 
     @property
     def classes(self) -> int:
@@ -180,6 +190,10 @@ class Config(Settings):
     def records(self) -> int:
         """How many units of privacy there are, records or persons."""
         return _known("facts.records", self.facts.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tree that `check_config` reads back; groups keep the keys they were given."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
     def budget(self) -> Budget:
         """Return the server's own limit: the target of the plan."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dppm_model.errors import ConfigError
@@ -73,7 +73,7 @@ class PrivacyRequest:
     colluding_sites: int
     calibrate: Calibration = "noise"
     noise_multiplier: float | None = None
-    mechanism: MechanismRequest = MechanismRequest()
+    mechanism: MechanismRequest = field(default_factory=MechanismRequest)
 
     def __post_init__(self) -> None:
         if self.unit == "record" and self.records_per_person != 1:

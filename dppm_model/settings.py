@@ -1,4 +1,4 @@
-"""Groups of settings: types, ranges and meanings stand at their fields, and pydantic checks them."""
+"""Groups of settings: each field has its type, range and meaning, and pydantic checks them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ Natural = Annotated[int, Field(ge=0, lt=1 << 63)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
 _SHOWN = 40  # characters of a wrong value: some refusals travel in the headers of an answer
 
 
@@ -89,7 +99,8 @@ def refuse(
         raise kind(f"{name} is missing.", "Give a value.")
     shown = repr(found["input"])
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-    wanted = found["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = _WANTED.get(found["type"], found["msg"]).format(**found.get("ctx", {}))
+    wanted = wanted.removeprefix("Input should be ").removeprefix("Value error, ")
     raise kind(f"{name} is {shown}.", f"Give {wanted}.")
 
 

@@ -72,7 +72,7 @@ def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> d
     figures = {"ideal Gaussian": noise, "binomial": error(plan.phases[0])}
     sizes = [k for k in counts if k <= 2 * plan.phases[0].rotation.padded]
     for k in (*sizes, None):
-        mechanism = MechanismRequest("directions", directions=k)
+        mechanism = MechanismRequest(name="directions", directions=k)
         plan = make_plan(replace(privacy, mechanism=mechanism), [request], MODEL, run="benchmark")
         assert epsilons(plan)[0] <= epsilon
         name = f"directions, K = {plan.phases[0].cells}" + (" (chosen)" if k is None else "")

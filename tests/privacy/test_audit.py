@@ -64,7 +64,7 @@ def plan_of(epsilon: float, mechanism: str = "binomial") -> Plan:
         3000,
         3,
         0,
-        mechanism=MechanismRequest(mechanism),
+        mechanism=MechanismRequest(name=mechanism),
     )
     phases = [
         PhaseRequest("sums", 4000, 1.0, 2, 0.5, 0.05),

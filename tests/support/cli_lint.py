@@ -19,7 +19,7 @@ import click
 from google.protobuf import json_format
 
 from deploy.cli import program, split_arguments
-from dppm_model.config import compose_config
+from dppm_model.config import check_config, compose_config
 from dppm_model.errors import DppmError
 from sampler.service import sampling_pb2 as pb
 from tests.support.documents import ROOT, commands, fences, spans
@@ -34,12 +34,11 @@ _GROUPS = {
 _MODELS = [[], ["model=pyramid"], ["model=residual"], ["mechanism=directions"]]
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_-]+)*=\S+")
 _DRAWN = re.compile("[┌└▶◀]")  # boxes and arrows: a drawing, which may name commands
-_FACTS = ("facts.shape=", "facts.classes=", "facts.records=")  # of an announcement: no settings
 _REFUSALS = (DppmError, click.UsageError, json_format.Error, ValueError, SyntaxError)
 
 
 def _compose(overrides: list[str]) -> None:
-    compose_config([o for o in overrides if not o.startswith(_FACTS)])
+    check_config(compose_config(overrides))
 
 
 def check_dppm(words: list[str]) -> None:

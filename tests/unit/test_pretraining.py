@@ -47,7 +47,7 @@ def test_the_start_is_what_public_records_teach(public: Path) -> None:
         mean = u[np.asarray(records.labels) == k].mean(0).numpy()
         assert np.allclose(start.arrays["mixture.mean"][k], mean, atol=0.02)
     assert start.config.public == PublicData("open", records.manifest.digest)
-    assert start_model(replace(config, public=None)).config.public is None  # the twin
+    assert start_model(config.replace(public=None)).config.public is None  # the twin
 
 
 def test_a_run_names_its_public_data(public: Path, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def test_names_cannot_break_out_of_the_page(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil = "<script>alert(1)</script>"
-    named = replace(read_config(Run(finished).config), class_names=(evil, '"><b>'))
+    config = read_config(Run(finished).config)
+    named = config.replace(facts=config.facts.replace(classes=[evil, '"><b>']))
     monkeypatch.setattr(RunSummary, "config", named)
     facts = replace(RunSummary.of(Run(finished)), error=evil, state="failed")
     content = report_module.content(facts, None, public=False)

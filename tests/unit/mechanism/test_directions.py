@@ -183,7 +183,7 @@ PRIVACY = PrivacyRequest(
     records=5000,
     min_survivors=5,
     colluding_sites=0,
-    mechanism=MechanismRequest("directions"),
+    mechanism=MechanismRequest(name="directions"),
 )
 REQUESTS = [
     PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05),
@@ -204,7 +204,7 @@ def test_the_target_is_met_from_below(view: str) -> None:
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
-    many = replace(PRIVACY, mechanism=MechanismRequest("directions", directions=1 << 20))
+    many = replace(PRIVACY, mechanism=MechanismRequest(name="directions", directions=1 << 20))
     with pytest.raises(ConfigError, match=r"mechanism\.directions is 1048576"):
         make_plan(many, REQUESTS, MODEL, run="x")
     with pytest.raises(ConfigError, match="Use noise"):
