@@ -75,7 +75,7 @@ def test_the_run_is_planned_for_who_is_enrolled(fed: Path) -> None:
     assert run.plan().sites == 3 == len(enrolled(fed))
     assert run.plan().min_survivors == 3  # N - N // 5
     facts = yaml.safe_load(run.config.read_text())["facts"]
-    assert (facts["records"], facts["classes"]) == (600, ["0", "1"])  # nobody said names
+    assert (facts["records"], facts["classes"]) == (600, 2)  # nobody said names
 
 
 def test_folders_are_not_made_twice_and_inputs_are_checked(
