@@ -15,7 +15,7 @@ ALLOWED = {
 }
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
-    {"errors", "files", "locks", "reading", "fault_points"},
+    {"errors", "files", "locks", "reading", "settings", "fault_points"},
     {"mechanism", "privacy", "records", "securesum"},
     {"score"},
     {"phase", "plan"},
