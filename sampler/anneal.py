@@ -1,121 +1,118 @@
-"""Annealing: a few steps of a Markov chain at every noise level, from high to low."""
+"""From the highest noise level to the lowest: by a few transitions at each, or by EDM's solvers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
 from dppm_model.score.denoiser import Denoiser
-from sampler.dynamics import Force, flow_step, noise_levels
-from sampler.hmc import Info, State, hmc_step
-from sampler.langevin import langevin_step
+from sampler.hmc import hmc
+from sampler.integrators import ScoreFn
+from sampler.kernels import MetropolisInfo, SamplingAlgorithm
+from sampler.langevin import langevin
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings
-from sampler.solvers import SampleInfo, denoise_at
+from sampler.solvers import edm, flow_step, noise_levels
+from sampler.target import SampleInfo, Target
 
-# One transition at a level: (state, force, noise, step size) -> (state, info).
-Kernel = Callable[[State, Force, NoiseSource, float], tuple[State, Info]]
+# The kernel of a level, from its score and its step size.
+KernelOf = Callable[[ScoreFn, float], SamplingAlgorithm]
 # Called after each level with its sigma, the denoised images, and what its transitions said.
-Watch = Callable[[float, torch.Tensor, list[Info]], None]
-
-
-def annealed_hmc(
-    model: Denoiser,
-    y: torch.Tensor,
-    noise: NoiseSource,
-    settings: SamplerSettings,
-    *,
-    denoise: bool = True,
-) -> tuple[torch.Tensor, SampleInfo]:
-    """Draw images by HMC on p(x; sigma) for each sigma of the schedule.
-
-    The momentum has unit mass at every level and is carried over to the next one.
-    """
-    return annealed(kernel_of(settings), model, y, noise, settings, denoise=denoise)
-
-
-def annealed_langevin(
-    model: Denoiser,
-    y: torch.Tensor,
-    noise: NoiseSource,
-    settings: SamplerSettings,
-    *,
-    denoise: bool = True,
-) -> tuple[torch.Tensor, SampleInfo]:
-    """Draw images by Langevin dynamics (Song and Ermon 2019), with a Metropolis test if asked."""
-    return annealed(kernel_of(settings), model, y, noise, settings, denoise=denoise)
-
-
-def kernel_of(settings: SamplerSettings) -> Kernel:
-    """Return the transition of ``hmc`` or ``langevin`` with these settings."""
-    if settings.method == "hmc":
-        return partial(
-            _hmc,
-            steps=settings.num_integration_steps,
-            keep=settings.momentum_persistence,
-            metropolis=settings.metropolis,
-        )
-    return partial(_langevin, metropolis=settings.metropolis)
-
-
-def _hmc(
-    state: State, force_at: Force, noise: NoiseSource, step: float, **how: Any
-) -> tuple[State, Info]:
-    return hmc_step(state, force_at, noise, step=step, **how)
-
-
-def _langevin(
-    state: State, force_at: Force, noise: NoiseSource, step: float, **how: Any
-) -> tuple[State, Info]:
-    return langevin_step(state, force_at, noise, step=step, **how)
+Watch = Callable[[float, torch.Tensor, list[MetropolisInfo]], None]
 
 
 def annealed(
-    kernel: Kernel,
     model: Denoiser,
     y: torch.Tensor,
     noise: NoiseSource,
     settings: SamplerSettings,
-    watch: Watch = lambda _sigma, _denoised, _infos: None,
+    *,
+    denoise: bool = True,
+    kernel_of: KernelOf | None = None,
+    watch: Watch | None = None,
+) -> tuple[torch.Tensor, SampleInfo]:
+    """Draw images by HMC or Langevin dynamics on p(x; sigma) for each sigma of the schedule.
+
+    Between levels an image moves along the probability flow with the score already in hand, and
+    what else the kernel's state holds is carried over: of HMC the momentum, whose mass is one at
+    every level. The step size is ``settings.step_size``·sigma, because sigma is the width of
+    p(x; sigma) in directions in which the images do not vary.
+
+    Parameters
+    ----------
+    kernel_of
+        None: that of the settings.
+    watch
+        None: nobody.
+    """
+    kernel_of = kernel_of or kernel(settings)
+    target = Target(model, y, settings.guidance)
+    sigmas = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)
+    x = sigmas[0] * noise.normal(model.shape)
+    denoised = slope = torch.zeros_like(x)
+    acceptance, divergences = [], 0
+    for level, (sigma, factor) in enumerate(zip(sigmas, settings.step_sizes, strict=True)):
+        score = partial(target.score, sigma)
+        algorithm = kernel_of(score, factor * sigma)
+        if level == 0:
+            state = algorithm.init(x, noise)
+        else:
+            above = sigmas[level - 1]
+            x = flow_step(state.position, denoised, slope, above, sigma)
+            state = state._replace(position=x, logdensity_grad=score(x))
+            # How D changed along the flow, for the next move.
+            slope = (x + sigma**2 * state.logdensity_grad - denoised) / (sigma - above)
+        infos, accepted = [], 0.0
+        for _ in range(settings.transitions_per_level):
+            state, info = algorithm.step(noise, state)
+            accepted += float(info.acceptance_rate.mean())
+            divergences += int(info.is_divergent.sum())
+            if watch is not None:
+                infos.append(info)
+        acceptance.append(accepted / settings.transitions_per_level)
+        denoised = state.position + sigma**2 * state.logdensity_grad
+        if watch is not None:
+            watch(sigma, denoised, infos)
+    end = denoised if denoise else state.position
+    return end, SampleInfo(target.evaluations, tuple(acceptance), divergences)
+
+
+def kernel(settings: SamplerSettings) -> KernelOf:
+    """Return the kernel of ``hmc`` or ``langevin`` with these settings, but for the step size."""
+    if settings.method == "langevin":
+        return partial(langevin, metropolis=settings.metropolis)
+    return partial(
+        hmc,
+        num_integration_steps=settings.num_integration_steps,
+        momentum_persistence=settings.momentum_persistence,
+        metropolis=settings.metropolis,
+    )
+
+
+def solved(
+    model: Denoiser,
+    y: torch.Tensor,
+    noise: NoiseSource,
+    settings: SamplerSettings,
     *,
     denoise: bool = True,
 ) -> tuple[torch.Tensor, SampleInfo]:
-    """Run ``settings.transitions_per_level`` transitions at each level.
-
-    Between levels an image moves along the probability flow with the score already in hand; it
-    ends as the denoised image of the last level, or, without ``denoise``, as the noisy one. The
-    step size is ``settings.step_size``·sigma, because sigma is the width of p(x; sigma) in
-    directions in which the images do not vary.
-    """
-    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)
-    x = levels[0] * noise.normal(model.shape)
-    momentum = noise.normal(model.shape)
-    denoised = slope = torch.zeros_like(x)
-    acceptance, divergences, evaluations = [], 0, 0
-
-    def force_at(sigma: float, at: torch.Tensor) -> torch.Tensor:
-        nonlocal evaluations
-        evaluations += 1
-        return (denoise_at(model, at, sigma, y, settings.guidance) - at) / sigma**2
-
-    for level, (sigma, factor) in enumerate(zip(levels, settings.step_sizes, strict=True)):
-        force = partial(force_at, sigma)
-        if level > 0:
-            above = levels[level - 1]
-            x = flow_step(x, denoised, slope, above, sigma)
-        state = State(x, momentum, force(x))
-        if level > 0:  # how D changed along the flow, for the next move
-            slope = (x + sigma**2 * state.force - denoised) / (sigma - above)
-        infos = []
-        for _ in range(settings.transitions_per_level):
-            state, info = kernel(state, force, noise, factor * sigma)
-            infos.append(info)
-        acceptance.append(sum(float(i.acceptance.mean()) for i in infos) / len(infos))
-        divergences += sum(int(i.divergent.sum()) for i in infos)
-        x, momentum = state.x, state.momentum
-        denoised = x + sigma**2 * state.force
-        watch(sigma, denoised, infos)
-    return denoised if denoise else x, SampleInfo(evaluations, tuple(acceptance), divergences)
+    """Draw images by Heun's method along the probability flow; ``churn`` adds fresh noise."""
+    target = Target(model, y, settings.guidance)
+    sigmas = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)
+    ends = [*sigmas, 0.0] if denoise else sigmas
+    churn = settings.S_churn if settings.method == "churn" else 0.0
+    algorithm = edm(
+        target.denoise,
+        ends,
+        S_churn=churn,
+        S_min=settings.S_min,
+        S_max=settings.S_max,
+        S_noise=settings.S_noise,
+    )
+    state = algorithm.init(sigmas[0] * noise.normal(model.shape), noise)
+    for _ in ends[1:]:
+        state, _ = algorithm.step(noise, state)
+    return state.position, SampleInfo(target.evaluations)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ from numpy.typing import NDArray
 from dppm_model.files import write_bytes
 from dppm_model.records.pixels import to_pixels
 from dppm_model.score.denoiser import ImageModel
-from sampler.anneal import annealed, kernel_of
-from sampler.chains import effective_draws, split_r_hat
-from sampler.dynamics import noise_levels
-from sampler.hmc import Info, State
+from sampler.anneal import annealed, kernel
+from sampler.kernels import MetropolisInfo
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
-from sampler.solvers import denoise_at
+from sampler.solvers import noise_levels
 from sampler.stages import base_settings
+from sampler.target import Target
 
 _PROBES = 8  # directions in which chains are compared
 
@@ -66,21 +66,21 @@ def watch(
     levels: list[Level] = []
     frames: list[NDArray[np.uint8]] = []
 
-    def keep(sigma: float, denoised: torch.Tensor, infos: list[Info]) -> None:
-        errors = torch.cat([i.energy_error for i in infos])
+    def keep(sigma: float, denoised: torch.Tensor, infos: list[MetropolisInfo]) -> None:
+        errors = torch.cat([i.delta_energy for i in infos])
         low, middle, high = torch.quantile(errors, torch.tensor([0.05, 0.5, 0.95]).double())
         levels.append(
             Level(
                 sigma,
-                float(torch.cat([i.acceptance for i in infos]).mean()),
+                float(torch.cat([i.acceptance_rate for i in infos]).mean()),
                 (float(low), float(middle), float(high)),
-                int(torch.cat([i.divergent for i in infos]).sum()),
+                int(torch.cat([i.is_divergent for i in infos]).sum()),
             )
         )
         frames.append(to_pixels(denoised.clone()))
 
     with torch.inference_mode():
-        annealed(kernel_of(settings), model, y, ImageNoise(seed, names), settings, keep)
+        annealed(model, y, ImageNoise(seed, names), settings, watch=keep)
     return levels, np.stack(frames), y.numpy()
 
 
@@ -101,7 +101,7 @@ def mixing(
     Returns
     -------
     ``sigma``, and over the projections the largest R-hat, the smallest effective sample size of the
-    second half, and that size for each evaluation of the network.
+    second half (Vehtari et al. 2021), and that size for each evaluation of the network.
     """
     settings = base_settings(model, settings)
     sigma = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)[
@@ -112,28 +112,25 @@ def mixing(
     probes = torch.from_numpy(
         np.random.default_rng(seed).standard_normal((_PROBES, int(np.prod(model.shape))))
     )
-    evaluations = 0
-
-    def force_at(at: torch.Tensor) -> torch.Tensor:
-        nonlocal evaluations
-        evaluations += 1
-        return (denoise_at(model, at, sigma, y, settings.guidance) - at) / sigma**2
-
-    kernel, size = kernel_of(settings), settings.step_sizes[level] * sigma
-    x = 2 * sigma * noise.normal(model.shape)
+    target = Target(model, y, settings.guidance)
+    score = partial(target.score, sigma)
+    algorithm = kernel(settings)(score, settings.step_sizes[level] * sigma)
     with torch.inference_mode():
-        state = State(x, noise.normal(model.shape), force_at(x))
+        state = algorithm.init(2 * sigma * noise.normal(model.shape), noise)
         path = np.empty((_PROBES, chains, draws))
         for t in range(draws):
-            state, _ = kernel(state, force_at, noise, size)
-            path[:, :, t] = (probes @ state.x.flatten(1).double().T).numpy()
+            state, _ = algorithm.step(noise, state)
+            path[:, :, t] = (probes @ state.position.flatten(1).double().T).numpy()
+    from arviz_stats.base import array_stats  # slow to import, and only needed here
+
+    axes = {"chain_axis": 1, "draw_axis": 2}
     late = path[:, :, draws // 2 :]
-    effective = min(effective_draws(p) for p in late)
+    effective = float(array_stats.ess(late, method="mean", **axes).min())
     return {
         "sigma": sigma,
-        "r_hat": max(split_r_hat(p) for p in late),
+        "r_hat": float(array_stats.rhat(late, method="split", **axes).max()),
         "effective_draws": effective,
-        "per_evaluation": effective / (evaluations * chains / 2),
+        "per_evaluation": effective / (target.evaluations * chains / 2),
     }
 
 

@@ -1,80 +1,80 @@
-"""Hamiltonian Monte Carlo at one noise level, with a Metropolis test for each image by itself."""
+"""Hamiltonian Monte Carlo for a score, with persistent momentum and a Metropolis test per image."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
-from sampler.dynamics import Force, kinetic_rise, leapfrog, refresh
+from sampler.integrators import ScoreFn, delta_kinetic, leapfrog
+from sampler.kernels import MetropolisInfo, SamplingAlgorithm, choose, metropolis_test
 from sampler.noise import NoiseSource
 
-DIVERGENT = 1000.0  # an energy error beyond this counts as a divergence, by convention
 
+class HMCState(NamedTuple):
+    """What the next step needs, (n, C, H, W) each; the last is the score at ``position``."""
 
-class State(NamedTuple):
-    """What the next step needs: position, momentum and the force at the position."""
-
-    x: torch.Tensor
+    position: torch.Tensor
     momentum: torch.Tensor
-    force: torch.Tensor
+    logdensity_grad: torch.Tensor
 
 
-class Info(NamedTuple):
-    """What a person needs, (n,) each.
-
-    Attributes
-    ----------
-    acceptance
-        Probability that the Metropolis test accepts (also where it is switched off).
-    energy_error
-        H(end) - H(start); infinite where it is not a number.
-    divergent
-        Whether the energy error is beyond ``DIVERGENT``.
-    """
-
-    acceptance: torch.Tensor
-    energy_error: torch.Tensor
-    divergent: torch.Tensor
-
-
-def hmc_step(
-    state: State,
-    force_at: Force,
-    noise: NoiseSource,
+def hmc(
+    score_fn: ScoreFn,
+    step_size: float,
+    num_integration_steps: int = 2,
     *,
-    step: float,
-    steps: int,
-    keep: float,
-    metropolis: bool,
-) -> tuple[State, Info]:
-    """Refresh the momentum, run a trajectory, and accept it or stay.
+    momentum_persistence: float = 0.0,
+    metropolis: bool = True,
+) -> SamplingAlgorithm:
+    """Refresh the momentum in part, run a leapfrog trajectory, and accept its end or stay.
 
     Parameters
     ----------
-    step, steps
-        Leapfrog step size (in units of x, unit mass) and their even number.
-    keep
-        Share of the old momentum in the refreshment, in [0, 1).
+    score_fn
+        grad log p of the target.
+    step_size, num_integration_steps
+        Leapfrog step size (in units of x, unit mass) and number, which is even.
+    momentum_persistence
+        Share alpha of the old momentum in the refreshment alpha·p + sqrt(1 - alpha²)·xi, in [0, 1).
     metropolis
         False leaves the test out (unadjusted HMC); an energy that is not finite is still rejected.
 
     Notes
     -----
     On rejection the momentum is turned round: without that, partial refreshment would not leave the
-    target invariant (Horowitz 1991). The test is per image: one test of the summed energy of a
-    batch would let good images pay for bad ones.
+    target invariant (Horowitz 1991, "A generalized guided Monte Carlo algorithm"). How the energy
+    difference is known without a density: `sampler.integrators`.
     """
-    momentum = refresh(state.momentum, noise.normal(tuple(state.x.shape[1:])), keep)
-    path = leapfrog(state.x, momentum, state.force, force_at, step, steps)
-    error = path.rise + kinetic_rise(momentum, path.momentum)
-    error = torch.where(torch.isfinite(error), error, torch.inf)
-    acceptance = torch.exp(-error).clamp(max=1.0)
-    accepted = noise.uniform() <= acceptance if metropolis else torch.isfinite(error)
-    moves = accepted[:, None, None, None]
-    new = State(
-        torch.where(moves, path.x, state.x),
-        torch.where(moves, path.momentum, -momentum),
-        torch.where(moves, path.force, state.force),
-    )
-    return new, Info(acceptance, error, error > DIVERGENT)
+
+    def init(position: torch.Tensor, noise: NoiseSource) -> HMCState:
+        momentum = noise.normal(tuple(position.shape[1:]))
+        return HMCState(position, momentum, score_fn(position))
+
+    def step(noise: NoiseSource, state: HMCState) -> tuple[HMCState, MetropolisInfo]:
+        fresh = noise.normal(tuple(state.position.shape[1:]))
+        momentum = refresh(state.momentum, fresh, momentum_persistence)
+        end = leapfrog(
+            state.position,
+            momentum,
+            state.logdensity_grad,
+            score_fn,
+            step_size,
+            num_integration_steps,
+        )
+        delta_energy = end.delta_potential + delta_kinetic(momentum, end.momentum)
+        info = metropolis_test(end.position, delta_energy, noise, adjust=metropolis)
+        new = HMCState(
+            choose(info.is_accepted, end.position, state.position),
+            choose(info.is_accepted, end.momentum, -momentum),
+            choose(info.is_accepted, end.logdensity_grad, state.logdensity_grad),
+        )
+        return new, info
+
+    return SamplingAlgorithm(init, step)
+
+
+def refresh(momentum: torch.Tensor, fresh: torch.Tensor, persistence: float) -> torch.Tensor:
+    """Partial refreshment alpha·p + sqrt(1 - alpha²)·xi, which leaves N(0, I) as it is."""
+    return persistence * momentum + math.sqrt(1 - persistence**2) * fresh

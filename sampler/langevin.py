@@ -1,37 +1,52 @@
-"""Langevin dynamics at one noise level: HMC with one leapfrog step and no memory of momentum."""
+"""Langevin dynamics for a score: HMC with one leapfrog step and no memory of momentum."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
-from sampler.dynamics import Force, dot, kinetic_rise
-from sampler.hmc import DIVERGENT, Info, State
+from sampler.integrators import ScoreFn, delta_kinetic, simpson
+from sampler.kernels import MetropolisInfo, SamplingAlgorithm, choose, metropolis_test
 from sampler.noise import NoiseSource
 
 
-def langevin_step(
-    state: State, force_at: Force, noise: NoiseSource, *, step: float, metropolis: bool
-) -> tuple[State, Info]:
-    """Move by step²/2·force + step·xi, and with ``metropolis`` accept it or stay (MALA).
+class LangevinState(NamedTuple):
+    """What the next step needs, (n, C, H, W) each; the last is the score at ``position``."""
 
+    position: torch.Tensor
+    logdensity_grad: torch.Tensor
+
+
+def langevin(score_fn: ScoreFn, step_size: float, *, metropolis: bool = True) -> SamplingAlgorithm:
+    """Move by step_size²/2·score + step_size·xi, and with ``metropolis`` accept it or stay (MALA).
+
+    Notes
+    -----
     The proposal is a leapfrog step with fresh momentum, so its Metropolis-Hastings ratio is that
     of HMC (Neal 2011, section 5.2). Its energy needs the potential difference, which is Simpson's
     line integral over the straight way, with one more evaluation at its middle; unadjusted Langevin
-    does without.
+    does without, and calls every energy difference zero.
     """
-    momentum = noise.normal(tuple(state.x.shape[1:]))
-    x = state.x + step * momentum + step**2 / 2 * state.force
-    force = force_at(x)
-    if not metropolis:
-        moved = State(x, momentum, force)
-        sure = torch.ones(len(x), dtype=torch.float64)
-        return moved, Info(sure, 0 * sure, sure > DIVERGENT)
-    end = momentum + step / 2 * (state.force + force)
-    middle = force_at((state.x + x) / 2)
-    rise = -dot(x - state.x, state.force + 4 * middle + force) / 6
-    error = rise + kinetic_rise(momentum, end)
-    error = torch.where(torch.isfinite(error), error, torch.inf)
-    acceptance = torch.exp(-error).clamp(max=1.0)
-    moves = (noise.uniform() <= acceptance)[:, None, None, None]
-    new = State(torch.where(moves, x, state.x), momentum, torch.where(moves, force, state.force))
-    return new, Info(acceptance, error, error > DIVERGENT)
+
+    def init(position: torch.Tensor, noise: NoiseSource) -> LangevinState:
+        del noise
+        return LangevinState(position, score_fn(position))
+
+    def step(noise: NoiseSource, state: LangevinState) -> tuple[LangevinState, MetropolisInfo]:
+        x, g = state
+        momentum = noise.normal(tuple(x.shape[1:]))
+        new_x = x + step_size * momentum + step_size**2 / 2 * g
+        new_g = score_fn(new_x)
+        if not metropolis:
+            none = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+            return LangevinState(new_x, new_g), metropolis_test(new_x, none, noise, adjust=False)
+        middle = (x + new_x) / 2
+        delta_energy = simpson((x, g), (middle, score_fn(middle)), (new_x, new_g))
+        delta_energy += delta_kinetic(momentum, momentum + step_size / 2 * (g + new_g))
+        info = metropolis_test(new_x, delta_energy, noise)
+        return LangevinState(
+            choose(info.is_accepted, new_x, x), choose(info.is_accepted, new_g, g)
+        ), info
+
+    return SamplingAlgorithm(init, step)

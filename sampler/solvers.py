@@ -1,120 +1,97 @@
-"""The signature that all samplers share, and EDM's two solvers as yardsticks.
+"""EDM's noise levels, its probability flow, and its two solvers of it (Karras et al. 2022).
 
-    sample(model, y, noise, settings, *, denoise=True) -> (x, info)
-
-y is (n,) int64; x is (n, C, H, W), in [-1, 1] up to small excursions (it is not clamped). Without
-``denoise`` it still has the noise of the last level, from which another stage goes on.
+Symbols are the paper's: sigma, rho, S_churn, S_min, S_max, S_noise. The solvers have the shape of
+`sampler.kernels`: a step goes from one level to the next.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
-from dppm_model.score.denoiser import Denoiser
-from sampler.dynamics import noise_levels
+from sampler.kernels import SamplingAlgorithm
 from sampler.noise import NoiseSource
-from sampler.settings import SamplerSettings
+
+DenoiseFn = Callable[[torch.Tensor, float], torch.Tensor]  # (x, sigma) -> D(x; sigma)
 
 
-@dataclass(frozen=True)
-class SampleInfo:
-    """What a sampler says of one batch.
-
-    Attributes
-    ----------
-    evaluations
-        Evaluations of the network for each image.
-    acceptance
-        Mean acceptance probability at each level, highest first; empty without a Metropolis test.
-    divergences
-        Trajectories whose energy error was out of all proportion.
-    """
-
-    evaluations: int
-    acceptance: tuple[float, ...] = ()
-    divergences: int = 0
+def noise_levels(sigma_max: float, sigma_min: float, num_levels: int, rho: float) -> list[float]:
+    """EDM's schedule (equation 5): ``num_levels`` >= 2 values, highest first."""
+    top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(top + i / (num_levels - 1) * (bottom - top)) ** rho for i in range(num_levels)]
 
 
-class Sampler(Protocol):
-    """What all samplers are; see the module."""
-
-    def __call__(
-        self,
-        model: Denoiser,
-        y: torch.Tensor,
-        noise: NoiseSource,
-        settings: SamplerSettings,
-        *,
-        denoise: bool = True,
-    ) -> tuple[torch.Tensor, SampleInfo]:
-        """Draw images of the classes ``y``."""
-        ...
-
-
-def denoise_at(
-    model: Denoiser, x: torch.Tensor, sigma: float, y: torch.Tensor, guidance: float
+def flow_step(
+    x: torch.Tensor, denoised: torch.Tensor, slope: torch.Tensor, sigma: float, lower: float
 ) -> torch.Tensor:
-    """Return D(x; sigma, y), guided, with one sigma for the whole batch.
+    """Move from sigma to ``lower`` > 0 along the probability flow dx/dsigma = (x - D)/sigma.
 
-    (D - x)/sigma² is the gradient of log p(x; sigma | y) + (guidance - 1) log p(y | x; sigma).
+    Equation 3, solved exactly for D that is linear in sigma with ``slope`` dD/dsigma. With
+    ``slope`` zero it is Euler's step, which leaves the images with too little variance; a slope
+    from the step before costs no evaluation (Lu et al. 2022, DPM-Solver++(2M)).
     """
-    sigmas = torch.full((len(x),), sigma, dtype=x.dtype)
-    denoised = model.denoise(x, sigmas, y)
-    if guidance == 1:
-        return denoised
-    return denoised + (guidance - 1) * model.class_shift(x, sigmas, y)
+    ratio = lower / sigma
+    bend = sigma - lower + lower * math.log(ratio)
+    return denoised + ratio * (x - denoised) - bend * slope
 
 
-def heun(
-    model: Denoiser,
-    y: torch.Tensor,
-    noise: NoiseSource,
-    settings: SamplerSettings,
+class EDMState(NamedTuple):
+    """An image (n, C, H, W) with the noise of a level, and the level's index, 0 the highest."""
+
+    position: torch.Tensor
+    level: int
+
+
+class EDMInfo(NamedTuple):
+    """The denoised image (n, C, H, W) at the start of the step, and evaluations it took."""
+
+    denoised: torch.Tensor
+    evaluations: int
+
+
+def edm(
+    denoise_fn: DenoiseFn,
+    sigmas: Sequence[float],
     *,
-    denoise: bool = True,
-) -> tuple[torch.Tensor, SampleInfo]:
-    """Solve the probability flow by Heun's method (Karras et al. 2022, Algorithm 1)."""
-    return _solve(model, y, noise, settings, 0.0, denoise)
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+) -> SamplingAlgorithm:
+    """Heun's method from level to level (Algorithm 2; without ``S_churn`` Algorithm 1).
 
+    Parameters
+    ----------
+    denoise_fn
+        D(x; sigma).
+    sigmas
+        Noise levels, highest first; the last may be 0. There are ``len(sigmas) - 1`` steps.
+    S_churn, S_min, S_max, S_noise
+        How much fresh noise is added over all levels, the levels between which it is, and a factor
+        of it.
+    """
+    levels = sum(sigma > 0 for sigma in sigmas)
+    gamma = min(S_churn / levels, math.sqrt(2) - 1)
 
-def churned(
-    model: Denoiser,
-    y: torch.Tensor,
-    noise: NoiseSource,
-    settings: SamplerSettings,
-    *,
-    denoise: bool = True,
-) -> tuple[torch.Tensor, SampleInfo]:
-    """Heun's method with fresh noise before each step (Karras et al. 2022, Algorithm 2)."""
-    return _solve(model, y, noise, settings, settings.S_churn, denoise)
+    def init(position: torch.Tensor, noise: NoiseSource) -> EDMState:
+        del noise
+        return EDMState(position, 0)
 
+    def step(noise: NoiseSource, state: EDMState) -> tuple[EDMState, EDMInfo]:
+        x, sigma, lower = state.position, sigmas[state.level], sigmas[state.level + 1]
+        if gamma > 0 and S_min <= sigma <= S_max:
+            sigma_hat = sigma * (1 + gamma)
+            added = S_noise * math.sqrt(sigma_hat**2 - sigma**2)
+            x, sigma = x + added * noise.normal(tuple(x.shape[1:])), sigma_hat
+        denoised = denoise_fn(x, sigma)
+        d = (x - denoised) / sigma
+        moved = x + (lower - sigma) * d
+        if lower > 0:  # the second order, which needs D at the new level
+            d_prime = (moved - denoise_fn(moved, lower)) / lower
+            moved = x + (lower - sigma) * (d + d_prime) / 2
+        return EDMState(moved, state.level + 1), EDMInfo(denoised, 2 if lower > 0 else 1)
 
-def _solve(
-    model: Denoiser,
-    y: torch.Tensor,
-    noise: NoiseSource,
-    settings: SamplerSettings,
-    S_churn: float,
-    denoise: bool,
-) -> tuple[torch.Tensor, SampleInfo]:
-    levels = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)
-    most = min(S_churn / len(levels), math.sqrt(2) - 1)
-    x = levels[0] * noise.normal(model.shape)
-    ends = [*levels[1:], 0.0] if denoise else levels[1:]
-    for sigma, lower in zip(levels, ends, strict=False):
-        if most > 0 and settings.S_min <= sigma <= settings.S_max:
-            raised = sigma * (1 + most)
-            added = settings.S_noise * math.sqrt(raised**2 - sigma**2)
-            x, sigma = x + added * noise.normal(model.shape), raised
-        slope = (x - denoise_at(model, x, sigma, y, settings.guidance)) / sigma
-        moved = x + (lower - sigma) * slope
-        if lower > 0:
-            there = denoise_at(model, moved, lower, y, settings.guidance)
-            slope_there = (moved - there) / lower
-            moved = x + (lower - sigma) * (slope + slope_there) / 2
-        x = moved
-    return x, SampleInfo(evaluations=2 * len(levels) - (1 if denoise else 2))
+    return SamplingAlgorithm(init, step)

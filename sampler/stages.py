@@ -13,16 +13,16 @@ import torch
 from dppm_model.errors import ConfigError
 from dppm_model.score.denoiser import ImageModel
 from dppm_model.score.pyramid import PyramidConfig
-from sampler.anneal import annealed_hmc, annealed_langevin
+from sampler.anneal import annealed, solved
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings
-from sampler.solvers import SampleInfo, Sampler, churned, heun
+from sampler.target import SampleInfo, Sampler
 
 SAMPLERS: dict[str, Sampler] = {
-    "hmc": annealed_hmc,
-    "langevin": annealed_langevin,
-    "heun": heun,
-    "churn": churned,
+    "hmc": annealed,
+    "langevin": annealed,
+    "heun": solved,
+    "churn": solved,
 }
 
 

@@ -19,9 +19,9 @@ from dppm_model.errors import RunFolderError
 from dppm_model.files import write_json
 from dppm_model.reading import read_json, reading, there
 from dppm_model.score.denoiser import ImageModel
-from sampler.anneal import annealed, kernel_of
-from sampler.dynamics import Force
-from sampler.hmc import Info, State
+from sampler.anneal import annealed, kernel
+from sampler.integrators import ScoreFn
+from sampler.kernels import MetropolisInfo, SamplingAlgorithm
 from sampler.noise import ImageNoise, NoiseSource
 from sampler.settings import SamplerSettings
 from sampler.stages import base_settings
@@ -69,17 +69,18 @@ def tune(
     settings = base_settings(model, settings)
     y = torch.arange(_IMAGES) % model.classes
     noise = ImageNoise(seed, [(int(label), i) for i, label in enumerate(y)])
-    kernel = kernel_of(replace(settings, metropolis=True))
+    kernel_of = kernel(replace(settings, metropolis=True))
     averaging, found = DualAveraging(settings.step_sizes[0], target), []
 
-    def adapting(
-        state: State, force: Force, noise: NoiseSource, sigma: float
-    ) -> tuple[State, Info]:
-        state, info = kernel(state, force, noise, averaging.step * sigma)
-        averaging.update(float(info.acceptance.mean()))
-        return state, info
+    def adapting(score: ScoreFn, sigma: float) -> SamplingAlgorithm:
+        def step(noise: NoiseSource, state: Any) -> tuple[Any, MetropolisInfo]:
+            state, info = kernel_of(score, averaging.step * sigma).step(noise, state)
+            averaging.update(float(info.acceptance_rate.mean()))
+            return state, info
 
-    def next_level(_sigma: float, _denoised: torch.Tensor, _infos: list[Info]) -> None:
+        return kernel_of(score, sigma)._replace(step=step)
+
+    def next_level(_sigma: float, _denoised: torch.Tensor, _infos: list[MetropolisInfo]) -> None:
         nonlocal averaging
         found.append(float(f"{averaging.result:.3g}"))
         averaging = DualAveraging(averaging.result, target)
@@ -87,7 +88,7 @@ def tune(
     # With one as the step over sigma, what the kernel is given as its step is sigma itself.
     pilot = replace(settings, step_size=1.0, transitions_per_level=_TRANSITIONS, metropolis=True)
     with torch.inference_mode():
-        annealed(adapting, model, y, noise, pilot, next_level)
+        annealed(model, y, noise, pilot, kernel_of=adapting, watch=next_level)
     return tuple(found)
 
 

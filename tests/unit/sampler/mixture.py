@@ -72,15 +72,15 @@ class ExactMixture:
         second = spread + mu[:, :, None] * mu[:, None, :]
         return w @ mu, (w[:, None, None] * second).sum(0)
 
-    def force(self, sigma: float, y: int = 0):
-        """The force on x at one level, as the samplers use it."""
+    def score(self, sigma: float, y: int = 0):
+        """Grad log p(x; sigma | y) at one level."""
 
-        def force_at(x: torch.Tensor) -> torch.Tensor:
+        def score_at(x: torch.Tensor) -> torch.Tensor:
             n = len(x)
             levels = torch.full((n,), sigma, dtype=torch.float64)
             return (self.denoise(x, levels, torch.full((n,), y)) - x) / sigma**2
 
-        return force_at
+        return score_at
 
 
 def gaussian(covariance: list[list[float]], mean: list[float]) -> ExactMixture:

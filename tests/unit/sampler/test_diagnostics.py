@@ -1,47 +1,13 @@
-"""R-hat and effective sample size of chains that are known, and pictures that are there."""
+"""Chains that mix and chains that do not, and pictures that are there."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from sampler import chains as module
-from sampler.chains import effective_draws, split_r_hat
 from sampler.diagnostics import diagnose, mixing, watch
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import gaussian, pictures, two_modes
-
-
-def autoregressive(rho: float, m: int = 8, n: int = 4000, seed: int = 0) -> np.ndarray:
-    """Stationary chains x' = rho x + sqrt(1 - rho²) xi: worth m n (1 - rho)/(1 + rho) draws."""
-    rng = np.random.default_rng(seed)
-    x, out = rng.normal(size=m), []
-    for _ in range(n):
-        x = rho * x + np.sqrt(1 - rho**2) * rng.normal(size=m)
-        out.append(x)
-    return np.array(out).T
-
-
-@pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5, 0.9])
-def test_effective_draws_of_an_autoregression(rho: float) -> None:
-    """Within 15 %: over 20 seeds the largest error was 9 %."""
-    exact = 8 * 4000 * (1 - rho) / (1 + rho)
-    assert effective_draws(autoregressive(rho)) == pytest.approx(exact, rel=0.15)
-
-
-def test_chains_that_agree_and_chains_that_do_not() -> None:
-    agree = autoregressive(0.5)
-    assert split_r_hat(agree) < 1.01
-    assert split_r_hat(agree + np.arange(8)[:, None]) > 1.5  # each around its own place
-    drift = autoregressive(0.5) + np.linspace(-3, 3, 4000)  # all alike, but still on their way
-    assert split_r_hat(drift) > 1.5
-    assert effective_draws(drift) < 100
-
-
-def test_the_twin_that_does_not_split_misses_a_drift(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_halves", lambda draws: draws)
-    assert split_r_hat(autoregressive(0.5) + np.linspace(-3, 3, 4000)) < 1.01
 
 
 def test_hmc_mixes_on_a_gaussian_and_not_between_modes_far_apart() -> None:

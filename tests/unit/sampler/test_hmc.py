@@ -11,49 +11,61 @@ import numpy as np
 import pytest
 import torch
 
-from sampler import hmc
-from sampler.hmc import Info, State, hmc_step
+from sampler import hmc as module
+from sampler.hmc import HMCState, hmc, refresh
+from sampler.kernels import SamplingAlgorithm
 from tests.unit.sampler.mixture import BatchNoise, ExactMixture, gaussian, two_modes, worst_z
-from tests.unit.sampler.test_dynamics import missing_half_kick, trapezoid, wrong_sign
+from tests.unit.sampler.test_integrators import missing_half_kick, trapezoid, wrong_sign
 
 CHAINS = 100_000
-Step = Callable[..., tuple[State, Info]]
+Kernel = Callable[..., SamplingAlgorithm]
 # target, step size over sigma, steps, trajectories
 ROUND = (gaussian([[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0]), 1.5, 2, 8)
 LONG = (gaussian([[9.0, 4.0], [4.0, 3.0]], [1.0, -2.0]), 1.4, 4, 6)
 MODES = (two_modes(3.0), 0.8, 2, 12)
 
 
-def forgotten_flip(state: State, *args, **kwargs) -> tuple[State, Info]:
-    new, info = hmc_step(state, *args, **kwargs)
-    stayed = (new.x == state.x).all(dim=3, keepdim=True)
-    return new._replace(momentum=torch.where(stayed, -new.momentum, new.momentum)), info
+def forgotten_flip(*args, **kwargs) -> SamplingAlgorithm:
+    right = hmc(*args, **kwargs)
+
+    def step(noise, state):
+        new, info = right.step(noise, state)
+        flip = ~info.is_accepted[:, None, None, None]
+        return new._replace(momentum=torch.where(flip, -new.momentum, new.momentum)), info
+
+    return right._replace(step=step)
 
 
-def batch_summed(state: State, force_at, noise, *, metropolis: bool, **kwargs):
+def batch_summed(*args, metropolis: bool, **kwargs) -> SamplingAlgorithm:
     """Accept or reject the whole batch by its summed energy error."""
-    new, info = hmc_step(state, force_at, noise, metropolis=False, **kwargs)
-    if float(noise.uniform()[0]) <= float(torch.exp(-info.energy_error.sum())):
-        return new, info
-    return State(state.x, -state.momentum, state.force), info
+    right = hmc(*args, metropolis=False, **kwargs)
+
+    def step(noise, state):
+        new, info = right.step(noise, state)
+        if float(noise.uniform()[0]) <= float(torch.exp(-info.delta_energy.sum())):
+            return new, info
+        return state._replace(momentum=-state.momentum), info
+
+    return right._replace(step=step)
 
 
-def run(step: Step, model: ExactMixture, size: float, steps: int, count: int, **kwargs):
-    x = model.draw(CHAINS, 1.0, np.random.default_rng(3))
-    noise, force_at = BatchNoise(4, CHAINS), model.force(1.0)
-    state, accepted = State(x, noise.normal((1, 1, 2)), force_at(x)), []
+def run(kernel: Kernel, model: ExactMixture, size: float, steps: int, count: int, **kwargs):
+    noise, accepted = BatchNoise(4, CHAINS), []
+    options = {"momentum_persistence": 0.7, "metropolis": True} | kwargs
+    algorithm = kernel(model.score(1.0), size, steps, **options)
+    state = algorithm.init(model.draw(CHAINS, 1.0, np.random.default_rng(3)), noise)
     for _ in range(count):
-        options = {"step": size, "steps": steps, "keep": 0.7, "metropolis": True} | kwargs
-        state, info = step(state, force_at, noise, **options)
-        accepted.append(float(info.acceptance.mean()))
+        state, info = algorithm.step(noise, state)
+        accepted.append(float(info.acceptance_rate.mean()))
     return state, sum(accepted) / count
 
 
-def check_stationary(step: Step, target, moments: tuple[str, ...] = (), **kwargs) -> float:
+def check_stationary(kernel: Kernel, target, moments: tuple[str, ...] = (), **kwargs) -> float:
     """First and second moments of (x, p), all or those named; return the mean acceptance."""
     model, *how = target
-    state, acceptance = run(step, model, *how, **kwargs)
-    x, p = state.x.flatten(1), state.momentum.flatten(1)
+    state, acceptance = run(kernel, model, *how, **kwargs)
+    x = state.position.flatten(1)
+    p = getattr(state, "momentum", torch.zeros_like(state.position)).flatten(1)
     mean, second = model.moments(1.0)
     none = torch.zeros(2, dtype=torch.float64)
     pairs = {
@@ -71,13 +83,13 @@ def check_stationary(step: Step, target, moments: tuple[str, ...] = (), **kwargs
 
 @pytest.mark.parametrize("target", [ROUND, LONG, MODES], ids=["round", "long", "modes"])
 def test_the_target_is_left_as_it_is(target) -> None:
-    assert 0.5 < check_stationary(hmc_step, target) < 0.98  # the test has something to reject
+    assert 0.5 < check_stationary(hmc, target) < 0.98  # the test has something to reject
 
 
 @pytest.mark.parametrize("target", [ROUND, MODES], ids=["round", "modes"])
 def test_without_the_metropolis_test_the_step_size_shows(target) -> None:
     with pytest.raises(AssertionError):
-        check_stationary(hmc_step, target, metropolis=False)
+        check_stationary(hmc, target, metropolis=False)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +98,9 @@ def test_without_the_metropolis_test_the_step_size_shows(target) -> None:
     ids=["wrong sign", "missing half kick", "trapezoid"],
 )
 def test_broken_trajectories_are_caught(target, broken, monkeypatch) -> None:
-    monkeypatch.setattr(hmc, "leapfrog", broken)
+    monkeypatch.setattr(module, "leapfrog", broken)
     with pytest.raises(AssertionError):
-        check_stationary(hmc_step, target)
+        check_stationary(hmc, target)
 
 
 def test_a_forgotten_flip_is_caught() -> None:
@@ -111,27 +123,26 @@ class Fixed:
         return self._uniform
 
 
-def check_each_image_decides_for_itself(step: Step) -> None:
+def check_each_image_decides_for_itself(kernel: Kernel) -> None:
     """Two of six images start where they must fail: alone or in a batch, all fare the same."""
     model, _, steps, _ = ROUND
-    force_at = model.force(1.0)
+    algorithm = kernel(model.score(1.0), 1.9, steps, metropolis=True)
     x = model.draw(6, 1.0, np.random.default_rng(5))
     x[:2] *= 1e3
 
-    def move(rows: slice) -> State:
-        state = State(x[rows], torch.zeros_like(x[rows]), force_at(x[rows]))
-        how = {"step": 1.9, "steps": steps, "keep": 0.0, "metropolis": True}
-        return step(state, force_at, Fixed(rows), **how)[0]
+    def move(rows: slice) -> HMCState:
+        state = algorithm.init(x[rows], Fixed(rows))
+        return algorithm.step(Fixed(rows), state)[0]
 
     together = move(slice(None))
-    moved = (together.x != x).flatten(1).any(dim=1)
+    moved = (together.position != x).flatten(1).any(dim=1)
     assert 0 < int(moved.sum()) < 6
     for i in range(6):
-        torch.testing.assert_close(move(slice(i, i + 1)).x, together.x[i : i + 1])
+        torch.testing.assert_close(move(slice(i, i + 1)).position, together.position[i : i + 1])
 
 
 def test_acceptance_is_per_image() -> None:
-    check_each_image_decides_for_itself(hmc_step)
+    check_each_image_decides_for_itself(hmc)
     with pytest.raises(AssertionError):
         check_each_image_decides_for_itself(batch_summed)
 
@@ -139,21 +150,33 @@ def test_acceptance_is_per_image() -> None:
 def test_rejection_keeps_the_place_and_turns_the_momentum() -> None:
     x = torch.ones(3, 1, 1, 2, dtype=torch.float64)
     cliff = partial(torch.full_like, fill_value=torch.nan)
-    state = State(x, torch.zeros_like(x), -x)
     for metropolis in (True, False):
-        noise = BatchNoise(0, 3)
-        how = {"step": 0.1, "steps": 2, "keep": 0.0, "metropolis": metropolis}
-        new, info = hmc_step(state, cliff, noise, **how)
-        torch.testing.assert_close(new.x, x)
-        torch.testing.assert_close(new.force, -x)
+        algorithm = hmc(cliff, 0.1, metropolis=metropolis)
+        new, info = algorithm.step(BatchNoise(0, 3), HMCState(x, torch.zeros_like(x), -x))
+        torch.testing.assert_close(new.position, x)
+        torch.testing.assert_close(new.logdensity_grad, -x)
         torch.testing.assert_close(new.momentum, -BatchNoise(0, 3).normal((1, 1, 2)))
-        assert info.divergent.all()
-        assert (info.acceptance == 0).all()
+        assert info.is_divergent.all() and not info.is_accepted.any()
+        assert (info.acceptance_rate == 0).all()
 
 
 def test_an_energy_out_of_all_proportion_is_counted_not_hidden() -> None:
     x = torch.ones(2, 1, 1, 2, dtype=torch.float64)
-    stiff = lambda at: -1e4 * at  # noqa: E731
-    how = {"step": 1.0, "steps": 2, "keep": 0.0, "metropolis": True}
-    _, info = hmc_step(State(x, 0 * x, stiff(x)), stiff, BatchNoise(1, 2), **how)
-    assert info.divergent.all()
+    algorithm, noise = hmc(lambda at: -1e4 * at, 1.0), BatchNoise(1, 2)
+    _, info = algorithm.step(noise, algorithm.init(x, noise))
+    assert info.is_divergent.all()
+
+
+def check_refresh(refreshed) -> None:
+    """Unit variance stays, and its persistence is the correlation. |z| < 6: false alarm 4e-9."""
+    n = 100_000
+    old, fresh = (BatchNoise(seed, n).normal((1, 1, 1)) for seed in (1, 2))
+    new = refreshed(old, fresh, 0.7).flatten()
+    values = torch.stack([new**2, new * old.flatten()], 1)
+    assert worst_z(values, torch.tensor([1.0, 0.7])) < 6
+
+
+def test_refreshment_keeps_the_normal_law() -> None:
+    check_refresh(refresh)
+    with pytest.raises(AssertionError):
+        check_refresh(lambda old, fresh, keep: keep * old + (1 - keep) * fresh)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,26 +11,23 @@ import torch
 
 from dppm_model.errors import ConfigError
 from sampler import anneal
-from sampler.anneal import kernel_of
-from sampler.dynamics import flow_step
-from sampler.hmc import State, hmc_step
-from sampler.noise import ImageNoise
+from sampler.anneal import kernel
+from sampler.hmc import hmc
+from sampler.kernels import MetropolisInfo, SamplingAlgorithm
+from sampler.langevin import langevin
+from sampler.noise import ImageNoise, philox
 from sampler.settings import METHODS, SamplerSettings
-from sampler.solvers import SampleInfo, denoise_at
+from sampler.solvers import EDMInfo, edm, flow_step
 from sampler.stages import SAMPLERS
+from sampler.target import SampleInfo, Target
 from tests.unit.sampler.mixture import BatchNoise, ExactMixture, gaussian, pictures, two_modes
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_signature(method: str) -> None:
     sample = SAMPLERS[method]
-    assert list(inspect.signature(sample).parameters) == [
-        "model",
-        "y",
-        "noise",
-        "settings",
-        "denoise",
-    ]
+    shared = [*inspect.signature(sample).parameters][:5]
+    assert shared == ["model", "y", "noise", "settings", "denoise"]
     model = pictures()
     calls = []
 
@@ -51,6 +49,32 @@ def test_signature(method: str) -> None:
     assert (calls[0], calls[-1]) == (pytest.approx(20.0), pytest.approx(0.02))
     assert all(0 <= a <= 1 for a in info.acceptance)
     assert info.divergences == 0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "info"),
+    [
+        (lambda model: hmc(model.score(1.0), 0.4, 2), MetropolisInfo),
+        (lambda model: langevin(model.score(1.0), 0.4), MetropolisInfo),
+        (lambda model: edm(Target(model, torch.zeros(5).long()).denoise, [1.0, 0.5, 0.0]), EDMInfo),
+    ],
+    ids=["hmc", "langevin", "edm"],
+)
+def test_kernels_have_one_shape(algorithm, info) -> None:
+    """``init(position, noise)`` and ``step(noise, state)``, on NamedTuples, no side effects."""
+    made, noise = algorithm(pictures()), ImageNoise(0, [(0, i) for i in range(5)])
+    assert isinstance(made, SamplingAlgorithm)
+    assert list(inspect.signature(made.init).parameters) == ["position", "noise"]
+    assert list(inspect.signature(made.step).parameters) == ["noise", "state"]
+    x = noise.normal((1, 6, 6))
+    state = made.init(x, noise)
+    before = [t.clone() for t in state if isinstance(t, torch.Tensor)]
+    new, said = made.step(noise, state)
+    assert type(new) is type(state) and new._fields[0] == "position"
+    assert isinstance(said, info)
+    assert new.position.shape == x.shape and not torch.equal(new.position, x)
+    for old, now in zip(before, (t for t in state if isinstance(t, torch.Tensor)), strict=True):
+        assert torch.equal(old, now)
 
 
 def share_of_first_mode(method: str, settings: Mapping[str, Any] | None = None) -> float:
@@ -77,12 +101,10 @@ def test_starting_too_low_is_caught() -> None:
 
 
 def test_a_wrong_sign_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def repelled(state, force_at, noise, **how):
-        away = state._replace(force=-state.force)
-        new, info = hmc_step(away, lambda at: -force_at(at), noise, **how)
-        return new._replace(force=-new.force), info
+    def repelled(score, *args, **kwargs):
+        return hmc(lambda x: -score(x), *args, **kwargs)
 
-    monkeypatch.setattr(anneal, "hmc_step", repelled)
+    monkeypatch.setattr(anneal, "hmc", repelled)
     with pytest.raises(AssertionError):
         check_weights(share_of_first_mode("hmc"))
 
@@ -98,19 +120,17 @@ def check_guidance(method: str, guidance: float) -> None:
     model = ExactMixture((1, 1, 1), one, means, spread**2 * one[..., None, None])
     y, noise = torch.ones(n, dtype=torch.int64), BatchNoise(8, n)
 
-    def force_at(x: torch.Tensor) -> torch.Tensor:
-        return (denoise_at(model, x, sigma, y, guidance) - x) / sigma**2
-
-    x = noise.normal(model.shape)
-    state = State(x, noise.normal(model.shape), force_at(x))
+    score = partial(Target(model, y, guidance).score, sigma)
+    algorithm = kernel(SamplerSettings(method))(score, 0.3)
+    state = algorithm.init(noise.normal(model.shape), noise)
     for _ in range(40):
-        state, _ = kernel_of(SamplerSettings(method))(state, force_at, noise, 0.3)
+        state, _ = algorithm.step(noise, state)
     grid, variance = np.linspace(-4, 4, 20_001), spread**2 + sigma**2
     log = -((grid - apart / 2) ** 2) / (2 * variance)
     log -= 2 * np.log1p(np.exp(-apart * grid / variance))
     density = np.exp(log - log.max())
     mean = (grid * density).sum() / density.sum()
-    assert float(state.x.mean()) == pytest.approx(mean, abs=0.015)
+    assert float(state.position.mean()) == pytest.approx(mean, abs=0.015)
 
 
 @pytest.mark.parametrize("method", ["hmc", "langevin"])
@@ -212,10 +232,11 @@ def check_noise_belongs_to_the_image(source) -> None:
     for name, alone in zip(NAMES, batch, strict=True):
         assert torch.equal(draws(7, [name])[0], alone)
     assert torch.equal(torch.stack(draws(7, NAMES[::-1])), torch.stack(batch[::-1]))
+    assert not torch.equal(batch[0][:3], batch[0][-3:])  # nor are two draws of an image the same
     everything = torch.stack([*batch, *draws(8, NAMES), *draws(2**40 + 7, NAMES)])
     assert len(everything.unique(dim=0)) == 12
-    # A long seed must not run into the name: seed (5, 1), name (3, 0) is not seed 5, name (1, 3).
-    assert not torch.equal(draws(2**32 + 5, [(3, 0)])[0], draws(5, [(1, 3)])[0])
+    # A long seed must not run into the name: seed 2^32 + 5 and class 3 are not seed 5 and class 4.
+    assert not torch.equal(draws(2**32 + 5, [(3, 0)])[0], draws(5, [(4, 0)])[0])
 
 
 def test_noise_belongs_to_the_image() -> None:
@@ -229,10 +250,16 @@ class OneStream(BatchNoise):
 
 class FlatSeed(ImageNoise):
     def __init__(self, seed: int, names: list[tuple[int, int]]) -> None:
-        self._streams = [np.random.default_rng([seed, *name]) for name in names]
+        super().__init__(seed % 2**32, [((seed >> 32) + label, index) for label, index in names])
 
 
-@pytest.mark.parametrize("broken", [OneStream, FlatSeed])
+class NoCounter(ImageNoise):
+    def _words(self, count: int):
+        self._draws = 0
+        return super()._words(count)
+
+
+@pytest.mark.parametrize("broken", [OneStream, FlatSeed, NoCounter])
 def test_broken_noise_is_caught(broken) -> None:
     with pytest.raises(AssertionError):
         check_noise_belongs_to_the_image(broken)
@@ -246,3 +273,16 @@ def test_noise_is_normal_and_uniform() -> None:
     for value, mean, spread in [(normal, 0, 1), (normal**2, 1, 2**0.5), (uniform, 0.5, 12**-0.5)]:
         assert abs(float(value.mean()) - mean) < 6 * spread / n**0.5
     assert ((uniform > 0) & (uniform <= 1)).all()
+
+
+def test_philox_gives_the_words_of_its_authors() -> None:
+    """Random123's known answers: all ones, and the digits of pi."""
+    for counter, key, answer in (
+        ([0xFFFFFFFF] * 4, (0xFFFFFFFF,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            (0xA4093822, 0x299F31D0),
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ):
+        assert [int(word) for word in philox(tuple(map(torch.tensor, counter)), key)] == answer

@@ -1,0 +1,84 @@
+"""The densities p(x; sigma | y) of a model, as the samplers see them, and what a sampler says.
+
+A sampler is a function
+
+    sample(model, y, noise, settings, *, denoise=True) -> (x, info)
+
+y is (n,) int64; x is (n, C, H, W), in [-1, 1] up to small excursions (it is not clamped). Without
+``denoise`` it still has the noise of the last level, from which another stage goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from dppm_model.score.denoiser import Denoiser
+from sampler.noise import NoiseSource
+from sampler.settings import SamplerSettings
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What a sampler says of one batch.
+
+    Attributes
+    ----------
+    evaluations
+        Evaluations of the network for each image.
+    acceptance
+        Mean acceptance rate at each level, highest first; empty for what is no Markov chain.
+    divergences
+        Trajectories whose energy error was out of all proportion.
+    """
+
+    evaluations: int
+    acceptance: tuple[float, ...] = ()
+    divergences: int = 0
+
+
+class Sampler(Protocol):
+    """What all samplers are; see the module."""
+
+    def __call__(
+        self,
+        model: Denoiser,
+        y: torch.Tensor,
+        noise: NoiseSource,
+        settings: SamplerSettings,
+        *,
+        denoise: bool = True,
+    ) -> tuple[torch.Tensor, SampleInfo]:
+        """Draw images of the classes ``y``."""
+        ...
+
+
+class Target:
+    """p(x; sigma | y), guided, for a batch of labels; counts its evaluations.
+
+    Parameters
+    ----------
+    y
+        (n,) labels.
+    guidance
+        The score is that of log p(x; sigma | y) + (guidance - 1) log p(y | x; sigma).
+    """
+
+    def __init__(self, model: Denoiser, y: torch.Tensor, guidance: float = 1.0) -> None:
+        self._model, self._y, self._guidance = model, y, guidance
+        self.evaluations = 0
+
+    def score(self, sigma: float, x: torch.Tensor) -> torch.Tensor:
+        """Return grad log p(x; sigma) = (D(x; sigma) - x)/sigma² (Karras et al. 2022, eq. 3)."""
+        return (self.denoise(x, sigma) - x) / sigma**2
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Return D(x; sigma), with one sigma for the whole batch."""
+        self.evaluations += 1
+        sigmas = torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)
+        denoised = self._model.denoise(x, sigmas, self._y)
+        if self._guidance == 1:
+            return denoised
+        return denoised + (self._guidance - 1) * self._model.class_shift(x, sigmas, self._y)
