@@ -1,14 +1,11 @@
-"""The file formats of the MNIST family: idx, plain or gzipped, and one restricted old pickle."""
+"""The file format of the MNIST family: idx, plain or gzipped."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import math
-import pickle
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,44 +66,3 @@ def _read_file(folder: Path, name: str, rank: int) -> NDArray[np.uint8]:
         if path.is_file():
             return read_idx(path.read_bytes(), str(path), rank)
     raise DataError(f"{folder / name}(.gz) is missing.", "Put the four idx files there.")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Admits NumPy's array constructors and nothing else: a pickle can run any code."""
-
-    ADMITTED = frozenset(
-        [
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        ]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ADMITTED:
-            raise DataError(f"The pickle asks for {module}.{name}.", "Use another source.")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def read_pickle(content: bytes) -> dict[str, Split]:
-    """Read the gzipped (50k, 10k, 10k) pickle of float32 = pixel/256 that Python 2 wrote.
-
-    Check its hash first. The first two parts are the standard 60,000 in their order.
-
-    Raises
-    ------
-    DataError
-        If it asks for anything but arrays.
-    """
-    a, b, c = _ArraysOnly(io.BytesIO(gzip.decompress(content)), encoding="latin1").load()
-
-    def pixels(x: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return np.rint(x * 256).astype(np.uint8).reshape(-1, 1, 28, 28)
-
-    return {
-        "train": (
-            np.concatenate([pixels(a[0]), pixels(b[0])]),
-            np.concatenate([a[1], b[1]]).astype(np.int64),
-        ),
-        "test": (pixels(c[0]), c[1].astype(np.int64)),
-    }

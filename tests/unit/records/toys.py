@@ -1,8 +1,6 @@
 """A tiny data set of the MNIST family, in each of the forms in which such sets travel."""
 
 import gzip
-import io
-import pickle
 import struct
 from pathlib import Path
 
@@ -37,25 +35,6 @@ def idx_folder(folder: Path, *, zipped: bool = False) -> Path:
         path = folder / (f"{name}.gz" if zipped else name)
         path.write_bytes(gzip.compress(content) if zipped else content)
     return folder
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2's strings, the opcode that the old file has."""
-
-    dispatch = {  # noqa: RUF012
-        **pickle._Pickler.dispatch,
-        bytes: lambda self, data: self.write(b"T" + struct.pack("<i", len(data)) + data),
-    }
-
-
-def old_pickle() -> bytes:
-    """A (train, validation, test) pickle that names NumPy's parts as Python 2 did."""
-    (a, la), (c, lc) = SPLITS["train"], SPLITS["test"]
-    parts = [(a[:9], la[:9]), (a[9:], la[9:]), (c, lc)]
-    data = tuple((np.float32(x.reshape(len(x), -1)) / np.float32(256), y) for x, y in parts)
-    buffer = io.BytesIO()
-    Python2Pickler(buffer, protocol=2).dump(data)
-    return gzip.compress(buffer.getvalue().replace(b"numpy._core", b"numpy.core"))
 
 
 def same(splits: dict[str, idx.Split]) -> bool:
