@@ -32,7 +32,6 @@ from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
-from dppm_model.pretraining import public_start
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
@@ -43,6 +42,7 @@ from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.group import write_peers
 from dppm_model.securesum.keys import Identity
+from dppm_model.training.pretraining import public_start
 from server.app import app as server_app
 
 
@@ -111,7 +111,7 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
         "epsilon_site": site,
         "public_data": [
             *([] if config.public is None else [config.public]),
-            *(["drawn shapes"] if any(kind_of(p.name) == "detail" for p in plan.phases) else []),
+            *sorted({kind_of(p.name).public_data or "" for p in plan.phases} - {""}),
         ],
         "data": config.data,
     }

@@ -32,7 +32,7 @@ from dppm_model.mechanism.quantize import MOST_STEPS, Grid
 from dppm_model.score.drawn_arrays import draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.phases import build_query, kind_of, query_of
+from dppm_model.score.phases import build_query, kind_of
 from dppm_model.score.query import Query
 
 _MORE = 9  # records, than are asked together: the last chunk is filled up
@@ -59,7 +59,7 @@ def check_batch_invariance(phase: str, config: ModelConfig) -> None:
     """
     # What decides kernels beside the sizes.
     machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
-    if wrong := _problem(kind_of(phase), config, machine):
+    if wrong := _problem(kind_of(phase).name, config, machine):
         raise NotBatchInvariant(
             f"Phase {phase}: on this machine a record's integers depend on its company ({wrong}).",
             "Do not answer from this machine; report its processor and the versions installed.",
@@ -70,7 +70,7 @@ def check_batch_invariance(phase: str, config: ModelConfig) -> None:
 def _problem(kind: str, config: ModelConfig, machine: object) -> str | None:
     """Say what is wrong, or None; once in a process for all its virtual sites and rounds."""
     del machine
-    asked, rng = query_of(kind), np.random.default_rng(_SEED)
+    asked, rng = kind_of(kind).question, np.random.default_rng(_SEED)
     names = asked.needed | asked.optional
     networks = frozenset(name for name in names if not name.startswith("mixture."))
     arrays: dict[str, NDArray[Any]] = {}

@@ -23,7 +23,8 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.round import estimate
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_learner, write_question
+from dppm_model.score.phases import write_question
+from dppm_model.training.learner import build_learner
 from server.securesum.aggregation import Aggregate
 from server.state import Snapshot
 

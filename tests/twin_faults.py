@@ -641,21 +641,21 @@ TWINS: dict[str, Twin] = {
     ),
     "nearest in company": Twin(
         "distances to components are reckoned for the records of a class alone",
-        "dppm_model.score.components:nearest",
+        "dppm_model.score.moments:nearest",
         _nearest_alone,
         "privacy/test_fixed_batches.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_distances",
     ),
     "projected in company": Twin(
         "residuals are projected on the axes of a class for the records of that class alone",
-        "dppm_model.score.component_covariance:ComponentCovarianceQuery.projected",
+        "dppm_model.score.moments:ComponentCovarianceQuery.projected",
         _projected_alone,
         "privacy/test_fixed_batches.py::"
         "test_how_many_are_of_a_records_class_decides_nothing_of_its_spread",
     ),
     "long matrices": Twin(
         "matrices of fine coefficients are rounded to integers, and not clipped",
-        "dppm_model.score.fine_covariance:FineCovarianceQuery.clipped_sum",
+        "dppm_model.score.moments:FineCovarianceQuery.clipped_sum",
         _rounded_only,
         "unit/score/test_moments.py::test_no_record_exceeds_the_clip_norm[fine_covariance]",
     ),

@@ -16,12 +16,14 @@ from safetensors.numpy import save
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.arrays import array_specs
+from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.phases import kind_of, query_of
+from dppm_model.score.phases import PHASES, kind_of
 from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.shamir import SHARE_BYTES
 
-GRADIENTS = ("score", "detail")  # kinds whose weights join the model, and in the end their average
+# Kinds whose weights join the model, and in the end their average.
+GRADIENTS = tuple(n for n, kind in PHASES.items() if issubclass(kind.question, GradientQuery))
 
 NUMBER, KEY, SIGNATURE, DIGEST, TAG = 8, 32, 64, 32, 16
 SEALED = 2 * SHARE_BYTES + TAG  # a share of both secrets, encrypted for its holder
@@ -72,7 +74,7 @@ class Workload:
     @property
     def kind(self) -> str:
         """The kind of the phase."""
-        return kind_of(self.phase.name)
+        return kind_of(self.phase.name).name
 
     @property
     def records(self) -> float:
@@ -167,22 +169,16 @@ class Workload:
         }
 
 
-# Arrays that a phase adds to the questions after it.
-_RELEASES = {
-    "component_covariance": frozenset({"mixture.principal_axes", "mixture.component_covariance"}),
-    "fine_covariance": frozenset({"mixture.fine_covariance"}),
-}
-
-
 def workloads(plan: Plan) -> tuple[Workload, ...]:
     """Return the workload of a round of each phase of a plan."""
     text, found = len(plan.to_json()), []
     released: frozenset[str] = frozenset()
     for p in plan.phases:
-        asked = query_of(p.name)
-        size = arrays_size(plan.model, asked.needed | (asked.optional & released))
+        kind = kind_of(p.name)
+        names = kind.question.needed | (kind.question.optional & released)
+        size = arrays_size(plan.model, names)
         found.append(Workload(p, plan.records_per_person, text, size, plan.rounds))
-        released |= _RELEASES.get(kind_of(p.name), frozenset())
+        released |= kind.releases
     return tuple(found)
 
 

@@ -15,17 +15,6 @@ from dppm_model.planner import epsilon_if_colluding
 from dppm_model.score.phases import kind_of
 from dppm_model.securesum.masks import Sum
 
-# What each kind of phase asks every record or person for.
-QUESTIONS = {
-    "means": "its class, and its image: counts and means of the classes",
-    "covariance": "products of its coefficients: covariances of the classes",
-    "components": "its share in each component, and where it lies: the components' centres",
-    "component_covariance": "products of its coefficients within a component: their covariances",
-    "fine_covariance": "products of its finest coefficients: their covariance over all classes",
-    "score": "its clipped gradient of the denoising loss",
-    "detail": "its clipped gradient of the detail network's denoising loss",
-}
-
 Row = tuple[str, ...]
 
 
@@ -82,7 +71,7 @@ def phases(facts: RunSummary) -> Iterator[Row]:
     for p in facts.plan.phases:
         yield (
             p.name,
-            QUESTIONS[kind_of(p.name)],
+            kind_of(p.name).text,
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
             f"{p.dimension}",

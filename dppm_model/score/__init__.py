@@ -1,5 +1,7 @@
-"""The score model: a closed-form mixture per class, and a small network for what it misses.
+"""The score model, and the questions to records that it learns from.
 
-``query`` says what a record answers and what the server does with the sum; ``moments`` holds the
-phases of the closed form, ``gradient`` those of the network; ``model`` is what has been released.
+``model`` is what has been released: a closed-form mixture per class, a small network for what it
+misses, and a pyramid of upsampling stages. ``query`` says what a record answers; ``moments`` are
+the questions of the closed form, ``residual_query`` and ``pyramid_query`` those of the networks;
+``phases`` lists them all. What is made of the answers is in `dppm_model.training`.
 """

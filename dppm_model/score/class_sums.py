@@ -1,7 +1,12 @@
-"""Sums per slot: the common shape of all moment questions.
+"""Sums per class: the common shape of all moment questions.
 
 A record's vector is ``head ∥ onehot(slot) ⊗ body``: a few dense coordinates, and a block that goes
 to the slot of the record's class (or component). Only head and block are ever formed.
+
+Head and block are ``(statistic - centre) / scale``. The centre is what the model holds already, so
+that a site's sum is small (cheap to encode) and clipped around the right place; the scale makes the
+clip norm 1. From an estimate e of the mean vector a learner has ``scale * e``, the mean of the
+statistic less the centre (`dppm_model.training.moments`).
 """
 
 from __future__ import annotations
@@ -22,7 +27,6 @@ from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import to_base
 
 _CHUNK_ELEMENTS = 1 << 22
-_MOST_RECORDS = 256  # in a chunk
 _CACHED_ELEMENTS = 1 << 18  # of vectors that are formed together
 
 
@@ -42,18 +46,33 @@ class Layout(NamedTuple):
     body: int
 
 
-class ClassSumQuery(ABC):
-    """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
+class Sums(NamedTuple):
+    """A head (h,) and the blocks of all slots (slots, b), or what broadcasts to them; float64."""
+
+    head: torch.Tensor
+    body: torch.Tensor
+
+
+class MomentQuery(ABC):
+    """A `Query` for sums of ``head ∥ onehot(slot) ⊗ body``, whose vectors are not formed here.
+
+    Attributes
+    ----------
+    centre, scale
+        See above.
+    """
 
     needed: ClassVar[frozenset[str]]
     optional: ClassVar[frozenset[str]] = frozenset()
+    chunk = 256  # at most
+    centre: Sums
+    scale: Sums
 
     def __init__(self, model: ScoreModel) -> None:
         model.require(self.needed)
         self.stages = model.config.pyramid.stages  # between the image and the base
         self.basis, self.scales = model.scales.basis, model.scales
         self.head, self.slots, self.body = self.layout(model.config)
-        self.chunk = min(_MOST_RECORDS, max(TILE, _CHUNK_ELEMENTS // (self.head + self.body)))
 
     @classmethod
     @abstractmethod
@@ -66,10 +85,6 @@ class ClassSumQuery(ABC):
         head, slots, body = cls.layout(config)
         return head + slots * body
 
-    @abstractmethod
-    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors of records x (n, C, H, W) with labels y (n,), n at least 1."""
-
     @property
     def dimension(self) -> int:
         """Number of coordinates d of a record's vector."""
@@ -79,6 +94,27 @@ class ClassSumQuery(ABC):
         """Look at the base images; see `Query`."""
         del seeds
         return to_base(pixels, self.stages)
+
+    def split(self, values: torch.Tensor) -> Sums:
+        """Return the parts of a vector (d,)."""
+        return Sums(values[: self.head], values[self.head :].reshape(self.slots, self.body))
+
+    def join(self, sums: Sums) -> torch.Tensor:
+        """Undo `split`: (d,) float64."""
+        head = sums.head.double().expand(self.head)
+        return torch.cat([head, sums.body.double().expand(self.slots, self.body).flatten()])
+
+
+class ClassSumQuery(MomentQuery):
+    """A `Query` whose vectors are ``head ∥ onehot(slot) ⊗ body``."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
+        self.chunk = min(type(self).chunk, max(TILE, _CHUNK_ELEMENTS // (self.head + self.body)))
+
+    @abstractmethod
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors of records x (n, C, H, W) with labels y (n,), n at least 1."""
 
     def clipped_sum(
         self,
@@ -116,8 +152,3 @@ class ClassSumQuery(ABC):
         """Ask chunk by chunk; what fills the last one up is not finite."""
         for images, labels in fixed_batches((x, y), self.chunk):
             yield self.answers(images, labels)
-
-    def split(self, estimate: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the head (h,) and the bodies (slots, b) of a decoded sum, float64."""
-        values = torch.from_numpy(np.asarray(estimate, dtype=np.float64))
-        return values[: self.head], values[self.head :].reshape(self.slots, self.body)

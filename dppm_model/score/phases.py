@@ -1,73 +1,124 @@
-"""The table of phases: from a phase's kind to the site's query and the server's learner.
+"""The kinds of phases: what each asks, and what learns from the answers.
 
-A kind may be asked more than once, as phases named ``kind`` or ``kind-anything``: each starts from
-what the model holds and replaces it. So a small ``means-first`` makes the sums of ``means`` nearly
-cancel, which lets their range, and with it the size of a report, be small.
+This table is the only place that lists them. A kind may be asked more than once, as phases named
+``kind`` or ``kind-anything``: each starts from what the model holds and replaces it. So a small
+``means-first`` makes the sums of ``means`` nearly cancel, which lets their range, and with it the
+size of a report, be small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.score.arrays import array_specs
-from dppm_model.score.component_covariance import (
-    ComponentCovarianceLearner,
-    ComponentCovarianceQuery,
-)
-from dppm_model.score.components import ComponentsLearner, ComponentsQuery
-from dppm_model.score.covariance import CovarianceLearner, CovarianceQuery
-from dppm_model.score.fine_covariance import FineCovarianceLearner, FineCovarianceQuery
-from dppm_model.score.gradient import GradientLearner
-from dppm_model.score.means import MeansLearner, MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.moments import (
+    ComponentCovarianceQuery,
+    ComponentsQuery,
+    CovarianceQuery,
+    FineCovarianceQuery,
+    MeansQuery,
+)
 from dppm_model.score.pyramid_query import DetailQuery
-from dppm_model.score.query import Learner, Query
+from dppm_model.score.query import Query
 from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.score.tensors import read_tensors
 
 _HEADER = 1 << 16  # bytes of a question beside its arrays
 
 
-class _Kind(NamedTuple):
-    """The two halves of a kind of phase; a learner is made from the model and a public seed."""
+@dataclass(frozen=True)
+class PhaseKind:
+    """A kind of phase.
 
-    query: type[Query]
-    learner: Callable[[ScoreModel, int], Learner]
+    Attributes
+    ----------
+    name
+        What its phases are called, before the first dash.
+    question
+        What a record answers.
+    learner
+        The server's half, ``module:class``: imported there, and not at a site.
+    text
+        What it asks every record or person for, in words.
+    releases
+        Arrays that it adds to a model, beside those that are always there.
+    public_data
+        What its training starts from that is nobody's, if anything.
+    """
+
+    name: str
+    question: type[Query]
+    learner: str
+    text: str
+    releases: frozenset[str] = frozenset()
+    public_data: str | None = None
 
 
-PHASES = {
-    "means": _Kind(MeansQuery, lambda model, _seed: MeansLearner(model)),
-    "covariance": _Kind(CovarianceQuery, lambda model, _seed: CovarianceLearner(model)),
-    "components": _Kind(ComponentsQuery, ComponentsLearner),
-    "component_covariance": _Kind(
-        ComponentCovarianceQuery, lambda model, _seed: ComponentCovarianceLearner(model)
+_KINDS = (
+    PhaseKind(
+        "means",
+        MeansQuery,
+        "dppm_model.training.moments:MeansLearner",
+        "its class, and its image: counts and means of the classes",
     ),
-    "fine_covariance": _Kind(
-        FineCovarianceQuery, lambda model, _seed: FineCovarianceLearner(model)
+    PhaseKind(
+        "covariance",
+        CovarianceQuery,
+        "dppm_model.training.moments:CovarianceLearner",
+        "products of its coefficients: covariances of the classes",
     ),
-    "score": _Kind(ResidualQuery, partial(GradientLearner, ResidualQuery)),
-    "detail": _Kind(DetailQuery, partial(GradientLearner, DetailQuery)),
-}
+    PhaseKind(
+        "components",
+        ComponentsQuery,
+        "dppm_model.training.components:ComponentsLearner",
+        "its share in each component, and where it lies: the components' centres",
+    ),
+    PhaseKind(
+        "component_covariance",
+        ComponentCovarianceQuery,
+        "dppm_model.training.moments:ComponentCovarianceLearner",
+        "products of its coefficients within a component: the components' own covariances",
+        releases=frozenset({"mixture.principal_axes", "mixture.component_covariance"}),
+    ),
+    PhaseKind(
+        "fine_covariance",
+        FineCovarianceQuery,
+        "dppm_model.training.moments:FineCovarianceLearner",
+        "products of its finest coefficients: their covariance over all classes",
+        releases=frozenset({"mixture.fine_covariance"}),
+    ),
+    PhaseKind(
+        "score",
+        ResidualQuery,
+        "dppm_model.training.gradient:ResidualLearner",
+        "its clipped gradient of the denoising loss",
+    ),
+    PhaseKind(
+        "detail",
+        DetailQuery,
+        "dppm_model.training.gradient:DetailLearner",
+        "its clipped gradient of the detail network's denoising loss",
+        public_data="drawn shapes",
+    ),
+)
+PHASES = {kind.name: kind for kind in _KINDS}
 
 
-def kind_of(phase: str) -> str:
-    """Return the kind of a phase from its name: what stands before the first dash."""
-    return phase.partition("-")[0]
-
-
-def query_of(phase: str) -> type[Query]:
-    """Return the question of a phase, before any model.
+def kind_of(phase: str) -> PhaseKind:
+    """Return the kind of a phase, which is what stands in its name before the first dash.
 
     Raises
     ------
     ConfigError
-        If there is no such phase.
+        If there is no such kind.
     """
-    return _kind(phase).query
+    name = phase.partition("-")[0]
+    if name not in PHASES:
+        raise ConfigError(f"phases[].name is {phase!r}.", f"Use one of: {', '.join(PHASES)}.")
+    return PHASES[name]
 
 
 def build_query(phase: str, model: ScoreModel) -> Query:
@@ -80,7 +131,7 @@ def build_query(phase: str, model: ScoreModel) -> Query:
     ModelError
         If the model lacks what the question asks by.
     """
-    return query_of(phase)(model)
+    return kind_of(phase).question(model)
 
 
 def dimension_of(phase: str, config: ModelConfig) -> int:
@@ -91,13 +142,13 @@ def dimension_of(phase: str, config: ModelConfig) -> int:
     ConfigError
         If there is no such phase, or the configuration has nothing to ask in it.
     """
-    return query_of(phase).dimension_of(config)
+    return kind_of(phase).question.dimension_of(config)
 
 
 def write_question(phase: str, model: ScoreModel) -> bytes:
     """Return what a site is sent to ask by: the arrays of one question, and no more."""
-    kind = query_of(phase)
-    return model.only(kind.needed | kind.optional).arrays_to_bytes()
+    question = kind_of(phase).question
+    return model.only(question.needed | question.optional).arrays_to_bytes()
 
 
 def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
@@ -114,8 +165,8 @@ def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
         If the arrays are not exactly those of the question, each as `dppm_model.score.arrays`
         says.
     """
-    kind = query_of(phase)
-    asked = kind.needed | kind.optional
+    question = kind_of(phase).question
+    asked = question.needed | question.optional
     specs = array_specs(config)
     most = _HEADER + sum(specs[n].nbytes for n in asked if n in specs)
     if len(content) > most:
@@ -130,29 +181,3 @@ def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
             "Server and site differ in version.",
         )
     return build_query(phase, model)
-
-
-def build_learner(phase: str, model: ScoreModel, seed: int) -> Learner:
-    """Build the server's learner of a phase that starts from ``model``.
-
-    Parameters
-    ----------
-    phase
-        Its name, ``kind`` or ``kind-anything`` with a kind of ``PHASES``.
-    model
-        All that was released before.
-    seed
-        Seed of the learner's public randomness (first component centres, first weights).
-
-    Raises
-    ------
-    ConfigError
-        If there is no such phase.
-    """
-    return _kind(phase).learner(model, seed)
-
-
-def _kind(phase: str) -> _Kind:
-    if (kind := kind_of(phase)) not in PHASES:
-        raise ConfigError(f"phases[].name is {phase!r}.", f"Use one of: {', '.join(PHASES)}.")
-    return PHASES[kind]

@@ -23,14 +23,12 @@ from torch import nn
 from torch.nn import functional
 
 from dppm_model.errors import ConfigError
-from dppm_model.mechanism.gradients import trainable
 from dppm_model.records.pixels import to_tensor
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import CLOSED_FORM, ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import PyramidConfig, build_upsampler
-from dppm_model.score.shapes import shape_crops
 from dppm_model.score.upsampler import (
     CROP,
     LEAST_SIGMA,
@@ -267,14 +265,6 @@ class DetailQuery(GradientQuery):
         self.config: PyramidConfig = model.config.pyramid
         return build_upsampler(model.shape[0], model.arrays)
 
-    @classmethod
-    def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
-        """Begin with the weights that drawn shapes taught."""
-        del seed  # one start for all runs
-        network = build_upsampler(model.shape[0], model.arrays)
-        trained = [p.flatten() for p in trainable(network).values()]
-        return {"detail.weights": torch.cat(trained).detach().numpy()}
-
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """See crops and the base image; see `dppm_model.score.pyramid_query.crop_records`."""
         return crop_records(pixels, seeds, self.config).packed()
@@ -286,9 +276,3 @@ class DetailQuery(GradientQuery):
         seen = CroppedRecords.unpacked(x, self.config.stages, self.model.shape)
         drift = drifted(seen, y, seeds, self.config, self.mixture)
         return questions(seen.crops, seeds, self.config, drift)
-
-    def public(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw shapes."""
-        crops = shape_crops(n, self.config.stages, self.model.shape[0], generator)
-        seen = CroppedRecords(crops, torch.zeros(n, *self.model.shape), torch.full((n, 2), -1))
-        return seen.packed(), torch.zeros(n, dtype=torch.int64)

@@ -1,8 +1,9 @@
-"""The two sides of a phase: the question to a record, and the learner that uses the noisy sum.
+"""A question to records: the site's side of a phase.
 
 A training run is a list of phases. In each round of a phase every sampled record has a vector
 (``Query``, at the site), the federation sums the clipped vectors of its units through randomized
-response, and the ``Learner`` (at the server) turns the noisy estimate into a better model.
+response, and the server's learner (`dppm_model.training`) turns the noisy estimate into a better
+model.
 """
 
 from __future__ import annotations
@@ -102,37 +103,4 @@ class Query(Protocol):
         What persons answer is made from these (`dppm_model.mechanism.units`). Where each record is
         clipped by itself, `clipped_sum` is the faster way: few phases have to form their vectors.
         """
-        ...
-
-
-class Learner(Protocol):
-    """The server's side of one phase. Divisors are public; data are never seen."""
-
-    def query(self) -> Query:
-        """Build the question of the next round from the present model."""
-        ...
-
-    def step(self, estimate: NDArray[np.float64], std: float) -> None:
-        """Take in the answer of one round.
-
-        Parameters
-        ----------
-        estimate
-            (d,) unbiased estimate of the mean of the clipped vectors of *all* units (records or
-            persons).
-        std
-            Public standard deviation of the privacy noise in each coordinate of ``estimate``.
-        """
-        ...
-
-    def result(self) -> ScoreModel:
-        """Return the model that the rounds so far have given."""
-        ...
-
-    def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return all that ``load_state_dict`` needs to go on, bit for bit."""
-        ...
-
-    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from a saved state of the same phase."""
         ...

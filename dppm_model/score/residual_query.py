@@ -21,7 +21,7 @@ from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import CLOSED_FORM, ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.networks import Band, build_network, first_weights
+from dppm_model.score.networks import Band, build_network
 from dppm_model.score.pyramid import to_base
 from dppm_model.score.residual_config import ResidualConfig
 
@@ -120,13 +120,6 @@ class ResidualQuery(GradientQuery):
         self.band, network = build_network(self.config, model.shape, model.classes)
         return network
 
-    @classmethod
-    def first(cls, model: ScoreModel, seed: int) -> dict[str, NDArray[np.float32]]:
-        """Draw the weights, the last layer's zero."""
-        assert model.config.residual is not None
-        _, network = build_network(model.config.residual, model.shape, model.classes)
-        return {"residual.weights": first_weights(network, seed).numpy()}
-
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images."""
         del seeds
@@ -137,8 +130,3 @@ class ResidualQuery(GradientQuery):
     ) -> tuple[torch.Tensor, ...]:
         """Draw noise for records; see `dppm_model.score.residual_query.questions`."""
         return questions(x, y, self.mixture, self.band, self.config, seeds)
-
-    def public(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw images from the closed form."""
-        y = torch.arange(n) % self.model.classes
-        return self.mixture.sample(y, generator).clamp(-1, 1), y

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dppm_model.config import Config, initial_model
 from dppm_model.plan import Plan
-from dppm_model.pretraining import pretrain
 from dppm_model.records import sources
 from dppm_model.score.model import ScoreModel
+from dppm_model.training.pretraining import pretrain
 
 
 def train_centrally(config: Config, plan: Plan, *, noise: float = 1.0) -> ScoreModel:

@@ -15,9 +15,9 @@ import ray
 import ray.cluster_utils
 
 from dppm_model.errors import ModelError, RunFolderError, SamplerError
-from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.residual_query import ResidualQuery
+from dppm_model.training.gradient import ResidualLearner
 from sampler import generate as generate_module
 from sampler import pool
 from sampler.generate import GenerateResult, generate
@@ -113,7 +113,7 @@ def test_a_score_model_with_a_network_is_drawn_alike_on_ray_and_here(tmp_path: P
         "mixture": {"band": 8, "components": 2},
         "residual": {"band": 8, "fold": 4, "channels": 4, "blocks": 1},
     }
-    learner = GradientLearner(ResidualQuery, ScoreModel.initial((1, 8, 8), 2, config), seed=0)
+    learner = ResidualLearner(ResidualQuery, ScoreModel.initial((1, 8, 8), 2, config), seed=0)
     learner.step(np.random.default_rng(0).normal(size=learner.query().dimension), 0.0)
     learner.result().save(tmp_path / "model")
     arguments = {"per_class": 6, "seed": 1, "settings": FAST, "privacy": {}, "shard_size": 3}

@@ -11,9 +11,9 @@ from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import NotBatchInvariant
 from dppm_model.mechanism import products
 from dppm_model.mechanism.products import Linear, each, gram, rows_by, sides
-from dppm_model.score import class_sums, component_covariance, components, dct, means, mixture
+from dppm_model.score import class_sums, dct, mixture, moments
 from dppm_model.score.gradient import GradientQuery
-from dppm_model.score.phases import query_of
+from dppm_model.score.phases import kind_of
 from tests.privacy.test_sensitivity import CASES, CONFIGS
 
 SIZES = (1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 16, 20, 33, 49)
@@ -102,8 +102,8 @@ def plain_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 FAULTS = {
     "mixture": (mixture, "rows_by", "score", plain_rows),
-    "components": (components, "rows_by", "components", plain_rows),
-    "component_covariance": (component_covariance, "rows_by", "component_covariance", plain_rows),
+    "components": (moments, "rows_by", "components", plain_rows),
+    "component_covariance": (moments, "rows_by", "component_covariance", plain_rows),
     "images": (dct, "sides", "means", lambda left, x, right: left @ x @ right.T),
     "layers": (products, "rows_by", "score", plain_rows),
 }
@@ -142,7 +142,7 @@ def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
         right = r / torch.linalg.vector_norm(r, dim=1, keepdim=True).clamp(min=radius)
         return moved_by_place(right)
 
-    monkeypatch.setattr(means, "clip_rows", by_place)
+    monkeypatch.setattr(moments, "clip_rows", by_place)
     with pytest.raises(NotBatchInvariant, match="in another order"):
         check_batch_invariance("means", CONFIGS["grey, mlp"])
 
@@ -173,7 +173,7 @@ def test_what_a_server_may_leave_out_is_left_out_once(
         lambda kind, model: tried.append(set(model.arrays)) or build(kind, model),
     )
     check_batch_invariance("score", CONFIGS["grey, mlp"])
-    asked = query_of("score")
+    asked = kind_of("score").question
     assert set(asked.needed) in tried and set(asked.needed | asked.optional) in tried
 
 
@@ -181,8 +181,8 @@ def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(batch_invariance, "_STEPS", {})
     monkeypatch.setattr(class_sums, "fixed_batches", lambda records, _: iter([records]))
     monkeypatch.setattr(dct, "sides", lambda left, x, right: left @ x @ right.T)
-    monkeypatch.setattr(components, "rows_by", plain_rows)
-    monkeypatch.setattr(component_covariance, "rows_by", plain_rows)
+    monkeypatch.setattr(moments, "rows_by", plain_rows)
+    monkeypatch.setattr(moments, "rows_by", plain_rows)
     with pytest.raises(NotBatchInvariant, match="in another order"):
         check_batch_invariance("component_covariance", CONFIGS["grey, mlp"])
 

@@ -9,16 +9,12 @@ import torch
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.component_covariance import (
-    ComponentCovarianceLearner,
-    ComponentCovarianceQuery,
-)
-from dppm_model.score.components import nearest
-from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_learner
+from dppm_model.score.moments import ComponentCovarianceQuery, nearest
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery, denoising_losses
+from dppm_model.training.gradient import DetailLearner, ResidualLearner
+from dppm_model.training.learner import build_learner
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
@@ -47,7 +43,7 @@ def moments(phase: str) -> Sum:
 
 
 def steps(network: str, method: Method | None) -> Sum:
-    query = GradientLearner(ResidualQuery, model(network=network), 0).query()
+    query = ResidualLearner(ResidualQuery, model(network=network), 0).query()
     generator = torch.Generator().manual_seed(1)
     for p in query.network.parameters():  # the last layer begins at zero
         p.data += 0.1 * torch.randn(p.shape, generator=generator)
@@ -68,7 +64,7 @@ def steps(network: str, method: Method | None) -> Sum:
 def details() -> Sum:
     settings = {"mixture": {"band": 16}, "pyramid": {"stages": 1}}
     start = ScoreModel.initial((1, 64, 64), 3, settings)
-    query = GradientLearner(DetailQuery, start, 0).query()
+    query = DetailLearner(DetailQuery, start, 0).query()
     pixels = np.random.default_rng(0).integers(0, 256, (N, 1, 64, 64), dtype=np.uint8)
     seeds, y = torch.arange(N), torch.arange(N) % 3
     return lambda rows: query.clipped_sum(
@@ -131,7 +127,7 @@ def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
     covariance = root @ root.transpose(0, 2, 1)
     model = start.replace({"mixture.components": components, "mixture.covariance": covariance})
     if own:
-        model = ComponentCovarianceLearner(model).result()
+        model = build_learner("component_covariance", model, 0).result()
         spread = 0.02 * rng.standard_normal(model.arrays["mixture.component_covariance"].shape)
         model = model.replace({"mixture.component_covariance": spread.astype(np.float32)})
     x = torch.randn(CHUNK, 1, 28, 28, generator=torch.Generator().manual_seed(0))

@@ -23,9 +23,10 @@ from dppm_model.records.units import Units
 from dppm_model.round import report
 from dppm_model.score import class_sums
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_learner, build_query, write_question
+from dppm_model.score.phases import build_query, write_question
 from dppm_model.score.query import Query
 from dppm_model.score.unit_batches import UnitBatches
+from dppm_model.training.learner import build_learner
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
 from tests.support.plan_factory import TOY
@@ -151,7 +152,7 @@ def test_a_persons_vector_is_the_mean_of_their_records(kind: str, tmp_path: Path
 def test_nobodys_integers_change_when_a_person_leaves(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(class_sums, "_MOST_RECORDS", 32)  # several chunks of these few, too
+    monkeypatch.setattr(class_sums.MomentQuery, "chunk", 32)  # several chunks of these few, too
     records = shard(tmp_path / "x", kind)
     together = vectors(asking(records, kind), len(OWNED))
     for person in (0, 1, len(OWNED) - 1):

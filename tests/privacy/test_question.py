@@ -21,10 +21,10 @@ from dppm_model.plan import Plan
 from dppm_model.score import networks
 from dppm_model.score.arrays import array_specs
 from dppm_model.score.drawn_arrays import draw_arrays
-from dppm_model.score.means import MeansQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.phases import PHASES, query_of, read_question, write_question
+from dppm_model.score.moments import MeansQuery
+from dppm_model.score.phases import PHASES, kind_of, read_question, write_question
 from dppm_model.score.unit_batches import block_of
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
@@ -45,7 +45,7 @@ CASES = [("mlp", kind) for kind in PHASES if kind != "detail"] + [("pyramid", "d
 
 
 def sent(config: ModelConfig, kind: str) -> Arrays:
-    asked = query_of(kind)
+    asked = kind_of(kind).question
     rng = np.random.default_rng(0)
     return draw_arrays(config, asked.needed | asked.optional, rng, 0.01)
 
@@ -55,8 +55,8 @@ def test_a_question_takes_exactly_its_arrays_each_in_its_range(name: str, kind: 
     config = CONFIGS[name]
     arrays = sent(config, kind)
     query = read_question(kind, config, save(arrays))
-    assert query.dimension == query_of(kind).dimension_of(config)
-    for array_name in query_of(kind).needed:
+    assert query.dimension == kind_of(kind).question.dimension_of(config)
+    for array_name in kind_of(kind).question.needed:
         less = {n: a for n, a in arrays.items() if n != array_name}
         with pytest.raises(ModelError, match=array_name):
             read_question(kind, config, save(less))

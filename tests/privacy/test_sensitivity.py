@@ -22,7 +22,7 @@ from dppm_model.score.arrays import array_specs, check_arrays
 from dppm_model.score.drawn_arrays import draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.phases import PHASES, build_query, query_of
+from dppm_model.score.phases import PHASES, build_query, kind_of
 
 GRID = Grid(1.0, 1 << 24)
 N = 70  # more than a chunk of a gradient phase
@@ -80,7 +80,7 @@ def records(name: str) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
 @st.composite
 def models(draw: st.DrawFn, name: str, kind: str) -> ScoreModel:
     """A model that a site would accept, from anywhere in its range."""
-    config, asked = CONFIGS[name], query_of(kind)
+    config, asked = CONFIGS[name], kind_of(kind).question
     names = sorted(asked.needed)
     for pair in (
         {"mixture.principal_axes", "mixture.component_covariance"},
@@ -148,7 +148,7 @@ def test_nor_do_many_more_models(name: str, kind: str) -> None:
 @pytest.mark.parametrize("scale", [2.0**-40, 1e-3, 1.0, 1e6, 2.0**40])
 @pytest.mark.parametrize("name", ["grey, mlp", "grey, conv"])
 def test_the_gradient_scale_is_a_public_number_and_no_more(name: str, scale: float) -> None:
-    config, asked = CONFIGS[name], query_of("score")
+    config, asked = CONFIGS[name], kind_of("score").question
     arrays = draw_arrays(config, asked.needed, np.random.default_rng(0), 0.05)
     model = ScoreModel(config, arrays | {"residual.scale": np.array([scale])})
     assert all(holds(model, name, "score", who) for who in range(4))

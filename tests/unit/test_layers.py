@@ -20,7 +20,7 @@ FLOORS = [
     {"score"},
     {"phase", "plan"},
     {"requests", "round", "budget", "batch_invariance"},
-    {"planner", "planner_directions", "audit", "pretraining"},
+    {"planner", "planner_directions", "audit", "training"},
     {"run", "config"},
 ]
 

@@ -11,7 +11,8 @@ from dppm_model.errors import ModelError
 from dppm_model.score.arrays import LEAST_VARIANCE, ArraySpec, array_specs
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig, PublicData
-from dppm_model.score.phases import PHASES, build_query, kind_of
+from dppm_model.score.phases import build_query
+from dppm_model.training.learner import build_learner
 
 SMALL = ModelConfig.of(
     (1, 8, 8),
@@ -54,7 +55,7 @@ def learn(path: list[str], answer: Answer, std: float, flat: bool = False) -> Sc
         least = np.broadcast_to(LEAST_VARIANCE * np.eye(16, dtype=np.float32), covariance.shape)
         model = ScoreModel(config, {**model.arrays, "mixture.covariance": least.copy()})
     for phase in path:
-        learner = PHASES[kind_of(phase)].learner(model, 0)
+        learner = build_learner(phase, model, 0)
         for _ in range(2):
             learner.step(answer(learner.query().dimension, rng), std)
         model = learner.result()

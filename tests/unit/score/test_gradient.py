@@ -9,10 +9,10 @@ import torch
 from dppm_model.mechanism.gradients import per_record
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.closed_form import closed_form
-from dppm_model.score.gradient import _LEAST_RATE, GradientLearner
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import dimension_of, read_question, write_question
 from dppm_model.score.residual_query import ResidualQuery, denoising_losses
+from dppm_model.training.gradient import _LEAST_RATE, GradientLearner, ResidualLearner
 
 GRID = Grid(1.0, 1 << 20)
 N = 64
@@ -57,8 +57,8 @@ def test_rounds_improve_the_denoiser_on_other_records(network: str) -> None:
     model = start(network=network)
     before = held_out(model)
     learner, twin = (
-        GradientLearner(ResidualQuery, model, 0),
-        GradientLearner(ResidualQuery, model, 0),
+        ResidualLearner(ResidualQuery, model, 0),
+        ResidualLearner(ResidualQuery, model, 0),
     )
     assert held_out(learner.result()) == pytest.approx(before, rel=1e-6)  # it starts at zero
     rounds(learner, 0, 40)
@@ -68,14 +68,14 @@ def test_rounds_improve_the_denoiser_on_other_records(network: str) -> None:
 
 
 def test_resuming_gives_the_same_bits() -> None:
-    whole, first, second = (GradientLearner(ResidualQuery, start(), 0) for _ in range(3))
+    whole, first, second = (ResidualLearner(ResidualQuery, start(), 0) for _ in range(3))
     rounds(whole, 0, 14)
     rounds(first, 0, 7)
     second.load_state_dict(first.state_dict())
     rounds(second, 7, 14)  # over the rescaling of round 10
     for name, value in whole.result().arrays.items():
         np.testing.assert_array_equal(second.result().arrays[name], value, err_msg=name)
-    twin = GradientLearner(ResidualQuery, start(), 0)  # forgetting Adam's moments is noticed
+    twin = ResidualLearner(ResidualQuery, start(), 0)  # forgetting Adam's moments is noticed
     twin.load_state_dict({**first.state_dict(), "first_moment": np.zeros(twin.query().dimension)})
     rounds(twin, 7, 14)
     weights = "residual.weights"
@@ -83,7 +83,7 @@ def test_resuming_gives_the_same_bits() -> None:
 
 
 def test_the_scale_brings_public_gradients_to_the_clip_norm() -> None:
-    learner = GradientLearner(ResidualQuery, start(clip_share=0.5), 0)
+    learner = ResidualLearner(ResidualQuery, start(clip_share=0.5), 0)
     query = learner.query()
     x = closed_form(learner.result()).sample(
         torch.arange(400) % 2, torch.Generator().manual_seed(9)
@@ -95,7 +95,7 @@ def test_the_scale_brings_public_gradients_to_the_clip_norm() -> None:
 
 def test_a_site_asks_what_the_server_meant() -> None:
     """The arrays travel as bytes; the site's question is the same to the last bit."""
-    learner = GradientLearner(ResidualQuery, start(), 0)
+    learner = ResidualLearner(ResidualQuery, start(), 0)
     rounds(learner, 0, 3)
     x, y = shard()
     sent = write_question("score", learner.result())
@@ -110,7 +110,7 @@ def test_a_site_asks_what_the_server_meant() -> None:
 def test_an_empty_sample_gives_zeros_and_the_dimension_is_known_beforehand() -> None:
     model = start()
     d = dimension_of("score", model.config)
-    query = GradientLearner(ResidualQuery, model, 0).query()
+    query = ResidualLearner(ResidualQuery, model, 0).query()
     assert query.dimension == d
     x, y = shard()
     total = query.clipped_sum(x[:0], y[:0], GRID, SEEDS)
@@ -118,7 +118,7 @@ def test_an_empty_sample_gives_zeros_and_the_dimension_is_known_beforehand() -> 
 
 
 def test_one_record_moves_the_sum_by_at_most_g() -> None:
-    query = GradientLearner(ResidualQuery, start(), 0).query()
+    query = ResidualLearner(ResidualQuery, start(), 0).query()
     x, y = shard(5)
     x[4] = 1e30  # whatever a record holds
     sums = []
@@ -129,7 +129,7 @@ def test_one_record_moves_the_sum_by_at_most_g() -> None:
 
 
 def test_the_closed_form_is_built_once_for_all_rounds() -> None:
-    learner = GradientLearner(ResidualQuery, start(), 0)
+    learner = ResidualLearner(ResidualQuery, start(), 0)
     a = closed_form(ScoreModel.from_bytes(learner.result().to_bytes()))
     rounds(learner, 0, 1)
     assert closed_form(ScoreModel.from_bytes(learner.result().to_bytes())) is a
@@ -138,7 +138,7 @@ def test_the_closed_form_is_built_once_for_all_rounds() -> None:
 
 
 def test_learning_rate_rises_then_falls_to_a_tenth() -> None:
-    learner = GradientLearner(ResidualQuery, start(learning_rate=1.0, warmup=4, rounds=40), 0)
+    learner = ResidualLearner(ResidualQuery, start(learning_rate=1.0, warmup=4, rounds=40), 0)
     rates = [learner.learning_rate(t) for t in range(1, 42)]
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert all(a > b for a, b in pairwise(rates[3:40]))

@@ -6,22 +6,19 @@ import torch
 
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.component_covariance import (
-    ComponentCovarianceLearner,
-    ComponentCovarianceQuery,
-)
-from dppm_model.score.fine_covariance import FineCovarianceLearner
-from dppm_model.score.means import MeansLearner, MeansQuery
+from dppm_model.score.class_sums import Sums
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.moments import ComponentCovarianceQuery, MeansQuery
 from dppm_model.score.phases import (
-    build_learner,
     build_query,
     dimension_of,
     read_question,
     write_question,
 )
-from dppm_model.score.query import Learner, Query
+from dppm_model.score.query import Query
+from dppm_model.training.learner import Learner, build_learner
+from dppm_model.training.moments import Arrays, ComponentCovarianceLearner, MeansLearner
 
 MOMENTS = ("means", "covariance", "components", "component_covariance", "fine_covariance")
 SHAPE, CLASSES, BAND = (1, 6, 6), 3, 12
@@ -182,10 +179,8 @@ def test_unknown_phases_are_refused() -> None:
 class ForgetsTheCentre(MeansLearner):
     """Broken twin: takes residuals around the present means for residuals around the prior."""
 
-    def step(self, estimate: np.ndarray, std: float) -> None:
-        super().step(estimate, std)
-        self._centre = torch.zeros_like(self._centre)
-        self._model = self._fit()
+    def fit(self, query: MeansQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
+        return super().fit(query, centre._replace(body=0 * centre.body), moved, std)
 
 
 def mean_error_of(model: ScoreModel) -> float:
@@ -197,10 +192,10 @@ def mean_error_of(model: ScoreModel) -> float:
 
 def test_means_without_noise_are_the_sample_means() -> None:
     x, y = records()
-    model = ask(MeansLearner(initial()), x, y, rounds=3)
+    model = ask(MeansLearner(MeansQuery, initial()), x, y, rounds=3)
     assert mean_error_of(model) < 1e-3
     assert np.allclose(model.class_weights(), np.bincount(y) / len(y), atol=1e-4)
-    assert mean_error_of(ask(ForgetsTheCentre(initial()), x, y, rounds=3)) > 0.1
+    assert mean_error_of(ask(ForgetsTheCentre(MeansQuery, initial()), x, y, rounds=3)) > 0.1
 
 
 @pytest.mark.parametrize("components", [1, 2])
@@ -260,10 +255,8 @@ def test_components_keep_the_class_mean_and_covariance() -> None:
 class KeepsTheCentre(ComponentCovarianceLearner):
     """Broken twin: takes differences to the model for the components' covariances themselves."""
 
-    def step(self, estimate: np.ndarray, std: float) -> None:
-        super().step(estimate, std)
-        self._body -= self._rounds * ComponentCovarianceQuery(self._start).centre
-        self._model = self._fit()
+    def fit(self, query: ComponentCovarianceQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
+        return super().fit(query, centre._replace(body=0 * centre.body), moved, std)
 
 
 def spread_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) -> float:
@@ -281,7 +274,7 @@ def spread_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) ->
     x = model.scales.basis.inverse(u.double()).float()
     for phase, rounds in (("means", 1), ("covariance", 1), ("components", 4)):
         model = ask(learner(phase, model), x, y, rounds=rounds)
-    model = ask(kind(model), x, y, rounds=2, std=std)
+    model = ask(kind(ComponentCovarianceQuery, model), x, y, rounds=2, std=std)
     covariances = model.covariances()
     gap = 0.0
     for j in range(2):
@@ -351,13 +344,13 @@ def test_pooled_without_noise_is_the_pooled_covariance() -> None:
 def test_pooled_counts_both_triangles() -> None:
     """Noise is on the whole matrix: the released one is symmetric, and shrunk for half of it."""
     x, y = records()
-    first = FineCovarianceLearner(trained())
+    first = learner("fine_covariance", trained())
     query = first.query()
     total = GRID.to_float(query.clipped_sum(x, y, GRID, SEEDS)) / len(y)
     noise = np.zeros((20, 20))
     noise[0, 1] = 1e-3
     first.step(total + noise.flatten(), 1e-9)
-    second = FineCovarianceLearner(trained())
+    second = learner("fine_covariance", trained())
     second.step(total + noise.T.flatten(), 1e-9)
     assert np.allclose(
         first.result().arrays["mixture.fine_covariance"],

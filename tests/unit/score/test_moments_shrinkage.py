@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dppm_model.score.covariance import symmetric, upper, upper_outer
-from dppm_model.score.shrinkage import octaves, shrink_covariance, subtract_covariance, wiener
+from dppm_model.score.matrices import symmetric, upper, upper_outer
+from dppm_model.training.shrinkage import octaves, shrink_covariance, subtract_covariance, wiener
 
 
 def symmetric_noise(size: int, std: float, seed: int) -> torch.Tensor:

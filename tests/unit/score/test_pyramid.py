@@ -8,7 +8,6 @@ from dppm_model.config import compose_config
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score import pyramid_query
-from dppm_model.score.gradient import GradientLearner
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import build_query, dimension_of
@@ -28,9 +27,10 @@ from dppm_model.score.pyramid_query import (
     questions,
     upsampling_losses,
 )
-from dppm_model.score.shapes import draw_windows
-from dppm_model.score.synthetic_pretraining import shape_crops, train_on_shapes
 from dppm_model.score.upsampler import context_of, parts
+from dppm_model.training.gradient import DetailLearner
+from dppm_model.training.shapes import draw_windows
+from dppm_model.training.synthetic_pretraining import shape_crops, train_on_shapes
 
 GRID = Grid(1.0, 1 << 20)
 SETTINGS = {"mixture": {"band": 16}, "pyramid": {"stages": 2}}
@@ -292,7 +292,7 @@ def test_a_short_training_teaches_something_and_is_reproducible() -> None:
 
 def test_rounds_improve_the_details_of_other_records() -> None:
     """Soft discs are unlike the drawn shapes, whose edges are sharp."""
-    learner = GradientLearner(DetailQuery, start(rounds=12, warmup=2), 0)
+    learner = DetailLearner(DetailQuery, start(rounds=12, warmup=2), 0)
     test = crop_records(discs(32, seed=1), SEEDS[:32], learner.query().config).packed()
 
     def loss() -> float:
@@ -312,7 +312,7 @@ def test_rounds_improve_the_details_of_other_records() -> None:
 
 
 def test_clipped_sums_keep_their_bound() -> None:
-    query = GradientLearner(DetailQuery, start(clip_share=0.01), 0).query()
+    query = DetailLearner(DetailQuery, start(clip_share=0.01), 0).query()
     for i in range(4):  # with so small a share every gradient is clipped
         one = query.clipped_sum(
             query.view(discs(1, seed=i), SEEDS[i : i + 1]),
@@ -334,7 +334,7 @@ def test_blur_of_the_image_below_is_part_of_the_question() -> None:
 
 
 def test_a_model_that_lacks_what_the_question_needs_is_refused() -> None:
-    model = GradientLearner(DetailQuery, start(), 0).result()
+    model = DetailLearner(DetailQuery, start(), 0).result()
     build_query("detail", model)
     for name in ("detail.start", "detail.weights", "detail.scale", "mixture.mean"):
         with pytest.raises(ModelError, match=name):

@@ -1,6 +1,6 @@
 """The detail network's public start: trained on drawn shapes, which are nobody's data.
 
-    python -m dppm_model.score.synthetic_pretraining    # makes shapes.safetensors again
+    python -m dppm_model.training.synthetic_pretraining    # makes shapes.safetensors again
 
 The result lies beside this file, so that every run starts from the same weights at once. It costs
 no privacy, and a run says in its ``privacy.json`` that it was used.
@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from dppm_model.score.networks import first_weights
 from dppm_model.score.pyramid import KINDS, START, PyramidConfig, build_upsampler
 from dppm_model.score.pyramid_query import questions, upsampling_losses
-from dppm_model.score.shapes import shape_crops
+from dppm_model.training.shapes import shape_crops
 
 STEPS = {1: 10_000, 3: 6_000}  # by the number of channels
 _BATCH, _CROPS = 16, 4  # records of a step, and crops of each

@@ -1,91 +1,29 @@
-"""The ``components`` phase: private Lloyd rounds split each class into J components.
+"""The learner of the components: private Lloyd rounds split each class into J of them.
 
-A record answers ``w_c (onehot(k, j) - p) ∥ onehot(k, j) ⊗ clip(w · (u - mu_kj))`` for the component
-j of its class that is nearest; each round moves the centres. What the centres explain is taken off
-the class covariance that was released before, so class mean and covariance stay as released.
+Each round moves the centres. What they explain is taken off the class covariance that was released
+before, so class mean and covariance stay as released.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.mechanism.products import rows_by
-from dppm_model.score.class_sums import Answers, ClassSumQuery, Layout
-from dppm_model.score.means import clip_rows
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.shrinkage import subtract_covariance
+from dppm_model.score.moments import ComponentsQuery
+from dppm_model.training.moments import shared
+from dppm_model.training.shrinkage import subtract_covariance
 
 _FIRST_SPREAD = 0.7  # of the first centres, in standard deviations of the class
 _SEEN = 2.0  # a component counts if its count is above this many standard deviations of noise
 
 
-def nearest(
-    u: torch.Tensor, y: torch.Tensor, components: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Return the nearest component of its class for each record, (n,) int64.
-
-    One product is over all rows and all classes: who else is of a record's class decides nothing.
-
-    u (n, d) and components (classes, J, d) in the same whitened coordinates; components of weight
-    zero (classes, J) are passed over.
-    """
-    every = components.flatten(0, 1)
-    square = (every**2).sum(1) - 2 * rows_by(u, every.T)
-    square = square.masked_fill(weights.flatten() <= 0, torch.inf)
-    return square.view(-1, *weights.shape)[torch.arange(len(y)), y].argmin(1)
-
-
-def shared(model: ScoreModel) -> ScoreModel:
-    """Return the model without what told its components' covariances from their class's."""
-    return model.without("mixture.principal_axes", "mixture.component_covariance")
-
-
-class ComponentsQuery(ClassSumQuery):
-    """Counts (head) and half-whitened residuals (one slot per component of each class)."""
-
-    needed = frozenset({"mixture.class_weights", "mixture.component_weights", "mixture.components"})
-
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model)
-        mixture, self.band = model.config.mixture, model.scales.band
-        self.components_each = mixture.components
-        self.clip_norm = mixture.components_clip_norm
-        self.count_weight = mixture.count_weight
-        self.body_weight = math.sqrt(1 - self.count_weight**2)
-        self.whitening = model.scales.half_whitening(self.band)
-        self.components = model.tensor("mixture.components")
-        self.weights = model.tensor("mixture.component_weights")
-        class_weights = model.tensor("mixture.class_weights")
-        self.frequency = (class_weights[:, None] * self.weights).flatten()
-
-    @classmethod
-    def layout(cls, config: ModelConfig) -> Layout:
-        """See `ClassSumQuery`."""
-        slots = config.classes * config.mixture.components
-        return Layout(slots, slots, config.scales.band)
-
-    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `ClassSumQuery`."""
-        w = self.whitening.float()
-        u = self.basis.forward(x)[:, : self.band] * w
-        every = torch.ones_like(self.weights)  # a component that lost its records may win some
-        slot = y * self.components_each + nearest(u, y, self.components * w, every)
-        count = torch.nn.functional.one_hot(slot, self.slots) - self.frequency
-        r = u - self.components.flatten(0, 1)[slot] * w
-        body = clip_rows(r, self.clip_norm) * self.body_weight
-        return Answers(count * self.count_weight, slot, body)
-
-
 class ComponentsLearner:
-    """Moves the centres round by round; see `dppm_model.score.query.Learner`."""
+    """Moves the centres round by round; see `dppm_model.training.learner`."""
 
-    def __init__(self, model: ScoreModel, seed: int) -> None:
-        self._start = shared(model)
+    def __init__(self, question: type[ComponentsQuery], model: ScoreModel, seed: int) -> None:
+        self._question, self._start = question, shared(model)
         self._seed = seed
         self._rounds = 0
         self._total = _total_covariance(model)
@@ -98,7 +36,7 @@ class ComponentsLearner:
 
     def query(self) -> ComponentsQuery:
         """Ask around the present centres."""
-        return ComponentsQuery(self._model)
+        return self._question(self._model)
 
     def step(self, estimate: NDArray[np.float64], std: float) -> None:
         """Move each centre to the mean of its records, as far as that mean is known.
@@ -107,13 +45,13 @@ class ComponentsLearner:
         too small to be seen is drawn anew from that prior and has no weight until it wins records.
         """
         query = self.query()
-        count, residual = query.split(estimate)
-        shape = (self._start.classes, query.components_each)
+        moved = query.split(torch.from_numpy(estimate))
+        shape = query.components.shape[:2]
         least = _SEEN * std / query.count_weight
-        count = (query.frequency + count / query.count_weight).reshape(shape)
+        count = (query.centre.head + moved.head / query.count_weight).reshape(shape)
         size = count.clamp(min=max(least, torch.finfo(torch.float64).tiny))
         unit = query.clip_norm / query.body_weight
-        move = residual.reshape(*shape, query.band) * unit / size[:, :, None]
+        move = moved.body.reshape(*shape, query.body) * unit / size[:, :, None]
         noise = (std * unit / size) ** 2  # of each half-whitened coordinate of the move
         w, centre = query.whitening, self._centre()
         offset = (query.components - centre) * w + move

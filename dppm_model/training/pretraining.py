@@ -18,8 +18,8 @@ from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
-from dppm_model.score.phases import build_learner
 from dppm_model.score.unit_batches import block_of
+from dppm_model.training.learner import build_learner
 
 _EXACT = 1e-9  # the noise that learners are told of where there is none
 

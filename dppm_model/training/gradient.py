@@ -1,0 +1,225 @@
+"""Learners of networks: Adam on private gradients.
+
+What a gradient is multiplied by before it is clipped comes from images that were made from what was
+released before, or from nothing, never from records.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.mechanism.gradients import per_record, require_separate_records, trainable
+from dppm_model.score.gradient import GradientQuery
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.networks import build_network, first_weights
+from dppm_model.score.pyramid import build_upsampler
+from dppm_model.score.pyramid_query import CroppedRecords, DetailQuery
+from dppm_model.score.residual_query import ResidualQuery
+from dppm_model.training.shapes import shape_crops
+
+_BETA1, _BETA2, _TINY = 0.9, 0.99, 1e-12  # Adam (Kingma and Ba 2015)
+_PUBLIC_RECORDS = 256  # public images that set the gradient scale
+_RESCALE = 10  # rounds between two looks at the gradient scale
+_LEAST_RATE = 0.1  # of the learning rate, at the end of the cosine
+
+Question = TypeVar("Question", bound=GradientQuery)
+
+
+class Training(Protocol):
+    """Settings that every gradient phase has; see `dppm_model.score.residual_config`."""
+
+    @property
+    def clip_share(self) -> float:
+        """Clip norm over the median gradient norm on public images."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's rate at its height."""
+        ...
+
+    @property
+    def warmup(self) -> int:
+        """Rounds it rises for."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Rounds until it has fallen to its least."""
+        ...
+
+    @property
+    def ema(self) -> float:
+        """Decay of the moving average of the weights."""
+        ...
+
+
+class GradientLearner(ABC, Generic[Question]):
+    """Adam on the private gradient; see `dppm_model.training.learner`.
+
+    Parameters
+    ----------
+    question
+        What records answer.
+    model
+        What was released before, with the network's weights if an earlier phase left some.
+    seed
+        Seed of the first weights and of the images that set the gradient scale.
+
+    Raises
+    ------
+    ModelError
+        If the network mixes records.
+    """
+
+    def __init__(self, question: type[Question], model: ScoreModel, seed: int) -> None:
+        self._question, self._part, self._seed = question, question.part, seed
+        self.config = self.settings(model)
+        arrays = dict(model.arrays)
+        if f"{self._part}.weights" not in arrays:
+            weights = self.first(model, seed)
+            arrays |= {f"{self._part}.weights": weights, f"{self._part}.ema": weights}
+        arrays[f"{self._part}.scale"] = np.ones(1)
+        self._model = model.replace(arrays)
+        d = len(arrays[f"{self._part}.weights"])
+        self._round = 0
+        self._first_moment, self._second_moment = np.zeros(d), np.zeros(d)
+        query = self.query()
+        require_separate_records(query.network, question.losses, self._public(query, 4))
+        self._rescale()
+
+    @abstractmethod
+    def settings(self, model: ScoreModel) -> Training:
+        """Return the settings of the training."""
+
+    @abstractmethod
+    def first(self, model: ScoreModel, seed: int) -> NDArray[np.float32]:
+        """Return the weights (d,) that training begins with; public."""
+
+    @abstractmethod
+    def public(
+        self, query: Question, n: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make records (as the question's `view` gives them) and labels (n,) that are nobody's."""
+
+    def query(self) -> Question:
+        """Ask for the gradient at the present weights."""
+        return self._question(self._model)
+
+    def step(self, estimate: NDArray[np.float64], std: float) -> None:
+        """Take one step of Adam, and one of the moving average."""
+        arrays = self._model.arrays
+        gradient = estimate / arrays[f"{self._part}.scale"].item()
+        self._round += 1
+        t = self._round
+        self._first_moment = _BETA1 * self._first_moment + (1 - _BETA1) * gradient
+        self._second_moment = _BETA2 * self._second_moment + (1 - _BETA2) * gradient**2
+        mean = self._first_moment / (1 - _BETA1**t)
+        root = np.sqrt(self._second_moment / (1 - _BETA2**t))
+        step = self.learning_rate(t) * mean / (root + _TINY)
+        weights = arrays[f"{self._part}.weights"] - step.astype(np.float32)
+        keep = min(self.config.ema, t / (t + 9))  # a young average forgets faster
+        average = keep * arrays[f"{self._part}.ema"] + (1 - keep) * weights
+        self._model = self._model.released(
+            {f"{self._part}.weights": weights, f"{self._part}.ema": average}
+        )
+        if t % _RESCALE == 0:
+            self._rescale()
+
+    def learning_rate(self, t: int) -> float:
+        """Return the rate of step t = 1, 2, …: a linear rise, then a cosine down to a tenth."""
+        c = self.config
+        rest = min(1.0, max(0, t - c.warmup) / max(1, c.rounds - c.warmup))
+        cosine = _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * rest)) / 2
+        return c.learning_rate * min(1.0, t / c.warmup) * cosine
+
+    def _rescale(self) -> None:
+        """Set the gradient scale from public images, at the present weights."""
+        query = self.query()
+        rows = per_record(
+            query.network, self._question.losses, self._public(query, _PUBLIC_RECORDS)
+        )
+        median = float(torch.linalg.vector_norm(rows, dim=1).median())
+        scale = np.array([1 / (self.config.clip_share * median)]) if median else np.ones(1)
+        self._model = self._model.released({f"{self._part}.scale": scale})
+
+    def _public(self, query: Question, n: int) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(self._seed + self._round)
+        x, y = self.public(query, n, generator)
+        return query.questions(x, y, torch.randint(2**63 - 1, (n,), generator=generator))
+
+    def result(self) -> ScoreModel:
+        """Return the model: weights to ask at, and their moving average to sample with."""
+        return self._model
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return weights, average, scale, Adam's moments and the round."""
+        names = ("weights", "ema", "scale")
+        return {
+            "round": np.array(self._round),
+            "first_moment": self._first_moment,
+            "second_moment": self._second_moment,
+            **{name: self._model.arrays[f"{self._part}.{name}"] for name in names},
+        }
+
+    def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from ``state_dict`` of a learner that began with the same model."""
+        self._round = int(state["round"])
+        self._first_moment = np.array(state["first_moment"], dtype=np.float64)
+        self._second_moment = np.array(state["second_moment"], dtype=np.float64)
+        names = ("weights", "ema", "scale")
+        self._model = self._model.replace({f"{self._part}.{name}": state[name] for name in names})
+
+
+class ResidualLearner(GradientLearner[ResidualQuery]):
+    """Trains the network on top of the closed form."""
+
+    def settings(self, model: ScoreModel) -> Training:
+        """See `GradientLearner`."""
+        assert model.config.residual is not None
+        return model.config.residual
+
+    def first(self, model: ScoreModel, seed: int) -> NDArray[np.float32]:
+        """Draw the weights, the last layer's zero."""
+        assert model.config.residual is not None
+        _, network = build_network(model.config.residual, model.shape, model.classes)
+        weights: NDArray[np.float32] = first_weights(network, seed).numpy()
+        return weights
+
+    def public(
+        self, query: ResidualQuery, n: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw images from the closed form."""
+        y = torch.arange(n) % query.model.classes
+        return query.mixture.sample(y, generator).clamp(-1, 1), y
+
+
+class DetailLearner(GradientLearner[DetailQuery]):
+    """Trains the upsampler, from what drawn shapes taught it."""
+
+    def settings(self, model: ScoreModel) -> Training:
+        """See `GradientLearner`."""
+        return model.config.pyramid
+
+    def first(self, model: ScoreModel, seed: int) -> NDArray[np.float32]:
+        """Begin with the weights that drawn shapes taught."""
+        del seed  # one start for all runs
+        network = build_upsampler(model.shape[0], model.arrays)
+        trained = torch.cat([p.flatten() for p in trainable(network).values()])
+        weights: NDArray[np.float32] = trained.detach().numpy()
+        return weights
+
+    def public(
+        self, query: DetailQuery, n: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw shapes."""
+        shape = query.model.shape
+        crops = shape_crops(n, query.config.stages, shape[0], generator)
+        seen = CroppedRecords(crops, torch.zeros(n, *shape), torch.full((n, 2), -1))
+        return seen.packed(), torch.zeros(n, dtype=torch.int64)
