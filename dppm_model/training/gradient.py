@@ -94,12 +94,14 @@ class GradientLearner(ABC, Generic[Question]):
         require_separate_records(query.network, question.losses, self._public(query, 4))
         self._rescale()
 
+    @staticmethod
     @abstractmethod
-    def settings(self, model: ScoreModel) -> Training:
+    def settings(model: ScoreModel) -> Training:
         """Return the settings of the training."""
 
+    @staticmethod
     @abstractmethod
-    def first(self, model: ScoreModel, seed: int) -> NDArray[np.float32]:
+    def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
         """Return the weights (d,) that training begins with; public."""
 
     @abstractmethod
@@ -180,12 +182,14 @@ class GradientLearner(ABC, Generic[Question]):
 class ResidualLearner(GradientLearner[ResidualQuery]):
     """Trains the network on top of the closed form."""
 
-    def settings(self, model: ScoreModel) -> Training:
+    @staticmethod
+    def settings(model: ScoreModel) -> Training:
         """See `GradientLearner`."""
         assert model.config.residual is not None
         return model.config.residual
 
-    def first(self, model: ScoreModel, seed: int) -> NDArray[np.float32]:
+    @staticmethod
+    def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
         """Draw the weights, the last layer's zero."""
         assert model.config.residual is not None
         _, network = build_network(model.config.residual, model.shape, model.classes)
@@ -203,11 +207,13 @@ class ResidualLearner(GradientLearner[ResidualQuery]):
 class DetailLearner(GradientLearner[DetailQuery]):
     """Trains the upsampler, from what drawn shapes taught it."""
 
-    def settings(self, model: ScoreModel) -> Training:
+    @staticmethod
+    def settings(model: ScoreModel) -> Training:
         """See `GradientLearner`."""
         return model.config.pyramid
 
-    def first(self, model: ScoreModel, seed: int) -> NDArray[np.float32]:
+    @staticmethod
+    def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
         """Begin with the weights that drawn shapes taught."""
         del seed  # one start for all runs
         network = build_upsampler(model.shape[0], model.arrays)

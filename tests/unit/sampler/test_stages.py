@@ -8,7 +8,7 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.pyramid_query import DetailQuery
+from dppm_model.training.gradient import DetailLearner
 from sampler.draw import draw_shard
 from sampler.images import Shard, decode_shard, shard_size
 from sampler.noise import ImageNoise
@@ -22,8 +22,8 @@ FAST = SamplerSettings(num_levels=4, octave_num_levels=3)
 def pyramid(colours: int = 1) -> ScoreModel:
     settings = {"mixture": {"band": 16}, "pyramid": {"stages": 2}}
     model = ScoreModel.initial((colours, 64, 64), 2, settings)
-    first = DetailQuery.first(model, 0)
-    return model.replace({**first, "detail.ema": first["detail.weights"]})
+    weights = DetailLearner.first(model, 0)
+    return model.replace({"detail.weights": weights, "detail.ema": weights})
 
 
 def names(n: int) -> list[tuple[int, int]]:
