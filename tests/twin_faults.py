@@ -976,7 +976,7 @@ TWINS: dict[str, Twin] = {
         "the tails of Theorem 3 are not paid for",
         "dppm_model.privacy.accountant:_tails",
         lambda _: lambda eta, epsilon: 0.0,
-        ACCOUNT + "tails_are_paid_for",
+        ACCOUNT + "tails_are_paid_for[1e-10]",
     ),
     "printed too low": Twin(
         "printed digits are rounded to the nearest",
@@ -1463,7 +1463,7 @@ TWINS: dict[str, Twin] = {
         lambda old: (
             lambda self, group, tallies, mask: old(self, group, tallies, mask + tallies.sum())
         ),
-        TRIES + "check_numbers_of_masks_say_nothing_of_the_report[1]",
+        TRIES + "check_numbers_of_masks_say_nothing_of_the_report[2]",
     ),
     "spare reports": Twin(
         "a site is debited in a try whose sum it is not in",

@@ -3,6 +3,9 @@
 `tests/twin_faults.py` lists the faults. For each, collection adds a `TwinItem` beside the test that
 must catch it. All run in one process: the fault is planted before the test's fixtures are made, and
 taken out after them; nothing that was computed under it is kept.
+
+    pytest -m twin tests/privacy/test_site.py
+    python -m tests.support.mutations            # the table of PRIVACY.md
 """
 
 from __future__ import annotations
@@ -74,11 +77,11 @@ class TwinItem(pytest.Function):
         """Make the twin of a collected test."""
         twin: TwinItem = cls.from_parent(
             item.parent,
-            name=f"{item.name}[{name}]",
+            name=f"{item.name} under {name}",
             callspec=getattr(item, "callspec", None),
             callobj=item.obj,
             fixtureinfo=item._fixtureinfo,
-            originalname=item.originalname,
+            originalname=f"{item.originalname} under {name}",
         )
         twin.fault = fault
         twin.add_marker("twin")
@@ -109,8 +112,9 @@ def add_twins(items: list[pytest.Item]) -> None:
     for name, fault in TWINS.items():
         wanted.setdefault(f"tests/{fault.caught_by}", []).append(name)
     for item in list(items):
-        for node in {item.nodeid, item.nodeid.partition("[")[0]}:
-            for name in wanted.get(node, ()):
+        # A fault that names no parameters is for the test's first ones.
+        for node in (item.nodeid, item.nodeid.partition("[")[0]):
+            for name in wanted.pop(node, ()):
                 assert isinstance(item, pytest.Function)
                 items.append(TwinItem.beside(item, name, TWINS[name]))
 
@@ -122,3 +126,7 @@ def table() -> str:
         for twin in TWINS.values()
     ]
     return "\n".join(["| fault | caught by |", "|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(table())
