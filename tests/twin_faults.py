@@ -600,7 +600,7 @@ TWINS: dict[str, Twin] = {
         "the norm of a gradient that is never formed is reckoned three per cent too short",
         "dppm_model.mechanism.ghost_clipping:_norms",
         lambda old: lambda pairs: tuple(0.97 * n for n in old(pairs)),
-        UNIT + "gram.py::test_integer_norm_never_passes_g",
+        UNIT + "ghost_clipping.py::test_integer_norm_never_passes_g",
     ),
     "company": Twin(
         "batches of any size: a record's vector depends on who else was sampled",
