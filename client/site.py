@@ -1,28 +1,29 @@
-"""A site: its records, its ledger, its limits, and the one thing it ever answers.
+"""A site's kernel: its records, its ledger, its limits, and the one thing it ever answers.
 
-The order of `Site.report` is the privacy of the project: check the plan, check the secure sum's
-participants, check the budget, check what the server sent to ask by, check that this machine treats
-all records alike, debit on disk, only then read data, store the report, release it masked. Whatever
-goes wrong in between, a report that was released has been debited, and the same round is never
-answered with fresh coins.
+The order of an answer is the privacy of the project. `Site.authorize` checks the plan and what its
+operator allows. `Site.answer` checks the budget, what the server sent to ask by, and that this
+machine treats all records alike; it debits on disk, only then reads data, and stores the report.
+The aggregation (`client.securesum`) checks the participants before, and releases the report masked.
+Whatever goes wrong in between, a report that was released has been debited, and the same round is
+never answered with fresh coins.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from client.approvals import approval_of
+from client.approvals import Approval, approval_of
 from client.policy import Policy
 from client.question import read_question
 from client.reports import Reports, Tallies
 from dppm_model.batch_invariance import check_batch_invariance
-from dppm_model.errors import BudgetExhausted, DataError, LedgerError, ModelError, PlanError
+from dppm_model.errors import BudgetExhausted, DataError, ModelError, PlanError
 from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import sweep
 from dppm_model.locks import locked
@@ -33,12 +34,7 @@ from dppm_model.reading import read_array, reading
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
-from dppm_model.securesum.group import Group
-from dppm_model.securesum.keys import Channel, Identity
-from dppm_model.securesum.masks import Sum, round_of
-from dppm_model.securesum.member import Member
-from dppm_model.securesum.proof import Proof
-from dppm_model.securesum.round_keys import Checks, RoundKeys
+from dppm_model.securesum.keys import Identity
 
 
 def site_records(folder: Path, policy: Policy) -> Records:
@@ -84,42 +80,45 @@ class Site:
         """Open the site's records, memory-mapped."""
         return site_records(self.folder, self.policy)
 
-    def join(self, plan: Plan, nonce: bytes) -> tuple[Channel, bytes]:
-        """Show the site's channel key for a run, and sign the nonce; see `Member.join`."""
-        with self._alone():
-            member = self._member(plan)
-            return member.channel(), member.join(nonce)
+    def authorize(self, plan: Plan, *, opens: bool = False) -> Approval:
+        """Return what the operator approved this plan with, if the site takes part in it.
 
-    def prepare(self, plan: Plan, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
-        """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
+        Only who asks by an approved plan hears anything that depends on the records. Where a sum is
+        opened (``opens``), neither they nor the hour matter: its reports are out already.
+
+        Raises
+        ------
+        PlanError, NotApproved, PolicyError, TooFewSurvivors
+            If the run was begun under another plan, or the operator does not want this one.
+        """
+        self._check_plan(plan)
+        approval = approval_of(self.folder, plan)
+        self.policy.check_plan(plan)
+        if not opens:
+            self.policy.check_hours(datetime.now())
+            self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
+        return approval
+
+    def check_budget(self, plan: Plan, number: int) -> None:
+        """Refuse a round, numbered over all phases, that the site cannot afford.
 
         Raises
         ------
         BudgetExhausted
-            If the round would pass the site's limit: the site leaves before it is counted on.
+            If the round would pass the site's limit.
         """
-        with self._alone():
-            member = self._member(plan)
-            round_ = round_of(number)
-            if not 0 <= round_ < plan.rounds:
-                raise PlanError(f"round {round_} is not in the plan.", "Ask for a planned round.")
-            self._check_budget(plan, round_)
-            material = member.prepare(number, channels)
-            reached(FaultPoint.SITE_PREPARED)
-            return material
+        self.policy.budget.check(
+            plan,
+            number,
+            self.ledger.debits,
+            "The site's operator may raise the limit in site.toml; the server cannot.",
+        )
 
-    def report(
-        self,
-        plan: Plan,
-        phase: int,
-        round_: int,
-        question: bytes,
-        materials: Mapping[int, RoundKeys],
-        attempt: int = 0,
-    ) -> tuple[bytes, bytes, Checks]:
-        """Answer one round of a plan under the masks of a try, or repeat the answer.
+    def answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
+        """Return a round's tallies (D,), in the smallest unsigned type that holds m.
 
-        In every try it is the same answer: the tallies that were stored.
+        The same bits, should it be asked for again (Lemma 11). They are not masked yet: an
+        aggregation (`AGGREGATIONS`) asks for them, alone in the folder and after `authorize`.
 
         Parameters
         ----------
@@ -127,17 +126,10 @@ class Site:
             The arrays to ask by, as the server sent them. What is asked, and of which sizes, is the
             plan's (`dppm_model.score.phases.read_question`).
 
-        Returns
-        -------
-        The masked report, the signature of its participants, and what is said of the self-mask;
-        see `Member`.
-
         Raises
         ------
         PlanError
-            If the round is not one of the plan's, or the run was begun under another plan.
-        SecureSumError
-            If the participants are not as they should be; see `Member.admit`.
+            If the round is not one of the plan's, or was answered and given up.
         BudgetExhausted
             If the round would pass the site's limit. No data have been read then.
         ModelError
@@ -145,87 +137,12 @@ class Site:
         NotBatchInvariant
             If a record's integers depend on its company on this machine; nothing is spent.
         """
-        sum_ = plan.sum(phase, round_, attempt)
-        with self._alone():
-            member = self._member(plan)
-            member.admit(sum_.number, materials)
-            reached(FaultPoint.SITE_ADMITTED)
-            tallies = self._answer(plan, phase, round_, question)
-            masked, checks = member.mask(sum_, tallies)
-            reached(FaultPoint.SITE_MASKED)
-            return masked, member.attest(sum_.number), checks
-
-    def checks(self, plan: Plan, sum_: Sum, peers: Sequence[int]) -> Checks:
-        """Say what the masks with some peers should add up to; see `Masking.checks`."""
-        with self._alone():
-            return self._member(plan, opens=True).begun(sum_.number).checks(sum_, peers)
-
-    def reveal(
-        self,
-        plan: Plan,
-        number: int,
-        survivors: Mapping[int, bytes],
-        materials: Mapping[int, RoundKeys],
-    ) -> dict[int, bytes]:
-        """Help to open the sum of one round; see `Member.reveal`.
-
-        ``materials`` are for a site that missed the question, or was left out: it can help without
-        having answered.
-        """
-        with self._alone():
-            member = self._member(plan, opens=True)
-            if materials:
-                member.admit(number, materials, helps=True)
-            shares = member.reveal(number, survivors)
-            reached(FaultPoint.SITE_REVEALED)
-            return shares
-
-    def pair_keys(self, plan: Plan, sum_: Sum, proofs: Sequence[Proof]) -> dict[int, bytes]:
-        """Help to take guilty sites out of a sum; see `Masking.pair_keys`."""
-        with self._alone():
-            masking = self._member(plan, opens=True).begun(sum_.number)
-            keys = masking.pair_keys(sum_, proofs)
-            reached(FaultPoint.SITE_REMOVED)
-            return keys
-
-    def index(self, plan: Plan) -> int:
-        """Return the site's place in the roster."""
-        return self._group(plan).index_of(self.identity.public)
-
-    def _group(self, plan: Plan) -> Group:
-        """The sites that the operator approved this plan with, whoever the server says they are."""
-        return plan.group(approval_of(self.folder, plan).roster)
-
-    def _member(self, plan: Plan, *, opens: bool = False) -> Member:
-        """The site's side of the run's secure sum, from the site's *own* list of peers.
-
-        Only who asks by an approved plan hears anything that depends on the records. Where a sum is
-        opened (``opens``), neither they nor the hour matter: its reports are out already.
-        """
-        self._check_plan(plan)
-        group = self._group(plan)
-        self.policy.check_plan(plan)
-        if not opens:
-            self.policy.check_hours(datetime.now())
-            self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
-        path = self.folder / "sums" / f"{plan.run}.json"
-        if not path.exists() and any(d.run == plan.run for d in self.ledger.debits):
-            raise LedgerError(
-                f"{path} is lost, and with it the keys of the run.", "Sit out until the next run."
-            )
-        return Member(group, self.identity, path)
-
-    def _answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
-        """Return the round's tallies (D,), in the smallest unsigned type that holds m.
-
-        The same bits, should it be asked for again (Lemma 11).
-        """
         planned = plan.phases[phase]
         name = planned.name
         stored = self.reports.find(plan.run, name, round_)
         if stored is not None:
             return stored
-        self._check_budget(plan, plan.number(phase, round_))
+        self.check_budget(plan, plan.number(phase, round_))
         entry = plan.debit(phase, round_)
         own = [d for d in self.ledger.debits if d.run == plan.run]
         if entry in own[:-1]:
@@ -258,7 +175,7 @@ class Site:
         return tallies
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Keep a second process from answering the same round with other coins meanwhile."""
         with locked(self.folder / ".lock"):
             self.reports.forget()
@@ -280,14 +197,6 @@ class Site:
         Both take seconds, which a process for each message cannot afford.
         """
         with contextlib.suppress(BudgetExhausted):
-            self._check_budget(plan, 0)
+            self.check_budget(plan, 0)
         for phase in plan.phases:
             check_batch_invariance(phase.name, plan.model)
-
-    def _check_budget(self, plan: Plan, number: int) -> None:
-        self.policy.budget.check(
-            plan,
-            number,
-            self.ledger.debits,
-            "The site's operator may raise the limit in site.toml; the server cannot.",
-        )

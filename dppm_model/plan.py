@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, get_args
 
+from dppm_model.aggregation import honest_reports
 from dppm_model.errors import ConfigError, PlanError, require_whole, require_within
 from dppm_model.phase import PhasePlan, View, named
 from dppm_model.privacy.accountant import RoundCost
@@ -23,8 +25,6 @@ from dppm_model.records.units import Unit
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
 from dppm_model.score.settings import as_floats
-from dppm_model.securesum.group import Group, honest_reports
-from dppm_model.securesum.masks import TRIES, Sum
 
 _MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.quantize`)
 _LONGEST_SEED = 64
@@ -47,7 +47,9 @@ class Plan:
     records_per_person
         K, the most records that a person answers a round through; 1 for records.
     sites, min_survivors, colluding_sites
-        See `dppm_model.securesum.group`.
+        N, s and c of the `aggregation`'s accounting; see `dppm_model.aggregation`.
+    aggregation
+        How reports are added up.
     model
         The public configuration of the model that all phases ask by.
     phases
@@ -62,6 +64,7 @@ class Plan:
     sites: int
     min_survivors: int
     colluding_sites: int
+    aggregation: str
     model: ModelConfig
     phases: tuple[PhasePlan, ...]
 
@@ -90,7 +93,9 @@ class Plan:
             )
         if not self.phases:
             raise PlanError("phases is empty.", "Add at least one phase.")
-        honest = honest_reports(self.sites, self.min_survivors, self.colluding_sites)
+        honest = honest_reports(
+            self.aggregation, self.sites, self.min_survivors, self.colluding_sites
+        )
         for phase in self.phases:
             if phase.sites != self.sites or phase.honest_sites != honest:
                 raise PlanError(
@@ -110,20 +115,19 @@ class Plan:
         """SHA-256 of the plan: sites answer one plan, and one only, per run."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    def group(self, roster: tuple[bytes, ...]) -> Group:
-        """Return the secure sum's group: these sites, this plan.
+    def check_roster(self, roster: Collection[bytes]) -> None:
+        """Refuse another number of sites than the plan's.
 
         Raises
         ------
         PlanError
-            If the roster has not ``sites`` keys, or min_survivors is too small to be safe.
+            If there are more or fewer.
         """
         if len(roster) != self.sites:
             raise PlanError(
                 f"The plan counts {self.sites} sites, the list of peers {len(roster)}.",
                 "Plan for the sites that are listed, or list the others.",
             )
-        return Group(self.run, self.digest, roster, self.min_survivors)
 
     def number(self, phase: int, round_: int) -> int:
         """Number a round over all phases, from zero.
@@ -143,20 +147,6 @@ class Plan:
     def rounds(self) -> int:
         """The number of rounds over all phases."""
         return sum(p.rounds for p in self.phases)
-
-    def sum(self, phase: int, round_: int, attempt: int = 0) -> Sum:
-        """Return what the secure sum of one try of a round adds up.
-
-        Raises
-        ------
-        PlanError
-            If it is not a round of the plan, or there are no so many tries.
-        """
-        number = self.number(phase, round_)
-        if not 0 <= attempt < TRIES:
-            raise PlanError(f"attempt {attempt} of a round is none.", f"Use 0 to {TRIES - 1}.")
-        p = self.phases[phase]
-        return Sum(number * TRIES + attempt, p.bits, p.cells)
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, exact floats)."""
@@ -239,6 +229,7 @@ class Plan:
             "honest_sites": self.phases[0].honest_sites,
             "min_survivors": self.min_survivors,
             "colluding_sites": self.colluding_sites,
+            "aggregation": self.aggregation,
             "plan": self.digest,
             "model": self.model.digest,
             "phases": [

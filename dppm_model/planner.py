@@ -16,6 +16,7 @@ from typing import Any
 
 from scipy.special import ndtri
 
+from dppm_model.aggregation import SECURE_SUM, honest_reports
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.mechanism.quantize import CLIP_NORM
@@ -32,7 +33,6 @@ from dppm_model.privacy.accountant import (
 )
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.securesum.group import honest_reports
 
 MOST_LOSS = 1.03
 _MOST_ROUNDS = 100_000
@@ -187,6 +187,7 @@ def make_plan(
         sites=privacy.sites,
         min_survivors=privacy.min_survivors,
         colluding_sites=privacy.colluding_sites,
+        aggregation=SECURE_SUM,
         model=model,
         phases=chosen,
     )
@@ -249,7 +250,7 @@ def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
     for more in sorted({1, plan.sites // 3} - {0}):
         colluding = plan.colluding_sites + more
         with contextlib.suppress(PlanError):
-            honest = honest_reports(plan.sites, plan.min_survivors, colluding)
+            honest = honest_reports(plan.aggregation, plan.sites, plan.min_survivors, colluding)
             phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
             weaker = replace(plan, colluding_sites=colluding, phases=phases)
             result.append((more, epsilons(weaker)[0]))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dppm_model.aggregation import SECURE_SUM, honest_reports
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.quantize import CLIP_NORM
 from dppm_model.phase import PhasePlan, Response, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.records.units import Unit
-from dppm_model.securesum.group import honest_reports
 from dppm_model.settings import Settings, Whole
 
 Calibration = Literal["noise", "rounds", "rate"]
@@ -116,7 +116,7 @@ class PrivacyRequest:
     @property
     def honest_sites(self) -> int:
         """n: the honest sites that every opened sum is sure to hold."""
-        return honest_reports(self.sites, self.min_survivors, self.colluding_sites)
+        return honest_reports(SECURE_SUM, self.sites, self.min_survivors, self.colluding_sites)
 
 
 def phase_plan(

@@ -7,6 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from dppm_model.aggregation import SECURE_SUM, Aggregation
 from dppm_model.config import read_config
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
@@ -16,6 +17,7 @@ from server.rounds import train
 from server.securesum.aggregation import SecureSum
 
 app = ServerApp()
+AGGREGATIONS: dict[str, type[Aggregation]] = {SECURE_SUM: SecureSum}
 
 
 @app.main()
@@ -27,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
         plan = run.plan()
         server = config.server
         connected(grid, plan.sites, plan.min_survivors, server.wait_seconds)
-        federation = SecureSum(
+        aggregation = AGGREGATIONS[plan.aggregation](
             grid,
             plan,
             read_peers(run.roster),
@@ -35,4 +37,4 @@ def main(grid: Grid, context: Context) -> None:
             RetryPolicy(server.round_seconds, server.max_retries, server.retry_seconds),
         )
         initial = ScoreModel.load(run.initial)
-        train(run, initial, config.seed, config.budget(), federation.aggregate)
+        train(run, initial, config.seed, config.budget(), aggregation)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 
+from dppm_model.aggregation import Aggregation
 from dppm_model.budget import Budget
 from dppm_model.errors import RunFolderError
 from dppm_model.fault_points import FaultPoint, reached
@@ -25,13 +25,12 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import write_question
 from dppm_model.training.learner import build_learner
-from server.securesum.aggregation import Aggregate
 from server.state import Snapshot
 
-Ask = Callable[[int, int, bytes], Aggregate]
 
-
-def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) -> ScoreModel:
+def train(
+    run: Run, initial: ScoreModel, seed: int, budget: Budget, aggregation: Aggregation
+) -> ScoreModel:
     """Run the plan of a run folder to its end, from wherever it stands.
 
     Parameters
@@ -44,8 +43,8 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
         Seed of the learners' public randomness.
     budget
         The server's own limit; the round that would pass it is refused before any site is asked.
-    ask
-        ``ask(phase, round, question) -> Aggregate``: how the sites are reached.
+    aggregation
+        How the sites are reached, and their reports added up.
 
     Returns
     -------
@@ -87,7 +86,8 @@ def train(run: Run, initial: ScoreModel, seed: int, budget: Budget, ask: Ask) ->
             )
             ledger.debit(plan.debit(index, round_))
             reached(FaultPoint.SERVER_DEBITED)
-            answer = ask(index, round_, write_question(phase.name, learner.result()))
+            question = write_question(phase.name, learner.result())
+            answer = aggregation.aggregate(index, round_, question)
             mean = estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_))
             noise_std = phase.noise_std(answer.sites)
             learner.step(mean, noise_std)

@@ -704,7 +704,7 @@ TWINS: dict[str, Twin] = {
     ),
     "debit before the question": Twin(
         "a round is debited before it is known that it can be asked",
-        "client.site:Site._check_budget",
+        "client.site:Site.check_budget",
         _debit_when_asked,
         QUESTION + "a_question_that_is_refused_costs_nothing[another shape]",
     ),
@@ -986,7 +986,7 @@ TWINS: dict[str, Twin] = {
     ),
     "debit after release": Twin(
         "the debit is written after the data were read",
-        "client.site:Site._answer",
+        "client.site:Site.answer",
         _debit_after,
         SITE + "a_debit_is_on_disk_before_data_are_read",
     ),
@@ -998,7 +998,7 @@ TWINS: dict[str, Twin] = {
     ),
     "fresh coins on resend": Twin(
         "a report that is asked for again is drawn again",
-        "client.site:Site._answer",
+        "client.site:Site.answer",
         _fresh_on_resend,
         SITE + "the_same_round_gives_the_same_bits_and_costs_once",
     ),
@@ -1112,7 +1112,7 @@ TWINS: dict[str, Twin] = {
     ),
     "liars forgotten": Twin(
         "accounted as if the server told every site the same survivors",
-        "dppm_model.securesum.group:honest_reports",
+        "dppm_model.aggregation:secure_sum_honest_reports",
         lambda _: lambda sites, min_survivors, colluding: min_survivors - colluding,
         SUM + "different_lists_of_survivors_open_no_smaller_sum_than_is_accounted",
     ),
@@ -1124,7 +1124,7 @@ TWINS: dict[str, Twin] = {
     ),
     "policy ignored": Twin(
         "a site helps to open sums smaller than its own policy says",
-        "client.site:Site._member",
+        "client.site:Site.authorize",
         _no_policy,
         SITE + "the_site_has_its_own_least_number_of_survivors",
     ),
@@ -1142,7 +1142,7 @@ TWINS: dict[str, Twin] = {
     ),
     "records before approval": Twin(
         "records are counted for a plan that is not approved",
-        "client.site:Site._member",
+        "client.site:Site.authorize",
         lambda old: lambda self, plan, **kw: (self.records(), old(self, plan, **kw))[1],
         SITE + "an_unapproved_plan_hears_nothing_of_the_records",
     ),

@@ -155,5 +155,5 @@ class Announcement:
         asked = (paper.plan.model.shape, paper.plan.model.classes)
         if asked != (paper.facts.shape, paper.facts.classes):
             raise EnrolmentError("its plan asks by a model of other images than it says.", _HINT)
-        paper.plan.group(tuple(sorted(paper.peers.values())))
+        paper.plan.check_roster(paper.peers.values())
         return paper

@@ -14,34 +14,10 @@ from pathlib import Path
 
 from dppm_model.errors import ConfigError, PlanError, UnknownSite
 from dppm_model.files import write_bytes
+from dppm_model.plan import Plan
 from dppm_model.reading import read_text, reading
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
-
-
-def honest_reports(sites: int, min_survivors: int, colluding: int) -> int:
-    """Return n, the least number of honest reports in any sum that can be opened (Lemma 17).
-
-    With s = min_survivors = t and c colluding sites, a sum that everybody agrees on has s - c of
-    them. A lying server may tell every helper another list of survivors: then each calls at most
-    N - s sites dropped, and a site's mask key is opened only if s - c honest helpers call it so.
-    That is possible for at most (N - c)(N - s)/(s - c) sites, which leaves
-    (s - c) - (N - s)^2/(s - c). (Bonawitz et al. let sites sign the list of survivors first, which
-    costs a third message a round.)
-
-    Raises
-    ------
-    PlanError
-        If 2 s > N + c does not hold. Then honest sites that reveal one kind of share for a peer,
-        and others that were told a lie and reveal the other kind, can both be s - c.
-    """
-    sure, lost = min_survivors - colluding, sites - min_survivors
-    if not 0 <= lost < sure or colluding < 0:
-        raise PlanError(
-            f"min_survivors is {min_survivors} of {sites} sites, {colluding} of them colluding.",
-            "More than half of all sites and colluding ones together must survive.",
-        )
-    return sure - lost * lost // sure
 
 
 @dataclass(frozen=True)
@@ -56,7 +32,7 @@ class Group:
         Identity keys (32 bytes) of all sites, sorted; a site's place in it is its index.
     min_survivors
         s: the least number of reports in a sum that is opened, and t: how many sites must help to
-        open it. More than half, see `honest_reports`.
+        open it. More than half, see `dppm_model.aggregation.secure_sum_honest_reports`.
     """
 
     run: str
@@ -76,6 +52,18 @@ class Group:
                 f"min_survivors is {self.min_survivors} of {n} sites.",
                 "More than half of the sites must survive, and help to open their sum.",
             )
+
+    @classmethod
+    def of(cls, plan: Plan, roster: tuple[bytes, ...]) -> Group:
+        """Return the group of a plan, with these sites.
+
+        Raises
+        ------
+        PlanError
+            If the roster has not ``sites`` keys, or min_survivors is too small to be safe.
+        """
+        plan.check_roster(roster)
+        return cls(plan.run, plan.digest, roster, plan.min_survivors)
 
     @property
     def size(self) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import WrongSum
+from dppm_model.errors import PlanError, WrongSum
+from dppm_model.plan import Plan
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import derive
 from dppm_model.securesum.ring import Ring, Vector
@@ -42,6 +43,21 @@ class Sum:
     number: int
     bits: int
     dimension: int
+
+    @classmethod
+    def of(cls, plan: Plan, phase: int, round_: int, attempt: int = 0) -> Sum:
+        """Return what one try of a round adds up.
+
+        Raises
+        ------
+        PlanError
+            If it is not a round of the plan, or there are no so many tries.
+        """
+        number = plan.number(phase, round_)
+        if not 0 <= attempt < TRIES:
+            raise PlanError(f"attempt {attempt} of a round is none.", f"Use 0 to {TRIES - 1}.")
+        p = plan.phases[phase]
+        return cls(number * TRIES + attempt, p.bits, p.cells)
 
     @cached_property
     def ring(self) -> Ring:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from dppm_model.aggregation import Aggregate
 from dppm_model.errors import TooFewSites
 from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.plan import Plan
-from dppm_model.securesum.group import roster_of
-from dppm_model.securesum.masks import TRIES, round_of
+from dppm_model.securesum.group import Group, roster_of
+from dppm_model.securesum.masks import TRIES, Sum, round_of
 from dppm_model.securesum.ring import Vector
 from server.broadcast import Broadcaster, RetryPolicy, select
 from server.securesum.attempt import Attempt
@@ -32,32 +32,6 @@ from server.securesum.membership import Membership
 from server.securesum.round_checkpoint import RoundCheckpoint
 
 log = logging.getLogger("dppm.server")
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """The sum over the sites that survived the round.
-
-    Attributes
-    ----------
-    total
-        (D,) int64, the sum of the tallies.
-    sites
-        How many reports are in it.
-    left_out
-        Why the other sites' reports are not, by their names.
-    blamed
-        What was found out in this round about who lied.
-    uplink_bytes, downlink_bytes
-        Bytes of all sites together.
-    """
-
-    total: NDArray[np.int64]
-    sites: int
-    left_out: dict[str, str]
-    blamed: list[str]
-    uplink_bytes: int
-    downlink_bytes: int
 
 
 class SecureSum:
@@ -84,7 +58,7 @@ class SecureSum:
         retry: RetryPolicy,
     ) -> None:
         roster = roster_of(peers)
-        self.plan, self.group = plan, plan.group(tuple(roster))
+        self.plan, self.group = plan, Group.of(plan, tuple(roster))
         self._path, self._broadcaster = path, Broadcaster(grid, retry)
         self._question = {"plan": plan.to_json()}
         names = list(roster.values())
@@ -110,7 +84,7 @@ class SecureSum:
         checkpoint = RoundCheckpoint.read(self._path, self.plan.digest)
         blame = checkpoint.blame if checkpoint else Blame()
         self._absent = Exclusions(self.group, self._members, blame)
-        number = self.plan.sum(phase, round_).number
+        number = Sum.of(self.plan, phase, round_).number
         if checkpoint is None or round_of(checkpoint.number) != round_of(number):
             checkpoint = RoundCheckpoint(self.plan.digest, number, blame)
         while True:
@@ -146,7 +120,7 @@ class SecureSum:
 
     def _attempt(self, checkpoint: RoundCheckpoint, phase: int, round_: int) -> Attempt:
         attempt = checkpoint.number % TRIES
-        sum_ = self.plan.sum(phase, round_, attempt)
+        sum_ = Sum.of(self.plan, phase, round_, attempt)
         reports = self._path.with_name("reports.bin")
         return Attempt(
             self._broadcaster,

@@ -39,6 +39,7 @@ from flwr.serverapp import ServerApp
 
 from client.app import create_app
 from client.site import Site
+from dppm_model.aggregation import SECURE_SUM
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
@@ -96,7 +97,19 @@ def plan_of(sites: int, dimension: int) -> Plan:
         1e-26,
     )
     return Plan(
-        *("benchmark", secrets.token_hex(16), 1e-5, "record", 1, sites, least, 0, model, (phase,))
+        *(
+            "benchmark",
+            secrets.token_hex(16),
+            1e-5,
+            "record",
+            1,
+            sites,
+            least,
+            0,
+            SECURE_SUM,
+            model,
+            (phase,),
+        )
     )
 
 
@@ -110,7 +123,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         def answer(self: Site, *_: object) -> np.ndarray:
             return vector(int(self.folder.name), dimension)
 
-        Site._answer, kept = answer, Site._answer  # type: ignore[assignment,method-assign]
+        Site.answer, kept = answer, Site.answer  # type: ignore[assignment,method-assign]
         # There are no records: vectors are made up.
         Site.records, read = lambda _: ["made up"], Site.records  # type: ignore[assignment,method-assign,return-value]
         last = range(sites - dropouts, sites)
@@ -144,7 +157,7 @@ def ours(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
         try:
             grid.play(app)
         finally:
-            Site._answer, Site.records = kept, read  # type: ignore[method-assign]
+            Site.answer, Site.records = kept, read  # type: ignore[method-assign]
     return figures
 
 

@@ -19,6 +19,7 @@ from dppm_model.files import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
+from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.round_keys import KEY, SELF, Checks
 from dppm_model.securesum.wire import write_proof
@@ -245,7 +246,7 @@ def test_no_other_try_of_an_opened_round_is_answered(prepared: Run, tmp_path: Pa
     grid = FlakyGrid(create_app(SeededRNG), 4, {"run": str(run.folder), "sites": str(run.sites)})
     ledger = run.sites / "0000" / "ledger.jsonl"
     debits, plan = Ledger(ledger).debits, run.plan()
-    number = plan.sum(len(plan.phases) - 1, plan.phases[-1].rounds - 1).number
+    number = Sum.of(plan, len(plan.phases) - 1, plan.phases[-1].rounds - 1).number
 
     def answer(like: str, kind: str, **records: dict[str, object]) -> dict[str, ConfigRecord]:
         message = deepcopy(asked[like])
@@ -345,7 +346,7 @@ def test_every_byte_that_leaves_a_site_is_declared(
     play(run, seen=seen)
     assert caplog.text == "" and capfd.readouterr() == ("", "")
     for number, reports in masked.items():
-        sum_ = plan.sum(number, 0)
+        sum_ = Sum.of(plan, number, 0)
         assert {len(r) for r in reports} == {sum_.ring.packed_bytes}
         assert len(set(reports)) == 4
         values = np.concatenate([sum_.ring.unpack(r) for r in reports]) >> max(0, sum_.bits - 8)

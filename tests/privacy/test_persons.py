@@ -284,7 +284,7 @@ def test_a_site_whose_records_name_no_persons_refuses_before_anything_is_spent(
     plan = replace(plan_of(config, "run-a"), unit="person", records_per_person=8)
     site = make_site(tmp_path, tiny)
     with pytest.raises(DataError, match="names no persons"):
-        site._answer(plan, 0, 0, write_question("means", initial_model(config)))
+        site.answer(plan, 0, 0, write_question("means", initial_model(config)))
     assert site.ledger.debits == ()
 
 

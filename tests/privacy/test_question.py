@@ -186,10 +186,10 @@ def test_a_question_that_is_refused_costs_nothing(
     good = write_question("means", initial_model(resolve(TINY)))
     monkeypatch.setattr(module, "report", lambda *_: pytest.fail("records were asked"))
     with pytest.raises(ModelError):
-        site._answer(plan, 0, 0, WRONG[case](good))
+        site.answer(plan, 0, 0, WRONG[case](good))
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
     monkeypatch.undo()
-    site._answer(plan, 0, 0, good)  # the twin
+    site.answer(plan, 0, 0, good)  # the twin
     assert len(site.ledger.debits) == 1
 
 
@@ -206,7 +206,7 @@ def test_a_question_that_fails_costs_nothing(
     monkeypatch.setattr(MeansQuery, "clipped_sum", fail)
     read_tried.cache_clear()  # it was tried before
     with pytest.raises(ModelError, match="as planted"):
-        site._answer(plan, 0, 0, good)
+        site.answer(plan, 0, 0, good)
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
 
 
@@ -236,7 +236,7 @@ def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     good = write_question("means", initial_model(resolve(TINY)))
     monkeypatch.setattr(batch_invariance, "_problem", lambda *_: "as planted")
     with pytest.raises(NotBatchInvariant, match="as planted"):
-        site._answer(plan, 0, 0, good)
+        site.answer(plan, 0, 0, good)
     with pytest.raises(NotBatchInvariant):
         site.precompute_costs(plan)
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))

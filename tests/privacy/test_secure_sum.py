@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dppm_model.aggregation import secure_sum_honest_reports as honest_reports
 from dppm_model.errors import (
     ChangedKey,
     ForgedShare,
@@ -25,7 +26,7 @@ from dppm_model.errors import (
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.securesum import masking, masks, shamir
-from dppm_model.securesum.group import Group, honest_reports
+from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, Identity, agree
 from dppm_model.securesum.masks import TRIES, Sum, add_pair_mask, add_self_mask, pair_key
 from dppm_model.securesum.member import Member

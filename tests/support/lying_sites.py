@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Message
 
+from client.securesum import SecureSumSite
 from client.site import Site
 from dppm_model.run import Run
 from dppm_model.securesum import shamir, wire
@@ -49,7 +50,7 @@ class Liar:
 
     @property
     def member(self) -> Member:
-        return self.site._member(self.plan)
+        return SecureSumSite(self.site, self.plan).member()
 
     @property
     def peer(self) -> int:
@@ -63,7 +64,7 @@ class Liar:
 
     def sum(self, asked: Records) -> Sum:
         question = asked["question"]
-        return self.plan.sum(*(int(question[k]) for k in ("phase", "round", "attempt")))
+        return Sum.of(self.plan, *(int(question[k]) for k in ("phase", "round", "attempt")))
 
     def deal(
         self,
@@ -179,7 +180,7 @@ def joins_as_another(liar: Liar, asked: Records, reply: Records) -> None:
     """Shows the identity, channel and signatures of an honest site."""
     if "member" in reply:
         peer = Liar(liar.run, (liar.node + 1) % liar.plan.sites)
-        channel, proof = peer.site.join(liar.plan, bytes(32))
+        channel, proof = SecureSumSite(peer.site, liar.plan).join(bytes(32))
         fields = wire.write_member(peer.site.identity.public, channel, proof)
         reply["member"] = ConfigRecord(fields)
 

@@ -16,10 +16,10 @@ ALLOWED = {
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
     {"errors", "files", "locks", "reading", "settings", "fault_points"},
-    {"mechanism", "privacy", "records", "securesum"},
+    {"mechanism", "privacy", "records", "aggregation"},
     {"score"},
     {"phase", "plan"},
-    {"requests", "round", "budget", "batch_invariance"},
+    {"requests", "round", "budget", "batch_invariance", "securesum"},
     {"planner", "planner_directions", "audit", "training"},
     {"run", "config"},
 ]

@@ -1,0 +1,233 @@
+"""A site's side of the secure sum: five messages, each answered by the site's own list of peers.
+
+    query.join    -> identity, signed channel key                     once a run
+    train         -> masked report, its digest, signed participants   each round
+    query.open    -> shares that open the round; keys and shares for the next
+    query.checks  -> check numbers of masks with drop-outs, or with peers that do not fit
+    query.remove  -> keys of the masks with sites that are proven guilty
+
+What may be told, and when, `dppm_model.securesum.member` decides; `server.securesum` asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from client.approvals import approval_of
+from client.site import Site
+from dppm_model.aggregation import Answer, Fields, Question
+from dppm_model.errors import DppmError, LedgerError, ModelError, PlanError
+from dppm_model.fault_points import FaultPoint, reached
+from dppm_model.plan import Plan
+from dppm_model.securesum import wire
+from dppm_model.securesum.group import Group
+from dppm_model.securesum.keys import Channel
+from dppm_model.securesum.masks import Sum, round_of
+from dppm_model.securesum.member import Member
+from dppm_model.securesum.proof import Proof
+from dppm_model.securesum.round_keys import Checks, RoundKeys
+
+
+class SecureSumSite:
+    """One site in the secure sum of one run.
+
+    Parameters
+    ----------
+    site
+        Decides whether the run may be answered, and has the answers.
+    plan
+        As the server sent it; whatever it says, only an approved one is answered.
+    """
+
+    messages: ClassVar[tuple[str, ...]] = (
+        "query.join",
+        "train",
+        "query.open",
+        "query.checks",
+        "query.remove",
+    )
+
+    def __init__(self, site: Site, plan: Plan) -> None:
+        self.site, self.plan = site, plan
+
+    def handle(self, message: str, content: Question) -> Answer:
+        """Answer a message; see `dppm_model.aggregation.SiteAggregation`."""
+        if message == "query.open":
+            return self._open(content)
+        act = {
+            "query.join": self._join,
+            "train": self._report,
+            "query.checks": self._checks,
+            "query.remove": self._remove,
+        }[message]
+        return act(content)
+
+    def join(self, nonce: bytes) -> tuple[Channel, bytes]:
+        """Show the site's channel key for a run, and sign the nonce; see `Member.join`."""
+        with self.site.alone():
+            member = self.member()
+            return member.channel(), member.join(nonce)
+
+    def prepare(self, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
+        """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
+
+        Raises
+        ------
+        BudgetExhausted
+            If the round would pass the site's limit: the site leaves before it is counted on.
+        """
+        with self.site.alone():
+            member = self.member()
+            round_ = round_of(number)
+            if not 0 <= round_ < self.plan.rounds:
+                raise PlanError(f"round {round_} is not in the plan.", "Ask for a planned round.")
+            self.site.check_budget(self.plan, round_)
+            material = member.prepare(number, channels)
+            reached(FaultPoint.SITE_PREPARED)
+            return material
+
+    def report(
+        self,
+        phase: int,
+        round_: int,
+        question: bytes,
+        materials: Mapping[int, RoundKeys],
+        attempt: int = 0,
+    ) -> tuple[bytes, bytes, Checks]:
+        """Answer one round under the masks of a try, or repeat the answer.
+
+        In every try it is the same answer: the tallies that were stored (`Site.answer`).
+
+        Returns
+        -------
+        The masked report, the signature of its participants, and what is said of the self-mask;
+        see `Member`.
+
+        Raises
+        ------
+        SecureSumError
+            If the participants are not as they should be; see `Member.admit`.
+        """
+        sum_ = Sum.of(self.plan, phase, round_, attempt)
+        with self.site.alone():
+            member = self.member()
+            member.admit(sum_.number, materials)
+            reached(FaultPoint.SITE_ADMITTED)
+            tallies = self.site.answer(self.plan, phase, round_, question)
+            masked, checks = member.mask(sum_, tallies)
+            reached(FaultPoint.SITE_MASKED)
+            return masked, member.attest(sum_.number), checks
+
+    def checks(self, sum_: Sum, peers: Sequence[int]) -> Checks:
+        """Say what the masks with some peers should add up to; see `Masking.checks`."""
+        with self.site.alone():
+            return self.member(opens=True).begun(sum_.number).checks(sum_, peers)
+
+    def reveal(
+        self, number: int, survivors: Mapping[int, bytes], materials: Mapping[int, RoundKeys]
+    ) -> dict[int, bytes]:
+        """Help to open the sum of one round; see `Member.reveal`.
+
+        ``materials`` are for a site that missed the question, or was left out: it can help without
+        having answered.
+        """
+        with self.site.alone():
+            member = self.member(opens=True)
+            if materials:
+                member.admit(number, materials, helps=True)
+            shares = member.reveal(number, survivors)
+            reached(FaultPoint.SITE_REVEALED)
+            return shares
+
+    def pair_keys(self, sum_: Sum, proofs: Sequence[Proof]) -> dict[int, bytes]:
+        """Help to take guilty sites out of a sum; see `Masking.pair_keys`."""
+        with self.site.alone():
+            keys = self.member(opens=True).begun(sum_.number).pair_keys(sum_, proofs)
+            reached(FaultPoint.SITE_REMOVED)
+            return keys
+
+    def member(self, *, opens: bool = False) -> Member:
+        """Return the site's side of the run's secure sum, from the site's *own* list of peers."""
+        approval = self.site.authorize(self.plan, opens=opens)
+        group = Group.of(self.plan, approval.roster)
+        path = self.site.folder / "sums" / f"{self.plan.run}.json"
+        if not path.exists() and any(d.run == self.plan.run for d in self.site.ledger.debits):
+            raise LedgerError(
+                f"{path} is lost, and with it the keys of the run.", "Sit out until the next run."
+            )
+        return Member(group, self.site.identity, path)
+
+    # The same as fields of messages.
+
+    def _join(self, content: Question) -> Answer:
+        joined = self.join(wire.read_nonce(content["join"]))
+        return {"member": wire.write_member(self.site.identity.public, *joined)}
+
+    def _report(self, content: Question) -> Answer:
+        question, index = content["question"], self._index()
+        materials = wire.read_materials(content["participants"], index)
+        phase, round_, attempt = _numbers(content)
+        arrays = question["arrays"]
+        if not isinstance(arrays, bytes):
+            raise ModelError("The question's arrays are no bytes.", "Server and site differ.")
+        answer = self.report(phase, round_, arrays, materials, attempt)
+        return {"report": wire.write_report(index, *answer)}
+
+    def _checks(self, content: Question) -> Answer:
+        peers = wire.read_sites(content["peers"])
+        return {"checks": wire.write_checks(self.checks(self._sum(content), peers))}
+
+    def _remove(self, content: Question) -> Answer:
+        proofs = [wire.read_proof(content[name]) for name in content if name.startswith("proof")]
+        return {"keys": wire.write_keys(self.pair_keys(self._sum(content), proofs))}
+
+    def _open(self, content: Question) -> Answer:
+        """Help to open a round and prepare the next; one may be refused without the other."""
+
+        def shares() -> Fields:
+            number, survivors = wire.read_survivors(content["survivors"])
+            missed = content.get("participants")
+            materials = wire.read_materials(missed, self._index()) if missed else {}
+            return wire.write_shares(self.reveal(number, survivors, materials))
+
+        def material() -> Fields:
+            return wire.write_material(self.prepare(*wire.read_channels(content["channels"])))
+
+        answer: Answer = {}
+        if "survivors" in content:
+            answer |= _part("shares", shares)
+        if "channels" in content:
+            answer |= _part("material", material)
+        return answer
+
+    def _index(self) -> int:
+        roster = approval_of(self.site.folder, self.plan).roster
+        return Group.of(self.plan, roster).index_of(self.site.identity.public)
+
+    def _sum(self, content: Question) -> Sum:
+        return Sum.of(self.plan, *_numbers(content))
+
+    _ACTS: ClassVar[dict[str, Callable[[SecureSumSite, Question], Answer]]] = {
+        "query.join": _join,
+        "train": _report,
+        "query.open": _open,
+        "query.checks": _checks,
+        "query.remove": _remove,
+    }
+    messages = tuple(_ACTS)
+
+
+def _numbers(content: Question) -> tuple[int, int, int]:
+    """Phase, round and try that a message is about."""
+    question = content["question"]
+    phase, round_, attempt = (wire.read_number(question, n) for n in ("phase", "round", "attempt"))
+    return phase, round_, attempt
+
+
+def _part(name: str, act: Callable[[], Fields]) -> Answer:
+    """One part of an answer, or the refusal of it."""
+    try:
+        return {name: act()}
+    except DppmError as error:
+        return {f"no_{name}": error}

@@ -1,0 +1,139 @@
+"""How reports are added up: what an aggregation is, and how each one is accounted.
+
+An aggregation is a protocol with three faces, one for each that has to trust it:
+
+    accounting  an entry of `HONEST_REPORTS`: n, what the noise of a sum is sure to consist of
+    site        a `SiteAggregation` (`client.app.AGGREGATIONS`): answers its messages
+    server      an `Aggregation` (`server.app.AGGREGATIONS`): asks them, and returns a round's sum
+
+A plan names its aggregation, and is refused where there is no accounting for it. The one that is
+deployed is the secure sum: `dppm_model.securesum`, `client.securesum`, `server.securesum`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import DppmError, PlanError
+
+Fields = dict[str, Any]
+Question = Mapping[str, Mapping[str, Any]]  # a message's records, by name
+Answer = dict[str, Fields | DppmError]  # of an error only the name, and who is accused, leaves
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The sum over the sites that survived a round.
+
+    Attributes
+    ----------
+    total
+        (D,) int64, the sum of the tallies.
+    sites
+        How many reports are in it.
+    left_out
+        Why the other sites' reports are not, by their names.
+    blamed
+        What was found out in this round about who lied.
+    uplink_bytes, downlink_bytes
+        Bytes of all sites together.
+    """
+
+    total: NDArray[np.int64]
+    sites: int
+    left_out: dict[str, str]
+    blamed: list[str]
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+class Aggregation(Protocol):
+    """The server's face, for one run."""
+
+    def __init__(
+        self, grid: Any, plan: Any, peers: Mapping[str, bytes], path: Path, retry: Any
+    ) -> None:
+        """Take how sites are reached, and where a round's state may be kept."""
+
+    def aggregate(self, phase: int, round_: int, question: bytes) -> Aggregate:
+        """Ask all sites for one round, with these arrays, and return the sum of their reports.
+
+        Asked again, also by another process, it is the sum of the same reports.
+
+        Raises
+        ------
+        TooFewSites
+            If fewer than the plan's ``min_survivors`` are in it.
+        """
+
+
+class SiteAggregation(Protocol):
+    """A site's face, for one run; ``train`` is the message that is answered by a report.
+
+    It reads records only through `client.site.Site.answer`, within `Site.alone` and after
+    `Site.authorize`.
+    """
+
+    messages: ClassVar[tuple[str, ...]]
+
+    def __init__(self, site: Any, plan: Any) -> None:
+        """Take the `client.site.Site`, and the plan as the server sent it."""
+
+    def handle(self, message: str, content: Question) -> Answer:
+        """Answer one of ``messages``: all that leaves the site.
+
+        Raises
+        ------
+        DppmError
+            If the site refuses.
+        """
+
+
+def secure_sum_honest_reports(sites: int, min_survivors: int, colluding: int) -> int:
+    """Return n, the least number of honest reports in any sum that can be opened (Lemma 17).
+
+    With s = min_survivors = t and c colluding sites, a sum that everybody agrees on has s - c of
+    them. A lying server may tell every helper another list of survivors: then each calls at most
+    N - s sites dropped, and a site's mask key is opened only if s - c honest helpers call it so.
+    That is possible for at most (N - c)(N - s)/(s - c) sites, which leaves
+    (s - c) - (N - s)^2/(s - c). (Bonawitz et al. let sites sign the list of survivors first, which
+    costs a third message a round.)
+
+    Raises
+    ------
+    PlanError
+        If 2 s > N + c does not hold. Then honest sites that reveal one kind of share for a peer,
+        and others that were told a lie and reveal the other kind, can both be s - c.
+    """
+    sure, lost = min_survivors - colluding, sites - min_survivors
+    if not 0 <= lost < sure or colluding < 0:
+        raise PlanError(
+            f"min_survivors is {min_survivors} of {sites} sites, {colluding} of them colluding.",
+            "More than half of all sites and colluding ones together must survive.",
+        )
+    return sure - lost * lost // sure
+
+
+SECURE_SUM = "secure_sum"
+HONEST_REPORTS: dict[str, Callable[[int, int, int], int]] = {SECURE_SUM: secure_sum_honest_reports}
+
+
+def honest_reports(aggregation: str, sites: int, min_survivors: int, colluding: int) -> int:
+    """Return the least number of honest reports in any sum that the server can learn.
+
+    Raises
+    ------
+    PlanError
+        If there is no such aggregation, or it cannot keep what it promises with these numbers.
+    """
+    if aggregation not in HONEST_REPORTS:
+        raise PlanError(
+            f"aggregation is {aggregation!r:.80}.", f"Use {' or '.join(HONEST_REPORTS)}."
+        )
+    return HONEST_REPORTS[aggregation](sites, min_survivors, colluding)
