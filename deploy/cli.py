@@ -18,7 +18,7 @@ import click
 
 from dppm_model.errors import ConfigError, DppmError
 
-_KEYS = "hydra overrides such as privacy.epsilon=1; all keys: dppm_model/conf/"
+_KEYS = "hydra overrides such as privacy.epsilon=1; `dppm config` lists all keys"
 PAGE_ADDRESS = "127.0.0.1:8600"  # of the live page
 
 
@@ -138,6 +138,14 @@ COMMANDS = (
     ),
     Command(
         "data list", "deploy.commands:list_data", "list the local store", examples=["", "--json"]
+    ),
+    Command(
+        "config",
+        "deploy.configuration:show",
+        "list every key of the configuration: its value, type and meaning",
+        OVERRIDES,
+        flag("--yaml", "print the configuration as YAML on standard output", name="as_yaml"),
+        examples=["", "model=residual privacy.epsilon=1    (marks what differs)", "--yaml"],
     ),
     Command(
         "plan",

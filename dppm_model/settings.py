@@ -67,7 +67,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            refuse(error, where, known=cls.model_fields)
+            refuse(error, values, where, known=names(cls, f"{where}." if where else ""))
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values, checked as a whole; raises as `of` does."""
@@ -78,13 +78,24 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
+def names(schema: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Return the dotted names of all fields, also of groups within."""
+    found: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        found[prefix + name] = field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= names(field.annotation, f"{prefix}{name}.")
+    return found
+
+
 def refuse(
     error: ValidationError,
-    where: str,
+    values: Any,
+    where: str = "",
     kind: type[DppmError] = ConfigError,
     known: Mapping[str, Any] | None = None,
 ) -> NoReturn:
-    """Raise a refusal of one line for the first thing that pydantic found.
+    """Raise a refusal of one line for the first thing that pydantic found in ``values``.
 
     Raises
     ------
@@ -92,16 +103,26 @@ def refuse(
         Of ``kind``.
     """
     found = error.errors(include_url=False)[0]
-    name = ".".join(part for part in (where, *map(str, found["loc"])) if part)
-    if found["type"] == "extra_forbidden":
-        raise kind(f"{name} is not a setting.", near(name, known or {}))
-    if found["type"] == "missing":
-        raise kind(f"{name} is missing.", "Give a value.")
+    names = [where] if where else []
+    for part in found["loc"]:  # among them are names of types, where one of several would do
+        if found["type"] == "missing" or _holds(values, part):
+            names.append(str(part))
+            values = values[part] if _holds(values, part) else None
+    name = ".".join(names)
+    if found["type"] in ("extra_forbidden", "missing"):
+        said = "is missing" if found["type"] == "missing" else "is not a setting"
+        raise kind(f"{name} {said}.", near(name, known or {}))
     shown = repr(found["input"])
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
     wanted = _WANTED.get(found["type"], found["msg"]).format(**found.get("ctx", {}))
     wanted = wanted.removeprefix("Input should be ").removeprefix("Value error, ")
     raise kind(f"{name} is {shown}.", f"Give {wanted}.")
+
+
+def _holds(values: Any, part: str | int) -> bool:
+    if isinstance(values, Mapping):
+        return part in values
+    return isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
 
 
 def near(name: str, known: Mapping[str, Any]) -> str:

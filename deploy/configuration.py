@@ -1,0 +1,122 @@
+"""`dppm config`: every key of the configuration, its value, type and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from deploy.show import console, print_json
+from dppm_model.config import Config, check_config, compose_config, leaves
+
+# Groups that `Config` leaves to their owners.
+GROUPS: dict[str, type[BaseModel]] = {}
+_NAMES = {int: "whole", float: "number", str: "text", bool: "bool", NoneType: "null"}
+_NO_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the configuration; ``default`` is None where the default groups do not have it."""
+
+    value: Any
+    default: Any
+    changed: bool
+    type: str
+    meaning: str
+
+
+def keys(overrides: Sequence[str]) -> dict[str, Key]:
+    """Return all keys that these overrides lead to, by name.
+
+    Raises
+    ------
+    ConfigError
+        If an override is wrong.
+    """
+    usual = dict(leaves(compose_config([])))
+    found = {}
+    for name, value in leaves(check_config(compose_config(overrides)).to_dict()):
+        types, meaning = _field(name)
+        changed = name not in usual or usual[name] != value
+        found[name] = Key(value, usual.get(name), changed, types, " ".join(meaning.split()))
+    return found
+
+
+def _field(key: str) -> tuple[str, str]:
+    """Return type and meaning of a key; nothing of a key that has no field."""
+    schema: type[BaseModel] = Config
+    parts = key.split(".")
+    while parts:
+        name = parts.pop(0)
+        if (field := schema.model_fields.get(name)) is None:
+            return "", ""
+        if not parts:
+            kind = (
+                Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            )
+            return type_text(kind), field.description or ""
+        inner = get_args(field.annotation)
+        if get_origin(field.annotation) is dict and issubclass(inner[1], BaseModel):
+            parts.pop(0)  # the name of an entry
+            schema = inner[1]
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            schema = field.annotation
+        else:
+            return "", ""
+    return "", ""
+
+
+def type_text(kind: Any) -> str:
+    """Write a type and its range: ``whole >= 1``, ``even | sizes``, ``number in (0, 1] | null``."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return type_text(inner[0]) + _range_text(inner[1:])
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " | ".join(map(type_text, inner))
+    if origin in (tuple, list):
+        return f"list of {type_text(inner[0])}"
+    return _NAMES.get(kind, "")
+
+
+def _range_text(metadata: Sequence[Any]) -> str:
+    # pydantic's `Field` holds the limits that stood in an `Annotated` one level down.
+    limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
+    known = {n: getattr(m, n) for m in limits for n in ("gt", "ge", "lt", "le") if hasattr(m, n)}
+    low = next((n for n in ("gt", "ge") if n in known), None)
+    high = next((n for n in ("lt", "le") if known.get(n, _NO_LIMIT) < _NO_LIMIT), None)
+    if low and high:
+        ends = "(" if low == "gt" else "[", ")" if high == "lt" else "]"
+        return f" in {ends[0]}{known[low]:g}, {known[high]:g}{ends[1]}"
+    return f" {'>' if low == 'gt' else '>='} {known[low]:g}" if low else ""
+
+
+def show(overrides: Sequence[str], *, as_json: bool, as_yaml: bool) -> None:
+    """`dppm config [OVERRIDE ...]`."""
+    if as_yaml:
+        print(yaml.safe_dump(check_config(compose_config(overrides)).to_dict(), sort_keys=False))
+        return
+    found = keys(overrides)
+    if as_json:
+        print_json({name: asdict(key) for name, key in found.items()})
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("key", overflow="fold")
+    for column in ("value", "type", "meaning"):
+        table.add_column(column)
+    for name, key in found.items():
+        value = yaml.safe_dump(key.value, default_flow_style=True).removesuffix("\n...\n").strip()
+        mark = "bold yellow" if key.changed else None
+        table.add_row(*map(escape, (name, value, key.type, key.meaning)), style=mark)
+    console.print(table)
+    if overrides:
+        console.print("[bold yellow]Marked[/] keys are not the default.")

@@ -1,0 +1,77 @@
+"""`dppm config`: every key is explained, and what the overrides changed is marked."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from pydantic import Field
+
+from deploy.cli import main
+from deploy.configuration import keys, type_text
+from dppm_model.config import check_config, compose_config
+from dppm_model.errors import ConfigError
+
+
+@pytest.mark.parametrize("overrides", [[], ["mechanism=directions"], ["facts.classes=[ill,well]"]])
+def test_every_key_has_a_type_and_a_meaning(overrides: list[str]) -> None:
+    for name, key in keys(overrides).items():
+        if not name.startswith(("sampler", "evaluation", "model.mixture")):
+            assert key.type and key.meaning.endswith("."), name
+
+
+def test_what_the_overrides_changed_is_marked() -> None:
+    found = keys(["privacy.epsilon=5", "mechanism=directions", "sites=10"])
+    changed = {name for name, key in found.items() if key.changed}
+    assert changed == {"privacy.epsilon", "mechanism.name"} | {
+        f"mechanism.{name}" for name in ("directions", "slots")
+    }
+    assert (found["privacy.epsilon"].value, found["privacy.epsilon"].default) == (5.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Annotated[int, Field(ge=1, lt=1 << 63)], "whole >= 1"),
+        (Annotated[float, Field(gt=0, le=1)], "number in (0, 1]"),
+        (Literal["a", "b"] | None, "a | b | null"),
+        (list[Annotated[float, Field(gt=0)]] | None, "list of number > 0 | null"),
+        (tuple[str, ...], "list of text"),
+    ],
+)
+def test_types_are_written_with_their_ranges(kind: Any, text: str) -> None:
+    assert type_text(kind) == text
+
+
+def test_scripts_read_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["config", "sites=3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sites"]["value"] == 3
+    assert main(["config", "sites=3", "--yaml"]) == 0
+    written = yaml.safe_load(capsys.readouterr().out)
+    assert check_config(written) == check_config(compose_config(["sites=3"]))
+    assert main(["config", "sites=3"]) == 0
+    assert "SuperNodes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("sites=true", r"^sites is True\. Give a whole number"),
+        ("sites=2.0", r"^sites is 2\.0\. Give a whole number"),
+        ("sites=0", r"^sites is 0\. Give at least 1"),
+        ("privacy.epsilon=nan", r"^privacy\.epsilon is nan\. Give a finite number"),
+        ("privacy.epsilo=1", r"^privacy\.epsilo is .* Did you mean privacy\.epsilon"),
+        ("+privacy.epsilo=1", r"^privacy\.epsilo is not a setting\. Did you mean privacy\.epsilon"),
+        ("privacy.delta=1", r"^privacy\.delta is 1\. Give less than 1"),
+        ("backend=pigeon", r"^backend is 'pigeon'\. Give 'flower' or 'inprocess'"),
+        ("model.phases.means.rounds=0", r"^model\.phases\.means\.rounds is 0\. Give at least 1"),
+        ("~privacy.delta", r"^privacy\.delta is missing"),
+        ("facts.classes=[]", r"^facts\.classes is \[\]\. Give the names"),
+        ("facts.shape=[1,28]", r"^facts\.shape"),
+    ],
+)
+def test_a_refusal_is_one_line_that_names_the_key(override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refusal:
+        check_config(compose_config([override]))
+    assert "\n" not in str(refusal.value)
