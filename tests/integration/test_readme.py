@@ -3,7 +3,7 @@
     pytest -s -m slow tests/integration/test_readme.py
 
 `tests/support/doc_runner.py` holds the few things that are typed otherwise than written
-(`INSTEAD`), each with its reason. The commands of `deploy/README.md` go between machines: they are
+(`INSTEAD`). The commands of `deploy/README.md` go between machines: they are
 typed here by the operators of a server and of two hospitals, each in a folder and with a HOME of
 their own, on one machine. A document that gets its first fence is read from then on. What takes
 seconds only (that commands parse, that names exist) is checked for all documents by
