@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deploy.overrides import choices
 from deploy.show import epsilon_text, print_json
 from deploy.table import MISSING, figure, markdown_table, with_spread
-from dppm_model.config import read_config
-from dppm_model.errors import RunFolderError
+from dppm_model.config import CONF, compose_config, read_config
+from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 
 _HEADER = (
@@ -35,12 +35,21 @@ def compare(runs: Sequence[Path], *, as_json: bool) -> None:
     """
     opened = [Run(folder) for folder in runs]
     refuse_missing(opened)
-    known = choices("model")
+    known = models()
     found = [figures_of(run, known) for run in opened]
     if as_json:
         print_json(found)
     else:
         print(table(found))
+
+
+def models() -> dict[str, Any]:
+    """Return every model that can be chosen, by name."""
+    known = {}
+    for path in sorted((CONF / "model").glob("*.yaml")):
+        with suppress(ConfigError):  # a part of others, no choice of its own
+            known[path.stem] = compose_config([f"model={path.stem}"])["model"]
+    return known
 
 
 def refuse_missing(runs: Sequence[Run]) -> None:
@@ -75,7 +84,7 @@ def figures_of(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     known
-        Models by name, see `choices`; one that was changed by overrides goes by its phases.
+        Models by name, see `models`; one that was changed by overrides goes by its phases.
 
     Raises
     ------

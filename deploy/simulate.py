@@ -18,7 +18,6 @@ from client.policy import Policy
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
 from deploy.making import making_run
-from deploy.overrides import changed
 from dppm_model import errors
 from dppm_model.config import (
     Config,
@@ -26,6 +25,7 @@ from dppm_model.config import (
     check_config,
     compose_config,
     initial_model,
+    leaves,
     read_config,
 )
 from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
@@ -138,7 +138,7 @@ def prepare(
             return run, _make(run, overrides, say), False
     sweep(folder)
     config = read_config(run.config)
-    if overrides and (found := changed(config.to_dict(), resolve(overrides).to_dict())):
+    if overrides and (found := _changes(config, resolve(overrides))):
         raise RunFolderError(
             f"{folder} was made with other settings: {', '.join(found)}.",
             "Leave the settings out to continue it, or name another folder.",
@@ -147,26 +147,42 @@ def prepare(
     return run, config, True
 
 
+def _changes(old: Config, new: Config) -> list[str]:
+    """Say what differs between two configurations, key by key."""
+    was, now = dict(leaves(old.to_dict())), dict(leaves(new.to_dict()))
+    return [
+        f"{key} was {was.get(key)}, now {now.get(key)}"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key)
+    ]
+
+
 def _make(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Config:
     config = resolve(overrides)
-    write_run(run, config, plan_of(config, run_name(run.folder.name)), say)
+    write_run(run, config, plan_of(config, run_name(run.folder.name)), overrides, say)
     return config
 
 
-def write_run(run: Run, config: Config, plan: Plan, say: Callable[[str], None]) -> None:
+def write_run(
+    run: Run, config: Config, plan: Plan, overrides: Sequence[str], say: Callable[[str], None]
+) -> None:
     """Write a run folder that is ready to train, the virtual sites' folders in it."""
     made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
     if config.public is not None:
         say(f"learning from the public records of {config.public}")
-    write_public(run, config, plan, {name: identity.public for name, identity in made.items()})
+    peers = {name: identity.public for name, identity in made.items()}
+    write_public(run, config, plan, overrides, peers)
     say(f"dealing records to {config.sites} sites")
     _deal(run, config, plan, made)
     run.write_plan(plan)
 
 
-def write_public(run: Run, config: Config, plan: Plan, peers: Mapping[str, bytes]) -> None:
+def write_public(
+    run: Run, config: Config, plan: Plan, overrides: Sequence[str], peers: Mapping[str, bytes]
+) -> None:
     """Write what is public of a run, all but its plan: a folder with a plan is ready."""
     write_bytes(run.config, yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+    write_json(run.overrides, {"overrides": list(overrides)})
     write_peers(run.roster, peers)
     start_model(config).save(run.initial)
     write_json(run.privacy, privacy_json(plan, config))

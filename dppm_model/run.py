@@ -1,7 +1,7 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
-config.yaml  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl  sessions.jsonl
-status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json  evaluation.md
+config.yaml  overrides.json  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl
+sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json  evaluation.md
 evaluation.png  audit.json  report.html  private/  sites/ (simulation)  state/
 """
 
@@ -33,6 +33,7 @@ _TRAINING, _WORKING = ".training", ".working"
 _AGAIN = "Run the command that writes it again."
 _RESTORE = "Restore it from a backup, or train the run anew in another folder."
 _ALWAYS = {
+    "overrides.json": ("overrides",),
     "status.json": ("state",),
     "privacy.json": (
         *("unit", "adjacency", "delta", "honest_sites", "phases"),
@@ -52,6 +53,11 @@ class Run:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.folder / "config.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        """The overrides that were typed to make the run."""
+        return self.folder / "overrides.json"
 
     @property
     def initial(self) -> Path:

@@ -65,7 +65,7 @@ def measure(config: Config, say: Callable[[str], None] = lambda _: None) -> None
         run = Run(Path(folder) / "run")
         plan = simulation.plan_of(config, "measure")
         once = replace(plan, phases=tuple(replace(p, rounds=1) for p in plan.phases))
-        simulation.write_run(run, config, once, say)
+        simulation.write_run(run, config, once, [], say)
         say("timing a round of each phase")
         simulation.simulate(run, config)
         note_seconds(run, config.backend)

@@ -248,7 +248,7 @@ def _announce(
     names = config.class_names if isinstance(given.classes, tuple) else ()
     told = Facts(config.shape, config.classes, names)
     announcement = Announcement(federation, plan, told, peers, build_bundle())
-    write_public(run, config, plan, peers)
+    write_public(run, config, plan, overrides, peers)
     announcement.write(announcement_file(run))
     run.write_plan(plan)  # last: a folder with a plan is ready
     return announcement

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from deploy.overrides import overrides_of
 from deploy.pages.run_summary import RunSummary
 from deploy.show import epsilon_text
 from dppm_model.planner import epsilon_if_colluding
@@ -100,7 +99,7 @@ def federation(facts: RunSummary) -> list[Row]:
 def commands(facts: RunSummary) -> list[str]:
     """Return the commands that make such a run again (answers are random, so never the same)."""
     name = facts.run.folder.name
-    changed = shlex.join(overrides_of(facts.config.to_dict()))
+    changed = shlex.join(facts.run.read_json(facts.run.overrides)["overrides"])
     if facts.simulated:
         lines = [f"dppm simulate runs/{name} {changed}".rstrip()]
     else:

@@ -95,6 +95,7 @@ def _control(folder: Path) -> None:
 PLACES = {
     "plan": Place("plan.json", lambda f: Run(f).plan()),
     "config": Place("config.yaml", lambda f: read_config(f / "config.yaml")),
+    "overrides": Place("overrides.json", lambda f: Run(f).read_json(Run(f).overrides)),
     "status": Place("status.json", lambda f: RunSummary.of(Run(f))),
     "privacy": Place("privacy.json", lambda f: RunSummary.of(Run(f))),
     "evaluation": Place("evaluation.json", lambda f: Run(f).read_json(Run(f).evaluation), EMPTY),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from deploy.overrides import overrides_of
 from deploy.pages import live_server
 from deploy.pages import report as report_module
 from deploy.pages.live_server import page_app
@@ -19,33 +18,14 @@ from deploy.pages.prometheus import exposition
 from deploy.pages.run_summary import STATES, RunSummary
 from deploy.pages.watch import beside
 from deploy.show import epsilon_text
-from dppm_model.config import compose_config, read_config
+from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, RunFolderError, ServiceError
 from dppm_model.run import Run
 from sampler.service.access import Access
-from tests.conftest import TINY, run
+from tests.conftest import run
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token-that-is-long-enough"
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["privacy.epsilon=1", "sites=3"],
-        ["privacy.epsilon=1", "model=mixture", "model.phases.means.rounds=7"],
-        ["model=residual", "sampler=heun", "mechanism=directions", "~model.phases.fine_covariance"],
-        ["partition.scheme=sizes", "partition.sizes=[1,2.5,3]", "sites=3", "data='a b'"],
-        ["model=pyramid", "privacy.unit=person", "public=fonts", "sampler.step_size=auto"],
-        TINY,
-    ],
-)
-def test_a_configuration_leads_back_to_its_command(overrides: list[str]) -> None:
-    tree = compose_config(overrides)
-    found = overrides_of(tree | {"facts": {"classes": 3}})
-    assert compose_config(found) == tree
-    assert len(found) <= len(overrides)  # and to no longer one
 
 
 def test_the_report_says_what_the_run_promised(finished: Path) -> None:
