@@ -1,8 +1,8 @@
 """A run folder: the files of one training run, and what may be asked of them.
 
 config.yaml  overrides.json  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl
-sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json  evaluation.md
-evaluation.png  audit.json  report.html  private/  sites/ (simulation)  state/
+sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json
+evaluation.md  evaluation.png  audit.json  report.html  private/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations
