@@ -24,13 +24,8 @@ from dppm_model.mechanism.rotation import Rotation
 from dppm_model.phase import PhasePlan, View
 from dppm_model.plan import Plan
 from dppm_model.planner_directions import choose_directions
-from dppm_model.privacy.accountant import (
-    RoundCost,
-    calibrate,
-    calibrate_whole,
-    choose_tau,
-    epsilon,
-)
+from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.privacy.calibration import calibrate, calibrate_whole, choose_tau
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 from dppm_model.score.model_config import ModelConfig
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 import sampler.service  # noqa: F401 - before any test imports grpc: it settles how grpc forks
 from deploy.cli import main
-from dppm_model.records.shards import write_records
+from dppm_model.records.writing import write_records
 from sampler.evaluation import recipes
 from tests.support.mutations import TwinItem, add_twins
 

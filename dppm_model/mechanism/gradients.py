@@ -25,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dppm_model.errors import ModelError
 from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.ghost_clipping import Factors, factored_sum
 from dppm_model.mechanism.products import STEP, each
@@ -107,40 +106,6 @@ def per_record(
     if (method or method_for(network)) == "vmap":
         return _vmap(network, losses, inputs)
     return _in_order(network, _rows(_factors(network, losses, inputs)))
-
-
-def require_separate_records(
-    network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]
-) -> None:
-    """Refuse a network in which one record's gradient depends on another record.
-
-    Parameters
-    ----------
-    network, losses, inputs
-        As for `clipped_sum`, with at least two public (for instance random) records.
-
-    Raises
-    ------
-    ModelError
-        If a layer is known to mix records or to keep statistics of them (Opacus' list), or if the
-        gradient of the first record changes with the others.
-    """
-    from opacus.validators import ModuleValidator  # slow to import, and only needed here
-
-    hint = "Use layers that see one record at a time (GroupNorm instead of BatchNorm)."
-    if errors := ModuleValidator.validate(network):
-        raise ModelError(f"The network cannot be trained under privacy: {errors[0]}.", hint)
-
-    def first(*rows: torch.Tensor) -> torch.Tensor:
-        loss = losses(network, *rows)[0]
-        found = torch.autograd.grad(
-            loss, list(trainable(network).values()), allow_unused=True, materialize_grads=True
-        )
-        return torch.cat([g.flatten() for g in found])
-
-    alone, together = first(*(x[:1] for x in inputs)), first(*inputs)
-    if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5 * float(alone.abs().max())):
-        raise ModelError("The network mixes records: one changes the gradient of another.", hint)
 
 
 def _vmap(network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -7,20 +7,13 @@ with noise multiplier 1/mu cost, under add or remove one record (module `composi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 
-import dp_accounting
-from dp_accounting.rdp import RdpAccountant
-from scipy.optimize import brentq
-
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.privacy.composition import Rounds, compose
-
-# Share of delta that pays for the tails of Theorem 3.
-_TAIL_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -136,9 +129,6 @@ def _tails(eta: float, epsilon: float) -> float:
     return (1 + math.exp(epsilon)) * eta if epsilon < 700 else math.inf
 
 
-_total = epsilon  # for the functions below, whose parameter of that name is the target
-
-
 def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
     """Return an upper bound on the delta of all rounds together, at ``epsilon`` >= 0.
 
@@ -154,109 +144,6 @@ def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
         return 0.0
     tails = _tails(math.fsum(c.total_variation for c in costs), epsilon)
     return min(1.0, compose(_gathered(costs)).delta(epsilon) + tails)
-
-
-def rdp_epsilon(costs: Sequence[RoundCost], delta: float) -> float:
-    """Cross-check by Renyi DP, without the tails: an upper bound that is never the better one."""
-    check_delta(delta)
-    accountant = RdpAccountant(orders=range(2, 257))
-    for cost in costs:
-        event: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(1 / cost.mu)
-        if cost.sampling_rate < 1:
-            event = dp_accounting.PoissonSampledDpEvent(cost.sampling_rate, event)
-        accountant.compose(event, cost.rounds)
-    return float(accountant.get_epsilon(delta))
-
-
-def choose_tau(*, epsilon: float, delta: float, coordinates_times_rounds: float) -> float:
-    """Return the largest power of ten with (1 + e^epsilon) 2 D T tau <= delta/1000 (Theorem 3).
-
-    At most 1e-10, since larger ones gain nothing.
-
-    Raises
-    ------
-    ConfigError
-        If epsilon or delta is out of range, or epsilon so large that no float is small enough.
-    """
-    check_epsilon(epsilon)
-    check_delta(delta)
-    if isinstance(coordinates_times_rounds, bool) or not coordinates_times_rounds >= 1:
-        raise PlanError(
-            f"Coordinates times rounds are {coordinates_times_rounds}.", "Give at least one."
-        )
-    most = math.log10(delta * _TAIL_SHARE / (2 * coordinates_times_rounds))
-    # log(1 + e^epsilon) without overflow
-    exponent = most - (epsilon + math.log1p(math.exp(-epsilon))) / math.log(10)
-    if exponent < -280:
-        raise ConfigError(
-            f"privacy.epsilon is {epsilon}.", "The secure-sum view needs one below 500."
-        )
-    return float(10.0 ** min(-10, math.floor(exponent)))
-
-
-def calibrate(
-    costs_at: Callable[[float], Sequence[RoundCost]],
-    *,
-    epsilon: float,
-    delta: float,
-    low: float,
-    high: float,
-    tol: float = 1e-3,
-) -> float:
-    """Return the largest x in [low, high] with epsilon(costs_at(x)) <= ``epsilon``.
-
-    To a relative ``tol``, and never too large: the answer is always a value that was tried and
-    found within the target. The costs must grow with x, and 0 < low <= high.
-
-    Raises
-    ------
-    PlanError
-        If even ``low`` passes the target.
-    """
-    check_epsilon(epsilon)
-    check_delta(delta)
-    if not 0 < low <= high:
-        raise PlanError(f"The search is from {low} to {high}.", "Give 0 < low <= high.")
-
-    def at(t: float) -> float:
-        return high if t == 1 else low * (high / low) ** t
-
-    def found(x: float) -> float:
-        return _total(costs_at(x), delta)
-
-    def gap(t: float) -> float:
-        return math.log(min(max(found(at(t)) / epsilon, 1e-9), 1e9))
-
-    if found(low) > epsilon:
-        raise PlanError(
-            f"Even the noisiest plan passes epsilon = {epsilon} at delta = {delta}.",
-            "Raise privacy.epsilon or privacy.delta, or ask for fewer rounds.",
-        )
-    if found(high) <= epsilon:
-        return high
-    x = at(brentq(gap, 0.0, 1.0, xtol=tol / 4 / math.log(high / low))) * (1 - tol / 2)
-    while x > low and found(x) > epsilon:
-        x *= 1 - tol / 2
-    return max(x, low)
-
-
-def calibrate_whole(
-    costs_at: Callable[[int], Sequence[RoundCost]], *, epsilon: float, delta: float, high: int
-) -> int:
-    """Return the largest whole number n in 1..high with epsilon(costs_at(n)) <= ``epsilon``.
-
-    0 if there is none: what costs_at(0) would be is not asked.
-    """
-    check_epsilon(epsilon)
-    check_delta(delta)
-    low = 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _total(costs_at(middle), delta) <= epsilon:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def round_up(value: float, digits: int) -> float:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.records.pictures import SUFFIXES, all_grey, read_picture
 from dppm_model.records.replacing import replacing
-from dppm_model.records.shards import write_records
 from dppm_model.records.sources import DATASETS, Progress, data_root
+from dppm_model.records.writing import write_records
 
 _CHUNK = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")

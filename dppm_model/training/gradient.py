@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from dppm_model.mechanism.gradients import per_record, require_separate_records, trainable
+from dppm_model.errors import ModelError
+from dppm_model.mechanism.gradients import Losses, per_record, trainable
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import build_network, first_weights
@@ -229,3 +232,38 @@ class DetailLearner(GradientLearner[DetailQuery]):
         crops = shape_crops(n, query.config.stages, shape[0], generator)
         seen = CroppedRecords(crops, torch.zeros(n, *shape), torch.full((n, 2), -1))
         return seen.packed(), torch.zeros(n, dtype=torch.int64)
+
+
+def require_separate_records(
+    network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]
+) -> None:
+    """Refuse a network in which one record's gradient depends on another record.
+
+    Parameters
+    ----------
+    network, losses, inputs
+        As for `dppm_model.mechanism.gradients.clipped_sum`, with at least two public records, for
+        instance random ones.
+
+    Raises
+    ------
+    ModelError
+        If a layer is known to mix records or to keep statistics of them (Opacus' list), or if the
+        gradient of the first record changes with the others.
+    """
+    from opacus.validators import ModuleValidator  # slow to import, and only needed here
+
+    hint = "Use layers that see one record at a time (GroupNorm instead of BatchNorm)."
+    if errors := ModuleValidator.validate(network):
+        raise ModelError(f"The network cannot be trained under privacy: {errors[0]}.", hint)
+
+    def first(*rows: torch.Tensor) -> torch.Tensor:
+        loss = losses(network, *rows)[0]
+        found = torch.autograd.grad(
+            loss, list(trainable(network).values()), allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([g.flatten() for g in found])
+
+    alone, together = first(*(x[:1] for x in inputs)), first(*inputs)
+    if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5 * float(alone.abs().max())):
+        raise ModelError("The network mixes records: one changes the gradient of another.", hint)

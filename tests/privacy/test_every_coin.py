@@ -24,8 +24,9 @@ from dppm_model.phase import PhasePlan
 from dppm_model.privacy import gdp
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.records.pixels import to_tensor
-from dppm_model.records.shards import open_records, write_records
+from dppm_model.records.shards import open_records
 from dppm_model.records.units import Units
+from dppm_model.records.writing import write_records
 from dppm_model.round import report
 from tests.support.plan_factory import (
     EPSILONS,

@@ -18,8 +18,9 @@ from dppm_model.config import initial_model
 from dppm_model.errors import DataError, PlanError
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.plan import Plan
-from dppm_model.records.shards import Records, open_records, write_records
+from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
+from dppm_model.records.writing import write_records
 from dppm_model.round import report
 from dppm_model.score import class_sums
 from dppm_model.score.model import ScoreModel

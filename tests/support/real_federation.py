@@ -23,7 +23,8 @@ import pytest
 
 from deploy.processes import end_leftovers
 from dppm_model.records.partition import partition
-from dppm_model.records.shards import Records, write_records
+from dppm_model.records.shards import Records
+from dppm_model.records.writing import write_records
 from dppm_model.run import Run
 from tests.conftest import TINY
 

@@ -11,8 +11,8 @@ from deploy.simulate import plan_of, prepare, resolve, simulate, start_model
 from dppm_model.config import initial_model
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.records.pixels import to_tensor
-from dppm_model.records.shards import write_records
 from dppm_model.records.sources import load
+from dppm_model.records.writing import write_records
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
 from dppm_model.training.pretraining import pretrain, public_start

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dppm_model.errors import DataError
 from dppm_model.records.glyphs import rules
 from dppm_model.records.glyphs.child import Painter
-from dppm_model.records.shards import write_records
+from dppm_model.records.writing import write_records
 
 SPLITS = ("train", "test")
 _ORDER = (".otf", ".ttf", ".pfb")  # outlines made for screens first; of copies the first is kept

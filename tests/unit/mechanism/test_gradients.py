@@ -12,10 +12,10 @@ from dppm_model.mechanism.gradients import (
     clipped_sum,
     method_for,
     per_record,
-    require_separate_records,
     trainable,
 )
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.training.gradient import require_separate_records
 
 GRID = Grid(clip_norm=1.0, steps=1 << 20)
 

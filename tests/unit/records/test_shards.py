@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import DataError
-from dppm_model.records.shards import Records, digest, open_records, verify, write_records
+from dppm_model.records.shards import Records, digest, open_records, verify
+from dppm_model.records.writing import write_records
 
 
 def make(path: Path, count: int = 12, *, seed: int = 0, persons: bool = True) -> np.ndarray:

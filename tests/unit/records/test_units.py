@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import DataError
-from dppm_model.records.shards import Records, open_records, write_records
+from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
+from dppm_model.records.writing import write_records
 from tests.support.seeded_rng import chi_square
 
 OWNERS = np.array([7, 2, 7, 9, 7, 2, 7, 7])

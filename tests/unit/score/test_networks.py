@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dppm_model.errors import ConfigError
-from dppm_model.mechanism.gradients import method_for, per_record, require_separate_records
+from dppm_model.mechanism.gradients import method_for, per_record
 from dppm_model.score.networks import Band, build_network, first_weights, set_weights
 from dppm_model.score.residual_config import ResidualConfig
 from dppm_model.score.residual_query import denoising_losses, draw_noise
+from dppm_model.training.gradient import require_separate_records
 
 CASES = [
     ("conv", (1, 28, 28), {}),

@@ -1,0 +1,129 @@
+"""Writing a shard folder: checked, written beside its place, then renamed (`replacing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dppm_model.errors import DataError
+from dppm_model.files import sync, write_json
+from dppm_model.records.replacing import replacing
+from dppm_model.records.shards import digest, in_chunks
+from dppm_model.records.view import Manifest
+
+Images = NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
+_FILES = {"manifest.json", "images.npy", "labels.npy", "persons.npy"}
+
+
+def write_records(
+    path: Path,
+    images: Images,
+    labels: NDArray[Any],
+    *,
+    name: str,
+    split: str,
+    classes: Iterable[str],
+    persons: NDArray[Any] | None = None,
+) -> Manifest:
+    """Write a shard folder atomically, replacing a shard folder that is there.
+
+    Parameters
+    ----------
+    images
+        uint8 (n, C, H, W), or an iterable of such chunks for sets that do not fit into memory.
+    labels
+        (n,) whole numbers, 0 to classes - 1.
+    persons
+        (n,) whole numbers from 0: who each record is of.
+
+    Raises
+    ------
+    DataError
+        If images, labels and persons do not fit together, anything is empty or out of range, or
+        ``path`` is something else than a shard folder.
+    """
+    names = tuple(classes)
+    own_labels = _whole_numbers(name, "labels", labels)
+    if own_labels.max() >= len(names):
+        raise DataError(
+            f"{name}: label {own_labels.max()} is beyond the last of {len(names)} classes.",
+            "Number the classes from 0 and name each.",
+        )
+    owners = None if persons is None else _whole_numbers(name, "persons", persons)
+    if owners is not None and len(owners) != len(own_labels):
+        raise DataError(
+            f"{name}: {len(owners)} persons for {len(own_labels)} labels.",
+            "Name one person per image.",
+        )
+    if path.is_file() or (path.is_dir() and {p.name for p in path.iterdir()} - _FILES):
+        raise DataError(f"{path} exists and is no shard folder.", "Name another folder.")
+    try:
+        with replacing(path) as made:
+            made.mkdir()
+            shape = _write_images(made / "images.npy", name, images, len(own_labels))
+            np.save(made / "labels.npy", own_labels)
+            if owners is not None:
+                np.save(made / "persons.npy", owners)
+            # The digest is of what lies on the disk, read back, not of what was to be written.
+            stored = np.lib.format.open_memmap(made / "images.npy", mode="r")
+            found = digest(shape, in_chunks(stored), own_labels, owners)
+            persons_named = owners is not None
+            manifest = Manifest(name, split, shape, names, len(own_labels), persons_named, found)
+            write_json(made / "manifest.json", asdict(manifest))
+            for file in made.iterdir():
+                sync(file)
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written ({error.strerror}).",
+            "Make room there, or set DPPM_DATA to another folder.",
+        ) from None
+    return manifest
+
+
+def _whole_numbers(name: str, what: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    values = np.asarray(values)
+    if values.ndim != 1 or values.size == 0:
+        raise DataError(f"{name}: {what} have shape {values.shape}.", "Give one number per image.")
+    if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+        raise DataError(f"{name}: {what} are not whole numbers from 0 on.", "Number them from 0.")
+    return values.astype(np.int64)
+
+
+def _write_images(path: Path, name: str, images: Images, count: int) -> tuple[int, int, int]:
+    """Write chunk after chunk; plain writes, since a full disk kills whoever writes to a map."""
+    shape: tuple[int, ...] = ()
+    done = 0
+    with path.open("wb") as file:
+        for piece in in_chunks(images) if isinstance(images, np.ndarray) else images:
+            chunk = np.asarray(piece)
+            _check_chunk(name, chunk)
+            if not shape:
+                shape = chunk.shape[1:]
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+            if chunk.shape[1:] != shape:
+                raise DataError(
+                    f"{name}: images of shape {chunk.shape[1:]} beside {shape}.",
+                    "Bring all images to one size and number of channels.",
+                )
+            file.write(np.ascontiguousarray(chunk).data)
+            done += len(chunk)
+    if done != count:
+        raise DataError(f"{name}: {done} images for {count} labels.", "Give one label per image.")
+    c, h, w = shape
+    return c, h, w
+
+
+def _check_chunk(name: str, chunk: NDArray[Any]) -> None:
+    if np.issubdtype(chunk.dtype, np.floating) and not np.isfinite(chunk).all():
+        raise DataError(f"{name}: images hold pixels that are not finite.", "Repair them first.")
+    if chunk.ndim != 4 or chunk.dtype != np.uint8 or 0 in chunk.shape[1:]:
+        raise DataError(
+            f"{name}: images are {chunk.dtype} of shape {chunk.shape}, not uint8 (n,C,H,W).",
+            "Convert them to 8-bit grey (C=1) or RGB (C=3).",
+        )
