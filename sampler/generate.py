@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dppm_model.bounds import Whole
 from dppm_model.files import write_bytes
 from dppm_model.score.denoiser import ImageModel
 from sampler import images
-from sampler.bounds import Whole
 from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
 from sampler.pool import Draws, on_ray, peak_memory

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
+from dppm_model.bounds import Whole
 from dppm_model.errors import SamplerError
 from dppm_model.score.denoiser import ImageModel
-from sampler.bounds import Whole
 from sampler.draw import Loader, draw_shard, load_model, on_threads
 from sampler.images import Shard
 from sampler.settings import SamplerSettings

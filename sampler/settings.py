@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dppm_model.bounds import Choice, Flag, Real, Row, Whole
 from dppm_model.errors import ConfigError
-from sampler.bounds import Choice, Flag, Real, Row, Whole
 
 FOLDER_KEYS = {"per_class", "seed", "png"}  # of the group `sampler`: which images, not how
 METHODS = ("hmc", "langevin", "heun", "churn")

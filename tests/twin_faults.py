@@ -1338,7 +1338,7 @@ TWINS: dict[str, Twin] = {
     ),
     "nan is a number": Twin(
         "a number is out of bounds only if it is below or above them",
-        "sampler.bounds:Real.check",
+        "dppm_model.bounds:Real.check",
         lambda old: lambda self, name, value: None if value != value else old(self, name, value),
         "unit/service/test_bounds.py::test_what_is_out_of_bounds_is_refused_by_name"
         "[Sampler-sigma_max]",

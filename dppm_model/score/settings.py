@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from dppm_model.bounds import Choice, Flag, Real, Row, Text, Whole
 from dppm_model.errors import ConfigError
 
 T = TypeVar("T")
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
@@ -56,6 +56,23 @@ class Between:
     most: float
 
 
+def bounds_of(cls: type) -> Mapping[str, Row]:
+    """Return the bounds of a dataclass's fields that their annotations say; others have none."""
+    rows: dict[str, Row] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        limits = next((e for e in extras if isinstance(e, Between)), None)
+        if get_origin(kind) is Literal:
+            rows[name] = Choice(get_args(kind), " or ".join(map(str, get_args(kind))))
+        elif kind is int:
+            rows[name] = Whole(int(limits.least), int(limits.most)) if limits else Whole()
+        elif kind is float:
+            rows[name] = Real(limits.least, limits.most, exact=True) if limits else Real(exact=True)
+        elif kind in (str, bool):
+            rows[name] = Text() if kind is str else Flag()
+    return rows
+
+
 def check_settings(settings: Any, group: str) -> None:
     """Refuse fields of a dataclass that are not exactly of their types, or not in their ranges.
 
@@ -64,19 +81,5 @@ def check_settings(settings: Any, group: str) -> None:
     ConfigError
         Naming the field.
     """
-    for name, hint in get_type_hints(type(settings), include_extras=True).items():
-        kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        value = getattr(settings, name)
-        if get_origin(kind) is Literal:
-            if value not in get_args(kind):
-                raise ConfigError(
-                    f"{group}.{name} is {value!r}.", f"Use {' or '.join(get_args(kind))}."
-                )
-        elif kind in _WORDS and type(value) is not kind:
-            raise ConfigError(f"{group}.{name} is {value!r}.", f"Give {_WORDS[kind]}.")
-        for extra in extras:
-            if isinstance(extra, Between) and not extra.least <= value <= extra.most:
-                raise ConfigError(
-                    f"{group}.{name} is {value!r}.",
-                    f"Give {_WORDS[kind]} from {extra.least:g} to {extra.most:g}.",
-                )
+    for name, row in bounds_of(type(settings)).items():
+        row.check(f"{group}.{name}", getattr(settings, name))

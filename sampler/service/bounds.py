@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dppm_model.bounds import Choice, Row, Text, Whole
 from dppm_model.errors import ConfigError
 from sampler import settings
-from sampler.bounds import Choice, Row, Text, Whole
 from sampler.service import sampling_pb2 as pb
 from sampler.service.orders import MAX_INDEX
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from dppm_model.bounds import Whole
 from dppm_model.errors import ConfigError
 from dppm_model.score.pyramid import PyramidConfig
-from sampler.bounds import Whole
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
 from sampler.service.messages import settings_of

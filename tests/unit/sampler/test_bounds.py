@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, assume, example, given
 from hypothesis import settings as how_long
 from hypothesis import strategies as st
 
+from dppm_model.bounds import Choice, Flag, Real, Row, Whole
 from dppm_model.errors import ConfigError
-from sampler.bounds import Choice, Flag, Real, Row, Whole
 from sampler.noise import ImageNoise
 from sampler.settings import BOUNDS, METHODS, SamplerSettings
 from sampler.stages import draw_images, stage_settings

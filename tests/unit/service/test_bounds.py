@@ -11,9 +11,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dppm_model.bounds import Choice, Flag, Real, Row, Text, Whole
 from dppm_model.errors import ConfigError
 from sampler import settings
-from sampler.bounds import Choice, Flag, Real, Row, Text, Whole
 from sampler.service import sampling_pb2 as pb
 from sampler.service.bounds import MOST_BYTES, Several, check_request, request_bounds
 from sampler.service.orders import Limits, Served, read_order

@@ -1,10 +1,13 @@
 """Bounds of a value as data: a row says what is taken, and refuses the rest by name.
 
-`sampler.settings` has the rows of a sampler's settings, `sampler.service.bounds` those of requests.
+`dppm_model.score.settings` has the rows of a plan's settings, `sampler.settings` those of a
+sampler's, `sampler.service.bounds` those of requests. The configuration is checked by pydantic
+(`dppm_model.settings`).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,9 +34,9 @@ class Row(Protocol):
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from ``least`` to ``most``."""
+    """A whole number from ``least`` to ``most``: neither 3.0 nor true."""
 
-    least: int
+    least: int = -_UNBOUNDED
     most: int = _UNBOUNDED
 
     def check(self, name: str, value: object) -> None:
@@ -45,16 +48,21 @@ class Whole:
 
 @dataclass(frozen=True)
 class Real:
-    """A number from ``least`` to ``most``; nan lies nowhere."""
+    """A number from ``least`` to ``most``; nan lies nowhere.
 
-    least: float
-    most: float
+    Where it is ``exact``, 1 does not stand for 1.0: a plan has one text only.
+    """
+
+    least: float = -sys.float_info.max
+    most: float = sys.float_info.max
+    exact: bool = False
 
     def check(self, name: str, value: object) -> None:
         """See `Row`."""
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        whole = isinstance(value, int) and not isinstance(value, bool) and not self.exact
+        if not (whole or isinstance(value, float)):
             refuse(name, value, "Give a number.")
-        elif not self.least <= value <= self.most:
+        elif not self.least <= value <= self.most:  # type: ignore[operator]
             refuse(name, value, f"Give a number from {self.least:g} to {self.most:g}.")
 
 
@@ -85,12 +93,13 @@ class Flag:
 class Text:
     """At most so many characters."""
 
-    most: int
+    most: int = sys.maxsize
 
     def check(self, name: str, value: object) -> None:
         """See `Row`."""
         if not isinstance(value, str) or len(value) > self.most:
-            refuse(name, value, f"Give at most {self.most} characters.")
+            most = "" if self.most == sys.maxsize else f" of at most {self.most} characters"
+            refuse(name, value, f"Give a text{most}.")
 
 
 def refuse(name: str, value: object, hint: str) -> None:
