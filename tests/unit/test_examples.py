@@ -1,0 +1,44 @@
+"""The examples run, and what they print is right."""
+
+import runpy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.documents import ROOT
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def ran(name: str) -> dict[str, Any]:
+    """Run an example as a script; return its variables."""
+    return runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+def test_one_round() -> None:
+    found = ran("one_round.py")
+    assert found["error"] < 0.04 < found["length"] / 10
+    assert 3 < found["eps"]["the sum"] < 5 < found["eps"]["one site's report"]
+
+
+def test_your_own_score_model() -> None:
+    found = ran("your_own_score_model.py")
+    assert torch.allclose(found["drawn"], found["SPREAD"], rtol=0.05)
+
+
+def test_hmc_on_a_ring() -> None:
+    found = ran("hmc_on_a_ring.py")
+    lengths = found["length"].flatten().numpy()
+    assert found["acceptance"] > 0.8
+    assert lengths.mean() == pytest.approx(2.02, abs=0.03)  # 6 standard errors
+    assert lengths.std() == pytest.approx(0.2, abs=0.02)
+    assert np.abs(found["state"].position.mean(dim=0)).max() < 0.2
+
+
+def test_every_example_has_a_test_and_is_short() -> None:
+    tested = {f"{name.removeprefix('test_')}.py" for name in globals() if name.startswith("test_")}
+    assert set(EXAMPLES) <= tested
+    for name in EXAMPLES:
+        assert len((ROOT / "examples" / name).read_text().splitlines()) <= 60
