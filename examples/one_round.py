@@ -17,12 +17,8 @@ from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
 
 SITES, RECORDS, DIMENSION = 3, 500, 1000
-C, R, THETA, M = (
-    1.0,
-    40.0,
-    0.1,
-    100_000,
-)  # clip norm, clamp range, answer bias, answers a coordinate
+# Clip norm, clamping range, bias of an answer, answers a coordinate.
+C, R, THETA, M = 1.0, 40.0, 0.1, 100_000
 rng = np.random.default_rng(0)
 truth = rng.normal(size=DIMENSION) / DIMENSION**0.5  # what the records have in common
 grid, rotation = Grid(C, steps=1 << 24), Rotation.of(DIMENSION)
