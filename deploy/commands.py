@@ -14,8 +14,7 @@ from deploy.cost.tables import cost_json, cost_table, cost_text, scaling_notes, 
 from deploy.cost.timing import measure as time_rounds
 from deploy.cost.timing import note_seconds
 from deploy.cost.workload import workloads
-from deploy.evaluation import page_path, private_page_path, report_path, write_report
-from deploy.pages.report import write_reports
+from deploy.pages.report import show_summary, write_evaluation_table, write_reports
 from deploy.pages.watch import beside
 from deploy.sampling import draw, retaken, trained
 from deploy.show import (
@@ -25,14 +24,12 @@ from deploy.show import (
     print_json,
     progress,
 )
-from deploy.table import figure, with_spread
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
-from sampler.evaluation.detail import SIDES
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.evaluation.recipes import QUICK, Recipe, check_seeds, recipe_named
@@ -192,11 +189,11 @@ def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     if as_json:
         print_json(result)
     else:
-        summary(run, result)
+        show_summary(run)
 
 
 def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """Judge the run's images and write ``evaluation.json``, the table and the pages of pictures.
+    """Judge the run's images and write ``evaluation.json`` and the table.
 
     Raises
     ------
@@ -230,7 +227,7 @@ def _measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
             progress=bar.say,
         )
     write_evaluation(run.evaluation, result)
-    write_report(run, result, test.manifest.classes, synthetic, unseen)
+    write_evaluation_table(run)
     return result
 
 
@@ -244,48 +241,6 @@ def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]
     """
     # A run that was made before there was a choice has none in its configuration.
     return recipe_named(settings.get("recipe", QUICK.name)), check_seeds(settings["seeds"])
-
-
-def summary(
-    run: Run, result: dict[str, Any], told: Path | None = None, minutes: float | None = None
-) -> None:
-    """Print what a run achieved and what it cost, in the fewest lines, and where to look."""
-    privacy = run.read_json(run.privacy)
-    console.rule(f"{run.folder}")
-    console.print(
-        f"privacy    ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] (secure sum, "
-        f"{privacy['honest_sites']} honest sites), {epsilon_text(privacy['epsilon_site'])} "
-        f"(a site's own reports)\n           δ = {privacy['delta']:g}, unit: {privacy['unit']}, "
-        f"adjacency: {privacy['adjacency']}\n           public data: "
-        f"{', '.join(privacy['public_data']) or 'none'}"
-    )
-    coverage, seeds = result["coverage"], ", ".join(map(str, result["seeds"]))
-    console.print(
-        f"utility    accuracy [bold]{with_spread(result['accuracy'], result['accuracy_std'])}[/] "
-        f"trained on {result['synthetic_images']} synthetic images, "
-        f"{with_spread(result['accuracy_real'], result['accuracy_real_std'])} trained on real "
-        f"ones; both tested on real ({result['recipe']} recipe, seeds {seeds})\n"
-        f"           coverage {figure(coverage['coverage'], 3)} of real test images "
-        f"({figure(coverage['coverage_real'], 3)} by real training images)"
-    )
-    if detail := result.get("detail"):
-        sizes = ", ".join(
-            f"{detail[f'accuracy_{side}']:.4f} ({detail[f'accuracy_{side}_real']:.4f}) at {side}"
-            for side in SIDES
-        )
-        console.print(
-            f"detail     accuracy {sizes} pixels; Fréchet distance of crops "
-            f"{detail['frechet_crops']:.2f} ({detail['frechet_crops_real']:.2f}); spectrum within "
-            f"{detail['spectrum']['largest_db_below_a_quarter']:.1f} dB (in brackets: real images)"
-        )
-    console.print(
-        f"pictures   {run.folder / 'samples.png'}\n"
-        f"figures    {report_path(run)}, {page_path(run)}; beside real images: "
-        f"{private_page_path(run)}"
-    )
-    console.print(f"report     {told or f'dppm report {run.folder}'}")
-    if minutes is not None:
-        console.print(f"time       {minutes:.1f} minutes")
 
 
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
@@ -308,7 +263,7 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
     draw(run, config.to_dict())
     result = measure(run, config.evaluation)
     with console.status("writing the report"):
-        told = write_reports(run, public=False)
-    summary(run, result, told[0], (time.monotonic() - begun) / 60)
+        report, *_ = write_reports(run, public=False)
+    show_summary(run, report, (time.monotonic() - begun) / 60)
     if as_json:
         print_json({"privacy": run.read_json(run.privacy), "evaluation": result})

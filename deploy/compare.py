@@ -7,15 +7,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from deploy.pages.run_summary import RunSummary
 from deploy.show import epsilon_text, print_json
 from deploy.table import MISSING, figure, markdown_table, with_spread
-from dppm_model.config import CONF, compose_config, read_config
+from dppm_model.config import CONF, compose_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 
 _HEADER = (
-    *("run", "data", "model", "δ, unit", "ε (secure sum)", "ε (site)", "classifiers"),
-    *("accuracy", "MLP", "Fréchet", "coverage", "images", "training"),
+    "run",
+    "data",
+    "model",
+    "δ, unit",
+    "ε (secure sum)",
+    "ε (site)",
+    "classifiers",
+    "accuracy",
+    "MLP",
+    "Fréchet",
+    "coverage",
+    "images",
+    "training",
 )
 _TEXTS = 4  # columns aligned left
 _NOTE = (
@@ -36,7 +48,7 @@ def compare(runs: Sequence[Path], *, as_json: bool) -> None:
     opened = [Run(folder) for folder in runs]
     refuse_missing(opened)
     known = models()
-    found = [figures_of(run, known) for run in opened]
+    found = [comparison(RunSummary.of(run), known) for run in opened]
     if as_json:
         print_json(found)
     else:
@@ -53,7 +65,7 @@ def models() -> dict[str, Any]:
 
 
 def refuse_missing(runs: Sequence[Run]) -> None:
-    """Refuse runs that lack a file, and say which ones and how to get them.
+    """Refuse runs that lack a file; say which, and how to get them.
 
     Raises
     ------
@@ -78,73 +90,55 @@ def refuse_missing(runs: Sequence[Run]) -> None:
         )
 
 
-def figures_of(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Gather what the table shows of one run, from the run's own files.
+def comparison(summary: RunSummary, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of an evaluated run, for JSON and for the table.
 
     Parameters
     ----------
     known
-        Models by name, see `models`; one that was changed by overrides goes by its phases.
-
-    Raises
-    ------
-    RunFolderError
-        If a file is damaged, or was written by another version and lacks a figure.
+        Models by name, see `models`; one that was changed by overrides is named by its phases.
     """
-    privacy, result = run.read_json(run.privacy), run.read_json(run.evaluation)
-    tree = read_config(run.config).to_dict()
-    try:
-        names = [name for name, model in known.items() if model == tree["model"]]
-        phases = [phase["name"] for phase in privacy["phases"]]
-        distances, coverage = result["distances"], result.get("coverage", {})
-        both = {
-            kind: {
-                "accuracy": result[f"accuracy{kind}"],
-                "accuracy_std": result.get(f"accuracy{kind}_std"),
-                "accuracy_mlp": result[f"accuracy_mlp{kind}"],
-                "accuracy_mlp_std": result.get(f"accuracy_mlp{kind}_std"),
-                "frechet": distances[f"frechet{kind}"],
-                "coverage": coverage.get(f"coverage{kind}"),
-            }
-            for kind in ("", "_real")
-        }
-        return {
-            "run": str(run.folder),
-            "data": result["dataset"],
-            "model": names[0] if names else None,
-            "phases": phases,
-            "public_data": privacy["public_data"],
-            **{k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")},
-            "recipe": result.get("recipe"),  # absent, as are spreads, where an older version judged
-            "seeds": result["seeds"],
-            **both[""],
-            "synthetic_images": result["synthetic_images"],
-            "training_seconds": sum(line["seconds"] for line in run.rounds()),
-            "real": both["_real"] | {"images": result["train_images"]},
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(
-            f"{run.folder}: evaluation.json, privacy.json or metrics.jsonl is damaged, or was "
-            f"written by another version ({type(error).__name__}: {error}).",
-            f"Run `dppm evaluate {run.folder}` again, or leave this run out.",
-        ) from None
+    evaluation, privacy = summary.evaluation, summary.privacy
+    assert evaluation is not None
+    raw, scores = evaluation.raw, evaluation.scores
+    names = [name for name, model in known.items() if model == summary.config.to_dict()["model"]]
+    both: dict[str, dict[str, Any]] = {"value": {}, "real": {}}
+    for key in ("accuracy", "accuracy_mlp", "frechet", "coverage"):
+        score = scores[key]
+        both["value"][key], both["real"][key] = score.value, score.real
+        if key.startswith("accuracy"):
+            both["value"][f"{key}_std"], both["real"][f"{key}_std"] = score.std, score.real_std
+    return {
+        "run": str(summary.run.folder),
+        "data": raw["dataset"],
+        "model": names[0] if names else None,
+        "phases": [phase["name"] for phase in privacy["phases"]],
+        "public_data": privacy["public_data"],
+        **{k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")},
+        "recipe": raw["recipe"],
+        "seeds": raw["seeds"],
+        **both["value"],
+        "synthetic_images": raw["synthetic_images"],
+        "training_seconds": summary.seconds,
+        "real": both["real"] | {"images": raw["train_images"]},
+    }
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the Markdown: a row a run, and one for each ceiling that the real images set."""
+    """Return the Markdown: a row for each run, and one for each set of real images."""
     rows = [_row(figures) for figures in found]
-    for figures in found:
-        row = _real_row(figures)
-        if row not in rows:
-            rows.append(row)
-    return f"{markdown_table(_HEADER, rows, left=_TEXTS)}\n\n{_NOTE}"
+    real = [_real_row(figures) for figures in found]
+    return f"{markdown_table(_HEADER, [*rows, *dict.fromkeys(real)], left=_TEXTS)}\n\n{_NOTE}"
 
 
 def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    model = figures["model"] or " → ".join(figures["phases"])
+    if public := figures["public_data"]:  # never one name for a model with and without
+        model = f"{model}, public: {', '.join(public)}"
     return (
         figures["run"],
         figures["data"],
-        _model(figures),
+        model,
         f"{figures['delta']:g}, {figures['unit']}",
         epsilon_text(figures["epsilon_secure_sum"]),
         epsilon_text(figures["epsilon_site"]),
@@ -155,24 +149,24 @@ def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _model(figures: Mapping[str, Any]) -> str:
-    """Name the model, or its phases, and what public data taught it: never one row for both."""
-    name = figures["model"] or " → ".join(figures["phases"])
-    return f"{name}, public: {', '.join(public)}" if (public := figures["public_data"]) else name
-
-
 def _real_row(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    real = figures["real"]
     return (
-        *("the real images", figures["data"], MISSING, MISSING, "∞", "∞", _classifiers(figures)),
-        *_utility(real),
-        *(str(real["images"]), MISSING),
+        "the real images",
+        figures["data"],
+        MISSING,
+        MISSING,
+        "∞",
+        "∞",
+        _classifiers(figures),
+        *_utility(figures["real"]),
+        str(figures["real"]["images"]),
+        MISSING,
     )
 
 
 def _classifiers(figures: Mapping[str, Any]) -> str:
     seeds = len(figures["seeds"])
-    return f"{figures['recipe'] or MISSING}, {seeds} seed{'s' * (seeds > 1)}"
+    return f"{figures['recipe']}, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _utility(figures: Mapping[str, Any]) -> tuple[str, ...]:

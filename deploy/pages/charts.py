@@ -1,55 +1,118 @@
-"""The charts of a run in work or finished: epsilon, answers and noise, time, bytes and sites."""
+"""Charts as inline SVG that follow the page's colours: by day, by night, in print.
+
+Matplotlib writes fixed colours. A chart is therefore drawn in a few marked ones, which are replaced
+by the page's CSS variables. Series also differ in shape and dash, so that no chart is read by
+colour alone (Okabe and Ito's palette, distinct for every kind of colour vision). Beside each chart
+stand its summary in words and its figures as a table, for anyone who cannot see it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from deploy.pages.run_summary import RunSummary
-from deploy.pages.svg import (
-    FIRST,
-    INK,
-    SECOND,
-    SOFT,
-    THIRD,
-    Chart,
-    band_phases,
-    plain_numbers,
-    round_axis,
-    svg_of,
-)
+from deploy.pages.report_text import Peer
+from deploy.pages.run_summary import Evaluation, RunSummary
 from deploy.show import epsilon_text
+from deploy.table import figure as text_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _WIDE = 7.6  # inches
 
+# Colours of the drawing, each replaced by a variable of the page; nothing else is drawn in.
+INK, SOFT, GRID = "#010203", "#020304", "#030405"
+FIRST, SECOND, THIRD = "#040506", "#050607", "#060708"
+_VARIABLES = {
+    INK: "currentColor",
+    SOFT: "var(--soft)",
+    GRID: "var(--grid)",
+    FIRST: "var(--first)",
+    SECOND: "var(--second)",
+    THIRD: "var(--third)",
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+_ONE = threading.Lock()  # Matplotlib's settings belong to the whole process
 
-def run_charts(facts: RunSummary) -> list[Chart]:
-    """Return the charts of a run; before its first round there is only the plan's epsilon."""
-    charts = [epsilon_chart(facts)]
-    if facts.rounds:
-        charts += [noise_chart(facts), effort_chart(facts)]
-    return charts
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing of figures, and the same figures for anyone who cannot see it.
+
+    Attributes
+    ----------
+    name
+        Unique on a page; letters and dashes.
+    title, summary
+        What it shows, and what is to be seen there, in words.
+    svg
+        The drawing, for inline use.
+    header, rows
+        The figures as a table.
+    """
+
+    name: str
+    title: str
+    summary: str
+    svg: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
-def epsilon_chart(facts: RunSummary) -> Chart:
+def run_charts(summary: RunSummary) -> dict[str, Chart]:
+    """Return the charts of a run by name; before its first round there is only epsilon."""
+    found = [epsilon_chart(summary)]
+    if summary.rounds:
+        found += [noise_chart(summary), effort_chart(summary)]
+    return {chart.name: chart for chart in found}
+
+
+def epsilon_chart(summary: RunSummary) -> Chart:
     """Epsilon against rounds in both views: spent, planned, and what the server may spend."""
+    lines = summary.rounds
     spent = [(0, 0.0, 0.0)] + [
-        (i, line["epsilon_secure_sum"], line["epsilon_site"])
-        for i, line in enumerate(facts.rounds, 1)
+        (i, line["epsilon_secure_sum"], line["epsilon_site"]) for i, line in enumerate(lines, 1)
     ]
-    planned = [(0, 0.0, 0.0), *facts.planned]
-    budget = facts.config.budget()
-    limits = (budget.max_epsilon_secure_sum, budget.max_epsilon_site)
-    views = ("whoever sees the sum", "whoever sees a site's own reports")
+    planned = [(0, 0.0, 0.0), *summary.planned]
+    budget = summary.config.budget()
+    views = (
+        (1, "anyone who sees the sum", budget.max_epsilon_secure_sum, FIRST, "o"),
+        (2, "anyone who sees a site's own reports", budget.max_epsilon_site, SECOND, "D"),
+    )
 
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, 2)
-        for view, (axes, heading) in enumerate(zip(panels, views, strict=True), 1):
+        for axes, (view, heading, limit, colour, marker) in zip(panels, views, strict=True):
             axes.plot(
-                *([p[0] for p in planned], [p[view] for p in planned]),
+                [p[0] for p in planned],
+                [p[view] for p in planned],
                 color=SOFT,
                 linestyle=(0, (4, 3)),
                 marker="|",
@@ -57,208 +120,274 @@ def epsilon_chart(facts: RunSummary) -> Chart:
                 gid=f"planned-{view}",
             )
             axes.plot(
-                *([p[0] for p in spent], [p[view] for p in spent]),
-                color=(FIRST, SECOND)[view - 1],
-                marker=("o", "D")[view - 1],
+                [p[0] for p in spent],
+                [p[view] for p in spent],
+                color=colour,
+                marker=marker,
                 markersize=4,
                 linewidth=2,
                 label="spent",
                 gid=f"spent-{view}",
             )
-            if limits[view - 1] < float("inf"):
-                axes.axhline(limits[view - 1], color=INK, linewidth=1.2, gid="budget")
-                axes.annotate(
-                    *("budget", (0, limits[view - 1])),
-                    xytext=(4, 3),
-                    textcoords="offset points",
-                    fontsize=9,
-                )
-            axes.set_title(heading, fontsize=10, pad=10)
+            if limit < float("inf"):
+                axes.axhline(limit, color=INK, linewidth=1.2, gid="budget")
+                _note(axes, "budget", (0, limit), (4, 3))
+            axes.set_title(heading, pad=10)
             axes.set_ylim(0, None)
-            round_axis(axes, facts.plan.rounds, least=0)
+            _round_axis(axes, summary.plan.rounds, least=0)
             axes.legend(loc="lower right", fontsize=9)
-        panels[0].set_ylabel(f"ε at δ = {facts.plan.delta:g}")
+        panels[0].set_ylabel(f"ε at δ = {summary.plan.delta:g}")
 
-    done, total = len(facts.rounds), facts.plan.rounds
-    now, end = facts.spent, facts.planned[-1][1:]
+    now, end = map(epsilon_text, summary.spent), map(epsilon_text, summary.planned[-1][1:])
+    (sum_now, site_now), (sum_end, site_end) = now, end
     return Chart(
         "epsilon",
         "Privacy spent, round by round",
-        f"After {done} of {total} rounds ε is {epsilon_text(now[0])} of "
-        f"{epsilon_text(end[0])} planned for whoever sees the sum, and {epsilon_text(now[1])} of "
-        f"{epsilon_text(end[1])} for whoever sees a site's own reports.",
+        f"After {len(lines)} of {summary.plan.rounds} rounds ε is {sum_now} of {sum_end} planned "
+        f"for anyone who sees the sum, and {site_now} of {site_end} for anyone who sees a site's "
+        "own reports.",
         svg_of("epsilon", (_WIDE, 3), paint),
         ("round", "phase", "ε, secure sum", "ε, a site's reports"),
         tuple(
-            (str(i), facts.phase_of_round[i - 1], epsilon_text(a), epsilon_text(b))
+            (str(i), summary.phase_of_round[i - 1], epsilon_text(a), epsilon_text(b))
             for i, a, b in spent[1:]
         ),
     )
 
 
-def noise_chart(facts: RunSummary) -> Chart:
+def noise_chart(summary: RunSummary) -> Chart:
     """Length of each round's answer beside the length of the noise in it, over the clip norm."""
-    rounds = range(1, len(facts.rounds) + 1)
-    answer = [line["answer_norm"] for line in facts.rounds]
-    noise = [line["noise_norm"] for line in facts.rounds]
+    lines = summary.rounds
+    rounds = range(1, len(lines) + 1)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.plot(
-            *(rounds, answer), color=FIRST, marker="o", markersize=5, linewidth=0, label="answer"
-        )
-        axes.plot(
-            *(rounds, noise), color=SECOND, marker="_", markersize=11, linewidth=0, label="noise"
-        )
-        axes.set(ylabel="length, over the clip norm", yscale="log")
-        plain_numbers(axes)
-        round_axis(axes, len(rounds))
-        band_phases(axes, facts.phase_of_round[: len(rounds)], labels=True)
+        for key, colour, marker, size in (
+            ("answer", FIRST, "o", 5),
+            ("noise", SECOND, "_", 11),
+        ):
+            axes.plot(
+                rounds,
+                [line[f"{key}_norm"] for line in lines],
+                color=colour,
+                marker=marker,
+                markersize=size,
+                linewidth=0,
+                label=key,
+            )
+        axes.set(ylabel="length / clip norm", yscale="log")
+        _plain_numbers(axes)
+        _round_axis(axes, len(lines))
+        _mark_phases(axes, summary.phase_of_round[: len(lines)])
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
 
-    clear = sum(a > 1.05 * n for a, n in zip(answer, noise, strict=True))
+    clear = sum(line["answer_norm"] > 1.05 * line["noise_norm"] for line in lines)
     return Chart(
         "noise",
         "What came back, and how much of it is noise",
-        f"In {clear} of {len(rounds)} rounds the answer is longer than its noise. Both are the "
-        "lengths of the whole vector of answers, over the longest vector that one record or person "
-        "may have; an answer as long as its noise says little coordinate by coordinate, and "
-        "may still say much in a few directions.",
+        f"In {clear} of {len(lines)} rounds the answer is longer than its noise. Both are lengths "
+        "of the whole vector of answers, over the longest vector that one record or person may "
+        "have. An answer as long as its noise says little about single coordinates, and may still "
+        "say much in a few directions.",
         svg_of("noise", (_WIDE, 3), paint),
         ("round", "phase", "length of the answer / C", "length of the noise / C"),
         tuple(
             (str(i), line["phase"], f"{line['answer_norm']:.4g}", f"{line['noise_norm']:.4g}")
-            for i, line in zip(rounds, facts.rounds, strict=True)
+            for i, line in zip(rounds, lines, strict=True)
         ),
     )
 
 
-def effort_chart(facts: RunSummary) -> Chart:
+def effort_chart(summary: RunSummary) -> Chart:
     """Seconds, bytes and sites of each round."""
-    rounds = range(1, len(facts.rounds) + 1)
-    seconds = [line["seconds"] for line in facts.rounds]
-    sites = [line["sites"] for line in facts.rounds]
-    up, down = ([line[f"{way}link_bytes"] / 1e6 for line in facts.rounds] for way in ("up", "down"))
+    lines, plan = summary.rounds, summary.plan
+    rounds = range(1, len(lines) + 1)
+    up, down = ([line[f"{way}link_bytes"] / 1e6 for line in lines] for way in ("up", "down"))
 
     def paint(figure: Figure) -> None:
-        panels = figure.subplots(1, 3)
-        panels[0].bar(rounds, seconds, color=FIRST, width=0.8)
-        panels[0].set_title("seconds")
-        panels[1].plot(rounds, up, color=FIRST, marker="^", markersize=4, label="to the server")
-        panels[1].plot(rounds, down, color=SECOND, marker="v", markersize=4, label="to the sites")
-        panels[1].set_title("MB, all sites together")
-        panels[1].set_ylim(0, None)
-        panels[1].legend(fontsize=8)
-        panels[2].step(rounds, sites, color=THIRD, where="mid", linewidth=2)
-        panels[2].axhline(facts.plan.min_survivors, color=INK, linewidth=1.2)
-        panels[2].annotate(
-            *("fewest allowed", (rounds[0], facts.plan.min_survivors)),
-            xytext=(2, -12),
-            textcoords="offset points",
-            fontsize=8,
-        )
-        panels[2].set_title("sites in the sum")
-        panels[2].set_ylim(0, 1.08 * facts.plan.sites)
-        for axes in panels:
-            round_axis(axes, len(rounds))
+        seconds, bytes_, sites = figure.subplots(1, 3)
+        seconds.bar(rounds, [line["seconds"] for line in lines], color=FIRST, width=0.8)
+        seconds.set_title("seconds")
+        bytes_.plot(rounds, up, color=FIRST, marker="^", markersize=4, label="to the server")
+        bytes_.plot(rounds, down, color=SECOND, marker="v", markersize=4, label="to the sites")
+        bytes_.set_title("MB, all sites together")
+        bytes_.set_ylim(0, None)
+        bytes_.legend(fontsize=8)
+        joined = [line["sites"] for line in lines]
+        sites.plot(rounds, joined, color=THIRD, drawstyle="steps-mid", linewidth=2)
+        sites.axhline(plan.min_survivors, color=INK, linewidth=1.2)
+        _note(sites, "fewest allowed", (rounds[0], plan.min_survivors), (2, -12))
+        sites.set_title("sites in the sum")
+        sites.set_ylim(0, 1.08 * plan.sites)
+        for axes in (seconds, bytes_, sites):
+            _round_axis(axes, len(lines))
 
+    missing = summary.missing
     return Chart(
         "effort",
         "Seconds, bytes and sites of each round",
-        f"{len(rounds)} rounds took {facts.seconds:.0f} seconds; {sum(up):.1f} MB went up and "
-        f"{sum(down):.1f} MB down, all sites together. {_missing(facts.missing)}",
+        f"{len(lines)} rounds took {summary.seconds:.0f} seconds; {sum(up):.1f} MB went up and "
+        f"{sum(down):.1f} MB down, all sites together. "
+        + (f"{missing} reports were missing." if missing else "No site was missing in any sum."),
         svg_of("effort", (_WIDE, 2.5), paint),
         ("round", "phase", "seconds", "MB up", "MB down", "sites in the sum"),
         tuple(
-            (str(i), line["phase"], f"{line['seconds']:.2f}", f"{u:.3f}", f"{d:.3f}", str(n))
-            for i, line, u, d, n in zip(rounds, facts.rounds, up, down, sites, strict=True)
+            (str(i), x["phase"], f"{x['seconds']:.2f}", f"{u:.3f}", f"{d:.3f}", str(x["sites"]))
+            for i, x, u, d in zip(rounds, lines, up, down, strict=True)
         ),
     )
 
 
-def dots_chart(
-    name: str,
-    title: str,
-    summary: str,
-    label: str,
-    rows: Sequence[tuple[str, float, float | None, str]],
-) -> Chart:
-    """Draw one figure a row, with its spread: ours and the real images marked, others not.
-
-    Parameters
-    ----------
-    rows
-        (who, value, spread or None, kind) with a kind of ``ours``, ``real`` or ``peer``.
-    """
+def accuracy_chart(name: str, evaluation: Evaluation, peers: Sequence[Peer]) -> Chart:
+    """Accuracy beside that of real images, and of other methods at the same epsilon."""
+    score = evaluation.scores["accuracy"]
+    ours, real = score.value or 0.0, score.real or 0.0
     looks: dict[str, Any] = {
         "ours": {"color": FIRST, "fmt": "o", "markersize": 8},
         "real": {"color": SECOND, "fmt": "D", "markersize": 6, "markerfacecolor": "none"},
         "peer": {"color": SOFT, "fmt": "s", "markersize": 5},
     }
+    rows = [
+        ("the real images (ε = ∞)", real, score.real_std, "real"),
+        (f"this run, federated: {name}", ours, score.std, "ours"),
+        *((f"{p.method}, {p.trust} ({p.measured_by})", p.accuracy, None, "peer") for p in peers),
+    ]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for y, (_, value, spread, kind) in enumerate(rows):
-            axes.errorbar([value], [y], xerr=None if spread is None else [spread], **looks[kind])
-            axes.annotate(
-                *(f"{value:.3f}", (1, y)),
-                xycoords=("axes fraction", "data"),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
+        for y, (_, value, std, kind) in enumerate(rows):
+            axes.errorbar([value], [y], xerr=None if std is None else [std], **looks[kind])
+            axes.text(
+                1.01, y, f"{value:.3f}", transform=axes.get_yaxis_transform(), va="center", size=9
             )
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-        axes.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xlabel="accuracy", ylim=(len(rows) - 0.5, -0.5))
         axes.grid(visible=False, axis="y")
 
     return Chart(
-        name,
-        title,
-        summary,
-        svg_of(name, (_WIDE, 0.8 + 0.28 * len(rows)), paint),
-        ("", label),
+        "accuracy",
+        "Accuracy beside real images and peers",
+        f"A classifier trained on these images recognises {100 * ours:.1f} % of "
+        f"{evaluation.raw['test_images']} real test images; trained on the real images, "
+        f"{100 * real:.1f} %.",
+        svg_of("accuracy", (_WIDE, 0.8 + 0.28 * len(rows)), paint),
+        ("", "accuracy"),
         tuple((who, f"{v:.4f}" if s is None else f"{v:.4f} ± {s:.4f}") for who, v, s, _ in rows),
     )
 
 
-def classes_chart(names: Sequence[str], result: Mapping[str, Any]) -> Chart:
+def classes_chart(evaluation: Evaluation) -> Chart:
     """Accuracy and coverage of each class, beside those of real images."""
-    coverage = result["coverage"]
-    pairs = (
-        ("accuracy", result["accuracy_per_class"], result["accuracy_real_per_class"]),
-        ("coverage", coverage["coverage_per_class"], coverage["coverage_real_per_class"]),
-    )
+    kinds = ("accuracy", "coverage")
+    accuracy, coverage = (evaluation.per_class[kind] for kind in kinds)
+    names = [score.name for score in accuracy]
 
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, (heading, ours, real) in zip(panels, pairs, strict=True):
-            rows = range(len(names))
-            known = [[x if x is not None else float("nan") for x in xs] for xs in (ours, real)]
-            axes.hlines(rows, known[0], known[1], color=SOFT, linewidth=1.2)
-            axes.plot(known[0], rows, "o", color=FIRST, label="synthetic")
-            axes.plot(known[1], rows, "D", color=SECOND, markerfacecolor="none", label="real")
-            axes.set_title(heading)
+        for axes, kind in zip(panels, kinds, strict=True):
+            scores = evaluation.per_class[kind]
+            ours, real = (
+                [float("nan") if x is None else x for x in values]
+                for values in ([s.value for s in scores], [s.real for s in scores])
+            )
+            axes.hlines(range(len(names)), ours, real, color=SOFT, linewidth=1.2)
+            axes.plot(ours, range(len(names)), "o", color=FIRST, label="synthetic")
+            axes.plot(
+                real, range(len(names)), "D", color=SECOND, markerfacecolor="none", label="real"
+            )
+            axes.set_title(kind)
             axes.set(ylim=(len(names) - 0.5, -0.5))
         panels[0].set_yticks(range(len(names)), names)
         panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
 
-    weakest = min(range(len(names)), key=lambda c: pairs[0][1][c] or 0)
+    weakest = min(accuracy, key=lambda score: score.value or 0)
     return Chart(
         "classes",
         "Class by class",
-        f"The class least well learned is {names[weakest]}, with accuracy "
-        f"{pairs[0][1][weakest]:.3f}; trained on real images it is {pairs[0][2][weakest]:.3f}.",
+        f"The class learned least well is {weakest.name}, with accuracy "
+        f"{text_of(weakest.value, 3)}; trained on real images it is {text_of(weakest.real, 3)}.",
         svg_of("classes", (_WIDE, 0.8 + 0.26 * len(names)), paint),
         ("class", "accuracy", "accuracy, real", "coverage", "coverage, real"),
         tuple(
-            (name, *("–" if x is None else f"{x:.3f}" for p in pairs for x in (p[1][c], p[2][c])))
-            for c, name in enumerate(names)
+            (a.name, *(text_of(x, 3) for x in (a.value, a.real, c.value, c.real)))
+            for a, c in zip(accuracy, coverage, strict=True)
         ),
     )
 
 
-def _missing(dropped: int) -> str:
-    if not dropped:
-        return "No site was missing in any sum."
-    return f"Reports of sites were missing {dropped} times, and no round was lost."
+def svg_of(
+    name: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], None],
+) -> str:
+    """Draw a figure as SVG.
+
+    Parameters
+    ----------
+    name
+        Prefix of every id inside, so that several drawings can share a page.
+    size
+        Width and height in inches; the page scales it.
+    paint
+        Draws into the empty figure, in the colours of this module.
+    """
+    import matplotlib as mpl  # slow to import, and only needed here
+    from matplotlib.figure import Figure
+
+    with _ONE, mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'xlink:href="#', f'xlink:href="#{name}-', text)
+    # The page chooses the size; the text beside the drawing describes it.
+    return re.sub(
+        r'<svg (.*?)width="[^"]*"', r'<svg aria-hidden="true" focusable="false" \1', text, count=1
+    ).replace('height="', 'data-height="', 1)
+
+
+def _note(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float]) -> None:
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", fontsize=8)
+
+
+def _round_axis(axes: Axes, rounds: int, *, least: float = 0.5) -> None:
+    """Make the lower axis one of rounds: whole numbers, from ``least`` to the last."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xlabel="round", xlim=(least, rounds + max(0.5, 0.02 * rounds)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Write the left axis's numbers as 0.01, not as mathematics: its text stays text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
+    """Mark where phases begin, and write their names above; ``phases`` has one a round."""
+    start = 0
+    for level, (name, found) in enumerate(groupby(phases)):
+        end = start + len(list(found))
+        if start:
+            axes.axvline(start + 0.5, color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
+        axes.annotate(
+            name,
+            ((start + end) / 2 + 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3 + 11 * (level % 3)),  # short phases lie close together
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=SOFT,
+        )
+        start = end

@@ -1,7 +1,7 @@
-"""The door of the live page: how many connections, for how long, and how often each host may ask.
+"""Limits of the live page: how many connections, for how long, and how often each host may ask.
 
-The page is beside a training, in its process: whoever can reach it shall take no memory, files or
-time from that.
+The page runs in the process that trains: anyone who can reach it must not be able to take memory,
+files or time from the training.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def network_of(host: str) -> str:
 
 
 class BoundedListener(socket.socket):
-    """A socket to listen on, with so many connections at most, also such as have not said a word.
+    """A listening socket with a bound on open connections, silent ones included.
 
-    One more ends the oldest of its host, or of the host that has the most. It stands before TLS,
+    One more ends the oldest of its host, or of the host that has the most. It comes before TLS,
     whose handshakes a web server does not count.
 
     Parameters
@@ -47,7 +47,7 @@ class BoundedListener(socket.socket):
     Raises
     ------
     OSError
-        If nobody can listen there.
+        If it cannot listen there.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -78,11 +78,11 @@ class BoundedListener(socket.socket):
         oldest = next(pair for pair in self._open if pair[0] == host)
         self._open.remove(oldest)
         with suppress(OSError):
-            oldest[1].shutdown(socket.SHUT_RDWR)  # its owner sees the end, and closes it
+            oldest[1].shutdown(socket.SHUT_RDWR)  # its owner sees the end and closes it
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's connection, which is cut where its client takes its time."""
+    """uvicorn's connection, closed if its client is too slow."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -106,7 +106,9 @@ class TimedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        if not self.transport.is_closing():  # else what is not read yet has the time that is left
+        if (
+            not self.transport.is_closing()
+        ):  # otherwise what is still unread has the time that is left
             self._within(HEAD_SECONDS)
         super().on_response_complete()
 
@@ -117,43 +119,43 @@ class TimedProtocol(H11Protocol):
 
 
 @dataclass
-class _Purse:
+class _Tokens:
     left: float
     at: float
 
 
 class RateLimit:
-    """How often each host may do something: a burst, and then at a steady rate.
+    """How often each host may do something: a burst, then a steady rate (a token bucket).
 
     Parameters
     ----------
     burst, per_second
-        Size of a full allowance, and what it gets back.
+        Size of a full bucket, and what flows back into it.
     clock
-        Seconds, never going back.
+        Seconds, monotonic.
     """
 
     def __init__(
         self, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._burst, self._rate, self._clock = burst, per_second, clock
-        self._purses: dict[str, _Purse] = {}
+        self._hosts: dict[str, _Tokens] = {}
 
     def left(self, host: str) -> bool:
-        """Tell whether a host may do it once more."""
+        """Tell whether a host has a use left."""
         return self._of(host).left >= 1
 
     def take(self, host: str) -> None:
-        """Count that it did it."""
-        purse = self._of(host)
-        purse.left = max(0.0, purse.left - 1)
-        self._purses[host] = purse
-        if len(self._purses) > CONNECTIONS:  # those that are full say no more than none would
-            self._purses = {h: p for h in self._purses if (p := self._of(h)).left < self._burst}
+        """Count one use."""
+        tokens = self._of(host)
+        tokens.left = max(0.0, tokens.left - 1)
+        self._hosts[host] = tokens
+        if len(self._hosts) > CONNECTIONS:  # a full one is the same as none
+            self._hosts = {h: p for h in self._hosts if (p := self._of(h)).left < self._burst}
 
-    def _of(self, host: str) -> _Purse:
+    def _of(self, host: str) -> _Tokens:
         now = self._clock()
-        purse = self._purses.get(host) or _Purse(self._burst, now)
-        purse.left = min(self._burst, purse.left + (now - purse.at) * self._rate)
-        purse.at = now
-        return purse
+        tokens = self._hosts.get(host) or _Tokens(self._burst, now)
+        tokens.left = min(self._burst, tokens.left + (now - tokens.at) * self._rate)
+        tokens.at = now
+        return tokens

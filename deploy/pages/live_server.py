@@ -1,12 +1,14 @@
 """The live page of a run: a small web server beside the training, which only reads its folder.
 
-It listens on loopback unless told otherwise, and then only with TLS and tokens. It cannot change
-or stop anything, and a page that cannot be served never stops a training.
+It listens on loopback unless configured otherwise, and then only with TLS and tokens. It cannot
+change or stop anything, reads no request's body, and a page that cannot be served never stops a
+training.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import threading
@@ -15,11 +17,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import uvicorn
-from starlette.requests import cookie_parser
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from deploy.pages.connection_limits import (
     LARGEST_HEAD,
@@ -29,8 +29,6 @@ from deploy.pages.connection_limits import (
     network_of,
 )
 from deploy.pages.live_state import LiveState
-from deploy.pages.prometheus import exposition
-from deploy.pages.render import render, script
 from dppm_model.errors import BadToken, DppmError, ServiceError
 from sampler.service.access import Access, bearer, is_loopback, require_guard, split_address
 
@@ -39,24 +37,23 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_COOKIE = "dppm-token"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d+)?", re.ASCII | re.IGNORECASE)
 _START_SECONDS = 10.0
-_LARGEST_FORM = 4096  # bytes
-_REQUESTS = (200, 50.0)  # of a host: at once, and then a second
+_REQUESTS = (200, 50.0)  # of a host: at once, then per second
 _WRONG = (20, 0.2)  # wrong tokens, the same
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-    "script-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'",
+    "script-src 'self'; connect-src 'self'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_CHALLENGE = (
+    'Basic realm="DPPM live page: any name, and your token as the password", charset="UTF-8"'
+)
 
 
-def page_app(
-    board: LiveState, hosts: list[str], access: Access | None, *, tls: bool = False
-) -> App:
+def page_app(live: LiveState, hosts: list[str], access: Access | None) -> App:
     """Build the web application (ASGI).
 
     It decides by the path and the headers as the server read them, never by an address put together
@@ -68,91 +65,64 @@ def page_app(
         Names under which a browser may ask for it, ``*`` for any: others are refused, so that no
         other page can read this one by a name of its own that leads here (DNS rebinding).
     access
-        Knows the tokens; None lets everyone in who can connect.
-    tls
-        Whether the token's cookie shall travel by TLS only.
+        Knows the tokens; None lets in anyone who can connect.
     """
-    page = _Page(board, hosts, access, tls)
+    page = _Page(live, hosts, access)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        answer = await page.answer(scope, receive)
+        answer = await page.answer(scope)
         answer.headers.update(_HEADERS)
         if _all(scope, b"transfer-encoding") or _all(scope, b"content-length") not in ([], ["0"]):
-            answer.headers["Connection"] = "close"  # what was not read of it is not waited for
+            answer.headers["Connection"] = "close"  # do not wait for a body that is not read
         await answer(scope, receive, send)  # type: ignore[arg-type]
 
     return app
 
 
 class _Page:
-    """See `page_app`. What it sends is made once for each state of the run."""
+    """See `page_app`."""
 
-    def __init__(
-        self, board: LiveState, hosts: list[str], access: Access | None, tls: bool
-    ) -> None:
-        self._board, self._hosts, self._access, self._tls = board, hosts, access, tls
-        self._enter = {wrong: render("enter.html", wrong=wrong).encode() for wrong in (False, True)}
+    def __init__(self, live: LiveState, hosts: list[str], access: Access | None) -> None:
+        self._live, self._hosts, self._access = live, hosts, access
         self._requests, self._wrong = RateLimit(*_REQUESTS), RateLimit(*_WRONG)
         self._one = asyncio.Lock()
-        self._parts: dict[str, str] | None = None
-        self._made: dict[str, tuple[str, bytes]] = {}
 
-    async def answer(self, scope: Scope, receive: Receive) -> Response:
+    async def answer(self, scope: Scope) -> Response:
         """Answer a request."""
-        method, path = scope["method"], scope["path"]
         host = network_of((scope.get("client") or ("",))[0])
         if not self._requests.left(host):
             return _closing(429, "Too many requests.")
         self._requests.take(host)
         if not self._is_ours(_all(scope, b"host")):
             return _closing(400, "The page is not known under this name.")
-        if path == "/enter" and method == "POST":
-            return await self._enters(scope, receive, host)
         given = _token_of(scope)
         if given is not None and not self._wrong.left(host):
             return _closing(429, "Too many wrong tokens.")
-        if self._access is not None and not self._knows(given, host):
-            answer = self._shut(wrong=False)
-            answer.delete_cookie(_COOKIE)  # an old one would count as a wrong token again and again
-            return answer
-        if method not in ("GET", "HEAD") or path == "/enter":
-            allowed = "POST" if path == "/enter" else "GET, HEAD"
-            return Response(status_code=405, headers={"Allow": allowed})
+        if not self._knows(given, host):
+            text = "This page needs a token: ask whoever runs the server for one."
+            return Response(text, 401, {"WWW-Authenticate": _CHALLENGE}, media_type="text/plain")
+        if scope["method"] not in ("GET", "HEAD"):
+            return Response(status_code=405, headers={"Allow": "GET, HEAD"})
         try:
-            kind, content = (await self._content())[path]
+            async with self._one:  # however many ask, one thread looks
+                content = await asyncio.to_thread(self._live.content)
+            kind, body = content[scope["path"]]
         except KeyError:
             return Response("There is no such page.", 404)
         except DppmError as error:
-            told = json.dumps({"message": error.message, "hint": error.hint})
-            return Response(told, 503, media_type="application/json")
-        return Response(content, media_type=kind)
+            refusal = json.dumps({"message": error.message, "hint": error.hint})
+            return Response(refusal, 503, media_type="application/json")
+        return Response(body, media_type=kind)
 
     def _is_ours(self, names: list[str]) -> bool:
         """Tell whether the request has one name, of ours, and nothing else in its place."""
         found = _HOST.fullmatch(names[0]) if len(names) == 1 else None
         return found is not None and ("*" in self._hosts or found[1] in self._hosts)
 
-    async def _enters(self, scope: Scope, receive: Receive, host: str) -> Response:
-        body = await _body(scope, receive)
-        if body is None:
-            return _closing(413, "The form is too large.")
-        if not self._wrong.left(host):
-            return _closing(429, "Too many wrong tokens.")
-        token = parse_qs(body.decode(errors="replace")).get("token", [""])[0]
-        if not self._knows(token, host):
-            return self._shut(wrong=True)
-        answer = RedirectResponse("./", 303)
-        answer.set_cookie(_COOKIE, token, httponly=True, samesite="strict", secure=self._tls)
-        return answer
-
-    def _shut(self, *, wrong: bool) -> Response:
-        headers = {"WWW-Authenticate": "Bearer"}
-        return Response(self._enter[wrong], 401, headers, media_type="text/html")
-
     def _knows(self, token: str | None, host: str) -> bool:
-        """Tell whether a token is one of ours, and count it if it is not."""
+        """Tell whether a request may pass, and count its token if it is a wrong one."""
         if self._access is None:
             return True
         if token is None:
@@ -164,52 +134,27 @@ class _Page:
             return False
         return True
 
-    async def _content(self) -> Mapping[str, tuple[str, bytes]]:
-        """Return kind and content by path; however many ask, one thread looks."""
-        async with self._one:
-            return await asyncio.to_thread(self._look)
-
-    def _look(self) -> Mapping[str, tuple[str, bytes]]:
-        parts = self._board.parts()
-        if parts is not self._parts:
-            facts, online = self._board.facts, self._board.online
-            name, plan = facts.run.folder.name, facts.plan
-            state = facts.to_json() | {"sites_online": online}
-            self._made = {
-                "/": ("text/html", render("live.html", name=name, plan=plan, parts=parts).encode()),
-                "/live.js": ("text/javascript", script().encode()),
-                "/parts.json": ("application/json", json.dumps(parts).encode()),
-                "/state.json": ("application/json", json.dumps(state).encode()),
-                "/metrics": ("text/plain", exposition(facts, online)),
-            }
-            self._parts = parts
-        return self._made
-
 
 def _all(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 def _token_of(scope: Scope) -> str | None:
-    """Return the token that a request has, of its header or else of its cookie."""
-    if headers := _all(scope, b"authorization"):
-        kind, _, token = headers[0].partition(" ")
-        return token if len(headers) == 1 and kind == "Bearer" else ""
-    return cookie_parser("; ".join(_all(scope, b"cookie"))).get(_COOKIE)
+    """Return a request's token: of a program (Bearer), or a browser (the password of Basic).
 
-
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """Read a form; None if it is too large, of which no more than that is read."""
-    said = _all(scope, b"content-length")
-    if said and (not said[0].isdecimal() or int(said[0]) > _LARGEST_FORM):
+    None is a request without one, and a header that is neither counts as a wrong token.
+    """
+    headers = _all(scope, b"authorization")
+    if not headers:
         return None
-    body = b""
-    while len(body) <= _LARGEST_FORM:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            break
-    return body if len(body) <= _LARGEST_FORM else None
+    kind, _, value = headers[0].partition(" ")
+    if len(headers) == 1 and kind == "Bearer":
+        return value
+    if len(headers) == 1 and kind == "Basic":
+        with suppress(ValueError):
+            name_and_token = base64.b64decode(value, validate=True).decode()
+            return name_and_token.partition(":")[2]
+    return ""
 
 
 def _closing(status: int, text: str) -> Response:
@@ -219,7 +164,7 @@ def _closing(status: int, text: str) -> Response:
 
 @contextmanager
 def live_page(
-    board: LiveState,
+    live: LiveState,
     address: str,
     *,
     tokens: dict[str, str] | None = None,
@@ -245,12 +190,12 @@ def live_page(
     """
     host, port = split_address(address)
     require_guard(host, tls=tls is not None, tokens=tokens is not None, insecure=False)
-    door = _listening(host, port)
+    listener = _listening(host, port)
     hosts = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(host) else ["*"]
-    app = page_app(board, hosts, None if tokens is None else Access(tokens), tls=tls is not None)
+    app = page_app(live, hosts, None if tokens is None else Access(tokens))
     config = uvicorn.Config(
         app,
-        loop="asyncio",  # its sockets are asked to accept, which those of others are not
+        loop="asyncio",  # it calls the listener's own accept; other loops do not
         http=TimedProtocol,
         ws="none",
         lifespan="off",
@@ -264,16 +209,16 @@ def live_page(
         ssl_keyfile=tls and tls[1],
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([door],), name="live page", daemon=True)
+    thread = threading.Thread(target=server.run, args=([listener],), name="live page", daemon=True)
     thread.start()
     deadline = time.monotonic() + _START_SECONDS
     while thread.is_alive() and not server.started and time.monotonic() < deadline:
         time.sleep(0.02)
     if not server.started:
-        door.close()
+        listener.close()
         raise _unserved(host, port)
     try:
-        yield f"{'http' if tls is None else 'https'}://{host}:{door.getsockname()[1]}/"
+        yield f"{'http' if tls is None else 'https'}://{host}:{listener.getsockname()[1]}/"
     finally:
         server.should_exit = True
         thread.join(5)

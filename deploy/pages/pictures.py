@@ -1,51 +1,56 @@
-"""Pictures inside the page: a sheet a class, the film strip of the chain, twins and their records.
+"""Pictures inside a page: a sheet for each class, the film strip, images beside real records.
 
-They are PNG in ``data:`` addresses, so that a page is one file and asks nobody for anything.
+They are PNG in ``data:`` addresses, so that a page is one file and requests nothing.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from deploy.pages.run_summary import RunSummary
+from dppm_model.records.pixels import to_pixels
+from dppm_model.score.model import ScoreModel
+from sampler.diagnostics import film_strip, watch
 from sampler.evaluation.classifier import shrink
 from sampler.evaluation.nearest import nearest
+from sampler.noise import ImageNoise
+from sampler.settings import SamplerSettings
 from sampler.sheet import encoded_grid
+from sampler.stages import draw_base
+from server.state import Snapshot
 
 _COLUMNS, _SIDE = 20, 96  # of a sheet; larger images are shrunk to this many pixels
-_MOST_PIXELS = 1 << 17  # of a sheet: so that a page of a hundred classes stays a few MB
+_MOST_PIXELS = 1 << 17  # of a sheet: a page of a hundred classes stays a few MB
+_PREVIEW, _PREVIEW_LEVELS = 8, 12  # images of a class, noise levels
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of a page: ``address`` is its content, ``text`` what it shows, in words."""
+    """An image of a page: ``address`` is its content, ``text`` describes it in words."""
 
     address: str
     text: str
     caption: str = ""
 
 
-def from_file(path: Path, text: str, caption: str = "") -> Picture:
-    """Take in a PNG file."""
-    return Picture(_address(path.read_bytes()), text, caption)
-
-
 def sheets(
     images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]
 ) -> list[Picture]:
-    """Return one picture a class: its first images, none selected by its look.
+    """Return a picture for each class: its first images, not selected in any way.
 
     Parameters
     ----------
     images, labels
         (n, C, H, W) uint8 and (n,).
     names
-        One a class.
+        Of the classes.
     """
     side = min(_SIDE, max(images.shape[2:]))
     columns = max(4, min(_COLUMNS, _MOST_PIXELS // side**2))
@@ -59,22 +64,80 @@ def sheets(
     return found
 
 
-def twins(
-    synthetic: NDArray[np.uint8], records: NDArray[np.uint8], pairs: int = 16
+def pairs(
+    synthetic: NDArray[np.uint8], records: NDArray[np.uint8], count: int = 16
 ) -> list[Picture]:
     """Return synthetic images, evenly spaced, and the real record nearest to each.
 
-    Both rows hold pictures of the same order: the second shows *private* records.
+    Both rows have the same order: the second shows *private* records.
     """
-    few = synthetic[np.linspace(0, len(synthetic) - 1, pairs).round().astype(int)]
+    few = synthetic[np.linspace(0, len(synthetic) - 1, count).round().astype(int)]
     _, index = nearest(few, records)
     side = min(_SIDE, max(synthetic.shape[2:]))
     return [
-        Picture(_row(few, side), f"{pairs} synthetic images", "synthetic"),
+        Picture(_row(few, side), f"{count} synthetic images", "synthetic"),
         Picture(
-            _row(records[index], side), f"The real record nearest to each of the {pairs}", "real"
+            _row(records[index], side), f"The real record nearest to each of the {count}", "real"
         ),
     ]
+
+
+def film(summary: RunSummary) -> Picture | None:
+    """Return the film strip of the chain: that of `dppm diagnose`, or one drawn now."""
+    path = summary.run.folder / "film.png"
+    if summary.images is None or not summary.run.model.exists():
+        return None
+    if not path.is_file():
+        model = ScoreModel.load(summary.run.model)
+        settings = SamplerSettings.from_dict(summary.config.sampler)
+        if settings.method not in ("hmc", "langevin"):
+            return None
+        _, frames, labels = watch(model, settings, per_class=1)
+        film_strip(frames, labels, path)
+    return Picture(
+        _address(path.read_bytes()),
+        "One image of each class, from pure noise on the left to the finished image on the right",
+        "One image per row, denoised at each noise level: from pure noise to the finished image.",
+    )
+
+
+class Preview:
+    """A few images of the model as it stands: finished phases released it, so they cost nothing."""
+
+    def __init__(self) -> None:
+        self._digest = ""
+        self._sheets: list[Picture] = []
+
+    def sheets(self, summary: RunSummary) -> list[Picture]:
+        """Return a picture for each class, of the model after the last finished phase.
+
+        They are drawn again only when the model has changed; of a pyramid only the base, because
+        the octaves take long.
+        """
+        content = _released(summary)
+        if content is None:
+            return []
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self._digest:
+            model, names = ScoreModel.from_bytes(content), summary.config.class_names
+            self._digest, self._sheets = digest, _preview(model, names)
+        return self._sheets
+
+
+def _released(summary: RunSummary) -> bytes | None:
+    run = summary.run
+    if run.model.exists():
+        return run.model.read_bytes()
+    snapshot = Snapshot.read(run.snapshot, summary.plan.digest)
+    return None if snapshot is None or snapshot.phase == 0 else snapshot.model
+
+
+def _preview(model: ScoreModel, names: Sequence[str]) -> list[Picture]:
+    y = torch.arange(len(names)).repeat_interleave(_PREVIEW)
+    noise = ImageNoise(0, [(int(c), i % _PREVIEW) for i, c in enumerate(y)])
+    with torch.inference_mode():
+        x = draw_base(model, y, noise, SamplerSettings("heun", num_levels=_PREVIEW_LEVELS))
+    return sheets(to_pixels(x), y.numpy(), names)
 
 
 def _row(images: NDArray[np.uint8], side: int) -> str:

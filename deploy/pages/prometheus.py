@@ -1,72 +1,57 @@
-"""What Prometheus reads of a run: documented in deploy/README.md."""
+"""The metrics of a run in Prometheus's text format; deploy/README.md documents them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 
-from deploy.pages.run_summary import STATES, RunSummary
+from deploy.pages.run_summary import STATES
 
-
-class RunMetrics(Collector):
-    """The figures of one run, as they stand when they are asked for."""
-
-    def __init__(self, facts: RunSummary, online: int | None) -> None:
-        self._facts, self._online = facts, online
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric; a name is documented where it is made, and in the README."""
-        f = self._facts
-        lines = f.rounds
-        run = f.run.folder.name
-
-        def gauge(name: str, text: str, value: float) -> Metric:
-            family = GaugeMetricFamily(name, text, labels=("run",))
-            family.add_metric((run,), value)
-            return family
-
-        def counter(name: str, text: str, value: float) -> Metric:
-            family = CounterMetricFamily(name, text, labels=("run",))
-            family.add_metric((run,), value)
-            return family
-
-        yield counter("dppm_rounds", "Finished rounds.", len(lines))
-        yield gauge("dppm_rounds_planned", "Rounds of the whole plan.", f.plan.rounds)
-        for name, text, values in (
-            ("dppm_epsilon_spent", "Epsilon of the finished rounds.", f.spent),
-            ("dppm_epsilon_planned", "Epsilon of the whole plan.", f.planned[-1][1:]),
-        ):
-            family = GaugeMetricFamily(name, text, labels=("run", "view"))
-            for view, value in zip(("secure_sum", "site"), values, strict=True):
-                family.add_metric((run, view), value)
-            yield family
-        yield gauge("dppm_sites_planned", "Sites of the plan.", f.plan.sites)
-        yield gauge("dppm_sites_least", "Fewest sites of a sum.", f.plan.min_survivors)
-        if self._online is not None:
-            yield gauge("dppm_sites_online", "Sites that are connected now.", self._online)
-        if lines:
-            yield gauge("dppm_sites_in_last_sum", "Sites of the last sum.", lines[-1]["sites"])
-        yield counter("dppm_reports_missing", "Reports that were missing in sums.", f.missing)
-        yield counter("dppm_round_seconds", "Seconds that finished rounds took.", f.seconds)
-        for way, text in (("up", "sites to server"), ("down", "server to sites")):
-            yield counter(
-                f"dppm_{way}link_bytes",
-                f"Bytes of all sites, {text}.",
-                sum(line[f"{way}link_bytes"] for line in lines),
-            )
-        state = GaugeMetricFamily(
-            "dppm_state", "1 for the state the run is in.", labels=("run", "state")
-        )
-        for name in STATES:
-            state.add_metric((run, name), float(name == f.state))
-        yield state
+disable_created_metrics()  # type: ignore[no-untyped-call]  # no second series per counter
+_METRICS = (  # kind, name, what it is, key of `RunSummary.to_json`
+    (Counter, "dppm_rounds", "Finished rounds.", "round"),
+    (Gauge, "dppm_rounds_planned", "Rounds of the whole plan.", "rounds"),
+    (Gauge, "dppm_sites_planned", "Sites of the plan.", "sites"),
+    (Gauge, "dppm_sites_least", "Fewest sites allowed in a sum.", "min_survivors"),
+    (Gauge, "dppm_sites_online", "Sites connected now.", "sites_online"),
+    (Gauge, "dppm_sites_in_last_sum", "Sites in the last sum.", "sites_in_last_sum"),
+    (Counter, "dppm_reports_missing", "Reports missing in sums.", "reports_missing"),
+    (Counter, "dppm_round_seconds", "Seconds of the finished rounds.", "seconds"),
+    (Counter, "dppm_uplink_bytes", "Bytes from all sites to the server.", "uplink_bytes"),
+    (Counter, "dppm_downlink_bytes", "Bytes from the server to all sites.", "downlink_bytes"),
+)
 
 
-def exposition(facts: RunSummary, online: int | None) -> bytes:
-    """Return the metrics in Prometheus's text format."""
+def exposition(name: str, state: dict[str, Any]) -> bytes:
+    """Return the metrics of a run.
+
+    Parameters
+    ----------
+    name
+        The label ``run`` of every metric.
+    state
+        `RunSummary.to_json`, and ``sites_online``.
+    """
     registry = CollectorRegistry()
-    registry.register(RunMetrics(facts, online))
+    for kind, metric, text, key in _METRICS:
+        if state[key] is not None:
+            found = kind(metric, text, ["run"], registry=registry).labels(name)
+            found.inc(state[key])
+    views = ("secure_sum", "site")
+    for what, text in (("spent", "the finished rounds"), ("planned", "the whole plan")):
+        gauge = Gauge(
+            f"dppm_epsilon_{what}", f"Epsilon of {text}.", ["run", "view"], registry=registry
+        )
+        for view in views:
+            gauge.labels(name, view).set(state[f"epsilon_{view}"][what])
+    one = Gauge("dppm_state", "1 for the state of the run.", ["run", "state"], registry=registry)
+    for known in STATES:
+        one.labels(name, known).set(float(known == state["state"]))
     return generate_latest(registry)

@@ -1,45 +1,35 @@
-"""Templates to text: everything is escaped but our own drawings and style."""
+"""Templates to text: HTML, where everything is escaped except our own drawings, and Markdown."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-_TEMPLATES = Path(__file__).parent / "templates"
+from deploy.show import epsilon_text
+from deploy.table import figure, markdown_table
 
-
-@dataclass(frozen=True)
-class Card:
-    """One of the large figures above: its element's id, what it is, the figure, and a note."""
-
-    key: str
-    name: str
-    value: str
-    note: str = ""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name is None or name.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.globals["css"] = (_TEMPLATES / "page.css").read_text()
+    environment.globals["css"] = (TEMPLATES / "page.css").read_text()
+    environment.globals["markdown_table"] = markdown_table
+    environment.filters |= {"epsilon": epsilon_text, "figure": figure}
     return environment
 
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template; a value that it names and does not get is an error."""
     return _environment().get_template(template).render(**values)
-
-
-def script() -> str:
-    """Return the live page's program."""
-    return (_TEMPLATES / "live.js").read_text()

@@ -1,4 +1,4 @@
-"""What a page tells of a run: read from its folder, and from nothing else.
+"""The summary of a run: computed once from its folder, and rendered by everything that shows one.
 
 A run folder of a server holds no record of any site, and nothing of a single site but when it took
 part; so no page can show more.
@@ -12,20 +12,101 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from deploy.table import with_spread
 from dppm_model.config import Config, read_config
 from dppm_model.errors import RunFolderError
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
-from dppm_model.reading import there
+from dppm_model.reading import reason, there
 from dppm_model.run import Run
+from sampler.evaluation.detail import SIDES
 from sampler.images import manifest_of
 from server.securesum.round_checkpoint import stage
 
 STATES = ("not begun", "running", "stopped", "failed", "finished")
 _OF_A_ROUND = (
-    *("phase", "seconds", "sites", "uplink_bytes", "downlink_bytes"),
-    *("answer_norm", "noise_norm", "epsilon_secure_sum", "epsilon_site"),
+    "phase",
+    "seconds",
+    "sites",
+    "uplink_bytes",
+    "downlink_bytes",
+    "answer_norm",
+    "noise_norm",
+    "epsilon_secure_sum",
+    "epsilon_site",
 )
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure of the synthetic images beside the same figure of real ones.
+
+    Attributes
+    ----------
+    digits
+        After the point.
+    std, real_std
+        Standard deviations over classifier seeds, where there are several.
+    """
+
+    name: str
+    value: float | None
+    real: float | None
+    digits: int = 3
+    std: float | None = None
+    real_std: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The figure of the synthetic images."""
+        return with_spread(self.value, self.std, self.digits)
+
+    @property
+    def real_text(self) -> str:
+        """The figure of the real images."""
+        return with_spread(self.real, self.real_std, self.digits)
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Name, synthetic, real."""
+        return self.name, self.text, self.real_text
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `dppm evaluate` measured on real data, which no epsilon covers.
+
+    Attributes
+    ----------
+    scores
+        By key: ``accuracy``, ``frechet``, ``coverage`` and others.
+    per_class
+        ``accuracy``, ``coverage`` and ``density`` of each class, in the order of the classes.
+    raw
+        ``evaluation.json``.
+    """
+
+    scores: Mapping[str, Score]
+    per_class: Mapping[str, Sequence[Score]]
+    raw: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, run: Run, names: Sequence[str]) -> Evaluation:
+        """Read ``evaluation.json``; ``names`` are those of the classes.
+
+        Raises
+        ------
+        RunFolderError
+            If it is damaged, or lacks a figure.
+        """
+        raw = run.read_json(run.evaluation)
+        try:
+            return cls(_scores(raw), _per_class(raw, names), raw)
+        except (KeyError, TypeError, IndexError) as error:
+            raise RunFolderError(
+                f"{run.evaluation} lacks a figure: {reason(error)}.",
+                f"Run `dppm evaluate {run.folder}` again with this version.",
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -35,13 +116,15 @@ class RunSummary:
     Attributes
     ----------
     rounds
-        What ``metrics.jsonl`` says of each finished round.
+        Lines of ``metrics.jsonl``, one for each finished round.
     state
-        One of `STATES`; ``stopped`` is a run that nobody trains now and that did not end.
+        One of `STATES`; ``stopped`` is a run that no process trains now and that did not end.
     stage
-        What the server waits for while it runs.
-    evaluation, audit
-        What these commands wrote, or None.
+        What the server waits for while the run is trained.
+    sessions
+        When training was started, and by which versions.
+    audit
+        ``audit.json``, or None.
     """
 
     run: Run
@@ -52,7 +135,6 @@ class RunSummary:
     stage: str
     error: str | None
     sessions: Sequence[Mapping[str, Any]]
-    evaluation: Mapping[str, Any] | None
     audit: Mapping[str, Any] | None
 
     @classmethod
@@ -68,7 +150,7 @@ class RunSummary:
         if missing := {key for key in _OF_A_ROUND if any(key not in line for line in rounds)}:
             raise RunFolderError(
                 f"{run.metrics} lacks {', '.join(sorted(missing))}: another version wrote it.",
-                "Use the version that trained this run, or train it anew.",
+                "Use the version that trained this run, or train it again.",
             )
         state, error = _state(run)
         return cls(
@@ -80,7 +162,6 @@ class RunSummary:
             stage(run, plan, len(rounds)) if state == "running" else "",
             error,
             run.starts(),
-            run.read_json(run.evaluation) if there(run.evaluation) else None,
             run.read_json(run.audit) if there(run.audit) else None,
         )
 
@@ -88,6 +169,13 @@ class RunSummary:
     def config(self) -> Config:
         """The resolved configuration."""
         return read_config(self.run.config)
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """What was measured on real data, or None."""
+        if not there(self.run.evaluation):
+            return None
+        return Evaluation.of(self.run, self.config.class_names)
 
     @cached_property
     def images(self) -> Mapping[str, Any] | None:
@@ -102,13 +190,18 @@ class RunSummary:
         return tuple(p.name for p in self.plan.phases for _ in range(p.rounds))
 
     @property
+    def phase(self) -> str:
+        """The phase of the next round, or of the last."""
+        return self.phase_of_round[min(len(self.rounds), self.plan.rounds - 1)]
+
+    @property
     def planned(self) -> tuple[tuple[int, float, float], ...]:
-        """Rounds, and epsilon of both views, that are planned for the end of each phase."""
+        """Rounds, and epsilon of both views, planned for the end of each phase."""
         return _planned(self.plan)
 
     @property
     def spent(self) -> tuple[float, float]:
-        """Epsilon of the secure sum and of a site's own reports, of the rounds so far."""
+        """Epsilon of the finished rounds, in the secure-sum and in the site view."""
         if not self.rounds:
             return 0.0, 0.0
         last = self.rounds[-1]
@@ -116,38 +209,100 @@ class RunSummary:
 
     @property
     def seconds(self) -> float:
-        """How long the finished rounds took."""
+        """Seconds of the finished rounds."""
         return float(sum(line["seconds"] for line in self.rounds))
 
     @property
     def missing(self) -> int:
-        """How many reports were missing in the sums so far."""
+        """Reports missing in the sums so far."""
         return sum(self.plan.sites - line["sites"] for line in self.rounds)
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes of all sites so far, to the server and from it."""
+        up, down = (sum(line[f"{way}link_bytes"] for line in self.rounds) for way in ("up", "down"))
+        return up, down
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the sites were virtual ones on this machine."""
+        return self.run.sites.is_dir()
+
     def to_json(self) -> dict[str, Any]:
-        """Return where the run stands, for JSON."""
+        """Return where the run stands; nothing that was measured on real data."""
         last = self.rounds[-1] if self.rounds else None
         spent, total = self.spent, self.planned[-1][1:]
+        up, down = self.traffic
         return {
             "run": self.plan.run,
             "folder": str(self.run.folder),
             "state": self.state,
             "stage": self.stage,
-            "phase": self.phase_of_round[min(len(self.rounds), self.plan.rounds - 1)],
+            "phase": self.phase,
             "round": len(self.rounds),
             "rounds": self.plan.rounds,
             "sites": self.plan.sites,
+            "min_survivors": self.plan.min_survivors,
             "sites_in_last_sum": last["sites"] if last else None,
+            "reports_missing": self.missing,
+            "seconds": self.seconds,
             "seconds_of_last_round": last["seconds"] if last else None,
+            "uplink_bytes": up,
+            "downlink_bytes": down,
             "epsilon_secure_sum": {"spent": spent[0], "planned": total[0]},
             "epsilon_site": {"spent": spent[1], "planned": total[1]},
             "last_error": self.error,
         }
 
-    @property
-    def simulated(self) -> bool:
-        """Whether the sites were virtual ones of this machine."""
-        return self.run.sites.is_dir()
+
+def _scores(raw: Mapping[str, Any]) -> dict[str, Score]:
+    def pair(name: str, key: str, found: Mapping[str, Any], digits: int = 3) -> Score:
+        std, real_std = found.get(f"{key}_std"), found.get(f"{key}_real_std")
+        return Score(name, found[key], found[f"{key}_real"], digits, std, real_std)
+
+    distances, coverage, nearest = raw["distances"], raw["coverage"], raw["nearest"]
+    synthetic, real = nearest["synthetic"], nearest["real_test"]
+    scores = {
+        "images": Score("images", raw["synthetic_images"], raw["train_images"], 0),
+        "accuracy": pair("accuracy, CNN", "accuracy", raw, 4),
+        "accuracy_mlp": pair("accuracy, MLP", "accuracy_mlp", raw, 4),
+        "frechet": pair("Fréchet distance", "frechet", distances),
+        "kernel": pair("kernel distance", "kernel", distances, 4),
+        "density": pair("density, mean over classes", "density", coverage),
+        "coverage": pair("coverage, mean over classes", "coverage", coverage),
+        "median": Score("nearest training record, median", synthetic["median"], real["median"]),
+        "percentile_1": Score(
+            "nearest training record, closest 1 %",
+            synthetic["percentile_1"],
+            real["percentile_1"],
+        ),
+    }
+    if detail := raw.get("detail"):
+        for side in SIDES:
+            key = f"accuracy_{side}"
+            scores[key] = pair(f"accuracy at {side} pixels", key, detail, 4)
+        scores["frechet_crops"] = pair("Fréchet distance of crops", "frechet_crops", detail, 2)
+        decibel = detail["spectrum"]["largest_db_below_a_quarter"]
+        scores["spectrum"] = Score("spectrum, largest difference (dB)", decibel, None, 1)
+    return scores
+
+
+def _per_class(raw: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[Score]]:
+    coverage = raw["coverage"]
+
+    def of(key: str, found: Mapping[str, Any]) -> list[Score]:
+        values = [found[f"{key}{kind}_per_class"] for kind in ("", "_real")]
+        stds = [found.get(f"{key}{kind}_per_class_std") for kind in ("", "_real")]
+        return [
+            Score(name, values[0][c], values[1][c], 3, *(std and std[c] for std in stds))
+            for c, name in enumerate(names)
+        ]
+
+    return {
+        "accuracy": of("accuracy", raw),
+        "coverage": of("coverage", coverage),
+        "density": of("density", coverage),
+    }
 
 
 @lru_cache(maxsize=4)  # certificates take seconds, and a live page asks again each round

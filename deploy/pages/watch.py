@@ -35,10 +35,10 @@ def watch(
     """
     from deploy.pages.live_server import live_page  # a web framework, which no other command needs
 
-    board = LiveState(Run(run))
+    live = LiveState(Run(run))
     tls = tls_of(tls_cert, tls_key)
     tokens = None if token_file is None else read_tokens(token_file)
-    with live_page(board, address, tokens=tokens, tls=tls) as page:
+    with live_page(live, address, tokens=tokens, tls=tls) as page:
         if as_json:
             print_json({"address": page})
             sys.stdout.flush()  # a script waits for it
@@ -58,7 +58,7 @@ def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | No
         If one is missing.
     """
     if (certificate is None) != (key is None):
-        raise ConfigError("--tls-cert and --tls-key belong together.", "Give both, or neither.")
+        raise ConfigError("--tls-cert and --tls-key belong together.", "Give both or neither.")
     for path in filter(None, (certificate, key)):
         if not path.is_file():
             raise ConfigError(f"{path} is no file.", "Name a PEM file.")
@@ -74,7 +74,7 @@ def beside(
     tls: tuple[Path, Path] | None = None,
     count_online: Callable[[], int | None] = lambda: None,
 ) -> Iterator[None]:
-    """Show a run for the length of a block; that a page cannot be served stops no training.
+    """Show a run for the length of a block; training continues if the page cannot be served.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def beside(
             from deploy.pages.live_server import live_page
 
             tokens = None if token_file is None else read_tokens(token_file)
-            board = LiveState(run, count_online)
+            live = LiveState(run, count_online)
             try:
-                page = live_page(board, address, tokens=tokens, tls=tls)
+                page = live_page(live, address, tokens=tokens, tls=tls)
                 console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)
             except ServiceError as error:
                 console.print(f"{error.message} {error.hint} Training goes on.", soft_wrap=True)

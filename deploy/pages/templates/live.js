@@ -1,29 +1,34 @@
-// Asks the server every two seconds for what has changed, and says so when it does not answer.
+// Polls the run's state, loads the page again when it has changed, and says when the connection is lost.
 "use strict";
-const seen = new Map();
 const lost = document.getElementById("lost");
+let shown = null;
 
-function replace(id, html) {
-  const part = document.getElementById(id);
-  const open = [...part.querySelectorAll("details")].map((d) => d.open);
-  part.innerHTML = html;
-  part.querySelectorAll("details").forEach((d, i) => { d.open = open[i] ?? false; });
+async function get(path) {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(8000) });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer;
+}
+
+function replace(part, fresh) {
+  if (part.innerHTML === fresh.innerHTML) return;
+  const open = new Set([...part.querySelectorAll("details[open]")].map((d) => d.closest("figure").id));
+  part.innerHTML = fresh.innerHTML;
+  part.querySelectorAll("details").forEach((d) => { d.open = open.has(d.closest("figure").id); });
 }
 
 async function look() {
   try {
-    const answer = await fetch("parts.json", { cache: "no-store", signal: AbortSignal.timeout(8000) });
-    if (!answer.ok) throw new Error(`it answered ${answer.status}`);
-    for (const [id, html] of Object.entries(await answer.json())) {
-      if (seen.get(id) !== html) replace(id, html);
-      seen.set(id, html);
+    const { page } = await (await get("state.json")).json();
+    if (page !== shown) {
+      const fresh = new DOMParser().parseFromString(await (await get("./")).text(), "text/html");
+      document.querySelectorAll("section").forEach((s) => replace(s, fresh.getElementById(s.id)));
+      shown = page;
     }
     lost.hidden = true;
     lost.textContent = "";
-  } catch (error) {
+  } catch {
     if (lost.hidden) {
-      const time = new Date().toLocaleTimeString();
-      lost.textContent = `The server of this page does not answer since ${time}. What stands below is what it said last.`;
+      lost.textContent = `Connection lost at ${new Date().toLocaleTimeString()}; showing the last data received.`;
       lost.hidden = false;
     }
   }
