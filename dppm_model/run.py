@@ -2,7 +2,7 @@
 
 config.yaml  overrides.json  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl
 sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json
-evaluation.md  evaluation.png  audit.json  report.html  private/  sites/ (simulation)  state/
+evaluation.md  audit.json  report.html  private/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations

@@ -516,15 +516,6 @@ async def _waits_for_ever(self: Any, handler: Any, method: str, call: Any, conte
         yield self._read(handler, method, content)
 
 
-async def _whole_body(scope: Any, receive: Any) -> bytes:
-    del scope
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body, more = body + message["body"], message["more_body"]
-    return body
-
-
 UNIT, GRIDS = "unit/mechanism/test_", "unit/mechanism/test_quantize.py::test_"
 COINS, EVERY_COIN = "unit/mechanism/test_secure_rng.py::test_", "privacy/test_every_coin.py::test_"
 SITE, SUM = "privacy/test_site.py::test_", "privacy/test_secure_sum.py::test_"
@@ -1219,15 +1210,15 @@ TWINS: dict[str, Twin] = {
         PAGES + "test_the_page_follows_the_run_and_reads_nothing_of_a_site",
     ),
     "page for all": Twin(
-        "the live page is shown to who has no token",
+        "the live page is shown without a token",
         "deploy.pages.live_server:_Page._knows",
         lambda _: lambda self, token, host: True,
-        PAGES + "test_the_page_is_for_who_has_a_token",
+        PAGES + "test_the_page_needs_a_token",
     ),
     "records for all": Twin(
         "the report that may be handed on shows real records",
         "deploy.pages.report:render",
-        lambda old: lambda template, **kw: old(template, **{**kw, "twins": kw["sheets"]}),
+        lambda old: lambda template, **kw: old(template, **{**kw, "pairs": kw["sheets"]}),
         PAGES + "test_the_report_says_what_the_run_promised",
     ),
     # Files that must survive kills, short writes, full disks and two processes at once.
@@ -1380,12 +1371,6 @@ TWINS: dict[str, Twin] = {
         lambda _: lambda self, names: True,
         LIVE + "test_no_host_and_no_spelling_of_a_path_gets_past_the_token",
     ),
-    "the whole form": Twin(
-        "the live page reads a form to its end, however long it is",
-        "deploy.pages.live_server:_body",
-        lambda _: _whole_body,
-        LIVE + "test_what_has_no_end_is_cut_off[plain-length]",
-    ),
     "guesses for all": Twin(
         "tokens of the live page may be guessed without a bound",
         "deploy.pages.connection_limits:RateLimit.left",
@@ -1400,7 +1385,7 @@ TWINS: dict[str, Twin] = {
     ),
     "looks each time": Twin(
         "each request makes the live page look at the run's folder",
-        "deploy.pages.live_state:LiveState.parts",
+        "deploy.pages.live_state:LiveState.content",
         lambda old: lambda self: (setattr(self, "_next", 0.0), old(self))[1],
         LIVE + "test_many_requests_do_not_make_it_look_each_time",
     ),

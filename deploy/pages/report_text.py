@@ -246,11 +246,12 @@ def images_text(summary: RunSummary) -> str:
 def evaluation_text(evaluation: Evaluation) -> str:
     """Say how the figures were measured."""
     raw = evaluation.raw
+    seeds, nearest = ", ".join(map(str, raw["seeds"])), raw["nearest"]
     return (
-        f"{raw['recipe']} recipe, classifier seeds {', '.join(map(str, raw['seeds']))}; tested on "
+        f"Measured with the {raw['recipe']} recipe, classifier seeds {seeds}, on "
         f"{raw['test_images']} real test images. Distances and coverage are in features of a "
-        f"classifier of real images. {raw['nearest']['exact_copies']} exact copies of training "
-        f"records among {raw['nearest']['images']} images."
+        f"classifier of real images. {nearest['exact_copies']} exact copies of training records "
+        f"among {nearest['images']} images."
     )
 
 

@@ -1,4 +1,4 @@
-"""A headless Chromium that notes whatever a page complains of, and keeps a picture of each test.
+"""A headless Chromium that records a page's complaints, and keeps a picture of each test.
 
 Pictures go to tests/browser/pictures (ignored by git), or to where DPPM_PICTURES points.
 """
@@ -15,8 +15,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
 # Without the last ones Chromium calls home at every start.
 QUIET = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 PICTURES = Path(os.environ.get("DPPM_PICTURES", Path(__file__).parent / "pictures"))
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -59,12 +64,17 @@ class Watched:
         ]
 
 
+def figure(seen: Watched, name: str) -> str:
+    """The figure of a card, without its note."""
+    return str(seen.page.locator(f"#{name}").evaluate("e => e.firstChild.textContent"))
+
+
 DAY_AND_NIGHT = pytest.mark.parametrize("seen", ["light", "dark"], indirect=True)
 
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, chromium: Browser, tmp_path: Path) -> Iterator[Watched]:
-    """A fresh page, by day unless it is told otherwise; its picture is kept."""
+    """A fresh page, by day unless parametrised; its picture is kept."""
     context = chromium.new_context(
         color_scheme=getattr(request, "param", "light"),
         viewport={"width": 1100, "height": 900},
