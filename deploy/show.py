@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -147,12 +148,13 @@ def plan_table(plan: Plan, view: Any) -> Table:
 
 def model_text(model: ModelConfig) -> str:
     """Say what a plan's questions are asked by, and by no other."""
-    settings = model.to_dict()
+    settings = {part.group: part.to_dict() for part in model.parts}
+    if model.public is not None:
+        settings["public"] = asdict(model.public)
     images = f"images {'×'.join(map(str, model.shape))} of {model.classes} classes"
     parts = [
         f"  {part}: {', '.join(f'{key} {value}' for key, value in settings[part].items())}"
-        for part in ("mixture", "residual", "pyramid", "public")
-        if settings[part]
+        for part in settings
     ]
     head = f"Asks by a model of {images}, and by no other; digest {model.digest[:16]}:"
     return "\n".join([head, *parts])

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dppm_model.errors import NotBatchInvariant
 from dppm_model.mechanism.products import STEP, TILE
 from dppm_model.mechanism.quantize import MOST_STEPS, Grid
-from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.arrays import draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import build_query, kind_of
@@ -72,16 +72,19 @@ def _problem(kind: str, config: ModelConfig, machine: object) -> str | None:
     del machine
     asked, rng = kind_of(kind).question, np.random.default_rng(_SEED)
     names = asked.needed | asked.optional
-    networks = frozenset(name for name in names if not name.startswith("mixture."))
-    arrays: dict[str, NDArray[Any]] = {}
+    # The closed form below a network takes long to make: one is enough. So is one public array.
+    asked_of = [names & part.specs(config).keys() for part in config.parts]
+    highest = next(own for own in reversed(asked_of) if own)
+    arrays: dict[str, NDArray[Any]] = {**config.public_arrays}
     for reach in _REACHES:
-        # The closed form below a network takes long to make: one is enough.
-        fresh = networks if arrays and networks else names
+        fresh = names if reach == _REACHES[0] else highest
         arrays |= draw_arrays(config, fresh, rng, reach)
         if wrong := _seen_in(build_query(kind, ScoreModel(config, arrays)), config, rng):
             return wrong
     if names != asked.needed:  # a server may leave the others out; other products are made then
-        needed = {name: array for name, array in arrays.items() if name in asked.needed}
+        needed = {
+            n: a for n, a in arrays.items() if n in asked.needed | config.public_arrays.keys()
+        }
         return _seen_in(build_query(kind, ScoreModel(config, needed)), config, rng)
     return None
 

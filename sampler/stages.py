@@ -6,13 +6,13 @@ octave takes over, with that noise (`dppm_model.score.pyramid`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.denoiser import ImageModel
-from dppm_model.score.pyramid import PyramidConfig
 from sampler.anneal import annealed, solved
 from sampler.noise import NoiseSource
 from sampler.settings import SamplerSettings
@@ -38,8 +38,9 @@ def draw_images(
     """
     sample = SAMPLERS[settings.method]
     if model.pyramid is None:
-        return sample(model, y, noise, settings)
-    base, *above = stage_settings(model.pyramid.config, settings)
+        x, info = sample(model, y, noise, settings)
+        return model.decode(x), info
+    base, *above = stage_settings(model.pyramid.levels, settings)
     x, info = sample(model, y, noise, base, denoise=False)
     for index, of_octave in enumerate(above):
         octave = model.pyramid.stage(index, x)
@@ -50,18 +51,24 @@ def draw_images(
             info.acceptance + (more.acceptance if settings.octave_metropolis else ()),
             info.divergences + more.divergences,
         )
-    return x, info
+    return model.decode(x), info
 
 
 def draw_base(
     model: ImageModel, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
 ) -> torch.Tensor:
     """Draw denoised base images (n, C, h, w) alone: of a pyramid, what takes little time."""
-    return SAMPLERS[settings.method](model, y, noise, base_settings(model, settings))[0]
+    x, _ = SAMPLERS[settings.method](model, y, noise, base_settings(model, settings))
+    return model.decode(x)
 
 
-def stage_settings(pyramid: PyramidConfig, settings: SamplerSettings) -> list[SamplerSettings]:
+def stage_settings(levels: Sequence[float], settings: SamplerSettings) -> list[SamplerSettings]:
     """Return the settings of the base and of each octave, lowest first.
+
+    Parameters
+    ----------
+    levels
+        See `dppm_model.score.denoiser.Upsampling`.
 
     Raises
     ------
@@ -69,14 +76,13 @@ def stage_settings(pyramid: PyramidConfig, settings: SamplerSettings) -> list[Sa
         If the noise that a stage begins with is not above that at which it ends, or the octaves'
         not above that at which they take over.
     """
-    levels = pyramid.levels
     if settings.octave_sigma_max <= max(levels):
         raise ConfigError(
             f"sampler.octave_sigma_max is {settings.octave_sigma_max}, an octave takes over at "
             f"{max(levels)}.",
             "Give a larger number.",
         )
-    base = replace(settings, sigma_min=pyramid.switch_sigma)
+    base = replace(settings, sigma_min=levels[0])
     return [base, *(octave_settings(settings, last) for last in (*levels[1:], None))]
 
 
@@ -84,7 +90,7 @@ def base_settings(model: ImageModel, settings: SamplerSettings) -> SamplerSettin
     """Return the settings of the base: down to where the first octave takes over."""
     if model.pyramid is None:
         return settings
-    return stage_settings(model.pyramid.config, settings)[0]
+    return stage_settings(model.pyramid.levels, settings)[0]
 
 
 def octave_settings(settings: SamplerSettings, last: float | None) -> SamplerSettings:

@@ -51,10 +51,10 @@ def _nothing(_: Any) -> Callable[..., None]:
 
 def _made_at_once(old: Any) -> Any:
     def made(*sizes: Any) -> Any:
-        from dppm_model.score import networks
+        from dppm_model.score import residual
 
         band, network = old(*sizes)
-        return band, networks.zeroed(network)
+        return band, residual.zeroed(network)
 
     return made
 
@@ -149,8 +149,8 @@ def _nan_is_a_number(old: Any) -> Any:
 
 
 def _settings_that_were_sent(old: Any) -> Any:
+    from dppm_model.score.model import read_tensors
     from dppm_model.score.model_config import ModelConfig
-    from dppm_model.score.tensors import read_tensors
 
     def read(phase: str, config: Any, content: bytes) -> Any:
         sent = read_tensors(content)[0].get("dppm")
@@ -652,7 +652,7 @@ TWINS: dict[str, Twin] = {
     ),
     "freed memory": Twin(
         "a network's weights are whatever was freed in their place before",
-        "dppm_model.score.networks:zeroed",
+        "dppm_model.score.pyramid:zeroed",
         lambda _: lambda network: network.to_empty(device="cpu"),
         "privacy/test_models.py::"
         "test_weights_that_are_not_sent_are_zero_not_what_was_freed[detail]",
@@ -725,7 +725,7 @@ TWINS: dict[str, Twin] = {
     ),
     "networks made to be counted": Twin(
         "memory is taken for a plan's network before anybody has approved the plan",
-        "dppm_model.score.arrays:lay_out_network",
+        "dppm_model.score.residual:ResidualConfig.lay_out",
         _made_at_once,
         QUESTION + "the_size_of_a_network_is_counted_without_making_it",
     ),

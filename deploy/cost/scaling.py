@@ -19,7 +19,7 @@ from dppm_model.phase import PhasePlan
 from dppm_model.planner import loss_of, make_plan
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
-from dppm_model.score.model import CLOSED_FORM
+from dppm_model.score.closed_form import CLOSED_FORM
 
 SITES = (10, 1_000, 100_000)
 PARAMETERS = (10**6, 10**7, 10**8, 10**9)

@@ -18,7 +18,7 @@ from dppm_model.plan import Plan
 from dppm_model.score.arrays import array_specs
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.phases import PHASES, kind_of
+from dppm_model.score.phases import PHASES, kind_of, sent_arrays
 from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.shamir import SHARE_BYTES
 
@@ -175,8 +175,8 @@ def workloads(plan: Plan) -> tuple[Workload, ...]:
     released: frozenset[str] = frozenset()
     for p in plan.phases:
         kind = kind_of(p.name)
-        names = kind.question.needed | (kind.question.optional & released)
-        size = arrays_size(plan.model, names)
+        later = kind.question.optional - released
+        size = arrays_size(plan.model, sent_arrays(p.name, plan.model) - later)
         found.append(Workload(p, plan.records_per_person, text, size, plan.rounds))
         released |= kind.releases
     return tuple(found)

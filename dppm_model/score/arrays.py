@@ -1,7 +1,8 @@
-"""The arrays of a score model: their names, types, shapes and ranges, in one table.
+"""The arrays of a score model: their names, types, shapes, ranges and roles, in one table.
 
-The public configuration decides them all. Whoever takes in a model checks it by this table: a site
-before it spends anything, the server, the sampler, and whoever loads a file.
+The public configuration decides them all; each part of a model brings its own rows
+(`dppm_model.score.part`). Whoever takes in a model checks it by this table: a site before it spends
+anything, the server, the sampler, and whoever loads a file.
 
 The ranges are public and generous. Learners bring what they release into them (post-processing,
 which costs no privacy); what lies outside was not made by one.
@@ -9,41 +10,31 @@ which costs no privacy); what lies outside was not made by one.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from dppm_model.errors import ModelError
-from dppm_model.score.matrices import (
-    clip_eigenvalues,
-    diagonal_of_triangle,
-    relative_variances,
-    symmetric,
-    upper,
-)
-from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.networks import lay_out_network
-from dppm_model.score.pyramid import build_upsampler
+
+if TYPE_CHECKING:
+    from dppm_model.score.model_config import ModelConfig
 
 Arrays = Mapping[str, NDArray[Any]]
+# Private: learned from the sites' answers, under the budget, or from what was; a question carries
+# those that it asks by. Public: fixed before the first round and named in the plan by its SHA-256;
+# everybody has a copy, no message carries it. Derived: what the server makes of private ones for
+# itself and the sampler; no message carries it either.
+Role = Literal["private", "public", "derived"]
 
-LEAST_VARIANCE = 1e-12  # of any coefficient
-LEAST_AXIS = 1e-9  # length of a principal axis
 MOST_WEIGHT = 1024.0  # of a network, in either direction
-LEAST_RELATIVE, MOST_RELATIVE = (
-    0.05,
-    8.0,
-)  # of a component in any direction, times its class's variance
 _HINT = "Load a model that dppm wrote; at a site, ask who runs the server."
-_SUM = 1e-3  # by which frequencies may miss the sum of one
-_SYMMETRY = 1e-5  # by which a covariance may miss symmetry, over its largest entry
 
 
 @dataclass(frozen=True)
@@ -57,10 +48,13 @@ class Rule:
     mend
         Returns an array near a given one for which nothing is. However small a budget is, noise
         must not end a run: a learner may release whatever it has made.
+    draw
+        Draws such an array: see `ArraySpec.draw`.
     """
 
     problem: Callable[[NDArray[Any]], str | None]
     mend: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    draw: Callable[[ArraySpec, np.random.Generator, float], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,12 @@ class ArraySpec:
         What must hold between its numbers.
     dtype
         Of NumPy, little-endian.
+    role
+        Where it comes from, and whether messages carry it: see `Role`.
+    digest
+        SHA-256 of its bytes, if it is public.
+    beside
+        The array without which it says nothing.
     """
 
     shape: tuple[int, ...]
@@ -84,6 +84,9 @@ class ArraySpec:
     most: float
     rule: Rule | None = None
     dtype: str = "<f4"
+    role: Role = "private"
+    digest: str | None = None
+    beside: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -100,6 +103,8 @@ class ArraySpec:
         # NaN is neither above the one nor below the other, and fails here like infinity.
         if array.size and not (least <= array.min() <= array.max() <= most):
             return f"not within {self.least:g} to {self.most:g}, or not finite"
+        if self.role == "public" and digest_of(array) != self.digest:
+            return "public, and not the one that the plan names by its digest"
         return self.rule.problem(array) if self.rule else None
 
     def nearest(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -109,55 +114,51 @@ class ArraySpec:
             return self.rule.mend(clamped.astype(np.float64)).astype(self.dtype)
         return clamped
 
+    def draw(self, rng: np.random.Generator, reach: float) -> NDArray[Any]:
+        """Draw an array at random from those that are admitted.
+
+        Parameters
+        ----------
+        reach
+            How far numbers go, as a share of their range: 1 takes them to the edges.
+        """
+        if self.rule:
+            drawn = self.rule.draw(self, rng, reach)
+        elif self.least > 0:
+            low, high = np.log(self.least) * reach, np.log(self.most) * reach
+            drawn = np.exp(rng.uniform(low, high, self.shape))
+        else:
+            drawn = signed(rng, self.shape, self.most * reach)
+        return self.nearest(drawn)
+
 
 @lru_cache(maxsize=16)
 def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
     """Return the table: every array that a model of this configuration may have."""
-    scales = config.scales
-    k, j, p = config.classes, config.mixture.components, scales.basis.size
-    d, m, h = scales.band, scales.principal_axes, scales.fine_band
-    coefficient = 4 * p**0.5  # an image in [-1, 1] has none above sqrt(P)
-    variance = 16.0 * p
-    frequencies, covariances = Rule(_sum_to_one, _normalised), Rule(_covariance, _symmetric)
-    specs = {
-        # The closed form, in cosine coefficients of pixels.
-        "mixture.class_weights": ArraySpec((k,), 1e-6, 1.0, frequencies),
-        "mixture.mean": ArraySpec((k, p), -coefficient, coefficient),
-        "mixture.component_weights": ArraySpec((k, j), 0.0, 1.0, frequencies),
-        "mixture.components": ArraySpec((k, j, d), -coefficient, coefficient),
-        "mixture.covariance": ArraySpec((k, d, d), -variance, variance, covariances),
-        "mixture.texture": ArraySpec(config.base_shape, 1e-3, 1e6),
+    rows: dict[str, ArraySpec] = {}
+    for part in config.parts:
+        rows |= part.specs(config)
+    return rows
+
+
+def network_specs(prefix: str, parameters: Iterable[nn.Parameter]) -> dict[str, ArraySpec]:
+    """Return the rows of a network that private rounds train: all its weights in one vector each.
+
+    ``.weights``, at which the next gradient is asked for; ``.ema``, their moving average, which
+    samples; and ``.scale``, what a gradient is multiplied by before it is clipped.
+    """
+    size = sum(p.numel() for p in parameters)
+    weights = ArraySpec((size,), -MOST_WEIGHT, MOST_WEIGHT)
+    return {
+        f"{prefix}.weights": weights,
+        f"{prefix}.ema": replace(weights, role="derived"),
+        f"{prefix}.scale": ArraySpec((1,), 2.0**-40, 2.0**40, dtype="<f8"),
     }
-    if m:
-        triangle = (k, j, m * (m + 1) // 2)
-        specs["mixture.principal_axes"] = ArraySpec(
-            (k, d, m), -variance, variance, Rule(_axes, _lengthened)
-        )
-        specs["mixture.component_covariance"] = ArraySpec(
-            triangle, -2 * MOST_RELATIVE, 2 * MOST_RELATIVE, _relative(m)
-        )
-    if h:
-        size = h * (h + 1) // 2
-        specs["mixture.fine_covariance"] = ArraySpec((size,), -2 * variance, 2 * variance, _fine(h))
-    if config.residual:  # the network on top of it
-        _, network = lay_out_network(config.residual, config.base_shape, config.classes)
-        specs |= _trained("residual", list(network.parameters()))
-    if config.pyramid.stages:  # the network that doubles images; private rounds train some of it
-        parameters = list(build_upsampler(config.shape[0], {}).parameters())
-        specs["detail.start"] = _weights(parameters)
-        specs |= _trained("detail", [p for p in parameters if p.requires_grad])
-    return specs
 
 
-def _weights(parameters: list[nn.Parameter]) -> ArraySpec:
-    return ArraySpec((sum(p.numel() for p in parameters),), -MOST_WEIGHT, MOST_WEIGHT)
-
-
-def _trained(part: str, parameters: list[nn.Parameter]) -> dict[str, ArraySpec]:
-    """Weights, their moving average, and what a gradient is multiplied by before it is clipped."""
-    scale = ArraySpec((1,), 2.0**-40, 2.0**40, dtype="<f8")
-    weights = _weights(parameters)
-    return {f"{part}.weights": weights, f"{part}.ema": weights, f"{part}.scale": scale}
+def digest_of(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's bytes, by which a plan names a public one."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = None) -> None:
@@ -175,93 +176,53 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
     """
     specs = array_specs(config)
     for name, array in arrays.items():
-        if known is not None and known.get(name) is array:
-            continue
-        wrong = specs[name].problem(array) if name in specs else "not one of such a model"
-        if wrong:
-            raise ModelError(f"The model's array {name!r:.80} is {wrong}.", _HINT)
-    if "mixture.component_covariance" in arrays and "mixture.principal_axes" not in arrays:
+        if known is None or known.get(name) is not array:
+            wrong = specs[name].problem(array) if name in specs else "not one of such a model"
+            if wrong:
+                raise ModelError(f"The model's array {name!r:.80} is {wrong}.", _HINT)
+        if (beside := specs[name].beside) and beside not in arrays:
+            raise ModelError(f"The model's array {name!r} has no {beside!r}.", _HINT)
+
+
+def require(arrays: Arrays, names: Collection[str]) -> None:
+    """Refuse to go on without some arrays.
+
+    Raises
+    ------
+    ModelError
+        If one of them is not there.
+    """
+    if missing := sorted(set(names) - arrays.keys()):
         raise ModelError(
-            "The model's array 'mixture.component_covariance' has no 'mixture.principal_axes'.",
-            _HINT,
+            f"The model lacks {', '.join(missing)}.",
+            "Finish its training first; a question wants the model of its own round.",
         )
 
 
-def _sum_to_one(array: NDArray[Any]) -> str | None:
-    sums = array.astype(np.float64).sum(axis=-1)
-    return "no frequencies: they do not add up to one" if np.any(abs(sums - 1) > _SUM) else None
+def draw_arrays(
+    config: ModelConfig, names: Collection[str], rng: np.random.Generator, reach: float
+) -> dict[str, NDArray[Any]]:
+    """Draw arrays that sites might be sent, as far as a model of this configuration has them.
+
+    They stand for whatever a server may send, in self-checks and tests: some are of the sizes that
+    training makes, some lie at the very edges of their ranges.
+
+    Parameters
+    ----------
+    reach
+        See `ArraySpec.draw`.
+    """
+    specs = array_specs(config)
+    return {
+        name: specs[name].draw(rng, reach)
+        for name in sorted(specs.keys() & set(names))
+        if specs[name].role == "private"
+    }
 
 
-def _normalised(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frequencies from what may all be nothing: then they are equal."""
-    weights = array + LEAST_VARIANCE
-    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
-    return shares
-
-
-def _covariance(array: NDArray[Any]) -> str | None:
-    if np.any(np.diagonal(array, axis1=-2, axis2=-1) < LEAST_VARIANCE):
-        return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
-    skew = np.abs(array - array.swapaxes(-1, -2)).max(initial=0.0)
-    if skew > _SYMMETRY * np.abs(array).max(initial=0.0):
-        return "no covariance: it is not symmetric"
-    return None
-
-
-def _symmetric(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = (array + array.swapaxes(-1, -2)) / 2
-    i = np.arange(array.shape[-1])
-    out[..., i, i] = np.maximum(out[..., i, i], LEAST_VARIANCE)
-    return out
-
-
-def _axes(array: NDArray[Any]) -> str | None:
-    short = np.any(_lengths(array) < LEAST_AXIS)
-    return f"no axes: one is shorter than {LEAST_AXIS:g}" if short else None
-
-
-def _lengthened(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = array.copy()
-    out[..., 0, :] = np.where(_lengths(array) < LEAST_AXIS, 2 * LEAST_AXIS, array[..., 0, :])
-    return out
-
-
-def _lengths(array: NDArray[Any]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.linalg.norm(array.astype(np.float64), axis=-2)
-    return lengths
-
-
-def _relative(axes: int) -> Rule:
-    def problem(array: NDArray[Any]) -> str | None:
-        values = relative_variances(array, axes)
-        if values.min(initial=1.0) < LEAST_RELATIVE or values.max(initial=1.0) > MOST_RELATIVE:
-            return (
-                f"no covariance: a relative variance is not within {LEAST_RELATIVE} to "
-                f"{MOST_RELATIVE}"
-            )
-        return None
-
-    def mend(array: NDArray[np.float64]) -> NDArray[np.float64]:
-        # A little inside the range, or rounding would carry it out again.
-        least, most = LEAST_RELATIVE * (1 + _SUM), MOST_RELATIVE * (1 - _SUM)
-        matrices = symmetric(torch.from_numpy(array).flatten(0, -2), axes)
-        clipped = clip_eigenvalues(matrices, least - 1, most - 1)
-        return upper(clipped).reshape(array.shape).numpy()
-
-    return Rule(problem, mend)
-
-
-def _fine(side: int) -> Rule:
-    diagonal = diagonal_of_triangle(side)
-
-    def problem(array: NDArray[Any]) -> str | None:
-        if np.any(array[diagonal] < LEAST_VARIANCE):
-            return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
-        return None
-
-    def mend(array: NDArray[np.float64]) -> NDArray[np.float64]:
-        out = array.copy()
-        out[diagonal] = np.maximum(out[diagonal], LEAST_VARIANCE)
-        return out
-
-    return Rule(problem, mend)
+def signed(rng: np.random.Generator, shape: tuple[int, ...], most: float) -> NDArray[np.float64]:
+    """Draw numbers of both signs, from about a millionth of ``most`` up to it."""
+    drawn: NDArray[np.float64] = (
+        most * 10 ** (-6 * rng.random(shape)) * rng.choice([-1.0, 1.0], shape)
+    )
+    return drawn

@@ -24,7 +24,6 @@ from dppm_model.mechanism.products import TILE
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.pyramid import to_base
 
 _CHUNK_ELEMENTS = 1 << 22
 _CACHED_ELEMENTS = 1 << 18  # of vectors that are formed together
@@ -70,7 +69,7 @@ class MomentQuery(ABC):
 
     def __init__(self, model: ScoreModel) -> None:
         model.require(self.needed)
-        self.stages = model.config.pyramid.stages  # between the image and the base
+        self.model = model
         self.basis, self.scales = model.scales.basis, model.scales
         self.head, self.slots, self.body = self.layout(model.config)
 
@@ -93,7 +92,7 @@ class MomentQuery(ABC):
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images; see `Query`."""
         del seeds
-        return to_base(pixels, self.stages)
+        return self.model.encode(pixels)
 
     def split(self, values: torch.Tensor) -> Sums:
         """Return the parts of a vector (d,)."""

@@ -1,13 +1,101 @@
-"""The closed form of a model that changes from round to round, while its closed form does not."""
+"""The closed form of a model: built from the arrays that have been released."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.score.arrays import Arrays, require
+from dppm_model.score.matrices import component_covariances, symmetric
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model import CLOSED_FORM, LATER, ScoreModel
+
+if TYPE_CHECKING:
+    from dppm_model.score.mixture_config import Scales
+    from dppm_model.score.model import ScoreModel
+
+# What the closed form takes, and what it also takes once it is there.
+CLOSED_FORM = frozenset(
+    f"mixture.{name}"
+    for name in ("mean", "component_weights", "components", "covariance", "texture")
+)
+LATER = frozenset(
+    {"mixture.principal_axes", "mixture.component_covariance", "mixture.fine_covariance"}
+)
+WHOLE = CLOSED_FORM | {"mixture.class_weights"}
 
 _closed_form: dict[bytes, Mixture] = {}  # the last one used
+
+
+def start(scales: Scales, classes: int, components: int) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays before any phase: the public prior Gaussian, for every class."""
+    d = scales.band
+    mean = scales.prior_mean().repeat(classes, 1).float().numpy()
+    covariance = torch.diag(scales.std[:d] ** 2).float().numpy()
+    return {
+        "mixture.class_weights": np.full(classes, 1 / classes, np.float32),
+        "mixture.mean": mean,
+        "mixture.component_weights": np.full((classes, components), 1 / components, np.float32),
+        "mixture.components": np.repeat(mean[:, None, :d], components, axis=1),
+        "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
+        "mixture.texture": np.ones(scales.basis.shape, np.float32),
+    }
+
+
+def build_mixture(scales: Scales, arrays: Arrays) -> Mixture:
+    """Build the closed form (its eigen-decompositions take a while).
+
+    Raises
+    ------
+    ModelError
+        If an array of `CLOSED_FORM` is missing.
+    """
+    require(arrays, CLOSED_FORM)
+    return Mixture(
+        scales.basis.shape,
+        arrays["mixture.mean"],
+        arrays["mixture.components"],
+        arrays["mixture.component_weights"],
+        covariances(arrays).numpy(),
+        fine_covariance(scales, arrays).numpy(),
+        class_weights(arrays) if "mixture.class_weights" in arrays else None,
+    )
+
+
+def class_weights(arrays: Arrays) -> NDArray[np.float64]:
+    """Return the released class frequencies (classes,), positive, with sum 1."""
+    released = arrays["mixture.class_weights"].astype(np.float64)
+    weights: NDArray[np.float64] = released / released.sum()
+    return weights
+
+
+def fine_covariance(scales: Scales, arrays: Arrays) -> torch.Tensor:
+    """Return the covariance of the coefficients above the band, (P - d, P - d)."""
+    fine = scales.fine_prior(_tensor(arrays, "texture"))
+    h = scales.fine_band
+    if "mixture.fine_covariance" in arrays:
+        fine[:h, :] = fine[:, :h] = 0
+        fine[:h, :h] = symmetric(_tensor(arrays, "fine_covariance").double()[None], h)[0]
+    return fine
+
+
+def covariances(arrays: Arrays) -> torch.Tensor:
+    """Return the covariances within components, (classes, J, d, d), or 1 for J if they share.
+
+    Float64; the d lowest coefficients.
+    """
+    covariance = _tensor(arrays, "covariance").double()
+    if "mixture.component_covariance" not in arrays:
+        return covariance[:, None]
+    own = (_tensor(arrays, name).double() for name in ("principal_axes", "component_covariance"))
+    return component_covariances(covariance, *own)
+
+
+def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
+    return torch.tensor(arrays[f"mixture.{name}"])  # copied: memory that PyTorch has aligned
 
 
 def closed_form(model: ScoreModel) -> Mixture:
@@ -19,7 +107,7 @@ def closed_form(model: ScoreModel) -> Mixture:
     key = _key(model)
     if key not in _closed_form:
         _closed_form.clear()
-        _closed_form[key] = model.mixture
+        _closed_form[key] = build_mixture(model.config.scales, model.arrays)
     return _closed_form[key]
 
 
@@ -30,7 +118,7 @@ def _key(model: ScoreModel) -> bytes:
     that two different closed forms share would let that decide what records answer now.
     """
     digest = hashlib.sha256(bytes.fromhex(model.config.digest))
-    for name in sorted(CLOSED_FORM | LATER):
+    for name in sorted(WHOLE | LATER):
         if name in model.arrays:
             array = model.arrays[name]
             for part in (name.encode(), repr((array.dtype.str, array.shape)).encode()):

@@ -8,15 +8,15 @@ whitens them, and fills what the noise has covered.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
+from torch import nn
 
 from dppm_model.mechanism.products import sides
 
 # Colour differences carry about a tenth of the energy of brightness in photographs.
 _COLOUR = 8.0
+_SIDES = ("channels", "rows", "columns")
 
 
 def dct_matrix(n: int) -> torch.Tensor:
@@ -28,52 +28,48 @@ def dct_matrix(n: int) -> torch.Tensor:
     return matrix
 
 
-@dataclass(frozen=True)
-class Basis:
+class Basis(nn.Module):
     """Cosine basis over channels, rows and columns of a (C, H, W) image, low frequencies first.
 
     The basis is orthonormal, so white noise in pixels is white noise in coefficients.
     """
 
-    shape: tuple[int, int, int]
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        for name, n in zip(_SIDES, shape, strict=True):
+            self.register_buffer(name, dct_matrix(n), persistent=False)
+        c, i, j = torch.meshgrid(
+            *(torch.arange(n, dtype=torch.float64) for n in shape), indexing="ij"
+        )
+        # (1 + i² + j²), times a public factor for colour differences, flat in pixel order.
+        frequency = ((1 + i**2 + j**2) * (1 + _COLOUR * c)).flatten()
+        order = torch.argsort(frequency, stable=True)
+        spectrum = 1 / frequency[order]
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("prior_variance", spectrum / spectrum.mean(), persistent=False)
+
+    order: torch.Tensor  # (P,) where each coefficient stands in pixel order
+    prior_variance: torch.Tensor  # (P,) float64: 1/(1 + i² + j²), the public spectrum; mean 1
 
     @property
     def size(self) -> int:
         """P = C·H·W, the number of coefficients."""
         return math.prod(self.shape)
 
-    @cached_property
-    def _matrices(self) -> list[torch.Tensor]:
-        return [dct_matrix(n) for n in self.shape]
-
-    @cached_property
-    def _frequency(self) -> torch.Tensor:
-        """(1 + i² + j²), times a public factor for colour differences, flat in pixel order."""
-        c, i, j = torch.meshgrid(
-            *(torch.arange(n, dtype=torch.float64) for n in self.shape), indexing="ij"
-        )
-        return ((1 + i**2 + j**2) * (1 + _COLOUR * c)).flatten()
-
-    @cached_property
-    def _order(self) -> torch.Tensor:
-        return torch.argsort(self._frequency, stable=True)
-
-    @cached_property
-    def prior_variance(self) -> torch.Tensor:
-        """(P,) float64: public shape 1/(1 + i² + j²) of the spectrum, scaled to mean 1."""
-        spectrum = 1 / self._frequency[self._order]
-        return spectrum / spectrum.mean()
+    def _matrices(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        return [self.get_buffer(name).to(dtype) for name in _SIDES]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the coefficients of images: (n, C, H, W) -> (n, P)."""
-        c, h, w = (matrix.to(x.dtype) for matrix in self._matrices)
-        return _mixed(c, sides(h, x, w)).flatten(1)[:, self._order]
+        c, h, w = self._matrices(x.dtype)
+        return _mixed(c, sides(h, x, w)).flatten(1)[:, self.order]
 
     def inverse(self, u: torch.Tensor) -> torch.Tensor:
         """Return the images of coefficients: (n, P) -> (n, C, H, W)."""
-        c, h, w = (matrix.to(u.dtype) for matrix in self._matrices)
+        c, h, w = self._matrices(u.dtype)
         x = torch.empty_like(u)
-        x[:, self._order] = u
+        x[:, self.order] = u
         return _mixed(c.T, sides(h.T, x.reshape(-1, *self.shape), w.T))
 
 

@@ -26,11 +26,11 @@ from dppm_model.mechanism.gradients import (
 )
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.arrays import array_specs
-from dppm_model.score.closed_form import closed_form
+from dppm_model.score.closed_form import LATER, closed_form
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model import LATER, ScoreModel
+from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.networks import set_weights
+from dppm_model.score.weights import set_weights
 
 
 class GradientQuery(ABC):
@@ -54,7 +54,7 @@ class GradientQuery(ABC):
         model.require(self.needed)
         self.model = model
         self.network = self.build(model)
-        set_weights(self.network, model.arrays[f"{self.part}.weights"])
+        set_weights(trainable(self.network).values(), model.arrays[f"{self.part}.weights"])
 
     @classmethod
     def dimension_of(cls, config: ModelConfig) -> int:

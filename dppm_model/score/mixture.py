@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dppm_model.mechanism.products import rows_by
 from dppm_model.score.dct import Basis
+from dppm_model.score.denoiser import BaseDenoiser
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -29,13 +30,13 @@ def eigh(matrices: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[n
     return values.numpy(), vectors.numpy()
 
 
-class Mixture:
-    """A mixture of Gaussians per class, in the cosine basis of ``basis``.
+class Mixture(BaseDenoiser):
+    """A mixture of Gaussians per class, in the cosine basis of images of a shape.
 
     Parameters
     ----------
-    basis
-        Cosine basis of P coefficients.
+    shape
+        (C, H, W) of an image: P coefficients.
     mean
         (classes, P) class means; the components' centres are given apart.
     centres
@@ -47,44 +48,55 @@ class Mixture:
         each component's own (G = J).
     high_covariance
         (P - d, P - d) covariance of all other coefficients, the same for all classes.
+    class_weights
+        (classes,) positive frequencies; none if nobody will ask for `class_shift`.
     dtype
         Precision of the computation.
     """
 
+    mean: torch.Tensor  # (classes, P)
+    values: torch.Tensor  # (classes, G, d)
+    vectors: torch.Tensor  # (classes, d, G d): the eigenbases of a class, for one product
+    offset: torch.Tensor  # (classes, G, J/G, d): centres as seen from the mean, in its eigenbasis
+    log_weights: torch.Tensor  # (classes, G, J/G)
+    high_values: torch.Tensor  # (P - d,)
+    high_vectors: torch.Tensor  # (P - d, P - d)
+    class_log_weights: torch.Tensor  # (classes,)
+
     def __init__(
         self,
-        basis: Basis,
+        shape: tuple[int, int, int],
         mean: NDArray[np.floating],
         centres: NDArray[np.floating],
         weights: NDArray[np.floating],
         covariance: NDArray[np.floating],
         high_covariance: NDArray[np.floating],
+        class_weights: NDArray[np.floating] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.basis = basis
-        classes, groups, self.band, _ = covariance.shape
+        super().__init__()
+        self.shape, self.basis = shape, Basis(shape)
+        self.classes, groups, self.band, _ = covariance.shape
         values, vectors = eigh(covariance)
-        # Centres as seen from the class mean, in the eigenbasis of their covariance.
         offset = (
             np.asarray(centres, np.float64) - np.asarray(mean, np.float64)[:, None, : self.band]
         )
-        offset = offset.reshape(classes, groups, -1, self.band) @ vectors
-
-        def tensor(a: NDArray[np.floating]) -> torch.Tensor:
-            return torch.tensor(a, dtype=dtype)
-
-        self.mean = tensor(mean)
-        self.values = tensor(np.maximum(values, 0))  # (classes, G, d)
-        # All eigenbases of a class side by side, (classes, d, G d): one product does them all.
-        self.vectors = tensor(
-            vectors.transpose(0, 2, 1, 3).reshape(classes, self.band, groups * self.band)
-        )
-        self.offset = tensor(offset)  # (classes, G, J/G, d)
-        log_weights = torch.log(tensor(weights / weights.sum(1, keepdims=True)))
-        self.log_weights = log_weights.reshape(classes, groups, -1)
+        offset = offset.reshape(self.classes, groups, -1, self.band) @ vectors
+        side_by_side = vectors.transpose(0, 2, 1, 3).reshape(self.classes, self.band, -1)
+        log_weights = torch.log(torch.tensor(weights / weights.sum(1, keepdims=True), dtype=dtype))
         high, high_vectors = eigh(high_covariance)
-        self.high_values = tensor(np.maximum(high, 0))
-        self.high_vectors = tensor(high_vectors)
+        for name, array in (
+            ("mean", mean),
+            ("values", np.maximum(values, 0)),
+            ("vectors", side_by_side),
+            ("offset", offset),
+            ("log_weights", log_weights.reshape(self.classes, groups, -1).numpy()),
+            ("high_values", np.maximum(high, 0)),
+            ("high_vectors", high_vectors),
+        ):
+            self.register_buffer(name, torch.tensor(array, dtype=dtype))
+        if class_weights is not None:
+            self.register_buffer("class_log_weights", torch.from_numpy(class_weights).log())
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the posterior mean E[image | x = image + sigma · noise, y], (n, C, H, W).
@@ -123,22 +135,20 @@ class Mixture:
             out = out.index_add(0, rows, torch.logsumexp(logits, 1) - self.band * _LOG_2PI / 2)
         return out.to(x.dtype)
 
-    def class_shift(
-        self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor, class_weights: torch.Tensor
-    ) -> torch.Tensor:
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return D(x; sigma, y) - D(x; sigma) = sigma² grad log p(y | x; sigma), (n, C, H, W).
 
         The mean without a class is that of all classes, weighed by their posterior probability
-        with ``class_weights`` (classes,) as prior.
+        with the class weights as prior.
         """
         means, logits = [], []
-        for k, weight in enumerate(class_weights):
+        for k, weight in enumerate(self.class_log_weights):
             label = torch.full_like(y, k)
             means.append(self.denoise(x, sigma, label))
-            logits.append(weight.log() + self.log_density(x, sigma, label).double())
+            logits.append(weight + self.log_density(x, sigma, label).double())
         every = torch.stack(means, dim=1)
         share = torch.stack(logits, dim=1).softmax(1).to(x.dtype)[:, :, None, None, None]
-        return every[torch.arange(len(y)), y] - (share * every).sum(1)
+        return every[torch.arange(len(y), device=y.device), y] - (share * every).sum(1)
 
     def posterior_variance(self, sigma: torch.Tensor) -> torch.Tensor:
         """Return the mean variance of a pixel given x and its component, (n,): a public scale."""
@@ -147,6 +157,10 @@ class Mixture:
         low = (every * variance / (every + variance)).sum(1) / self.values[..., 0].numel()
         high = (self.high_values * variance / (self.high_values + variance)).sum(1)
         return ((low + high) / self.basis.size).to(sigma.dtype)
+
+    def error_std(self, sigma: torch.Tensor) -> torch.Tensor:
+        """See `BaseDenoiser`: the root of `posterior_variance`."""
+        return self.posterior_variance(sigma).sqrt()[:, None, None, None]
 
     def sample(self, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw images of the classes ``y`` exactly (not clamped), (n, C, H, W)."""

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 
+from dppm_model.errors import ConfigError
+from dppm_model.score import closed_form
+from dppm_model.score.arrays import Arrays, ArraySpec
 from dppm_model.score.dct import Basis
-from dppm_model.score.settings import Between, check_settings, from_settings
+from dppm_model.score.denoiser import BaseDenoiser
+from dppm_model.score.mixture_arrays import mixture_specs
+from dppm_model.score.part import Part
+from dppm_model.score.settings import Between
+
+if TYPE_CHECKING:
+    from dppm_model.score.model_config import ModelConfig
 
 MOST_COEFFICIENTS = 1 << 16
 _CLIP_NORM = Between(1e-6, 1e6)
 
 
 @dataclass(frozen=True)
-class MixtureConfig:
+class MixtureConfig(Part):
     """Constants of the closed form; all public, none taken from private data.
 
     Attributes
@@ -67,23 +76,31 @@ class MixtureConfig:
     count_weight: Annotated[float, Between(1e-3, 0.999)] = 0.1
     texture_weight: Annotated[float, Between(1e-3, 0.999)] = 0.15
 
-    def __post_init__(self) -> None:
-        check_settings(self, "mixture")
+    group = "mixture"
+    whole = closed_form.WHOLE
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MixtureConfig:
-        """Build from a plain dictionary; missing keys take their defaults.
+    def check(self, config: ModelConfig) -> None:
+        """Refuse base images that are too large."""
+        if (size := math.prod(config.base_shape)) > MOST_COEFFICIENTS:
+            raise ConfigError(
+                f"The base image has {size} numbers.",
+                f"Import smaller images, or use model=pyramid: at most {MOST_COEFFICIENTS}.",
+            )
 
-        Raises
-        ------
-        ConfigError
-            If a key is unknown or a value is out of range.
-        """
-        return from_settings(cls, "mixture", values)
+    def specs(self, config: ModelConfig) -> dict[str, ArraySpec]:
+        """See `mixture_specs`."""
+        return mixture_specs(config.scales, config.classes, self.components)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a plain dictionary that ``from_dict`` reads back."""
-        return asdict(self)
+    def start(self, config: ModelConfig) -> Arrays:
+        """Return the public prior."""
+        return closed_form.start(config.scales, config.classes, self.components)
+
+    def denoiser(
+        self, config: ModelConfig, arrays: Arrays, below: BaseDenoiser | None
+    ) -> BaseDenoiser:
+        """Build the closed form; it stands on nothing."""
+        del below
+        return closed_form.build_mixture(config.scales, arrays)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """``ScoreModel``: everything released so far, and the score it gives.
 
 The model is two things: its public configuration, which the plan fixes, and ``arrays`` (named NumPy
-arrays), which rounds teach. The server sends a question's arrays to the sites each round; it saves
-both, and the sampler loads them. Names that start ``mixture.`` belong to the closed form,
-``residual.`` to the network on top of it, ``detail.`` to the one that doubles images
-(`dppm_model.score.pyramid`).
+arrays), which rounds teach. The server sends a question's private arrays to the sites each round;
+it saves all of them, and the sampler loads them. What the arrays are called, and what is built of
+them, is the business of the configuration's parts (`dppm_model.score.part`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,38 +18,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load
 from safetensors.numpy import save as save_tensors
 
 from dppm_model import files
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.reading import parse_json, read_bytes, reading
-from dppm_model.score.arrays import Arrays, array_specs, check_arrays
-from dppm_model.score.matrices import component_covariances, symmetric
-from dppm_model.score.mixture import Mixture
+from dppm_model.records.pixels import to_tensor
+from dppm_model.score.arrays import Arrays, array_specs, check_arrays, require
+from dppm_model.score.denoiser import BaseDenoiser, Upsampling
+from dppm_model.score.mixture_config import Scales
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.networks import load_residual
-from dppm_model.score.pyramid import Pyramid, load_pyramid, start_weights
-from dppm_model.score.tensors import read_tensors, reading_model
 
-# F(x, D_base, sigma, y) -> (n, C, H, W), in units of the base's posterior standard deviation.
-Residual = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-# What the closed form takes, and what it also takes once it is there.
-CLOSED_FORM = frozenset(
-    f"mixture.{name}"
-    for name in ("mean", "component_weights", "components", "covariance", "texture")
-)
-LATER = frozenset(
-    {"mixture.principal_axes", "mixture.component_covariance", "mixture.fine_covariance"}
-)
-_WHOLE = CLOSED_FORM | {"mixture.class_weights"}
+_CHUNK = 64  # records a time whose large images are in memory as floats
 
 
 class ScoreModel:
-    """What has been released so far; before any phase, one public prior Gaussian per class.
+    """What has been released so far; before any phase, a public prior.
 
-    It is the `Denoiser` of the base image, which is the image itself unless there is a pyramid:
-    ``shape`` is the base's, ``image_shape`` the image's.
+    It is an `ImageModel`: the `Denoiser` of the base image, which is the image itself unless there
+    is a pyramid, and what makes it an image. ``shape`` is the base's, ``image_shape`` the image's.
 
     Parameters
     ----------
@@ -57,17 +45,11 @@ class ScoreModel:
         Its public configuration.
     arrays
         Released and public arrays by name, treated as read-only; `dppm_model.score.arrays` says
-        what they may be. A question takes only those that it needs (`dppm_model.score.phases`); a
-        whole model has the closed form: ``mixture.class_weights`` (classes,), ``mixture.mean``
-        (classes, P), ``mixture.component_weights`` (classes, J), ``mixture.components`` (classes,
-        J, d), ``mixture.covariance`` (classes, d, d), within the components, in cosine coefficients
-        of pixels, d of them in the band, J components; ``mixture.texture`` (C, H, W), the variance
-        of each whitened pixel. Once they are released, and not before (they are large):
-        ``mixture.principal_axes`` (classes, d, m) and ``mixture.component_covariance`` (classes, J,
-        m(m+1)/2), the components' own covariances, see `dppm_model.score.matrices`; and
-        ``mixture.fine_covariance``, the triangle of that of the coefficients above the band.
+        what they may be. A question takes only those that it needs (`dppm_model.score.phases`).
     known
         Arrays that were checked before; see `check_arrays`.
+    device
+        Where it is to be evaluated.
 
     Raises
     ------
@@ -75,12 +57,19 @@ class ScoreModel:
         If an array is not one of this configuration, or out of its range.
     """
 
-    def __init__(self, config: ModelConfig, arrays: Arrays, known: Arrays | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        arrays: Arrays,
+        known: Arrays | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         check_arrays(config, arrays, known)
         self.config = config
         self.arrays = dict(arrays)
+        self.device = torch.device(device)
         self.image_shape, self.shape = config.shape, config.base_shape
-        self.classes, self.scales = config.classes, config.scales
+        self.classes = config.classes
 
     @classmethod
     def initial(
@@ -98,28 +87,28 @@ class ScoreModel:
         Raises
         ------
         ConfigError
-            If a setting is unknown or out of range, or the shape does not fit the stages.
+            If a setting is unknown or out of range, or the parts do not fit the shape.
         """
         return cls.start(ModelConfig.of(shape, classes, settings))
 
     @classmethod
     def start(cls, config: ModelConfig) -> ScoreModel:
-        """Build the model before any phase, from public constants."""
-        scales, classes = config.scales, config.classes
-        j, d = config.mixture.components, scales.band
-        mean = scales.prior_mean().repeat(classes, 1).float().numpy()
-        covariance = torch.diag(scales.std[:d] ** 2).float().numpy()
-        arrays = {
-            "mixture.class_weights": np.full(classes, 1 / classes, np.float32),
-            "mixture.mean": mean,
-            "mixture.component_weights": np.full((classes, j), 1 / j, np.float32),
-            "mixture.components": np.repeat(mean[:, None, :d], j, axis=1),
-            "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
-            "mixture.texture": np.ones(config.base_shape, np.float32),
-        }
-        if config.pyramid.stages:
-            arrays["detail.start"] = start_weights(config.shape[0])
+        """Build the model before any phase, from public constants.
+
+        Raises
+        ------
+        ModelError
+            If the configuration names public arrays that this installation does not have.
+        """
+        arrays = dict(config.public_arrays)
+        for part in config.parts:
+            arrays |= part.start(config)
         return cls(config, arrays)
+
+    @property
+    def scales(self) -> Scales:
+        """The closed form's public scales."""
+        return self.config.scales
 
     def require(self, names: Collection[str]) -> None:
         """Refuse to go on without some arrays.
@@ -129,11 +118,7 @@ class ScoreModel:
         ModelError
             If one of them is not there.
         """
-        if missing := sorted(set(names) - self.arrays.keys()):
-            raise ModelError(
-                f"The model lacks {', '.join(missing)}.",
-                "Finish its training first; a question wants the model of its own round.",
-            )
+        require(self.arrays, names)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return an array as a tensor of its own, in memory that PyTorch has aligned."""
@@ -147,7 +132,7 @@ class ScoreModel:
         ModelError
             If one of them is out of its range.
         """
-        return ScoreModel(self.config, {**self.arrays, **arrays}, known=self.arrays)
+        return ScoreModel(self.config, {**self.arrays, **arrays}, self.arrays, self.device)
 
     def released(self, arrays: Mapping[str, torch.Tensor | NDArray[Any]]) -> ScoreModel:
         """Return a model with what a learner made of the sites' answers.
@@ -161,88 +146,73 @@ class ScoreModel:
     def only(self, names: Collection[str]) -> ScoreModel:
         """Return a model of some of its arrays, those that are there."""
         kept = {name: array for name, array in self.arrays.items() if name in names}
-        return ScoreModel(self.config, kept, known=self.arrays)
+        return ScoreModel(self.config, kept, self.arrays, self.device)
 
     def without(self, *names: str) -> ScoreModel:
         """Return a model in which these arrays are not released."""
         return self.only(self.arrays.keys() - set(names))
 
+    def to(self, device: torch.device | str) -> ScoreModel:
+        """Return the model, to be evaluated on a device."""
+        return ScoreModel(self.config, self.arrays, self.arrays, device)
+
     @cached_property
-    def mixture(self) -> Mixture:
-        """The closed form (eigen-decompositions are made on first use)."""
-        self.require(CLOSED_FORM)
-        a = self.arrays
-        return Mixture(
-            self.scales.basis,
-            a["mixture.mean"],
-            a["mixture.components"],
-            a["mixture.component_weights"],
-            self.covariances().numpy(),
-            self.fine_covariance().numpy(),
-        )
+    def denoiser(self) -> BaseDenoiser:
+        """The denoiser of the base that the parts make, on the device; built on first use.
 
-    def fine_covariance(self) -> torch.Tensor:
-        """Return the covariance of the coefficients above the band, (P - d, P - d)."""
-        fine = self.scales.fine_prior(self.tensor("mixture.texture"))
-        h = self.scales.fine_band
-        if "mixture.fine_covariance" in self.arrays:
-            fine[:h, :] = fine[:, :h] = 0
-            fine[:h, :h] = symmetric(self.tensor("mixture.fine_covariance").double()[None], h)[0]
-        return fine
-
-    def covariances(self) -> torch.Tensor:
-        """Return the covariances within components, (classes, J, d, d), or 1 for J if they share.
-
-        Float64; the d lowest coefficients.
+        Raises
+        ------
+        ModelError
+            If an array that it needs is not there.
         """
-        covariance = self.tensor("mixture.covariance").double()
-        if "mixture.component_covariance" not in self.arrays:
-            return covariance[:, None]
-        own = (
-            self.tensor(f"mixture.{name}").double()
-            for name in ("principal_axes", "component_covariance")
+        built: BaseDenoiser | None = None
+        for part in self.config.parts:
+            built = part.denoiser(self.config, self.arrays, built)
+        if built is None:
+            raise ModelError("The model has no part that denoises.", "Use another model=….")
+        return built.to(self.device)
+
+    @cached_property
+    def pyramid(self) -> Upsampling | None:
+        """The stages above the base, on the device, if there are any; see `ImageModel`.
+
+        Raises
+        ------
+        ModelError
+            If an array that they need is not there.
+        """
+        every = (
+            part.upsampling(self.config, self.arrays, self.device) for part in self.config.parts
         )
-        return component_covariances(covariance, *own)
+        return next((found for found in every if found is not None), None)
 
-    @cached_property
-    def residual(self) -> Residual | None:
-        """The network F on top of the closed form, if one was trained."""
-        if "residual.ema" not in self.arrays:
-            return None
-        return load_residual(self.config, self.arrays["residual.ema"])
+    def encode(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        """Show records (n, C, H, W) as the base is a density of them: float32 (n, *shape).
 
-    @cached_property
-    def pyramid(self) -> Pyramid | None:
-        """The stages above the base, if there are any."""
-        if not self.config.pyramid.stages:
-            return None
-        self.require(("detail.start", "detail.ema"))
-        return load_pyramid(self.config.pyramid, self.shape[0], self.classes, self.arrays)
+        Pixels in [-1, 1], averaged if there is a pyramid; a question looks at no more of a record
+        unless it is about a stage. Each row is a function of its record alone.
+        """
+        seen = [torch.empty(0, *self.shape)]
+        for i in range(0, len(pixels), _CHUNK):
+            x = to_tensor(pixels[i : i + _CHUNK])
+            for part in reversed(self.config.parts):
+                x = part.encode(x, self.arrays)
+            seen.append(x)
+        return torch.cat(seen)
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return images in [-1, 1] of what was drawn from the base and its stages."""
+        for part in self.config.parts:
+            x = part.decode(x, self.arrays)
+        return x
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return D(x; sigma, y) of base images (n, C, h, w); see `Denoiser`.
-
-        With a residual, D = D_base + sqrt(mean posterior variance) · F(x, D_base, sigma, y).
-        """
-        base = self.mixture.denoise(x, sigma, y)
-        if self.residual is None:
-            return base
-        return base + self.posterior_std(sigma) * self.residual(x, base, sigma, y)
+        """Return D(x; sigma, y) of base images (n, C, h, w); see `Denoiser`."""
+        return self.denoiser.denoise(x, sigma, y)
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the closed form's D(x; sigma, y) - D(x; sigma); see `Denoiser`."""
-        weights = torch.from_numpy(self.class_weights())
-        return self.mixture.class_shift(x, sigma, y, weights)
-
-    def posterior_std(self, sigma: torch.Tensor) -> torch.Tensor:
-        """Return the typical error of a pixel of the base denoiser, (n, 1, 1, 1)."""
-        return self.mixture.posterior_variance(sigma).sqrt()[:, None, None, None]
-
-    def class_weights(self) -> NDArray[np.float64]:
-        """Return the released class frequencies (classes,), positive, with sum 1."""
-        released = self.arrays["mixture.class_weights"].astype(np.float64)
-        weights: NDArray[np.float64] = released / released.sum()
-        return weights
+        """Return the base's D(x; sigma, y) - D(x; sigma); see `Denoiser`."""
+        return self.denoiser.class_shift(x, sigma, y)
 
     def arrays_to_bytes(self) -> bytes:
         """Return the arrays alone, as safetensors: what a site is sent."""
@@ -269,12 +239,13 @@ class ScoreModel:
         """
         meta, arrays = read_tensors(content)
         try:
-            with reading_model():
+            with _reading_model():
                 config = ModelConfig.from_dict(parse_json(meta["dppm"]))
         except ConfigError as error:
             raise ModelError(f"The model's configuration: {error.message}", error.hint) from None
         model = cls(config, arrays)
-        model.require(_WHOLE)
+        for part in config.parts:
+            model.require(part.whole)
         return model
 
     def save(self, path: Path) -> None:
@@ -292,3 +263,22 @@ class ScoreModel:
         """
         with reading(path, ModelError, "Name the model.safetensors of a run folder."):
             return cls.from_bytes(read_bytes(path))
+
+
+def read_tensors(content: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """Read metadata and arrays of somebody else's making.
+
+    Raises
+    ------
+    ModelError
+        If it is something else.
+    """
+    with _reading_model():
+        arrays = load(content)
+        size = int.from_bytes(content[:8], "little")
+        return parse_json(content[8 : 8 + size]).get("__metadata__", {}), arrays
+
+
+def _reading_model() -> AbstractContextManager[None]:
+    """Turn whatever goes wrong in a block that reads a model into a `ModelError`."""
+    return reading("The model", ModelError, "Copy it again from the run folder.")

@@ -10,18 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from dppm_model.errors import ConfigError
+from dppm_model.score.arrays import Arrays
 from dppm_model.score.dct import Basis
-from dppm_model.score.mixture_config import MOST_COEFFICIENTS, MixtureConfig, Scales
+from dppm_model.score.mixture_config import MixtureConfig, Scales
+from dppm_model.score.part import Part, Shape
 from dppm_model.score.pyramid import PyramidConfig
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.residual import ResidualConfig
 from dppm_model.score.settings import Between, check_settings, from_settings
 
+# The registry of what score models are made of, the lowest first: each part may build on those
+# above it in this table. To add one is to add its module and its line here.
+PARTS: dict[str, type[Part]] = {
+    kind.group: kind for kind in (MixtureConfig, ResidualConfig, PyramidConfig)
+}
 _MOST_SIDE = 1024  # pixels
+_NOT_OF_A_MODEL = {"phases"}  # what else a configuration says under ``model``
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,8 @@ class ModelConfig:
         (C, H, W) of an image.
     classes
         How many classes there are.
-    mixture, residual, pyramid
-        The constants of the closed form, of the network on top of it if there is to be one, and of
-        the stages above.
+    parts
+        What it is made of, in the order of `PARTS`.
     public
         What taught it first, if anything did.
 
@@ -57,11 +66,9 @@ class ModelConfig:
         If a field is of the wrong type or out of its range.
     """
 
-    shape: tuple[int, int, int]
+    shape: Shape
     classes: Annotated[int, Between(1, 1e5)]
-    mixture: MixtureConfig = field(default_factory=MixtureConfig)
-    residual: ResidualConfig | None = None
-    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    parts: tuple[Part, ...]
     public: PublicData | None = None
 
     def __post_init__(self) -> None:
@@ -71,22 +78,53 @@ class ModelConfig:
                 f"model.shape is {sides!r}.", f"Give [C, H, W], each from 1 to {_MOST_SIDE}."
             )
         check_settings(self, "model")
-        self.pyramid.check(self.shape)
-        if self.scales.basis.size > MOST_COEFFICIENTS:
-            raise ConfigError(
-                f"The base image has {self.scales.basis.size} numbers.",
-                f"Import smaller images, or use model=pyramid: at most {MOST_COEFFICIENTS}.",
-            )
+        for part in self.parts:
+            part.check(self)
+
+    def find(self, kind: type[P]) -> P | None:
+        """Return a part, or None."""
+        return next((part for part in self.parts if isinstance(part, kind)), None)
+
+    def part(self, kind: type[P], hint: str = "Use another model=….") -> P:
+        """Return a part that is asked for.
+
+        Raises
+        ------
+        ConfigError
+            If the model has none.
+        """
+        found = self.find(kind)
+        if found is None:
+            raise ConfigError(f"The model has no {kind.group}.", hint)
+        return found
+
+    def replace(self, part: Part) -> ModelConfig:
+        """Return it with another part of the same kind."""
+        parts = tuple(part if type(p) is type(part) else p for p in self.parts)
+        return ModelConfig(self.shape, self.classes, parts, self.public)
+
+    @cached_property
+    def base_shape(self) -> Shape:
+        """(C, h, w) of the base: what the lowest part is a density of."""
+        shape = self.shape
+        for part in reversed(self.parts):
+            shape = part.inner_shape(shape)
+        return shape
 
     @property
-    def base_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the base image, which is the image itself unless there is a pyramid."""
-        return self.pyramid.base_shape(self.shape)
+    def mixture(self) -> MixtureConfig:
+        """The closed form's settings."""
+        return self.part(MixtureConfig)
 
     @cached_property
     def scales(self) -> Scales:
-        """The public scales of the base image."""
+        """The closed form's public scales of the base image."""
         return Scales(self.mixture, Basis(self.base_shape))
+
+    @cached_property
+    def public_arrays(self) -> Arrays:
+        """The public arrays, as installed here; the plan names them by digest."""
+        return {name: a for part in self.parts for name, a in part.public_arrays(self).items()}
 
     @cached_property
     def digest(self) -> str:
@@ -95,7 +133,12 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that `from_dict` reads back."""
-        return asdict(self) | {"shape": list(self.shape)}
+        return {
+            "shape": list(self.shape),
+            "classes": self.classes,
+            "parts": {part.group: part.to_dict() for part in self.parts},
+            "public": None if self.public is None else asdict(self.public),
+        }
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelConfig:
@@ -107,34 +150,37 @@ class ModelConfig:
             If a field is unknown or out of range; TypeError, KeyError or ValueError if one is
             missing or nothing of the kind.
         """
-        parts = {
+        groups = _known(raw["parts"])
+        fields = {
             "shape": tuple(raw["shape"]),
-            "mixture": MixtureConfig.from_dict(raw["mixture"]),
-            "residual": None
-            if raw["residual"] is None
-            else ResidualConfig.from_dict(raw["residual"]),
-            "pyramid": from_settings(PyramidConfig, "pyramid", raw["pyramid"]),
+            "parts": tuple(PARTS[group].from_dict(groups[group]) for group in groups),
             "public": None
             if raw["public"] is None
             else from_settings(PublicData, "public", raw["public"]),
         }
-        return from_settings(cls, "model", {**raw, **parts})
+        return from_settings(cls, "model", {**raw, **fields})
 
     @classmethod
-    def of(
-        cls, shape: tuple[int, int, int], classes: int, settings: Mapping[str, Any]
-    ) -> ModelConfig:
-        """Build it from the groups of a configuration: ``mixture``, ``residual``, ``pyramid``.
+    def of(cls, shape: Shape, classes: int, settings: Mapping[str, Any]) -> ModelConfig:
+        """Build it from the groups of a configuration: those of `PARTS` that are there.
 
         Raises
         ------
         ConfigError
-            If a setting is unknown or out of range, or the shape does not fit the stages.
+            If a setting is unknown or out of range, or the parts do not fit the shape.
         """
-        return cls(
-            shape,
-            classes,
-            MixtureConfig.from_dict(settings.get("mixture", {})),
-            ResidualConfig.from_dict(settings["residual"]) if "residual" in settings else None,
-            PyramidConfig.from_dict(settings.get("pyramid", {}), shape),
-        )
+        groups = _known({g: v for g, v in settings.items() if g not in _NOT_OF_A_MODEL})
+        return cls(shape, classes, tuple(PARTS[g].of(groups[g], shape) for g in groups))
+
+
+def _known(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Put groups in the order of `PARTS`.
+
+    Raises
+    ------
+    ConfigError
+        If one is no part.
+    """
+    if unknown := sorted(groups.keys() - PARTS.keys()):
+        raise ConfigError(f"model.{unknown[0]} is no part.", f"Use: {', '.join(PARTS)}.")
+    return {group: groups[group] for group in PARTS if group in groups}

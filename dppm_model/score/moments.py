@@ -19,8 +19,9 @@ from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.products import rows_by
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import Answers, ClassSumQuery, Layout, MomentQuery, Sums
+from dppm_model.score.closed_form import CLOSED_FORM
 from dppm_model.score.matrices import symmetric, upper, upper_outer
-from dppm_model.score.model import CLOSED_FORM, ScoreModel
+from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 
 _ROWS = 4  # matrices that are formed together

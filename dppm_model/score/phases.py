@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dppm_model.errors import ConfigError, ModelError
-from dppm_model.score.arrays import array_specs
-from dppm_model.score.model import ScoreModel
+from dppm_model.score.arrays import array_specs, check_arrays
+from dppm_model.score.model import ScoreModel, read_tensors
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.moments import (
     ComponentCovarianceQuery,
@@ -24,7 +24,6 @@ from dppm_model.score.moments import (
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.query import Query
 from dppm_model.score.residual_query import ResidualQuery
-from dppm_model.score.tensors import read_tensors
 
 _HEADER = 1 << 16  # bytes of a question beside its arrays
 
@@ -100,7 +99,7 @@ _KINDS = (
         "detail",
         DetailQuery,
         "dppm_model.training.gradient:DetailLearner",
-        "its clipped gradient of the detail network's denoising loss",
+        "its clipped gradient of the upsampler's denoising loss",
         public_data="drawn shapes",
     ),
 )
@@ -146,16 +145,26 @@ def dimension_of(phase: str, config: ModelConfig) -> int:
 
 
 def write_question(phase: str, model: ScoreModel) -> bytes:
-    """Return what a site is sent to ask by: the arrays of one question, and no more."""
-    question = kind_of(phase).question
-    return model.only(question.needed | question.optional).arrays_to_bytes()
+    """Return what a site is sent to ask by: the private arrays of one question, and no more."""
+    return model.only(sent_arrays(phase, model.config)).arrays_to_bytes()
+
+
+def sent_arrays(phase: str, config: ModelConfig) -> frozenset[str]:
+    """Return the names of what a site may be sent for a question: of its arrays, the private ones.
+
+    Public ones the site has itself, as the plan's digests say; derived ones are nobody's question.
+    """
+    question, specs = kind_of(phase).question, array_specs(config)
+    asked = specs.keys() & (question.needed | question.optional)
+    return frozenset(name for name in asked if specs[name].role == "private")
 
 
 def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
     """Build what a record answers from the plan's configuration and the arrays that were sent.
 
     The first half of Lemma 14 (PRIVACY.md).
-    Nothing else of what was sent is looked at: it has no say in sizes, settings or code.
+    Nothing else of what was sent is looked at: it has no say in sizes, settings or code. Public
+    arrays are this installation's own copies.
 
     Raises
     ------
@@ -163,21 +172,20 @@ def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
         If there is no such phase.
     ModelError
         If the arrays are not exactly those of the question, each as `dppm_model.score.arrays`
-        says.
+        says; or if the plan names other public arrays than this installation has.
     """
-    question = kind_of(phase).question
-    asked = question.needed | question.optional
-    specs = array_specs(config)
-    most = _HEADER + sum(specs[n].nbytes for n in asked if n in specs)
+    asked, specs = sent_arrays(phase, config), array_specs(config)
+    most = _HEADER + sum(specs[n].nbytes for n in asked)
     if len(content) > most:
         raise ModelError(
             f"The question has {len(content)} bytes, more than its arrays ({most}).",
             "Ask with the model of the phase's round.",
         )
-    model = ScoreModel(config, read_tensors(content)[1])
-    if others := sorted(model.arrays.keys() - asked):
+    sent = read_tensors(content)[1]
+    check_arrays(config, sent)
+    if others := sorted(sent.keys() - asked):
         raise ModelError(
             f"The question brings {others[0]!r}, which phase {phase} does not ask by.",
             "Server and site differ in version.",
         )
-    return build_query(phase, model)
+    return build_query(phase, ScoreModel(config, {**config.public_arrays, **sent}, known=sent))

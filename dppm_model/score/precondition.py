@@ -29,5 +29,5 @@ def c_noise(sigma: torch.Tensor) -> torch.Tensor:
 
 def waves(sigma: torch.Tensor) -> torch.Tensor:
     """Sines and cosines of the noise level (n,) that a network takes in, (n, 2·`WAVES`)."""
-    phase = c_noise(sigma)[:, None] * math.pi / 2 * 2.0 ** torch.arange(WAVES)
+    phase = c_noise(sigma)[:, None] * math.pi / 2 * 2.0 ** torch.arange(WAVES, device=sigma.device)
     return torch.cat([phase.sin(), phase.cos()], dim=1)

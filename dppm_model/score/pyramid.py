@@ -11,9 +11,10 @@ training and sampling see the same distribution.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -23,9 +24,17 @@ from torch import nn
 from torch.nn import functional
 
 from dppm_model.errors import ConfigError
-from dppm_model.records.pixels import to_tensor
-from dppm_model.score.networks import set_weights, zeroed
-from dppm_model.score.settings import Between, check_settings, from_settings
+from dppm_model.mechanism.gradients import trainable
+from dppm_model.score.arrays import (
+    MOST_WEIGHT,
+    Arrays,
+    ArraySpec,
+    digest_of,
+    network_specs,
+    require,
+)
+from dppm_model.score.part import Part, Shape
+from dppm_model.score.settings import Between
 from dppm_model.score.upsampler import (
     CROP,
     FOLD,
@@ -38,6 +47,10 @@ from dppm_model.score.upsampler import (
     parts,
     scaled,
 )
+from dppm_model.score.weights import set_weights, zeroed
+
+if TYPE_CHECKING:
+    from dppm_model.score.model_config import ModelConfig
 
 _LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above holds a crop
 _BASE = 32  # pixels of the shorter side that a base has at least, if nothing is said
@@ -45,42 +58,44 @@ _LARGEST_BASE = 64  # and at most: its covariance has as many rows as it has pix
 _PLACES = 1 << 14  # of the network, in one evaluation: what bounds its memory
 START = Path(__file__).with_name("shapes.safetensors")  # see `synthetic_pretraining`
 KINDS = {1: "grey", 3: "rgb"}
+_START = "detail.start"
 _TRAINED = ("conditioning.", "films.", "last.")
-_CHUNK = 64  # records a time whose large images are in memory as floats
 
 
 @dataclass(frozen=True)
-class PyramidConfig:
+class PyramidConfig(Part):
     """Constants of the stages; all public, none taken from private data.
 
     Attributes
     ----------
     stages
-        How often the base image is doubled; 0 is no pyramid.
+        How often the base image is doubled.
     switch_sigma, stage_switch_sigma
         Noise level at which the first stage takes over from the base, and each other stage from
         the one low_res: what is finer than that level is left to it.
+    weights
+        SHA-256 of the public weights that the upsampler starts from.
     clip_share
         The clip norm is this multiple of the median gradient norm on drawn shapes.
     learning_rate, warmup, rounds, ema
         Of the private rounds, as in `dppm_model.score.residual_config`.
     """
 
-    stages: Annotated[int, Between(0, 8)] = 0
+    stages: Annotated[int, Between(1, 8)] = 1
     switch_sigma: Annotated[float, Between(LEAST_SIGMA, MOST_LOW_RES_SIGMA)] = 0.3
     stage_switch_sigma: Annotated[float, Between(LEAST_SIGMA, MOST_LOW_RES_SIGMA)] = 0.1
+    weights: str = ""
     clip_share: Annotated[float, Between(1e-3, 1e3)] = 0.8
     learning_rate: Annotated[float, Between(0.0, 10.0)] = 0.002
     warmup: Annotated[int, Between(1, 1e6)] = 5
     rounds: Annotated[int, Between(1, 1e6)] = 40
     ema: Annotated[float, Between(0.0, 0.9999)] = 0.9
 
-    def __post_init__(self) -> None:
-        check_settings(self, "pyramid")
+    group = "pyramid"
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], image: tuple[int, int, int]) -> PyramidConfig:
-        """Build from a plain dictionary for images (C, H, W); missing keys take their defaults.
+    def of(cls, values: Mapping[str, Any], image: Shape) -> PyramidConfig:
+        """Build it for images (C, H, W), and name this installation's public weights.
 
         Where ``stages`` is None, it is as many as leave the shorter side of the base at least 32
         pixels.
@@ -91,48 +106,70 @@ class PyramidConfig:
             If a key is unknown or a value is out of range; if the sides cannot be halved so often,
             the base would be too small, or the image is neither grey nor RGB.
         """
-        wanted = values.get("stages", 0)
+        wanted = values.get("stages")
         stages = _most_stages(image, _BASE) if wanted is None else wanted
-        config = from_settings(cls, "pyramid", {**values, "stages": stages})
         if wanted is None and not stages:
             raise _too_many(None, image)
-        config.check(image)
-        if wanted is None and (side := min(config.base_shape(image)[1:])) > _LARGEST_BASE:
+        config = cls.from_dict({**values, "stages": stages})
+        config._check(image)
+        if wanted is None and (side := min(config.inner_shape(image)[1:])) > _LARGEST_BASE:
             raise ConfigError(
                 f"Images have {image[1]} x {image[2]} pixels, their base {side} a side.",
                 "Import them with a --size like 128, 192 or 256, or set pyramid.stages.",
             )
-        return config
+        return replace(config, weights=digest_of(start_weights(image[0])))
 
-    def check(self, image: tuple[int, int, int]) -> None:
-        """Refuse stages that images (C, H, W) do not have.
+    def check(self, config: ModelConfig) -> None:
+        """Refuse stages that images do not have.
 
         Raises
         ------
         ConfigError
             If their sides cannot be halved so often, or they are neither grey nor RGB.
         """
+        self._check(config.shape)
+
+    def _check(self, image: Shape) -> None:
         if self.stages > _most_stages(image, _LEAST_BASE):
             raise _too_many(self.stages, image)
-        if self.stages and image[0] not in (1, 3):
+        if image[0] not in KINDS:
             raise ConfigError(
                 f"The pyramid is for grey and RGB images, not for {image[0]} channels.",
                 "Import the images as grey or RGB.",
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a plain dictionary that ``from_dict`` reads back."""
-        return asdict(self)
-
     @property
     def levels(self) -> tuple[float, ...]:
         """Noise level at which each stage takes over, lowest first."""
-        return (self.switch_sigma, *(self.stage_switch_sigma,) * (self.stages - 1))[: self.stages]
+        return (self.switch_sigma, *(self.stage_switch_sigma,) * (self.stages - 1))
 
-    def base_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    def inner_shape(self, shape: Shape) -> Shape:
         """Return the (C, h, w) of the base of an image (C, H, W)."""
         channels, height, width = shape
         return channels, height >> self.stages, width >> self.stages
+
+    def encode(self, x: torch.Tensor, arrays: Arrays) -> torch.Tensor:
+        """Average images over squares: the base images."""
+        del arrays
+        return functional.avg_pool2d(x, 2**self.stages)
+
+    def specs(self, config: ModelConfig) -> dict[str, ArraySpec]:
+        """Return ``detail.start``, the public weights, and those of them that rounds train."""
+        network = lay_out_upsampler(config.shape[0])
+        size = sum(p.numel() for p in network.parameters())
+        start = ArraySpec((size,), -MOST_WEIGHT, MOST_WEIGHT, role="public", digest=self.weights)
+        return {_START: start, **network_specs("detail", trainable(network).values())}
+
+    def public_arrays(self, config: ModelConfig) -> Arrays:
+        """Return the weights that drawn shapes taught."""
+        return {_START: start_weights(config.shape[0])}
+
+    def upsampling(self, config: ModelConfig, arrays: Arrays, device: torch.device) -> Pyramid:
+        """Build the stages with the averaged weights."""
+        require(arrays, (_START, "detail.ema"))
+        network = build_upsampler(config.shape[0], arrays)
+        set_weights(trainable(network).values(), arrays["detail.ema"])
+        return Pyramid(network.requires_grad_(False).to(device), self, config.classes)
 
 
 def _most_stages(image: tuple[int, int, int], least: int) -> int:
@@ -155,37 +192,31 @@ def _too_many(stages: int | None, image: tuple[int, int, int]) -> ConfigError:
     )
 
 
-def to_base(pixels: NDArray[np.uint8], stages: int) -> torch.Tensor:
-    """Average uint8 (n, C, H, W) over squares: the base images, float32 (n, C, h, w) in [-1, 1]."""
-    if not stages:
-        return to_tensor(pixels)
-    pieces = [
-        functional.avg_pool2d(to_tensor(pixels[i : i + _CHUNK]), 2**stages)
-        for i in range(0, len(pixels), _CHUNK)
-    ]
-    c, h, w = pixels.shape[1], pixels.shape[2] >> stages, pixels.shape[3] >> stages
-    return torch.cat([torch.empty(0, c, h, w), *pieces])
-
-
+@lru_cache
 def start_weights(colours: int) -> NDArray[np.float32]:
     """Return the weights (d,) that drawn shapes taught, for images of so many channels (1 or 3)."""
     weights: NDArray[np.float32] = load_file(START)[KINDS[colours]].astype(np.float32)
     return weights
 
 
-def build_upsampler(colours: int, arrays: Mapping[str, NDArray[np.generic]]) -> nn.Module:
-    """Build the detail network, with the weights it starts from if the arrays have them.
+def lay_out_upsampler(colours: int) -> nn.Module:
+    """Lay out the network; its weights have sizes but no memory.
 
     What private rounds train of it is trainable: how noise modulates it, and the last layer. Most
     of it stays as drawn shapes taught it, for the noise of a private gradient grows with its size.
     """
     with torch.device("meta"):  # no default initialisation: it would draw from a global generator
         network: nn.Module = Upsampler(colours)
-    network = zeroed(network)
-    if "detail.start" in arrays:
-        set_weights(network, arrays["detail.start"])  # type: ignore[arg-type]
     for name, p in network.named_parameters():
         p.requires_grad_(name.startswith(_TRAINED))
+    return network
+
+
+def build_upsampler(colours: int, arrays: Arrays) -> nn.Module:
+    """Build the network, with the weights it starts from if the arrays have them, else zeros."""
+    network = zeroed(lay_out_upsampler(colours))
+    if _START in arrays:
+        set_weights(network.parameters(), arrays[_START])
     return network
 
 
@@ -196,7 +227,7 @@ class Stage:
     Attributes
     ----------
     network
-        The detail network.
+        The upsampler.
     low_res
         (n, C, h, w) the images below, with noise of standard deviation ``level``.
     classes
@@ -213,7 +244,12 @@ class Stage:
         object.__setattr__(self, "context", context_of(self.low_res))
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def device(self) -> torch.device:
+        """Where the images below are."""
+        return self.low_res.device
+
+    @property
+    def shape(self) -> Shape:
         """(C, 2h, 2w)."""
         _, c, h, w = self.context.enlarged.shape
         return c, h, w
@@ -267,15 +303,11 @@ class Pyramid:
     config: PyramidConfig
     classes: int
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """See `PyramidConfig.levels`."""
+        return self.config.levels
+
     def stage(self, index: int, low_res: torch.Tensor) -> Stage:
         """Set a stage (from 0) upon images (n, C, h, w) that carry its level of noise."""
         return Stage(self.network, low_res, self.config.levels[index], self.classes)
-
-
-def load_pyramid(
-    config: PyramidConfig, colours: int, classes: int, arrays: Mapping[str, NDArray[np.generic]]
-) -> Pyramid:
-    """Build the stages with the averaged weights of a model."""
-    network = build_upsampler(colours, arrays)
-    set_weights(network, arrays["detail.ema"])  # type: ignore[arg-type]
-    return Pyramid(network.requires_grad_(False), config, classes)

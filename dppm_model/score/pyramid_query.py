@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from dppm_model.errors import ConfigError
 from dppm_model.records.pixels import to_tensor
+from dppm_model.score.closed_form import CLOSED_FORM
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model import CLOSED_FORM, ScoreModel
+from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import PyramidConfig, build_upsampler
 from dppm_model.score.upsampler import (
@@ -245,7 +245,7 @@ class DetailQuery(GradientQuery):
 
     part = "detail"
     losses = staticmethod(upsampling_losses)
-    needed = CLOSED_FORM | {"detail.start", "detail.weights", "detail.scale"}
+    needed = CLOSED_FORM | {"detail.weights", "detail.scale"}
 
     @classmethod
     def dimension_of(cls, config: ModelConfig) -> int:
@@ -256,13 +256,12 @@ class DetailQuery(GradientQuery):
         ConfigError
             If there is no stage.
         """
-        if not config.pyramid.stages:
-            raise ConfigError("The model has no stages to detail.", "Use model=pyramid.")
+        config.part(PyramidConfig, "Use model=pyramid.")
         return super().dimension_of(config)
 
     def build(self, model: ScoreModel) -> nn.Module:
         """See `GradientQuery`."""
-        self.config: PyramidConfig = model.config.pyramid
+        self.config: PyramidConfig = model.config.part(PyramidConfig)
         return build_upsampler(model.shape[0], model.arrays)
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:

@@ -16,14 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dppm_model.errors import ConfigError
+from dppm_model.score.closed_form import CLOSED_FORM
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.mixture import Mixture
-from dppm_model.score.model import CLOSED_FORM, ScoreModel
+from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.networks import Band, build_network
-from dppm_model.score.pyramid import to_base
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.residual import Band, ResidualConfig
 
 
 def draw_noise(
@@ -71,7 +69,7 @@ def questions(
     noisy = (x[:, None] + sigma[:, :, None, None, None] * noise).flatten(0, 1)
     labels = y[:, None].expand(n, k)
     base = mixture.denoise(noisy, sigma.flatten(), labels.flatten())
-    c_out = mixture.posterior_variance(sigma.flatten()).sqrt()[:, None, None, None]
+    c_out = mixture.error_std(sigma.flatten())
     clean = x[:, None].expand(n, k, *x.shape[1:]).flatten(0, 1)
     target = band.down((clean - base) / c_out)
     z, base, target = (
@@ -109,21 +107,19 @@ class ResidualQuery(GradientQuery):
         ConfigError
             If there is to be no such network.
         """
-        if config.residual is None:
-            raise ConfigError("The model has no residual network to train.", "Use model=residual.")
+        config.part(ResidualConfig, "Use model=residual.")
         return super().dimension_of(config)
 
     def build(self, model: ScoreModel) -> nn.Module:
         """See `GradientQuery`."""
-        assert model.config.residual is not None
-        self.config: ResidualConfig = model.config.residual
-        self.band, network = build_network(self.config, model.shape, model.classes)
+        self.config: ResidualConfig = model.config.part(ResidualConfig)
+        self.band, network = self.config.build(model.shape, model.classes)
         return network
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at the base images."""
         del seeds
-        return to_base(pixels, self.model.config.pyramid.stages)
+        return self.model.encode(pixels)
 
     def questions(
         self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dppm_model.score.closed_form import covariances
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import ComponentsQuery
 from dppm_model.training.moments import shared
@@ -125,7 +126,7 @@ def _total_covariance(model: ScoreModel) -> torch.Tensor:
     components = torch.from_numpy(model.arrays["mixture.components"]).double()
     weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
     mean = (weights[:, :, None] * components).sum(1, keepdim=True)
-    own = model.covariances()
+    own = covariances(model.arrays)
     shares = weights if own.shape[1] > 1 else weights.sum(1, keepdim=True)
     within = torch.einsum("kj,kjab->kab", shares, own)
     return within + _between(components - mean, weights)

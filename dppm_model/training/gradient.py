@@ -20,9 +20,10 @@ from dppm_model.errors import ModelError
 from dppm_model.mechanism.gradients import Losses, per_record, trainable
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.networks import build_network, first_weights
-from dppm_model.score.pyramid import build_upsampler
+from dppm_model.score.networks import first_weights
+from dppm_model.score.pyramid import PyramidConfig, build_upsampler
 from dppm_model.score.pyramid_query import CroppedRecords, DetailQuery
+from dppm_model.score.residual import ResidualConfig
 from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.training.shapes import shape_crops
 
@@ -188,14 +189,12 @@ class ResidualLearner(GradientLearner[ResidualQuery]):
     @staticmethod
     def settings(model: ScoreModel) -> Training:
         """See `GradientLearner`."""
-        assert model.config.residual is not None
-        return model.config.residual
+        return model.config.part(ResidualConfig)
 
     @staticmethod
     def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
         """Draw the weights, the last layer's zero."""
-        assert model.config.residual is not None
-        _, network = build_network(model.config.residual, model.shape, model.classes)
+        _, network = model.config.part(ResidualConfig).lay_out(model.shape, model.classes)
         weights: NDArray[np.float32] = first_weights(network, seed).numpy()
         return weights
 
@@ -213,7 +212,7 @@ class DetailLearner(GradientLearner[DetailQuery]):
     @staticmethod
     def settings(model: ScoreModel) -> Training:
         """See `GradientLearner`."""
-        return model.config.pyramid
+        return model.config.part(PyramidConfig)
 
     @staticmethod
     def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:

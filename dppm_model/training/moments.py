@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.class_sums import MomentQuery, Sums
+from dppm_model.score.closed_form import class_weights, fine_covariance
 from dppm_model.score.matrices import clip_eigenvalues, principal_axes, symmetric, upper
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import (
@@ -141,7 +142,7 @@ class CovarianceLearner(MomentLearner[CovarianceQuery]):
         smooth = torch.zeros((1, query.basis.size), dtype=torch.float64)
         smooth[0, : query.head] = centre.head + moved.head
         texture = query.basis.inverse(smooth)[0].clamp(min=_LEAST_TEXTURE)
-        frequency = torch.from_numpy(self._start.class_weights())
+        frequency = torch.from_numpy(class_weights(self._start.arrays))
         whitened = symmetric(centre.body + moved.body / frequency[:, None], query.band)
         noise = std / math.sqrt(2) * query.scale.body / frequency  # off the diagonal
         w = query.whitening
@@ -203,7 +204,9 @@ class FineCovarianceLearner(MomentLearner[FineCovarianceQuery]):
         del centre  # nothing
         w, side = query.whitening, query.side
         matrix = moved.body.reshape(side, side)
-        prior = self._start.fine_covariance()[:side, :side] * w * w[:, None]
+        prior = (
+            fine_covariance(self._start.scales, self._start.arrays)[:side, :side] * w * w[:, None]
+        )
         noise = std / math.sqrt(2) * query.unit
         covariance = shrink_covariance((matrix + matrix.T) / 2, noise, prior) / w / w[:, None]
         return {"mixture.fine_covariance": upper(covariance[None])[0]}

@@ -1,4 +1,4 @@
-"""Drawn shapes: public images out of nothing but chance, from which the detail network starts.
+"""Drawn shapes: public images out of nothing but chance, from which the upsampler starts.
 
 An image is the unit square with a few strokes and arcs in two greys, or overlapping leaves in many
 (dead leaves; Matheron 1968, Lee et al. 2001): edges, corners and flat areas at every scale, and no

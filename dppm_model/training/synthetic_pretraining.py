@@ -1,4 +1,4 @@
-"""The detail network's public start: trained on drawn shapes, which are nobody's data.
+"""The upsampler's public start: trained on drawn shapes, which are nobody's data.
 
     python -m dppm_model.training.synthetic_pretraining    # makes shapes.safetensors again
 

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.pyramid import to_base
 from sampler.evaluation.nearest import nearest
 
 SIGMAS = (0.1, 0.3, 1.0)
@@ -52,7 +51,7 @@ def losses(
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for begin in range(0, len(images), _CHUNK):
-        x = to_base(images[begin : begin + _CHUNK], model.config.pyramid.stages)
+        x = model.encode(images[begin : begin + _CHUNK])
         y = torch.from_numpy(np.asarray(labels[begin : begin + _CHUNK], dtype=np.int64))
         found = []
         for sigma in SIGMAS:

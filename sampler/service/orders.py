@@ -9,7 +9,6 @@ from typing import Any
 
 from dppm_model.bounds import Whole
 from dppm_model.errors import ConfigError
-from dppm_model.score.pyramid import PyramidConfig
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
 from sampler.service.messages import settings_of
@@ -35,8 +34,8 @@ class Served:
         What holds where a request says nothing else.
     shard_size
         Images of a shard. With that of `sampler.generate` the bits agree with its images.
-    pyramid
-        Of a model of octaves.
+    switch_levels
+        Of a pyramid, the noise levels at which its stages take over.
     """
 
     model: str
@@ -45,7 +44,7 @@ class Served:
     privacy: Mapping[str, Any]
     settings: SamplerSettings
     shard_size: int
-    pyramid: PyramidConfig | None = None
+    switch_levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,13 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
             f"Ask for at most {limits.images_per_request} images in one request.",
         )
     settings = settings_of(request.sampler, served.settings)
-    if served.pyramid is not None:
-        stage_settings(served.pyramid, settings)  # refuses now what would fail at the last stage
-    octaves = 0 if served.pyramid is None else served.pyramid.stages
+    if served.switch_levels:
+        stage_settings(
+            served.switch_levels, settings
+        )  # refuses now what would fail at the last stage
     each = 1 + settings.transitions_per_level * settings.num_integration_steps
     evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
-    evaluations += octaves * settings.octave_num_levels * each
+    evaluations += len(served.switch_levels) * settings.octave_num_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
             f"sampler: num_levels * (1 + transitions_per_level * num_integration_steps), guided "

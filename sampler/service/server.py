@@ -148,7 +148,7 @@ def serving(
         privacy=privacy,
         settings=sampler,
         shard_size=settings.shard_size or shard_size(denoiser.image_shape),
-        pyramid=None if denoiser.pyramid is None else denoiser.pyramid.config,
+        switch_levels=() if denoiser.pyramid is None else denoiser.pyramid.levels,
     )
     limits = settings.limits
     with (

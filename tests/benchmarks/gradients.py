@@ -21,9 +21,10 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.networks import build_network, first_weights, set_weights
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.networks import first_weights
+from dppm_model.score.residual import ResidualConfig
 from dppm_model.score.residual_query import denoising_losses
+from dppm_model.score.weights import set_weights
 from tests.benchmarks.record import record
 
 RECORDS, REPEATS, BATCH = 256, 7, 64
@@ -32,8 +33,8 @@ GRID = Grid(1.0, 1 << 24)
 
 def problem(network: str, draws: int) -> tuple[Callable[[], torch.nn.Module], list[torch.Tensor]]:
     """A builder of the network and the inputs of `denoising_losses`."""
-    config = ResidualConfig(network=network, draws=draws)  # type: ignore[arg-type]
-    band, _ = build_network(config, (1, 28, 28), 10)
+    config = ResidualConfig.from_dict({"network": {"kind": network}, "draws": draws})
+    band, _ = config.build((1, 28, 28), 10)
     generator = torch.Generator().manual_seed(0)
     size = (RECORDS, draws, *band.small)
     z, base, target = (torch.randn(size, generator=generator) for _ in range(3))
@@ -41,8 +42,8 @@ def problem(network: str, draws: int) -> tuple[Callable[[], torch.nn.Module], li
     y = torch.randint(10, (RECORDS, 1), generator=generator).expand(RECORDS, draws)
 
     def build() -> torch.nn.Module:
-        net = build_network(config, (1, 28, 28), 10)[1]
-        set_weights(net, (first_weights(net, 0) + 0.01).numpy())
+        net = config.build((1, 28, 28), 10)[1]
+        set_weights(net.parameters(), (first_weights(net, 0) + 0.01).numpy())
         return net
 
     return build, [z, base, sigma, y, target]

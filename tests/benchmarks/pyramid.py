@@ -4,7 +4,7 @@
 
 The twin is trained on the same records by the same phases and rounds, with the same clipping, from
 exact sums. Beside accuracy and pictures of both (``RUN/exact``) stand the loss of each phase on
-*test* records: the base's denoising error, and the detail network's loss at each octave, from the
+*test* records: the base's denoising error, and the upsampler's loss at each stage, from the
 drawn shapes' weights, with privacy, and without. Never show the twin to anybody but the data's
 owner: nothing protects what it learned.
 """
@@ -20,12 +20,13 @@ import numpy as np
 import torch
 
 from dppm_model.config import read_config
+from dppm_model.mechanism.gradients import trainable
 from dppm_model.records import sources
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.networks import set_weights
-from dppm_model.score.pyramid import build_upsampler, start_weights, to_base
-from dppm_model.score.pyramid_query import questions, see
+from dppm_model.score.pyramid import PyramidConfig, build_upsampler, start_weights
+from dppm_model.score.pyramid_query import crop_records, questions
+from dppm_model.score.weights import set_weights
 from sampler.evaluation.evaluate import evaluate
 from sampler.generate import generate
 from sampler.images import load_images
@@ -40,8 +41,8 @@ _SIGMAS = (0.3, 1.0, 3.0)
 
 @torch.no_grad()
 def losses(model: ScoreModel, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean square denoising error of the base at `_SIGMAS`, and the detail loss of each octave."""
-    base, y = to_base(images, model.pyramid.stages), torch.from_numpy(labels)
+    """Mean square denoising error of the base at `_SIGMAS`, and the detail loss of each stage."""
+    base, y = model.encode(images), torch.from_numpy(labels)
     generator, found = torch.Generator().manual_seed(0), {}
     for sigma in _SIGMAS:
         noisy = base + sigma * torch.randn(base.shape, generator=generator)
@@ -54,19 +55,20 @@ def losses(model: ScoreModel, images: np.ndarray, labels: np.ndarray) -> dict[st
 def upsampling_losses(
     arrays: Mapping[str, np.ndarray], model: ScoreModel, images: np.ndarray
 ) -> dict[str, float]:
-    """Return the loss of the detail network of these arrays at each octave."""
+    """Return the loss of the upsampler of these arrays at each stage."""
     network = build_upsampler(model.shape[0], arrays)
     if "detail.ema" in arrays:
-        set_weights(network, arrays["detail.ema"])
+        set_weights(trainable(network).values(), arrays["detail.ema"])
     seeds = torch.arange(len(images))
-    crops = see(images, seeds, model.pyramid).crops
-    *inputs, target = questions(crops, seeds, model.pyramid)
+    config = model.config.part(PyramidConfig)
+    crops = crop_records(images, seeds, config).crops
+    *inputs, target = questions(crops, seeds, config)
     side = model.shape[1]
     return {
-        f"octave {side << o} to {side << (o + 1)}": float(
+        f"stage {side << o} to {side << (o + 1)}": float(
             (network(*(t[:, o] for t in inputs)) - target[:, o]).square().mean()
         )
-        for o in range(model.pyramid.stages)
+        for o in range(config.stages)
     }
 
 

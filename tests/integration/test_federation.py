@@ -19,8 +19,8 @@ SCORE = [
     "model=residual",
     "model.phases.score.rounds=3",
     "model.phases.score.sampling_rate=0.2",
-    "model.residual.channels=4",
-    "model.residual.blocks=1",
+    "model.residual.network.channels=4",
+    "model.residual.network.blocks=1",
 ]
 
 
@@ -54,7 +54,7 @@ def test_training_learns_and_accounts_for_every_round(tmp_path: Path, tiny: Path
         assert len((site / "ledger.jsonl").read_text().splitlines()) == len(lines)
     # The class means that came out of the noise look like the classes.
     model = ScoreModel.load(run.model)
-    means = model.mixture.basis.inverse(model.mixture.mean.float())
+    means = model.denoiser.basis.inverse(model.denoiser.mean)
     assert means[0, 0, 4:, :4].mean() > means[0, 0, 4:, 4:].mean() + 0.3
     assert means[1, 0, :4, 4:].mean() > means[1, 0, 4:, 4:].mean() + 0.3
 

@@ -111,7 +111,7 @@ def test_a_score_model_with_a_network_is_drawn_alike_on_ray_and_here(tmp_path: P
     """The product's own model file: a mixture, and a residual network that is not zero."""
     config = {
         "mixture": {"band": 8, "components": 2},
-        "residual": {"band": 8, "fold": 4, "channels": 4, "blocks": 1},
+        "residual": {"band": 8, "network": {"kind": "conv", "channels": 4, "blocks": 1}},
     }
     learner = ResidualLearner(ResidualQuery, ScoreModel.initial((1, 8, 8), 2, config), seed=0)
     learner.step(np.random.default_rng(0).normal(size=learner.query().dimension), 0.0)

@@ -23,7 +23,8 @@ Sum = Callable[[slice], np.ndarray]
 
 
 def model(**residual: object) -> ScoreModel:
-    settings = {"band": 16, "channels": 16, "blocks": 2} | residual
+    network = {"kind": "conv", "channels": 16, "blocks": 2}
+    settings = {"band": 16, "network": network} | residual
     mixture = {"band": 16, "components": 2, "principal_axes": 16, "fine_band": 200}
     config = {"mixture": mixture, "residual": settings}
     return ScoreModel.initial((1, 16, 16), 3, config)
@@ -43,7 +44,9 @@ def moments(phase: str) -> Sum:
 
 
 def steps(network: str, method: Method | None) -> Sum:
-    query = ResidualLearner(ResidualQuery, model(network=network), 0).query()
+    query = ResidualLearner(
+        ResidualQuery, model(network={"kind": network, "channels": 16}), 0
+    ).query()
     generator = torch.Generator().manual_seed(1)
     for p in query.network.parameters():  # the last layer begins at zero
         p.data += 0.1 * torch.randn(p.shape, generator=generator)
@@ -76,6 +79,7 @@ CASES: dict[str, Callable[[], Sum]] = {
     **{name: (lambda name=name: moments(name)) for name in MOMENTS},
     "conv, factors": lambda: steps("conv", "factors"),
     "dct_mlp, factors": lambda: steps("dct_mlp", "factors"),
+    "unet, factors": lambda: steps("unet", "factors"),
     "score": lambda: steps("conv", None),
     "conv, vmap": lambda: steps("conv", "vmap"),
     "detail, from the pixels on": details,
@@ -159,7 +163,7 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
     sigma = torch.linspace(0.1, 1.0, CHUNK)
 
     def ask(y: torch.Tensor) -> torch.Tensor:
-        return model.mixture.denoise(x, sigma, y)
+        return model.denoiser.denoise(x, sigma, y)
 
     assert same_in_any_class_sizes(ask)
     assert rows_of_products(monkeypatch, ask) == {CHUNK}

@@ -8,9 +8,8 @@ import torch
 
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.networks import build_network
 from dppm_model.score.pyramid import build_upsampler
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.residual import ResidualConfig
 
 
 @pytest.mark.parametrize("kind", ["detail", "residual"])
@@ -20,7 +19,7 @@ def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> Non
     def build() -> torch.nn.Module:
         if kind == "detail":
             return build_upsampler(1, {})
-        return build_network(ResidualConfig(), (1, 28, 28), 10)[1]
+        return ResidualConfig().build((1, 28, 28), 10)[1]
 
     sizes = [tuple(p.shape) for p in build().parameters()]
     for _ in range(3):
@@ -30,7 +29,7 @@ def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> Non
 
 
 def other(start: ScoreModel, **mixture: float) -> ScoreModel:
-    config = replace(start.config, mixture=replace(start.config.mixture, **mixture))
+    config = start.config.replace(replace(start.config.mixture, **mixture))
     return ScoreModel(config, start.arrays)
 
 
@@ -47,4 +46,4 @@ def test_another_model_never_finds_the_closed_form_of_the_last_one() -> None:
         closed_form(start)
         found = closed_form(changed)
         assert found is not first
-        assert torch.equal(found.high_values, changed.mixture.high_values)
+        assert torch.equal(found.high_values, changed.denoiser.high_values)

@@ -51,8 +51,8 @@ OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person
 def question(kind: str) -> Query:
     settings = {
         "mixture": {"band": 16, "components": 2, "principal_axes": 8, "fine_band": 40},
-        "residual": {"band": 16, "channels": 16, "blocks": 2},
-        "pyramid": {"stages": int(kind == "detail")},
+        "residual": {"band": 16, "network": {"kind": "conv", "channels": 16, "blocks": 2}},
+        **({"pyramid": {"stages": 1}} if kind == "detail" else {}),
     }
     side = 64 if kind == "detail" else 16
     query = build_learner(kind, ScoreModel.initial((1, side, side), 3, settings), 0).query()

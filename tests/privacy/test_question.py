@@ -18,9 +18,7 @@ from dppm_model import batch_invariance
 from dppm_model.config import initial_model
 from dppm_model.errors import ModelError, NotBatchInvariant, PlanError
 from dppm_model.plan import Plan
-from dppm_model.score import networks
-from dppm_model.score.arrays import array_specs
-from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.arrays import array_specs, draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.moments import MeansQuery
@@ -36,7 +34,11 @@ CONFIGS = {
         3,
         {
             "mixture": {"band": 16, "components": 2, "principal_axes": 5, "fine_band": 20},
-            "residual": {"network": "dct_mlp", "band": 8, "channels": 5, "blocks": 1, "draws": 2},
+            "residual": {
+                "network": {"kind": "dct_mlp", "channels": 5, "blocks": 1},
+                "band": 8,
+                "draws": 2,
+            },
         },
     ),
     "pyramid": ModelConfig.of((3, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
@@ -138,7 +140,7 @@ def test_other_arrays_and_other_settings_have_no_say() -> None:
         read_question("means", config, save(stranger))
     with pytest.raises(ModelError, match="not one of such a model"):
         read_question("means", config, save({**arrays, "x" * 10**4: np.ones(1, np.float32)}))
-    other = replace(config, mixture=replace(config.mixture, means_clip_norm=1e6, band=3))
+    other = config.replace(replace(config.mixture, means_clip_norm=1e6, band=3))
     meta = {"dppm": json.dumps(other.to_dict())}
     query: Any = read_question("means", config, save(arrays, meta))
     assert (query.clip_norm, query.scales.band) == (1.3, 16)
@@ -223,9 +225,9 @@ def test_the_size_of_a_network_is_counted_without_making_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A plan is read before it is approved; 44 GiB of weights would be the site's end."""
-    monkeypatch.setattr(networks, "zeroed", lambda _: pytest.fail("made"))
-    settings = {"network": "conv", "band": 28, "fold": 4, "channels": 4096, "blocks": 64}
-    huge = ModelConfig.of((1, 28, 28), 10, {"residual": settings})
+    monkeypatch.setattr(residual, "zeroed", lambda _: pytest.fail("made"))
+    settings = {"network": {"kind": "conv", "channels": 4096, "blocks": 64}, "band": 28}
+    huge = ModelConfig.of((1, 28, 28), 10, {"mixture": {}, "residual": settings})
     assert array_specs(huge)["residual.weights"].shape[0] > 10**10
 
 
@@ -246,7 +248,7 @@ def test_the_plan_pins_the_model(plan: Plan) -> None:
     """Another setting is another plan: its digest changes, and dimensions must be the model's."""
     for change in (
         {"classes": 3},
-        {"mixture": replace(plan.model.mixture, means_clip_norm=2.0)},
+        {"parts": (replace(plan.model.mixture, means_clip_norm=2.0),)},
         {"shape": (1, 16, 16)},
     ):
         assert replace(plan, model=replace(plan.model, **change)).digest != plan.digest
@@ -260,7 +262,7 @@ def test_the_plan_pins_the_model(plan: Plan) -> None:
 @pytest.mark.parametrize("nothing", [False, 0, 0.0, "", [], {}])
 def test_there_is_one_way_to_say_nothing(plan: Plan, part: str, nothing: object) -> None:
     raw = json.loads(plan.to_json())
-    raw["model"][part] = nothing
+    (raw["model"] if part == "public" else raw["model"]["parts"])[part] = nothing
     with pytest.raises(PlanError):
         Plan.from_json(json.dumps(raw, sort_keys=True))
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from dppm_model.errors import PlanError
 from dppm_model.mechanism import ghost_clipping
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.arrays import array_specs, check_arrays
-from dppm_model.score.drawn_arrays import draw_arrays
+from dppm_model.score.arrays import array_specs, check_arrays, draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import PHASES, build_query, kind_of
+from dppm_model.score.pyramid import PyramidConfig
 
 GRID = Grid(1.0, 1 << 24)
 N = 70  # more than a chunk of a gradient phase
@@ -34,7 +34,11 @@ CONFIGS = {
         3,
         {
             "mixture": MIXTURE,
-            "residual": {"network": "dct_mlp", "band": 5, "channels": 7, "blocks": 2, "draws": 3},
+            "residual": {
+                "network": {"kind": "dct_mlp", "channels": 7, "blocks": 2},
+                "band": 5,
+                "draws": 3,
+            },
         },
     ),
     "grey, conv": ModelConfig.of(
@@ -42,13 +46,17 @@ CONFIGS = {
         2,
         {
             "mixture": MIXTURE | {"components": 1, "principal_axes": 0},
-            "residual": {"band": 12, "channels": 5, "blocks": 1, "draws": 2},
+            "residual": {
+                "network": {"kind": "conv", "channels": 5, "blocks": 1},
+                "band": 12,
+                "draws": 2,
+            },
         },
     ),
     "colour": ModelConfig.of(
         (3, 8, 8),
         2,
-        {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8, "channels": 24}},
+        {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8}},
     ),
     "pyramid": ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
 }
@@ -56,7 +64,7 @@ CASES = [
     (name, kind)
     for name, config in CONFIGS.items()
     for kind in PHASES
-    if (kind == "detail") == bool(config.pyramid.stages)
+    if (kind == "detail") == bool(config.find(PyramidConfig))
     and not (kind == "component_covariance" and not config.scales.principal_axes)
 ]
 TRIED: Counter[str] = Counter()

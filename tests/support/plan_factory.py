@@ -10,10 +10,11 @@ from scipy.stats import binom, norm
 from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
+from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model_config import ModelConfig
 
 EPSILONS = np.linspace(0, 6, 40)
-MODEL = ModelConfig((1, 8, 8), 2)  # for plans of which nothing is asked
+MODEL = ModelConfig((1, 8, 8), 2, (MixtureConfig(),))  # for plans of which nothing is asked
 TOY = PhasePlan(
     name="toy",
     mechanism="binomial",

@@ -12,9 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dppm_model.score.networks import build_network, first_weights
+from dppm_model.score.networks import first_weights
 from dppm_model.score.precondition import SIGMA_DATA
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.residual import ResidualConfig
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
@@ -29,7 +29,7 @@ SAMPLER = SamplerSettings("heun", num_levels=18, sigma_min=SIGMA_LOW, sigma_max=
 def new_network(shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
     """Build the `ConvResidual` of our recipe with its first weights; its last layer is zero."""
     config = ResidualConfig(band=max(shape[1:]), sigma_low=SIGMA_LOW, sigma_high=SIGMA_HIGH)
-    _, network = build_network(config, shape, classes)
+    _, network = config.build(shape, classes)
     nn.utils.vector_to_parameters(first_weights(network, seed), network.parameters())
     return network
 
@@ -101,6 +101,10 @@ class ScoreNetwork:
     def class_shift(self, x: Tensor, sigma: Tensor, y: Tensor) -> Tensor:
         """Refuse: guidance is not used here."""
         raise NotImplementedError
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Draw pixels, nothing else."""
+        return x
 
     def draw(self, y: Tensor, seed: int) -> Tensor:
         """Draw images of the classes y by EDM's Heun solver (Algorithm 1)."""

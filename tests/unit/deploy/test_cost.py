@@ -56,7 +56,10 @@ def prepared(folder: Path, sites: int, *more: str) -> Run:
     [
         (3, []),
         (7, []),
-        (3, ["model=residual", "model.phases.score.rounds=2", "model.residual.channels=16"]),
+        (
+            3,
+            ["model=residual", "model.phases.score.rounds=2", "model.residual.network.channels=16"],
+        ),
     ],
 )
 def test_bytes_are_those_that_a_run_records(

@@ -34,6 +34,9 @@ class ExactMixture:
     def pyramid(self) -> None:
         return None
 
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
     def _parts(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor):
         flat = x.flatten(1).double()
         a = torch.einsum("njde,njd->nje", self.vectors[y], flat[:, None] - self.means[y])

@@ -90,7 +90,7 @@ def test_any_settings_draw_finite_images_of_a_pyramid_or_are_refused_before(
 ) -> None:
     assert PYRAMID.pyramid is not None
     try:
-        stage_settings(PYRAMID.pyramid.config, settings)  # as a request's are, when it comes
+        stage_settings(PYRAMID.pyramid.levels, settings)  # as a request's are, when it comes
     except ConfigError:
         return
     check_finite(PYRAMID, settings)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import ModelError
-from dppm_model.score.arrays import LEAST_VARIANCE, ArraySpec, array_specs
+from dppm_model.score.arrays import ArraySpec, array_specs
+from dppm_model.score.mixture_arrays import LEAST_VARIANCE
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig, PublicData
 from dppm_model.score.phases import build_query
@@ -19,7 +20,7 @@ SMALL = ModelConfig.of(
     2,
     {
         "mixture": {"band": 16, "components": 2, "principal_axes": 5, "fine_band": 20},
-        "residual": {"network": "dct_mlp", "band": 8, "channels": 4, "blocks": 1},
+        "residual": {"network": {"kind": "dct_mlp", "channels": 4, "blocks": 1}, "band": 8},
     },
 )
 PATHS = [

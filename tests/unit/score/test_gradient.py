@@ -10,6 +10,7 @@ from dppm_model.mechanism.gradients import per_record
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.networks import KINDS
 from dppm_model.score.phases import dimension_of, read_question, write_question
 from dppm_model.score.residual_query import ResidualQuery, denoising_losses
 from dppm_model.training.gradient import _LEAST_RATE, GradientLearner, ResidualLearner
@@ -24,7 +25,8 @@ def seeds(t: int) -> torch.Tensor:
 
 
 def start(**settings: object) -> ScoreModel:
-    residual = {"band": 8, "channels": 8, "blocks": 1, "rounds": 40, "warmup": 4} | settings
+    network = {"kind": "conv", "channels": 8, "blocks": 1}
+    residual = {"band": 8, "network": network, "rounds": 40, "warmup": 4} | settings
     config = {"mixture": {"band": 16, "background": 0.0}, "residual": residual}
     return ScoreModel.initial((1, 8, 8), 2, config)
 
@@ -52,9 +54,9 @@ def rounds(learner: GradientLearner, first: int, last: int, sign: float = 1.0) -
         learner.step(sign * GRID.to_float(total) / N, 0.0)
 
 
-@pytest.mark.parametrize("network", ["conv", "dct_mlp"])
-def test_rounds_improve_the_denoiser_on_other_records(network: str) -> None:
-    model = start(network=network)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rounds_improve_the_denoiser_on_other_records(kind: str) -> None:
+    model = start(network={"kind": kind, "channels": 8})
     before = held_out(model)
     learner, twin = (
         ResidualLearner(ResidualQuery, model, 0),

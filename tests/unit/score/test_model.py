@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from dppm_model.errors import ConfigError, DppmError, ModelError
+from dppm_model.score.closed_form import class_weights
 from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.residual import Band, ResidualDenoiser
 
 SETTINGS = {"mixture": {"band": 10, "components": 2, "texture": 6}}
 
@@ -72,16 +74,19 @@ def test_arrays_must_fit_the_configuration() -> None:
 
 def test_class_weights_are_a_distribution() -> None:
     m = model().replace({"mixture.class_weights": np.array([0.5, 0.25, 0.25], np.float32)})
-    assert np.allclose(m.class_weights(), [0.5, 0.25, 0.25])
+    assert np.allclose(class_weights(m.arrays), [0.5, 0.25, 0.25])
     with pytest.raises(ModelError, match="do not add up to one"):
         model().replace({"mixture.class_weights": np.array([0.5, 0.5, 0.25], np.float32)})
 
 
 def test_a_residual_adds_to_the_closed_form() -> None:
     m, base = model(), ask(model())
-    m.__dict__["residual"] = lambda x, d, sigma, y: torch.ones_like(x)
-    scale = m.posterior_std(torch.linspace(0.1, 3, 4))
-    assert torch.allclose(ask(m), base + scale)
+    ones = torch.nn.Module()
+    ones.forward = lambda z, d, sigma, y: torch.ones_like(z)
+    scale = m.denoiser.error_std(torch.linspace(0.1, 3, 4))
+    band = Band(m.shape, 6)
+    m.__dict__["denoiser"] = ResidualDenoiser(m.denoiser, band, ones)
+    assert torch.allclose(ask(m), base + scale * band.up(torch.ones(4, *m.shape)), atol=1e-6)
     assert scale.shape == (4, 1, 1, 1)
     assert (scale > 0).all()
 

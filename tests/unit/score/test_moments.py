@@ -7,6 +7,7 @@ import torch
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import Sums
+from dppm_model.score.closed_form import class_weights, covariances
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.moments import ComponentCovarianceQuery, MeansQuery
@@ -194,7 +195,7 @@ def test_means_without_noise_are_the_sample_means() -> None:
     x, y = records()
     model = ask(MeansLearner(MeansQuery, initial()), x, y, rounds=3)
     assert mean_error_of(model) < 1e-3
-    assert np.allclose(model.class_weights(), np.bincount(y) / len(y), atol=1e-4)
+    assert np.allclose(class_weights(model.arrays), np.bincount(y) / len(y), atol=1e-4)
     assert mean_error_of(ask(ForgetsTheCentre(MeansQuery, initial()), x, y, rounds=3)) > 0.1
 
 
@@ -275,13 +276,13 @@ def spread_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) ->
     for phase, rounds in (("means", 1), ("covariance", 1), ("components", 4)):
         model = ask(learner(phase, model), x, y, rounds=rounds)
     model = ask(kind(ComponentCovarianceQuery, model), x, y, rounds=2, std=std)
-    covariances = model.covariances()
+    found = covariances(model.arrays)
     gap = 0.0
     for j in range(2):
         which = int(model.arrays["mixture.components"][0, j, 0] > 0)
         rows = u[(y == 0) & (side == which)].double()[:, :BAND]
         sample = torch.from_numpy(np.cov(rows.numpy(), rowvar=False))
-        gap = max(gap, float((covariances[0, j] - sample).abs().max() / sample.abs().max()))
+        gap = max(gap, float((found[0, j] - sample).abs().max() / sample.abs().max()))
     return gap
 
 
@@ -298,9 +299,12 @@ def test_spread_without_noise_finds_each_components_own_covariance() -> None:
 def test_spread_under_noise_stays_near_the_class_covariance() -> None:
     x, y = records()
     model = ask(learner("components", trained()), x, y, rounds=2)
-    blurred = ask(learner("component_covariance", model), x, y, std=100.0).covariances().numpy()
-    for k, known in enumerate(model.covariances()[:, 0].numpy()):
-        ratios = [np.linalg.eigvals(np.linalg.solve(known, own)).real for own in blurred[k]]
+    blurred = ask(learner("component_covariance", model), x, y, std=100.0)
+    for k, known in enumerate(covariances(model.arrays)[:, 0].numpy()):
+        ratios = [
+            np.linalg.eigvals(np.linalg.solve(known, own)).real
+            for own in covariances(blurred.arrays)[k]
+        ]
         assert 0.09 < np.min(ratios) <= np.max(ratios) < 4.1
 
 
@@ -334,7 +338,7 @@ def test_pooled_without_noise_is_the_pooled_covariance() -> None:
     u = model.scales.basis.forward(x) - torch.from_numpy(model.arrays["mixture.mean"])[y]
     fine = u[:, BAND : BAND + 20].double()
     sample = fine.T @ fine / len(fine)
-    high = model.mixture
+    high = model.denoiser
     released = (high.high_vectors * high.high_values) @ high.high_vectors.T
     assert float((released[:20, :20] - sample).abs().max()) < 5e-3 * float(sample.abs().max())
     assert float(released[:20, 20:].abs().max()) < 1e-6  # above them the prior, by itself
@@ -364,7 +368,7 @@ def test_heavy_noise_leaves_a_valid_model(std: float) -> None:
     model = initial(components=4, radius=1.5)
     for kind in MOMENTS:
         model = ask(learner(kind, model), x, y, rounds=2, std=std)
-        weights = model.class_weights()
+        weights = class_weights(model.arrays)
         assert weights.min() > 0
         assert weights.sum() == pytest.approx(1)
         assert np.linalg.eigvalsh(model.arrays["mixture.covariance"].astype(float)).min() > 0

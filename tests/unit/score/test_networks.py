@@ -8,9 +8,10 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.gradients import method_for, per_record
-from dppm_model.score.networks import Band, build_network, first_weights, set_weights
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.networks import first_weights
+from dppm_model.score.residual import Band, ResidualConfig
 from dppm_model.score.residual_query import denoising_losses, draw_noise
+from dppm_model.score.weights import set_weights
 from dppm_model.training.gradient import require_separate_records
 
 CASES = [
@@ -18,6 +19,8 @@ CASES = [
     ("conv", (3, 32, 24), {"band": 8, "fold": 4, "blocks": 1, "channels": 6}),
     ("conv", (1, 8, 8), {"band": 64, "fold": 2, "channels": 7}),
     ("dct_mlp", (1, 28, 28), {"band": 6, "channels": 20}),
+    ("unet", (1, 28, 28), {}),
+    ("unet", (3, 16, 24), {"band": 16, "fold": 1, "channels": 5, "depth": 2}),
 ]
 
 
@@ -25,12 +28,13 @@ def example(
     kind: str, shape: tuple[int, int, int], settings: dict, seed: int = 0
 ) -> tuple[Band, torch.nn.Module, list[torch.Tensor]]:
     """A network with all weights alive, and inputs of 3 records of 2 draws."""
-    config = ResidualConfig(network=kind, **settings)
-    band, network = build_network(config, shape, 5)
+    own = {"kind": kind} | {key: value for key, value in settings.items() if key != "band"}
+    config = ResidualConfig.from_dict({"network": own, "band": settings.get("band", 28)})
+    band, network = config.build(shape, 5)
     generator = torch.Generator().manual_seed(seed)
     weights = first_weights(network, seed)
     weights += torch.randn(weights.shape, generator=generator) / 10
-    set_weights(network, weights.numpy())
+    set_weights(network.parameters(), weights.numpy())
     z, base, target = (torch.randn(3, 2, *band.small, generator=generator) for _ in range(3))
     sigma = torch.rand(3, 2, generator=generator) + 0.2
     return band, network, [z, base, sigma, torch.tensor([[0, 0], [4, 4], [1, 1]]), target]
@@ -63,7 +67,7 @@ def test_first_weights_give_zero_and_come_from_the_seed(
     weights = first_weights(network, 3)
     assert torch.equal(weights, first_weights(network, 3))
     assert not torch.equal(weights, first_weights(network, 4))
-    set_weights(network, weights.numpy())
+    set_weights(network.parameters(), weights.numpy())
     z, base, sigma, y, _ = (x.flatten(0, 1) for x in inputs)
     assert not network(z, base, sigma, y).any()
     # ... but it can leave zero: the last layer's gradient does not vanish.
@@ -71,13 +75,14 @@ def test_first_weights_give_zero_and_come_from_the_seed(
 
 
 def test_the_recipe_has_few_parameters() -> None:
-    _, network, _ = example("conv", (1, 28, 28), {})
-    assert 20_000 < sum(p.numel() for p in network.parameters()) < 35_000
+    for kind in ("conv", "unet"):
+        _, network, _ = example(kind, (1, 28, 28), {})
+        assert 20_000 < sum(p.numel() for p in network.parameters()) < 35_000
 
 
 def test_building_draws_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
-    build_network(ResidualConfig(), (1, 28, 28), 10)
+    ResidualConfig().build((1, 28, 28), 10)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -106,14 +111,17 @@ def test_noise_levels_stay_in_range_and_follow_the_tilt() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"network": "unet"},
+        {"network": {"kind": "dense"}},
+        {"network": {"channels": 3}},
+        {"network": {"kind": "conv", "channels": True}},
+        {"network": {"kind": "dct_mlp", "fold": 4}},
+        {"network": "conv"},
         {"band": 0},
         {"draws": 1.5},
         {"ema": 1.0},
         {"sigma_low": 4.0},
         {"learning_rate": math.nan},
         {"rate": 1},
-        {"channels": True},
     ],
 )
 def test_bad_settings_are_refused(settings: dict) -> None:
@@ -122,5 +130,7 @@ def test_bad_settings_are_refused(settings: dict) -> None:
 
 
 def test_a_band_that_does_not_fold_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"residual\.fold"):
-        build_network(ResidualConfig(band=14, fold=4), (1, 28, 28), 10)
+    for kind in ("conv", "unet"):
+        config = ResidualConfig.from_dict({"network": {"kind": kind, "fold": 4}, "band": 14})
+        with pytest.raises(ConfigError, match=r"network\.fold"):
+            config.lay_out((1, 28, 28), 10)

@@ -33,4 +33,6 @@ def test_base_and_posterior_deviation_play_c_skip_and_c_out() -> None:
     c_skip = (s2 / (t2 + s2))[:, None, None, None]
     torch.testing.assert_close(model.denoise(x, SIGMA, y), c_skip * x, rtol=1e-4, atol=1e-5)
     c_out = SIGMA * SIGMA_DATA / torch.sqrt(t2 + s2)
-    torch.testing.assert_close(model.posterior_std(SIGMA).flatten(), c_out, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.denoiser.error_std(SIGMA).flatten(), c_out, rtol=1e-4, atol=1e-5
+    )

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from dppm_model.config import compose_config
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.records.pixels import to_tensor
 from dppm_model.score import pyramid_query
+from dppm_model.score.closed_form import closed_form
+from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import build_query, dimension_of
@@ -17,7 +21,6 @@ from dppm_model.score.pyramid import (
     Stage,
     build_upsampler,
     start_weights,
-    to_base,
 )
 from dppm_model.score.pyramid_query import (
     CroppedRecords,
@@ -42,6 +45,10 @@ def start(**settings: object) -> ScoreModel:
     return ScoreModel.initial((1, 64, 64), 2, SETTINGS | {"pyramid": pyramid})
 
 
+def pyramid_of(model: ScoreModel) -> PyramidConfig:
+    return model.config.part(PyramidConfig)
+
+
 def network(colours: int = 1) -> torch.nn.Module:
     return build_upsampler(colours, {"detail.start": start_weights(colours)}).requires_grad_(False)
 
@@ -64,16 +71,15 @@ def discs(n: int, seed: int = 0) -> np.ndarray:
         ((1, 256, 256), None, (1, 32, 32)),
         ((3, 192, 128), None, (3, 48, 32)),
         ((1, 64, 64), 2, (1, 16, 16)),
-        ((1, 28, 28), 0, (1, 28, 28)),
     ],
 )
 def test_the_base_is_the_image_halved(image: tuple, stages: int | None, base: tuple) -> None:
-    config = PyramidConfig.from_dict({"stages": stages}, image)
-    assert config.base_shape(image) == base
+    config = PyramidConfig.of({"stages": stages}, image)
+    assert config.inner_shape(image) == base
     assert len(config.levels) == config.stages
     model = ScoreModel.initial(image, 2, {"mixture": {"band": 16}, "pyramid": {"stages": stages}})
     assert (model.shape, model.image_shape) == (base, image)
-    assert ScoreModel.from_bytes(model.to_bytes()).config.pyramid == model.config.pyramid
+    assert ScoreModel.from_bytes(model.to_bytes()).config == model.config
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_the_base_is_the_image_halved(image: tuple, stages: int | None, base: tu
 )
 def test_refusals(values: dict, image: tuple, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        PyramidConfig.from_dict(values, image)
+        PyramidConfig.of(values, image)
     assert message in f"{caught.value.message} {caught.value.hint}"
 
 
@@ -104,9 +110,9 @@ def test_both_configurations_end_with_details(name: str, components: int) -> Non
     tree = compose_config([f"model={name}", "model.phases.detail.rounds=7"])["model"]
     assert list(tree["phases"])[-1] == "detail"
     model = ScoreModel.initial((3, 256, 256), 2, tree)
-    assert (model.config.pyramid.stages, model.config.pyramid.rounds) == (3, 7)
+    assert (pyramid_of(model).stages, pyramid_of(model).rounds) == (3, 7)
     assert model.config.mixture.components == components
-    assert model.config.pyramid.learning_rate == (0.004 if components > 1 else 0.0005)
+    assert pyramid_of(model).learning_rate == (0.004 if components > 1 else 0.0005)
 
 
 def test_a_model_without_details_draws_nothing() -> None:
@@ -119,20 +125,21 @@ def test_a_model_without_details_draws_nothing() -> None:
 
 def test_a_base_image_is_the_mean_over_squares() -> None:
     pixels = discs(70)
-    base = to_base(pixels, 2)
+    base = start().encode(pixels)
     means = pixels.reshape(70, 1, 16, 4, 16, 4).mean((3, 5)) / 127.5 - 1
     assert torch.allclose(base, torch.from_numpy(means).float(), atol=1e-5)
-    assert to_base(pixels[:0], 2).shape == (0, 1, 16, 16)
-    assert to_base(pixels, 0).shape == (70, 1, 64, 64)
+    assert start().encode(pixels[:0]).shape == (0, 1, 16, 16)
 
 
 def test_crops_are_parts_of_the_image_at_each_stage() -> None:
-    config = start().config.pyramid
+    config = pyramid_of(start())
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
     crops = crop_records(pixels, SEEDS[:3], config).crops
     assert crops.shape == (3, 2, 1, CROP, CROP)
-    assert torch.equal(crops[:, 0], to_base(pixels, 1))  # at 32 pixels there is one place
-    for image, crop in zip(to_base(pixels, 0), crops[:, 1], strict=True):
+    assert torch.equal(
+        crops[:, 0], avg_pool2d(to_tensor(pixels), 2)
+    )  # at 32 pixels there is one place
+    for image, crop in zip(to_tensor(pixels), crops[:, 1], strict=True):
         found = [
             torch.equal(image[:, i : i + CROP, j : j + CROP], crop)
             for i in range(0, 33, 4)
@@ -143,10 +150,10 @@ def test_crops_are_parts_of_the_image_at_each_stage() -> None:
 
 def test_what_is_seen_is_packed_and_unpacked() -> None:
     model, pixels = start(), discs(3)
-    seen = crop_records(pixels, SEEDS[:3], model.config.pyramid)
+    seen = crop_records(pixels, SEEDS[:3], pyramid_of(model))
     again = CroppedRecords.unpacked(seen.packed(), 2, model.shape)
     assert all(torch.equal(a, b) for a, b in zip(seen, again, strict=True))
-    assert torch.allclose(seen.base, to_base(pixels, 2), atol=1e-6)
+    assert torch.allclose(seen.base, model.encode(pixels), atol=1e-6)
     top, left = seen.corner[1].tolist()
     low_res = torch.nn.functional.avg_pool2d(seen.crops[1:2, 0], 2)[0]
     assert torch.allclose(low_res, seen.base[1, :, top : top + 16, left : left + 16], atol=1e-6)
@@ -155,22 +162,22 @@ def test_what_is_seen_is_packed_and_unpacked() -> None:
 def test_half_of_the_records_are_drawn_anew_by_the_closed_form() -> None:
     """A closed form that knows nothing but the mean drags every image there."""
     model = start()
-    seen = crop_records(discs(200), SEEDS[:200], model.config.pyramid)
+    seen = crop_records(discs(200), SEEDS[:200], pyramid_of(model))
     y = torch.zeros(200, dtype=torch.int64)
-    images, use = drifted(seen, y, SEEDS[:200], model.config.pyramid, model.mixture)
+    images, use = drifted(seen, y, SEEDS[:200], pyramid_of(model), closed_form(model))
     assert 70 < int(use.sum()) < 130
     clean = torch.nn.functional.avg_pool2d(seen.crops[:, 0], 2)
     error = (images - clean).square().mean((1, 2, 3)).sqrt()
-    assert error.min() > 0.7 * model.config.pyramid.switch_sigma  # noise of the switch is in all
-    assert error.max() > 1.3 * model.config.pyramid.switch_sigma  # and in some its errors
-    plain = questions(seen.crops, SEEDS[:200], model.config.pyramid)
-    with_drift = questions(seen.crops, SEEDS[:200], model.config.pyramid, (images, use))
+    assert error.min() > 0.7 * pyramid_of(model).switch_sigma  # noise of the switch is in all
+    assert error.max() > 1.3 * pyramid_of(model).switch_sigma  # and in some its errors
+    plain = questions(seen.crops, SEEDS[:200], pyramid_of(model))
+    with_drift = questions(seen.crops, SEEDS[:200], pyramid_of(model), (images, use))
     changed = (plain[2] != with_drift[2]).flatten(2).any(2)
     assert torch.equal(changed[:, 0], use)
     assert not changed[:, 1].any()
-    assert bool((with_drift[4][use, 0] == model.config.pyramid.switch_sigma).all())
+    assert bool((with_drift[4][use, 0] == pyramid_of(model).switch_sigma).all())
     shapes = seen._replace(corner=torch.full((200, 2), -1))
-    assert not drifted(shapes, y, SEEDS[:200], model.config.pyramid, model.mixture)[1].any()
+    assert not drifted(shapes, y, SEEDS[:200], pyramid_of(model), closed_form(model))[1].any()
 
 
 def test_crops_come_from_where_edges_are_but_not_only() -> None:
@@ -184,14 +191,14 @@ def test_crops_come_from_where_edges_are_but_not_only() -> None:
 
 
 def test_a_records_questions_do_not_depend_on_its_company() -> None:
-    config, pixels = start().config.pyramid, discs(5)
+    config, pixels = pyramid_of(start()), discs(5)
     whole = questions(crop_records(pixels, SEEDS[:5], config).crops, SEEDS[:5], config)
     alone = questions(crop_records(pixels[3:4], SEEDS[3:4], config).crops, SEEDS[3:4], config)
     assert all(torch.allclose(a[3:4], b, atol=1e-5) for a, b in zip(whole, alone, strict=True))
 
 
 def test_the_target_of_the_network_makes_the_denoiser_exact() -> None:
-    config = start().config.pyramid
+    config = pyramid_of(start())
     crops = crop_records(discs(4), SEEDS[:4], config).crops
     r, _, low_res, sigma, _, target = questions(crops, SEEDS[:4], config)
     context = context_of(low_res.flatten(0, 1))
@@ -325,7 +332,7 @@ def test_clipped_sums_keep_their_bound() -> None:
 
 
 def test_blur_of_the_image_below_is_part_of_the_question() -> None:
-    config = start().config.pyramid
+    config = pyramid_of(start())
     crops = crop_records(discs(8), SEEDS[:8], config).crops
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pyramid_query, "_blurred", lambda x, u: x)
@@ -336,8 +343,8 @@ def test_blur_of_the_image_below_is_part_of_the_question() -> None:
 def test_a_model_that_lacks_what_the_question_needs_is_refused() -> None:
     model = DetailLearner(DetailQuery, start(), 0).result()
     build_query("detail", model)
-    for name in ("detail.start", "detail.weights", "detail.scale", "mixture.mean"):
+    for name in ("detail.weights", "detail.scale", "mixture.mean"):
         with pytest.raises(ModelError, match=name):
             build_query("detail", model.without(name))
-    with pytest.raises(ConfigError, match="no stages"):
-        dimension_of("detail", ModelConfig((1, 28, 28), 2))
+    with pytest.raises(ConfigError, match="no pyramid"):
+        dimension_of("detail", ModelConfig((1, 28, 28), 2, (MixtureConfig(),)))

@@ -37,6 +37,9 @@ class Grey:
     def image_shape(self) -> tuple[int, int, int]:
         return self.shape
 
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         time.sleep(self.pause)
         return x / 2

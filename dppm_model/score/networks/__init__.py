@@ -1,0 +1,39 @@
+"""Networks F for the residual: what the denoiser below misses; one module each.
+
+F sees the noisy and the denoised image in a band of low frequencies, and begins at zero, so that it
+can only add. To add one is to add its module here, with a `NetworkConfig` and the network, and a
+YAML that names it in ``model.residual.network.kind``. Its parameters are to stand in `Linear` and
+``Conv2d`` layers of stride one, and normalisation to be over one record at a time: that is what
+makes per-record gradients fast (`dppm_model.mechanism.gradients`), and alike in any company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from dppm_model.errors import ConfigError
+from dppm_model.score.networks._network import KINDS, NetworkConfig, first_weights
+from dppm_model.score.settings import from_settings
+
+__all__ = ["KINDS", "NetworkConfig", "first_weights", "network_config"]
+
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
+
+
+def network_config(values: Mapping[str, Any]) -> NetworkConfig:
+    """Build the settings of a network from a plain dictionary, whose ``kind`` says which.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such network, a key is unknown or a value is out of range.
+    """
+    group = "residual.network"
+    if not isinstance(values, Mapping) or values.get("kind") not in KINDS:
+        raise ConfigError(f"{group} is {values!r:.200}.", f"Give a kind: {', '.join(KINDS)}.")
+    own = {key: value for key, value in values.items() if key != "kind"}
+    return from_settings(KINDS[values["kind"]], group, own)

@@ -1,0 +1,181 @@
+"""A network on top of a denoiser: what the closed form misses.
+
+    D(x; sigma, y) = D_below(x; sigma, y) + c_out(sigma) F(x, D_below, sigma, y)
+
+with c_out the typical error of the denoiser below (`dppm_model.score.precondition`). F sees a band
+of low frequencies and begins at zero; `dppm_model.score.networks` has its kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from torch import nn
+
+from dppm_model.errors import ConfigError
+from dppm_model.mechanism.products import sides
+from dppm_model.score.arrays import Arrays, ArraySpec, network_specs
+from dppm_model.score.dct import dct_matrix
+from dppm_model.score.denoiser import BaseDenoiser
+from dppm_model.score.networks import NetworkConfig, network_config
+from dppm_model.score.networks.conv import ConvConfig
+from dppm_model.score.part import Part, Shape
+from dppm_model.score.settings import Between, from_settings
+from dppm_model.score.weights import set_weights, zeroed
+
+if TYPE_CHECKING:
+    from dppm_model.score.model_config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ResidualConfig(Part):
+    """Constants of the ``score`` phase; all public, none taken from private data.
+
+    Attributes
+    ----------
+    network
+        Which network, and its own settings.
+    band
+        Side of the block of lowest frequencies that the network sees and corrects.
+    draws
+        K, noise levels drawn per record and round; their gradients are averaged before clipping.
+    sigma_low, sigma_high
+        Range of the noise levels in training.
+    tilt
+        ln sigma has density ~ (ln sigma - ln sigma_low)^tilt: 0 is uniform, more favours noise.
+    clip_share
+        The clip norm is this multiple of the median gradient norm on images of the closed form.
+    learning_rate, warmup, rounds, ema
+        Adam's rate; rounds it rises for; rounds over which it then falls along a cosine to a tenth;
+        decay of the moving average of the weights, which is what the sampler uses.
+    """
+
+    network: NetworkConfig = field(default_factory=ConvConfig)
+    band: Annotated[int, Between(1, 256)] = 28
+    draws: Annotated[int, Between(1, 256)] = 1
+    sigma_low: Annotated[float, Between(1e-3, 100.0)] = 0.1
+    sigma_high: Annotated[float, Between(1e-3, 100.0)] = 3.0
+    tilt: Annotated[float, Between(0.0, 20.0)] = 0.5
+    clip_share: Annotated[float, Between(1e-3, 1e3)] = 0.8
+    learning_rate: Annotated[float, Between(0.0, 10.0)] = 0.01
+    warmup: Annotated[int, Between(1, 1e6)] = 10
+    rounds: Annotated[int, Between(1, 1e6)] = 100
+    ema: Annotated[float, Between(0.0, 0.9999)] = 0.95
+
+    group = "residual"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sigma_low < self.sigma_high:
+            raise ConfigError(
+                f"residual.sigma_low is {self.sigma_low}, sigma_high {self.sigma_high}.",
+                "Give sigma_low below sigma_high.",
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ResidualConfig:
+        """See `Part.from_dict`."""
+        if not isinstance(values, Mapping) or "network" not in values:
+            return from_settings(cls, cls.group, values)
+        network = network_config(values["network"])
+        return from_settings(cls, cls.group, {**values, "network": network})
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Part.to_dict`."""
+        return {**asdict(self), "network": self.network.to_dict()}
+
+    def check(self, config: ModelConfig) -> None:
+        """Refuse to stand on nothing."""
+        if config.parts[0] is self:
+            raise ConfigError("The residual has no part below it.", "Add model.mixture.")
+
+    def lay_out(self, shape: Shape, classes: int) -> tuple[Band, nn.Module]:
+        """Lay out the band and the network; its weights have sizes but no memory.
+
+        Raises
+        ------
+        ConfigError
+            If the network does not fit the band.
+        """
+        band = Band(shape, self.band)
+        with torch.device("meta"):  # no default first weights: they come from a global generator
+            network = self.network.build(band.small, classes, (self.sigma_low, self.sigma_high))
+        return band, network
+
+    def build(self, shape: Shape, classes: int) -> tuple[Band, nn.Module]:
+        """Do the same, with weights that are zero."""
+        band, network = self.lay_out(shape, classes)
+        return band, zeroed(network)
+
+    def specs(self, config: ModelConfig) -> dict[str, ArraySpec]:
+        """Return the rows of the network."""
+        _, network = self.lay_out(config.base_shape, config.classes)
+        return network_specs("residual", network.parameters())
+
+    def denoiser(
+        self, config: ModelConfig, arrays: Arrays, below: BaseDenoiser | None
+    ) -> BaseDenoiser | None:
+        """Put the network on what is below, with the averaged weights, if it has been trained."""
+        if below is None or "residual.ema" not in arrays:
+            return below
+        band, network = self.build(config.base_shape, config.classes)
+        set_weights(network.parameters(), arrays["residual.ema"])
+        return ResidualDenoiser(below, band, network.requires_grad_(False))
+
+
+class Band(nn.Module):
+    """The lowest ``side`` × ``side`` frequencies of an image, as a small image.
+
+    The map is orthonormal: white noise stays white noise of the same standard deviation.
+
+    Attributes
+    ----------
+    small
+        (C, h, w) of the small image.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(self, shape: Shape, side: int) -> None:
+        super().__init__()
+        c, h, w = shape
+        self.small = c, min(side, h), min(side, w)
+        for name, s, n in zip(("rows", "columns"), self.small[1:], (h, w), strict=True):
+            matrix = (dct_matrix(s).T @ dct_matrix(n)[:s]).float()
+            self.register_buffer(name, matrix, persistent=False)
+
+    def down(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, C, H, W) -> (n, C, h, w)."""
+        return sides(self.rows, x, self.columns)
+
+    def up(self, z: torch.Tensor) -> torch.Tensor:
+        """(n, C, h, w) -> (n, C, H, W)."""
+        return sides(self.rows.T, z, self.columns.T)
+
+
+class ResidualDenoiser(BaseDenoiser):
+    """The denoiser below and the network F on top of it; see the module."""
+
+    def __init__(self, below: BaseDenoiser, band: Band, network: nn.Module) -> None:
+        super().__init__()
+        self.shape, self.classes = below.shape, below.classes
+        self.below, self.band, self.network = below, band, network
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """See `BaseDenoiser`."""
+        base = self.below.denoise(x, sigma, y)
+        with torch.no_grad():
+            f = self.band.up(self.network(self.band.down(x), self.band.down(base), sigma, y))
+        return base + self.below.error_std(sigma) * f
+
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the shift of what is below."""
+        return self.below.class_shift(x, sigma, y)
+
+    def error_std(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Return that of what is below: an upper bound, about."""
+        return self.below.error_std(sigma)

@@ -1,0 +1,44 @@
+"""The weights of a network as one vector, as they travel, and memory that holds nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+
+def zeroed(network: nn.Module) -> nn.Module:
+    """Give a network of the meta device memory, all zeros.
+
+    What was freed there before, another record perhaps, must not become a weight: a model that
+    lacks weights would then make answers depend on more than the record and the model.
+    """
+    network = network.to_empty(device=torch.get_default_device())
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+    return network
+
+
+def first_weights(network: nn.Module, seed: int) -> torch.Tensor:
+    """Draw the weights (d,) that training begins with: variance 1/fan-in, last layer zero."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = []
+    for name, p in network.named_parameters():
+        fan_in = p[0].numel()
+        zero = p.ndim == 1 or name.startswith("last.")
+        draws.append(torch.randn(p.numel(), generator=generator) * (0.0 if zero else fan_in**-0.5))
+    return torch.cat(draws)
+
+
+def set_weights(parameters: Iterable[nn.Parameter], weights: NDArray[np.float32]) -> None:
+    """Set parameters from one vector (d,) of them all, flattened, in their order."""
+    own = list(parameters)
+    # Copied, each into memory of its own that begins a cache line (`mechanism.products`).
+    values = torch.split(torch.tensor(weights), [p.numel() for p in own])
+    with torch.no_grad():
+        for p, value in zip(own, values, strict=True):
+            p.copy_(value.view_as(p))
