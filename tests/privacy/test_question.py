@@ -18,6 +18,7 @@ from dppm_model import batch_invariance
 from dppm_model.config import initial_model
 from dppm_model.errors import ModelError, NotBatchInvariant, PlanError
 from dppm_model.plan import Plan
+from dppm_model.score import residual
 from dppm_model.score.arrays import array_specs, draw_arrays
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
