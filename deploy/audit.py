@@ -60,10 +60,9 @@ def _audit(
     found["games"] = []
     with progress("auditing") as bar:
         for done, (name, view, claim, play) in enumerate(games):
-            bar.count(done, len(games))
+            bar(name, done / len(games))
             guesses = play()
             found["games"].append({"game": name, "view": view, **asdict(guesses), "claim": claim})
-        bar.count(len(games), len(games))
     if randomized:
         found["membership"] = _membership(run, members)
         write_json(run.audit, found)
@@ -111,7 +110,7 @@ def _membership(run: Run, members: int) -> dict[str, Any]:
     n = min(members, len(train.images), len(test.images))
     rng = np.random.default_rng(0)
     some, others = (np.sort(rng.permutation(len(r.images))[:n]) for r in (train, test))
-    with progress("guessing members", counts=False):
+    with progress("guessing members"):
         return membership(
             ScoreModel.load(run.model),
             load_images(run.samples)[0],

@@ -40,8 +40,8 @@ _RUNS = Path("runs")
 
 def fetch(name: str, *, as_json: bool) -> None:
     """`dppm data fetch NAME`."""
-    with progress(f"fetching {name}", counts=False) as bar:
-        path = sources.fetch(name, progress=bar.say)
+    with progress(f"fetching {name}") as bar:
+        path = sources.fetch(name, progress=bar)
     console.print(f"{name} is in {path}")
     if as_json:
         print_json(sources.available())
@@ -53,9 +53,9 @@ def import_data(
     """`dppm data import PATH`."""
     source = source.expanduser()
     name = name or source.stem
-    with progress(f"importing {source}", counts=False) as bar:
+    with progress(f"importing {source}") as bar:
         path = importers.import_dataset(
-            source, name, size=size, test_fraction=test_fraction, seed=0, progress=bar.say
+            source, name, size=size, test_fraction=test_fraction, seed=0, progress=bar
         )
     console.print(f"{name} is in {path}")
     if as_json:
@@ -95,8 +95,8 @@ def plan(
             "Add --scale, or give sites=… to plan for other sites.",
         )
     if measure:
-        with console.status("planning") as status:
-            time_rounds(config, status.update)
+        with progress("timing rounds") as bar:
+            time_rounds(config, bar)
     with console.status("planning"):
         made = simulation.plan_of(config, "plan")
         privacy = simulation.privacy_json(made, config)
@@ -113,7 +113,7 @@ def _plan_scale(
     sites = whole_numbers("--at-sites", at_sites) or SITES
     parameters = whole_numbers("--at-parameters", at_parameters) or PARAMETERS
     with progress("planning") as bar:
-        rows = scaled_rounds(config, sites, parameters, tick=bar.count)
+        rows = scaled_rounds(config, sites, parameters, progress=bar)
     last = most_sites(config)
     if as_json:
         print_json({"rows": [row.to_json() for row in rows], "secure_sum_stops": last.to_json()})
@@ -166,8 +166,8 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, wa
 
 
 def _prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]:
-    with console.status("planning") as status:
-        run, config, begun = simulation.prepare(folder, overrides, status.update)
+    with progress("planning") as bar:
+        run, config, begun = simulation.prepare(folder, overrides, bar)
     if not begun:
         show_plan(run.plan(), config, run.read_json(run.privacy))
     return run, config, begun
@@ -175,10 +175,8 @@ def _prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]
 
 def train(run: Run, config: Config) -> None:
     """Train with a bar that counts rounds."""
-    total = run.plan().rounds
     with progress(f"training over {config.sites} sites ({config.backend})") as bar:
-        simulation.simulate(run, config, tick=lambda: bar.count(len(run.rounds()), total))
-        bar.count(total, total)
+        simulation.simulate(run, config, progress=bar)
     note_seconds(run, config.backend)
 
 
@@ -213,7 +211,7 @@ def _measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     recipe, seeds = recipe_and_seeds(settings)
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     synthetic, unseen = load_images(run.samples), (test.images, test.labels)
-    with progress("evaluating", counts=False) as bar:
+    with progress("evaluating") as bar:
         result = judge(
             synthetic,
             (train.images, train.labels),
@@ -224,7 +222,7 @@ def _measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
             seeds=seeds,
             cache=sources.data_root() / config.data / "evaluation",
             pictures=run.folder / "private",
-            progress=bar.say,
+            progress=bar,
         )
     write_evaluation(run.evaluation, result)
     write_evaluation_table(run)
@@ -255,8 +253,8 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
             f"Give at least {FEWEST_PER_CLASS}, or use `dppm simulate` and `dppm sample`.",
         )
     name = str(tree["data"])
-    with progress(f"fetching {name}", counts=False) as bar:
-        sources.fetch(name, progress=bar.say)
+    with progress(f"fetching {name}") as bar:
+        sources.fetch(name, progress=bar)
     run, config, _ = _prepare(folder or _RUNS / "demo", overrides)
     if not run.model.exists():
         train(run, config)

@@ -93,7 +93,7 @@ def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
                 settings=settings,
                 png=group["png"],
                 privacy={key: privacy[key] for key in PROMISED},
-                progress=bar.count,
+                progress=bar,
                 **tree["pool"],
             )
         images, labels = load_images(run.samples)

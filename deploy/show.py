@@ -14,13 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from dppm_model.errors import DppmError, StorageError
@@ -29,6 +27,7 @@ from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
+from dppm_model.progress import Progress
 from dppm_model.reading import reason
 from dppm_model.score.model_config import ModelConfig
 
@@ -69,39 +68,26 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-class Bar:
-    """A progress bar that is told (done, total), or a message and a fraction."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
-
-    def count(self, done: int, total: int) -> None:
-        """Show ``done`` of ``total``."""
-        self._progress.update(self._task, completed=done, total=total)
-
-    def say(self, message: str, fraction: float | None = None) -> None:
-        """Show a message, and how far it has come (0 to 1) where that is known."""
-        total = None if fraction is None else 100
-        self._progress.update(
-            self._task, description=message, completed=(fraction or 0) * 100, total=total
-        )
-
-
 @contextmanager
-def progress(description: str, *, counts: bool = True) -> Iterator[Bar]:
+def progress(description: str) -> Iterator[Progress]:
     """Show a bar with elapsed time and time left on a terminal; one line elsewhere."""
-    columns = [
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        *([MofNCompleteColumn()] if counts else []),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
         if not console.is_terminal:
             console.print(f"{description} …")
-        yield Bar(bar, bar.add_task(description, total=None))
+
+        def show(text: str, share: float | None = None, /) -> None:
+            total = None if share is None else 1.0
+            bar.update(task, description=text, completed=share or 0.0, total=total)
+
+        yield show
 
 
 def epsilon_text(value: float) -> str:

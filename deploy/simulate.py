@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.progress import Progress, silent
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
@@ -118,7 +120,7 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
 
 
 def prepare(
-    folder: Path, overrides: Sequence[str], say: Callable[[str], None] = lambda _: None
+    folder: Path, overrides: Sequence[str], say: Progress = silent
 ) -> tuple[Run, Config, bool]:
     """Make a run folder ready to train, or find it so; ``say`` is told what takes its time.
 
@@ -157,14 +159,14 @@ def _changes(old: Config, new: Config) -> list[str]:
     ]
 
 
-def _make(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Config:
+def _make(run: Run, overrides: Sequence[str], say: Progress) -> Config:
     config = resolve(overrides)
     write_run(run, config, plan_of(config, run_name(run.folder.name)), overrides, say)
     return config
 
 
 def write_run(
-    run: Run, config: Config, plan: Plan, overrides: Sequence[str], say: Callable[[str], None]
+    run: Run, config: Config, plan: Plan, overrides: Sequence[str], say: Progress
 ) -> None:
     """Write a run folder that is ready to train, the virtual sites' folders in it."""
     made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
@@ -258,7 +260,13 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
         Approval(plan, peers, bundle="", note="simulated").write(folder)
 
 
-def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: None) -> None:
+def show_rounds(run: Run, total: int, progress: Progress) -> None:
+    """Show how many rounds of a run are done."""
+    done = len(run.rounds())
+    progress(f"round {done} of {total}", done / total)
+
+
+def simulate(run: Run, config: Config, *, progress: Progress = silent) -> None:
     """Train a prepared run folder with the configured backend.
 
     Raises
@@ -269,10 +277,11 @@ def simulate(run: Run, config: Config, *, tick: Callable[[], None] = lambda: Non
         What stopped the training, also when it happened in Flower's processes.
     """
     with run.alone():
-        _simulate(run, config, tick)
+        _simulate(run, config, progress)
+        show_rounds(run, run.plan().rounds, progress)
 
 
-def _simulate(run: Run, config: Config, tick: Callable[[], None]) -> None:
+def _simulate(run: Run, config: Config, progress: Progress) -> None:
     if run.model.exists():
         return
     run_config = {"run": str(run.folder.resolve()), "sites": str(run.sites.resolve())}
@@ -288,7 +297,7 @@ def _simulate(run: Run, config: Config, tick: Callable[[], None]) -> None:
             nodes=config.sites,
             run_config=run_config,
             log=run.folder / "flower.log",
-            tick=tick,
+            tick=partial(show_rounds, run, run.plan().rounds, progress),
         )
     finally:
         if status.exists():

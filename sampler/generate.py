@@ -16,6 +16,7 @@ from typing import Any
 
 from dppm_model.bounds import Whole
 from dppm_model.files import write_bytes
+from dppm_model.progress import Progress, silent
 from dppm_model.score.denoiser import ImageModel
 from sampler import images
 from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
@@ -64,7 +65,7 @@ def generate(
     png: bool = False,
     shard_size: int | None = None,
     loader: Loader = load_model,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = silent,
 ) -> GenerateResult:
     """Fill ``out`` with ``per_class`` images of every class; what is there and valid is kept.
 
@@ -94,8 +95,6 @@ def generate(
         `sampler.images.shard_size`.
     loader
         Makes the model from the file's content, in each worker.
-    progress
-        Called with (images there, images asked for).
 
     Raises
     ------
@@ -135,7 +134,7 @@ def generate(
     total = denoiser.classes * per_class
     made = sum(s.count for s in todo)
     done = total - made
-    progress(done, total)
+    progress(f"{done} of {total} images", done / total)
     memory: list[float] = []
     if todo:
         draws = (
@@ -150,7 +149,7 @@ def generate(
             for shard, drawn in draws:
                 write_bytes(shard_path(out, shard), drawn)
                 done += shard.count
-                progress(done, total)
+                progress(f"{done} of {total} images", done / total)
     figures = images.figures_of(out, shards)
     images.close_output(out, manifest, figures)
     if png:

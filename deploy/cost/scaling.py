@@ -7,7 +7,7 @@ round: more sites mean a lower rate, so that rounds learn alike and privacy is a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from dppm_model.mechanism.binomial import BinomialResponse
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import loss_of, make_plan
 from dppm_model.privacy.accountant import epsilon
+from dppm_model.progress import Progress, silent
 from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
 from dppm_model.score.closed_form import CLOSED_FORM
 
@@ -113,20 +114,14 @@ def scaled_rounds(
     config: Config,
     sites: Sequence[int] = SITES,
     parameters: Sequence[int] = PARAMETERS,
-    tick: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[ScaledRound]:
-    """Plan a round for each number of sites and of parameters; certificates take a while.
-
-    Parameters
-    ----------
-    tick
-        Called with (done, total).
-    """
+    """Plan a round for each number of sites and of parameters; certificates take a while."""
     rows = list[ScaledRound]()
     for n in sites:
         for d in parameters:
             rows.append(_planned(config, n, d))
-            tick(len(rows), len(sites) * len(parameters))
+            progress(f"{d:.0e} parameters at {n} sites", len(rows) / len(sites) / len(parameters))
     return rows
 
 

@@ -11,7 +11,7 @@ import platform
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from deploy import simulate as simulation
 from deploy.cost.workload import Workload, workloads
 from dppm_model.config import Config
 from dppm_model.files import write_json
+from dppm_model.progress import Progress, silent
 from dppm_model.reading import read_json
 from dppm_model.records.sources import data_root
 from dppm_model.run import Run
@@ -53,7 +54,7 @@ def run_seconds(loads: Sequence[Workload], backend: str) -> float | None:
     return sum(known) if len(known) == len(loads) else None
 
 
-def measure(config: Config, say: Callable[[str], None] = lambda _: None) -> None:
+def measure(config: Config, say: Progress = silent) -> None:
     """Time one round of each phase: a simulation whose answers are thrown away.
 
     Raises

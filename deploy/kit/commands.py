@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -22,6 +23,7 @@ from deploy.kit.site_supervisor import SiteSupervisor
 from deploy.kit.status import online, server_status, site_status
 from deploy.pages.watch import beside
 from deploy.show import console, epsilon_text, model_text, plain, print_json, progress
+from deploy.simulate import show_rounds
 from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, DataError, NotApproved, RunFolderError
 from dppm_model.files import sweep
@@ -115,8 +117,7 @@ def server_run(
     with _page(folder, opened, page, page_tokens), ServerSupervisor(folder, _say).up() as link:
         _say(f"{link.settings.address} is open to {len(federation.enrolled(folder))} sites.")
         with progress(f"training {run} over {plan.sites} sites") as bar:
-            link.train(opened, lambda: bar.count(len(opened.rounds()), plan.rounds))
-            bar.count(plan.rounds, plan.rounds)
+            link.train(opened, partial(show_rounds, opened, plan.rounds, bar))
     _say(f"{opened.folder} is trained. Next: dppm sample {opened.folder}")
     if as_json:
         print_json(opened.read_json(opened.privacy))

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import ConfigError, DataError
+from dppm_model.progress import Progress, silent
 from dppm_model.records.pictures import SUFFIXES, all_grey, read_picture
 from dppm_model.records.replacing import replacing
-from dppm_model.records.sources import DATASETS, Progress, data_root
+from dppm_model.records.sources import DATASETS, data_root
 from dppm_model.records.writing import write_records
 
 _CHUNK = 256
@@ -41,7 +42,7 @@ def import_dataset(
     size: int | None = None,
     test_fraction: float = 0.1,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Import images as data set ``name``; what ``path`` is decides how it is read.
 
@@ -145,7 +146,7 @@ def _import_files(
     size: int | None,
     test_fraction: float,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Path:
     held_out = _hold_out(listing, test_fraction, np.random.default_rng(seed))
     grey = all_grey(listing.files)
@@ -158,8 +159,7 @@ def _import_files(
             chosen = [listing.files[i] for i in index[start : start + _CHUNK]]
             yield np.stack([_same(shape, path, grey, size) for path in chosen])
             read += len(chosen)
-            if progress:
-                progress(f"{name}: {read} images", read / len(listing.files))
+            progress(f"{name}: {read} images", read / len(listing.files))
 
     with _new_dataset(name, root) as (folder, target):
         for split, chosen in (("train", ~held_out), ("test", held_out)):

@@ -20,7 +20,6 @@ _NAMES = tuple(name for names in FILES.values() for name in names)
 # What it is called, and what brings the four idx files: given an empty folder to work in, the
 # folder where they are.
 Route = tuple[str, Callable[[Path], Path]]
-Progress = Callable[[str, float | None], None]  # a message, and the share done where it is known
 
 
 def own_folder(name: str) -> Path | None:

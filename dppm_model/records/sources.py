@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from dppm_model.errors import ConfigError, DataError, DownloadError
+from dppm_model.progress import Progress, silent
 from dppm_model.records import routes
 from dppm_model.records.glyphs import store as glyphs
 from dppm_model.records.idx import Split
 from dppm_model.records.shards import Records, digest, open_records, verify
 from dppm_model.records.writing import write_records
 
-Progress = routes.Progress
 SPLITS = ("train", "test")
 
 
@@ -78,7 +78,7 @@ def data_root() -> Path:
 def fetch(
     name: str,
     root: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     source: Path | None = None,
 ) -> Path:
@@ -88,8 +88,6 @@ def fetch(
     ----------
     root
         The local store; by default `data_root()`.
-    progress
-        Called with a message and the share done.
     source
         A folder with the four idx files, or with fonts for glyphs, tried first; by default
         ``$DPPM_DATA_SOURCE/<name>``.
@@ -126,8 +124,7 @@ def fetch(
         tried.insert(0, routes.local(source))
     reasons = []
     for number, route in enumerate(tried):
-        if progress:
-            progress(f"{name}: {route[0]}", number / len(tried))
+        progress(f"{name}: {route[0]}", number / len(tried))
         try:
             splits = routes.try_route(route)
             _check(wanted, splits)
@@ -138,8 +135,7 @@ def fetch(
             write_records(
                 target / split, images, labels, name=name, split=split, classes=wanted.classes
             )
-        if progress:
-            progress(f"{name}: done", 1.0)
+        progress(f"{name}: done", 1.0)
         return target
     raise DownloadError(
         f"{name} could not be fetched. " + " | ".join(reasons),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dppm_model import files
 from dppm_model.errors import DataError
+from dppm_model.progress import Progress
 from sampler.evaluation import ceiling as ceilings
 from sampler.evaluation.ceiling import Ceiling, Records
 from sampler.evaluation.classifier import (
@@ -31,8 +32,6 @@ from sampler.evaluation.parallel import Job, run_jobs
 from sampler.evaluation.recipes import QUICK, Recipe, check_seeds
 from sampler.evaluation.spread import over_seeds
 
-Say = Callable[[str, float | None], None]
-
 FEWEST_PER_CLASS = 10
 MOST_FOR_DISTANCES = 5000
 
@@ -48,7 +47,7 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     cache: Path | None,
     pictures: Path | None = None,
-    progress: Say,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Say what synthetic images are worth, beside what the real ones are worth.
 
@@ -101,7 +100,7 @@ def evaluate(
     missing = [seed for seed in seeds if seed not in real]
     trained = _train(synthetic, train, classes, recipe, seeds, missing, progress)
 
-    progress("measuring", None)
+    progress("measuring")
     for seed in missing:
         cnn = trained["real", "cnn", seed]
         cnn_right = predict(cnn, test[0]) == test[1]
@@ -247,7 +246,7 @@ def _train(
     recipe: Recipe,
     seeds: Sequence[int],
     missing: Sequence[int],
-    progress: Say,
+    progress: Progress,
 ) -> dict[tuple[str, str, int], Classifier]:
     """Train on synthetic images for all ``seeds``, on real ones for those ``missing``."""
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from deploy.simulate import plan_of, resolve
+from dppm_model.progress import silent
 from dppm_model.records import sources
 from dppm_model.run import Run
 from sampler.evaluation.evaluate import evaluate
@@ -69,7 +70,7 @@ def measure(
             classes=config.classes,
             seeds=seeds,
             cache=sources.data_root() / config.data / "evaluation",
-            progress=lambda _what, _share: None,
+            progress=silent,
         )
     return {
         "accuracy": found["accuracy"],

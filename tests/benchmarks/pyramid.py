@@ -21,6 +21,7 @@ import torch
 
 from dppm_model.config import read_config
 from dppm_model.mechanism.gradients import trainable
+from dppm_model.progress import silent
 from dppm_model.records import sources
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
@@ -102,7 +103,7 @@ def main() -> None:
         seed=0,
         settings=settings,
         privacy={"epsilon_secure_sum": None},
-        progress=lambda done, total: print(f"\r{done} of {total}", end="", flush=True),
+        progress=lambda text, _share=None: print(f"\r{text}", end="", flush=True),
     )
     synthetic = load_images(folder / "samples")
     contact_sheet(*synthetic, folder / "samples.png")
@@ -114,7 +115,7 @@ def main() -> None:
         classes=config.classes,
         cache=sources.data_root() / config.data / "evaluation",
         pictures=folder,
-        progress=lambda _what, _share: None,
+        progress=silent,
     )
     private = run.read_json(run.evaluation) if run.evaluation.exists() else {}
     for name, found in (("without privacy", result), ("with privacy", private)):

@@ -128,8 +128,8 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     path, pids, killed = tmp_path / "model", tmp_path / "pids", []
     model = slow(pids)
 
-    def kill_one(done: int, total: int) -> None:
-        if 0 < done < total and not killed:
+    def kill_one(_text: str, share: float) -> None:
+        if 0 < share < 1 and not killed:
             victim = next(int(p.name) for p in pids.iterdir())
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
@@ -144,8 +144,8 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_run_is_resumed_by_other_workers(tmp_path: Path) -> None:
-    def interrupt(done: int, _total: int) -> None:
-        if done >= 8:
+    def interrupt(_text: str, share: float) -> None:
+        if share >= 8 / 30:
             raise KeyboardInterrupt
 
     path, model = tmp_path / "model", pictures()
@@ -222,8 +222,8 @@ def test_a_lost_node_loses_no_image_and_makes_none_twice(
 
     monkeypatch.setattr(generate_module, "write_bytes", write)
 
-    def lose_one(done: int, total: int) -> None:
-        if len(nodes) == 2 and 0 < done < total:
+    def lose_one(_text: str, share: float) -> None:
+        if len(nodes) == 2 and 0 < share < 1:
             own = ray.get_runtime_context().get_node_id()  # not the one that this process is on
             victim = next(node for node in nodes if node.node_id != own)
             nodes.remove(victim)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
+from dppm_model.progress import Progress, part
 from dppm_model.records.glyphs import rules
 from dppm_model.records.glyphs.child import Painter
 from dppm_model.records.writing import write_records
@@ -19,8 +20,6 @@ SPLITS = ("train", "test")
 _ORDER = (".otf", ".ttf", ".pfb")  # outlines made for screens first; of copies the first is kept
 _PASSED_OVER = {"ipaex-type1", "allrunes"}  # hundreds of pieces of one Japanese font; runes
 _FEWEST_FONTS = 20
-
-Say = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class _FontLostError(Exception):
         self.font = font
 
 
-def build(fonts: Path, target: Path, name: str, letters: str, say: Say) -> None:
+def build(fonts: Path, target: Path, name: str, letters: str, say: Progress) -> None:
     """Render the data set: ``target/train`` and ``target/test``.
 
     The records are chosen on all 26 letters whatever ``letters`` is, so fewer letters are the same
@@ -60,8 +59,6 @@ def build(fonts: Path, target: Path, name: str, letters: str, say: Say) -> None:
         A folder with ``.otf``, ``.ttf`` and ``.pfb`` files, at any depth.
     letters
         The classes in order, the first letters of the alphabet.
-    say
-        Told a message and the share done.
 
     Raises
     ------
@@ -69,19 +66,17 @@ def build(fonts: Path, target: Path, name: str, letters: str, say: Say) -> None:
         If the fonts are too few, or all of one family, so that no test split can be held out.
     """
     with Painter() as painter:
-        found = _draw(fonts, painter, lambda text, share: say(f"{name}: {text}", 0.4 * share))
+        found = _draw(fonts, painter, part(say, 0.0, 0.4, f"{name}: "))
         while True:
             try:
-                choice = _choose(
-                    fonts, found, lambda text, share: say(f"{name}: {text}", 0.4 + 0.2 * share)
-                )
+                choice = _choose(fonts, found, part(say, 0.4, 0.2, f"{name}: "))
                 _write(
                     choice,
                     lambda font, wanted: painter.pictures(fonts / font.path, wanted),
                     target,
                     name,
                     letters,
-                    lambda text, share: say(f"{name}: {text}", 0.6 + 0.4 * share),
+                    part(say, 0.6, 0.4, f"{name}: "),
                 )
             except _FontLostError as lost:
                 # Others may have been its copies, so the whole choice is made again.
@@ -103,7 +98,7 @@ def list_fonts(folder: Path) -> list[PurePosixPath]:
     )
 
 
-def _draw(folder: Path, painter: Painter, say: Say) -> list[_Font]:
+def _draw(folder: Path, painter: Painter, say: Progress) -> list[_Font]:
     paths = list_fonts(folder)
     if not paths:
         raise DataError(f"{folder} has no fonts.", "Name a folder with .otf, .ttf or .pfb files.")
@@ -116,7 +111,7 @@ def _draw(folder: Path, painter: Painter, say: Say) -> list[_Font]:
     return found
 
 
-def _choose(folder: Path, found: list[_Font], say: Say) -> _Choice:
+def _choose(folder: Path, found: list[_Font], say: Progress) -> _Choice:
     say("choosing legible fonts", 0.0)
     _require_enough(folder, found)
     readable = rules.legible(_thumbs(found), _folders(found))
@@ -171,7 +166,7 @@ def _write(
     target: Path,
     name: str,
     letters: str,
-    say: Say,
+    say: Progress,
 ) -> None:
     new = choice.new[:, : len(letters)]
     total = int(new.sum())

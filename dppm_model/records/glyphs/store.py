@@ -9,6 +9,7 @@ from PIL import __version__ as pillow
 from PIL import features
 
 from dppm_model.errors import DataError, DownloadError
+from dppm_model.progress import Progress, silent
 from dppm_model.records import routes
 from dppm_model.records.glyphs.build import SPLITS, build
 from dppm_model.records.glyphs.render import LETTERS, SIZE
@@ -37,7 +38,7 @@ def fetch(
     root: Path,
     *,
     source: Path | None = None,
-    progress: routes.Progress | None = None,
+    progress: Progress = silent,
 ) -> None:
     """Bring the data set to ``root/name``, unless it is there and whole, from whatever fonts.
 
@@ -57,18 +58,17 @@ def fetch(
         If the package cannot be had, or what it gave is not what is pinned.
     """
     target = root / name
-    say = progress or (lambda _text, _share: None)
     if not _whole(target, name):
         try:
             with replacing(target) as made:
-                _make(name, root, source or _own_fonts(name), made.parent, made, say)
+                _make(name, root, source or _own_fonts(name), made.parent, made, progress)
         except OSError as error:
             raise DataError(
                 f"{target} could not be written ({error.strerror}).",
                 "Make room there, or set DPPM_DATA to another folder.",
             ) from None
     other = "" if _unpinned(target, name) is None else "; its manifests describe it, no pin does"
-    say(f"{name}: done{other}", 1.0)
+    progress(f"{name}: done{other}", 1.0)
 
 
 def _whole(target: Path, name: str) -> bool:
@@ -95,7 +95,7 @@ def _own_fonts(name: str) -> Path | None:
 
 
 def _make(
-    name: str, root: Path, source: Path | None, work: Path, made: Path, say: routes.Progress
+    name: str, root: Path, source: Path | None, work: Path, made: Path, say: Progress
 ) -> None:
     if source is not None:
         build(source, made, name, SETS[name], say)

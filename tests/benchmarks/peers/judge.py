@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.files import write_json
+from dppm_model.progress import silent
 from dppm_model.records import sources
 from dppm_model.records.pixels import to_pixels
 from dppm_model.run import Run
@@ -88,7 +89,7 @@ def judged(
         classes=len(train.manifest.classes),
         seeds=seeds,
         cache=sources.data_root() / data / "evaluation",
-        progress=lambda _what, _share: None,
+        progress=silent,
     )
     facts["evaluation"] = found
     write_json(out / f"{name}.json", facts)

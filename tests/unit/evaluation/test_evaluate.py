@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from dppm_model.errors import ConfigError, DataError
+from dppm_model.progress import silent
 from sampler.evaluation import evaluate as module
 from sampler.evaluation.ceiling import Records
 from sampler.evaluation.evaluate import evaluate, write_evaluation
@@ -31,7 +32,7 @@ def judge(synthetic: Records, test: Records = TEST, cache: Path | None = None, *
         dataset="squares",
         classes=4,
         cache=cache,
-        progress=lambda message, share: None,
+        progress=silent,
         **{"recipe": SHORT} | more,
     )
 

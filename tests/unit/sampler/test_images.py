@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dppm_model.errors import ConfigError, DppmError, ModelError, RunFolderError, SamplerError
+from dppm_model.progress import Progress
 from dppm_model.score.model import ScoreModel
 from sampler.draw import draw_shard
 from sampler.generate import GenerateResult, generate
@@ -49,11 +49,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: content for name, (_, content) in snapshot(folder).items()}
 
 
-def interrupt_at(images: int) -> Callable[[int, int], None]:
+def interrupt_at(images: int) -> Progress:
     """Ctrl-C once so many images are there."""
 
-    def progress(done: int, _total: int) -> None:
-        if done >= images:
+    def progress(text: str, _share: float | None = None, /) -> None:
+        if int(text.split()[0]) >= images:
             raise KeyboardInterrupt
 
     return progress
@@ -69,7 +69,7 @@ def test_shards_cover_every_image_once() -> None:
 
 def test_images_come_back_with_their_labels(model: Path, tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
-    result = sample(model, out, progress=lambda done, total: seen.append((done, total)))
+    result = sample(model, out, progress=lambda *what: seen.append(what))
     images, labels = load_images(out)
     assert images.shape == (15, 1, 6, 6)
     assert images.dtype == np.uint8
@@ -77,7 +77,7 @@ def test_images_come_back_with_their_labels(model: Path, tmp_path: Path) -> None
     assert (result.images, result.made, result.divergences) == (15, 15, 0)
     assert result.acceptance is not None
     assert 0.5 < result.acceptance <= 1
-    assert seen == [(0, 15), (4, 15), (8, 15), (12, 15), (13, 15), (14, 15), (15, 15)]
+    assert seen == [(f"{n} of 15 images", n / 15) for n in (0, 4, 8, 12, 13, 14, 15)]
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["privacy"] == {"epsilon_site": 2.0}
     assert sorted(manifest["shards"]) == sorted(s.name for s in shards_of(3, 5, 4))
