@@ -642,7 +642,7 @@ TWINS: dict[str, Twin] = {
         "dppm_model.score.moments:ComponentCovarianceQuery.projected",
         _projected_alone,
         "privacy/test_fixed_batches.py::"
-        "test_how_many_are_of_a_records_class_decides_nothing_of_its_spread",
+        "test_how_many_are_of_a_records_class_decides_nothing_of_its_component_covariance",
     ),
     "long matrices": Twin(
         "matrices of fine coefficients are rounded to integers, and not clipped",

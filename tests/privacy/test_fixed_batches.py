@@ -9,8 +9,10 @@ import torch
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.score.class_sums import MomentQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import ComponentCovarianceQuery, nearest
+from dppm_model.score.phases import PHASES
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery, denoising_losses
 from dppm_model.training.gradient import DetailLearner, ResidualLearner
@@ -18,7 +20,7 @@ from dppm_model.training.learner import build_learner
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
-MOMENTS = ("means", "covariance", "components", "component_covariance", "fine_covariance")
+MOMENTS = [n for n, kind in PHASES.items() if issubclass(kind.question, MomentQuery)]
 Sum = Callable[[slice], np.ndarray]
 
 
@@ -181,7 +183,7 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
     assert rows == {CHUNK}
 
 
-def test_how_many_are_of_a_records_class_decides_nothing_of_its_spread(
+def test_how_many_are_of_a_records_class_decides_nothing_of_its_component_covariance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, x = large_mixture(own=True)

@@ -24,7 +24,7 @@ from dppm_model.records.writing import write_records
 from dppm_model.round import report
 from dppm_model.score import class_sums
 from dppm_model.score.model import ScoreModel
-from dppm_model.score.phases import build_query, write_question
+from dppm_model.score.phases import PHASES, build_query, write_question
 from dppm_model.score.query import Query
 from dppm_model.score.unit_batches import UnitBatches
 from dppm_model.training.learner import build_learner
@@ -33,15 +33,7 @@ from tests.privacy.test_site import make_site
 from tests.support.plan_factory import TOY
 from tests.support.seeded_rng import SeededRNG
 
-KINDS = (
-    "means",
-    "covariance",
-    "components",
-    "component_covariance",
-    "fine_covariance",
-    "score",
-    "detail",
-)
+KINDS = tuple(PHASES)
 K = 3
 GRID = Grid(0.01, 1 << 24)  # every vector is longer: each is clipped
 OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person

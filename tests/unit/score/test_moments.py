@@ -6,12 +6,13 @@ import torch
 
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.class_sums import Sums
+from dppm_model.score.class_sums import MomentQuery, Sums
 from dppm_model.score.closed_form import class_weights, covariances
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.moments import ComponentCovarianceQuery, MeansQuery
 from dppm_model.score.phases import (
+    PHASES,
     build_query,
     dimension_of,
     read_question,
@@ -21,7 +22,7 @@ from dppm_model.score.query import Query
 from dppm_model.training.learner import Learner, build_learner
 from dppm_model.training.moments import Arrays, ComponentCovarianceLearner, MeansLearner
 
-MOMENTS = ("means", "covariance", "components", "component_covariance", "fine_covariance")
+MOMENTS = [n for n, kind in PHASES.items() if issubclass(kind.question, MomentQuery)]
 SHAPE, CLASSES, BAND = (1, 6, 6), 3, 12
 SEEDS = torch.arange(100_000)
 GRID = Grid(1.0, 1 << 24)
@@ -260,7 +261,7 @@ class KeepsTheCentre(ComponentCovarianceLearner):
         return super().fit(query, centre._replace(body=0 * centre.body), moved, std)
 
 
-def spread_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) -> float:
+def covariance_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) -> float:
     """How far the components' covariances are from those of their records, in the class's axes.
 
     Class 0 has two clusters: one varies along one direction, one along another.
@@ -286,17 +287,14 @@ def spread_error_of(kind: type[ComponentCovarianceLearner], std: float = 0.0) ->
     return gap
 
 
-def test_spread_without_noise_finds_each_components_own_covariance() -> None:
-    assert (
-        spread_error_of(ComponentCovarianceLearner) < 0.15
-    )  # a tenth of the class's variance always stays
-    assert spread_error_of(KeepsTheCentre) > 0.5
-    assert (
-        spread_error_of(ComponentCovarianceLearner, std=10.0) > 0.5
-    )  # in noise it stays the class's
+def test_without_noise_each_component_gets_its_own_covariance() -> None:
+    learner = ComponentCovarianceLearner
+    assert covariance_error_of(learner) < 0.15  # a tenth of the class's variance always stays
+    assert covariance_error_of(KeepsTheCentre) > 0.5
+    assert covariance_error_of(learner, std=10.0) > 0.5  # in noise it stays the class's
 
 
-def test_spread_under_noise_stays_near_the_class_covariance() -> None:
+def test_under_noise_component_covariances_stay_near_the_class() -> None:
     x, y = records()
     model = ask(learner("components", trained()), x, y, rounds=2)
     blurred = ask(learner("component_covariance", model), x, y, std=100.0)
@@ -308,7 +306,7 @@ def test_spread_under_noise_stays_near_the_class_covariance() -> None:
         assert 0.09 < np.min(ratios) <= np.max(ratios) < 4.1
 
 
-def test_new_components_forget_the_spread_of_the_old() -> None:
+def test_new_components_forget_the_covariances_of_the_old() -> None:
     x, y = records()
     model = ask(learner("components", trained()), x, y)
     model = ask(learner("component_covariance", model), x, y)
@@ -317,7 +315,7 @@ def test_new_components_forget_the_spread_of_the_old() -> None:
     assert "mixture.component_covariance" not in again.arrays
 
 
-def test_spread_refuses_a_model_without_axes() -> None:
+def test_component_covariance_refuses_a_model_without_axes() -> None:
     with pytest.raises(ModelError, match="axes"):
         build_query("component_covariance", trained())
 
@@ -332,7 +330,7 @@ def test_a_phase_that_was_given_no_room_is_refused(phase: str, field: str) -> No
         dimension_of(phase, bare)
 
 
-def test_pooled_without_noise_is_the_pooled_covariance() -> None:
+def test_fine_covariance_without_noise_is_the_pooled_sample() -> None:
     x, y = records()
     model = ask(learner("fine_covariance", trained()), x, y, rounds=2)
     u = model.scales.basis.forward(x) - torch.from_numpy(model.arrays["mixture.mean"])[y]
@@ -345,7 +343,7 @@ def test_pooled_without_noise_is_the_pooled_covariance() -> None:
     assert float(released[20:, 20:].diagonal().min()) > 0
 
 
-def test_pooled_counts_both_triangles() -> None:
+def test_fine_covariance_counts_both_triangles() -> None:
     """Noise is on the whole matrix: the released one is symmetric, and shrunk for half of it."""
     x, y = records()
     first = learner("fine_covariance", trained())
