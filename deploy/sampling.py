@@ -14,6 +14,7 @@ from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
 from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
+from sampler.pool import PoolSettings
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from sampler.tune import tuned
@@ -94,7 +95,7 @@ def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
                 png=group["png"],
                 privacy={key: privacy[key] for key in PROMISED},
                 progress=bar,
-                **tree["pool"],
+                pool=PoolSettings(**tree["pool"], device=tree["device"]),
             )
         images, labels = load_images(run.samples)
         contact_sheet(images, labels, run.folder / "samples.png")
@@ -105,7 +106,7 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     """`dppm diagnose RUN`: how the sampler accepts, diverges and mixes."""
     run = trained(folder, "diagnose")
     with run.alone():
-        found = _diagnose(run, retaken(run, overrides, "sampler", "device")["sampler"])
+        found = _diagnose(run, retaken(run, overrides, "sampler")["sampler"])
     if as_json:
         print_json(found)
         return

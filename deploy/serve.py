@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from deploy.sampling import PROMISED, retaken, trained, with_steps
 from deploy.show import console, print_json
+from sampler.pool import PoolSettings
 from sampler.service.gate import NAME
 from sampler.service.orders import Limits
 from sampler.service.server import ServerSettings, serving
@@ -23,6 +24,7 @@ def serve(
     *,
     images_per_hour: int,
     jobs_per_client: int,
+    workers: int,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -38,7 +40,8 @@ def serve(
     tree = retaken(run, overrides, "sampler", "pool", "device")
     sampler = with_steps(run, tree["sampler"])
     privacy = run.read_json(run.privacy)
-    service = ServerSettings(**settings, cluster=tree["pool"]["address"], limits=limits)
+    pool = PoolSettings(**tree["pool"] | {"workers": workers}, device=tree["device"])
+    service = ServerSettings(**settings, pool=pool, limits=limits)
     try:
         with serving(
             run.model,

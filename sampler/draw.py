@@ -1,19 +1,21 @@
 """One shard, from its name to the content of its file: a pure function, the same bits anywhere.
 
-"The same bits" holds on machines whose CPUs choose the same matrix kernels; across CPU families a
-pixel may now and then differ by one grey level, and a Metropolis test by its outcome.
+"The same bits" holds on machines whose CPUs choose the same matrix kernels, or on GPUs of one kind.
+Across kinds a pixel may now and then differ by one grey level, a Metropolis test by its outcome.
 """
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from dppm_model.errors import ModelError, SamplerError
+from dppm_model.errors import ConfigError, ModelError, SamplerError
 from dppm_model.reading import read_bytes, reading
 from dppm_model.records.pixels import to_pixels
 from dppm_model.score.denoiser import ImageModel
@@ -23,10 +25,10 @@ from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
 
-Loader = Callable[[bytes], ImageModel]  # from the content of a model file
+Loader = Callable[[bytes], Any]  # from the content of a model file to an `ImageModel`
 
 
-def load_model(content: bytes) -> ImageModel:
+def load_model(content: bytes) -> ScoreModel:
     """Read a score model: the loader of everything but tests."""
     return ScoreModel.from_bytes(content)
 
@@ -43,6 +45,24 @@ def read_model(path: Path) -> bytes:
         return read_bytes(path)
 
 
+def device_of(name: str) -> torch.device:
+    """Return the device ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is a GPU if there is one.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these, or not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"device is {name[:40]!r}.", "Use auto, cpu, cuda or cuda:1.")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name}, which is not there.", "Use device=auto.")
+    return torch.device(name)
+
+
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
     """Compute on so many threads for a while, as every worker does: the same kernels and bits."""
@@ -54,23 +74,53 @@ def on_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def draw_shard(model: ImageModel, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
-    """Return the content of a shard's file.
+class Worker:
+    """A model in memory, on a device, that draws one shard at a time.
 
-    Image ``first + i`` of class ``label`` takes its noise from (seed, label, first + i) alone.
-
-    Raises
-    ------
-    SamplerError
-        If a value is not finite.
+    Parameters
+    ----------
+    loader
+        Makes the model from a model file's content, at the first shard.
+    threads
+        Cores to compute on.
+    device
+        See `device_of`.
     """
-    noise = ImageNoise(seed, [(shard.label, shard.first + i) for i in range(shard.count)])
-    y = torch.full((shard.count,), shard.label, dtype=torch.int64)
-    with torch.inference_mode():
-        x, info = draw_images(model, y, noise, settings)
-    if not torch.isfinite(x).all():
-        raise SamplerError(
-            f"{shard.name}: the sampler ran into values that are not finite.",
-            "Lower sampler.step_size, or check the model.",
-        )
-    return encode_shard(shard, to_pixels(x), asdict(info))
+
+    def __init__(self, loader: Loader, threads: int = 1, device: str = "cpu") -> None:
+        self._loader, self._threads, self._device = loader, threads, device
+        self._model: ImageModel | None = None
+
+    def draw(self, content: bytes, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+        """Return the content of a shard's file.
+
+        Image ``first + i`` of class ``label`` takes its noise from (seed, label, first + i) alone.
+
+        Parameters
+        ----------
+        content
+            Of the model file, the same in each call.
+
+        Raises
+        ------
+        SamplerError
+            If a value is not finite.
+        """
+        device = device_of(self._device)
+        names = [(shard.label, shard.first + i) for i in range(shard.count)]
+        y = torch.full((shard.count,), shard.label, dtype=torch.int64, device=device)
+        with on_threads(self._threads), torch.inference_mode():
+            if self._model is None:
+                model = self._loader(content)
+                self._model = model if device.type == "cpu" else model.to(device)
+            x, info = draw_images(self._model, y, ImageNoise(seed, names, device), settings)
+        if not torch.isfinite(x).all():
+            raise SamplerError(
+                f"{shard.name}: the sampler ran into values that are not finite.",
+                "Lower sampler.step_size, or check the model.",
+            )
+        return encode_shard(shard, to_pixels(x), asdict(info))
+
+    def peak_memory(self) -> float:
+        """Return the most memory that this process has had, in MB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

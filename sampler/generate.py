@@ -17,11 +17,10 @@ from typing import Any
 from dppm_model.bounds import Whole
 from dppm_model.files import write_bytes
 from dppm_model.progress import Progress, silent
-from dppm_model.score.denoiser import ImageModel
 from sampler import images
-from sampler.draw import Loader, draw_shard, load_model, on_threads, read_model
+from sampler.draw import Loader, Worker, load_model, read_model
 from sampler.images import Shard, read_shard, shard_path, shards_of
-from sampler.pool import Draws, on_ray, peak_memory
+from sampler.pool import Draws, PoolSettings, on_ray
 from sampler.settings import SamplerSettings
 
 
@@ -59,9 +58,7 @@ def generate(
     seed: int,
     settings: SamplerSettings,
     privacy: dict[str, Any],
-    workers: int | None = None,
-    threads: int = 1,
-    address: str | None = None,
+    pool: PoolSettings | None = None,
     png: bool = False,
     shard_size: int | None = None,
     loader: Loader = load_model,
@@ -76,18 +73,12 @@ def generate(
     model
         Score model file.
     seed
-        In [0, 2^63): the same seed gives the same images, whatever the workers.
+        In [0, 2^63): the same seed gives the same images, whatever the workers, on one kind of
+        device.
     privacy
         What the manifest shall say of the model's privacy.
-    workers
-        Actors; None takes as many as the cores allow (of the cluster, if there is one), 0 works in
-        this process without Ray.
-    threads
-        Cores of each worker. More of them help where one image is much work, and can change its
-        last bits; many workers of one thread draw more images a second.
-    address
-        A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
-        starts a private one on this machine and ends it again.
+    pool
+        Who draws; None: the defaults.
     png
         Also write PNG files into a folder per class.
     shard_size
@@ -99,7 +90,7 @@ def generate(
     Raises
     ------
     ConfigError
-        If ``per_class``, ``seed``, ``workers``, ``threads`` or ``shard_size`` is out of range.
+        If ``per_class``, ``seed`` or ``shard_size`` is out of range.
     ModelError
         If the model file cannot be read.
     RunFolderError
@@ -108,11 +99,9 @@ def generate(
         If Ray does not start, a worker dies at the same shard again and again, or values are not
         finite.
     """
-    begun = time.monotonic()
+    begun, pool = time.monotonic(), pool or PoolSettings()
     Whole(1).check("sampler.per_class", per_class)
     Whole(0).check("sampler.seed", seed)
-    Whole(0).check("pool.workers", 0 if workers is None else workers)
-    Whole(1).check("pool.threads", threads)
     content = read_model(model)
     denoiser = loader(content)
     size = images.shard_size(denoiser.image_shape) if shard_size is None else shard_size
@@ -124,7 +113,8 @@ def generate(
         "classes": denoiser.classes,
         "shape": list(denoiser.image_shape),
         "shard_size": size,
-        "threads": threads,
+        "threads": pool.threads,
+        "device": pool.device.partition(":")[0],
         "privacy": privacy,
         "per_class": per_class,
     }
@@ -137,14 +127,8 @@ def generate(
     progress(f"{done} of {total} images", done / total)
     memory: list[float] = []
     if todo:
-        draws = (
-            _in_process(denoiser, todo, seed, settings, threads, memory.append)
-            if workers == 0
-            else on_ray(
-                *((loader, content), todo, seed, settings, workers, address, threads),
-                memory.append,
-            )
-        )
+        how = (loader, content), todo, seed, settings, pool, memory.append
+        draws = _in_process(*how) if pool.workers == 0 else on_ray(*how)
         with closing(draws):
             for shard, drawn in draws:
                 write_bytes(shard_path(out, shard), drawn)
@@ -159,15 +143,16 @@ def generate(
 
 
 def _in_process(
-    model: ImageModel,
+    model: tuple[Loader, bytes],
     todo: list[Shard],
     seed: int,
     settings: SamplerSettings,
-    threads: int,
+    pool: PoolSettings,
     note_memory: Callable[[float], None],
 ) -> Draws:
-    """Draw one shard after the other, on as many threads as a worker: the same kernels and bits."""
-    with on_threads(threads):
-        for shard in todo:
-            yield shard, draw_shard(model, shard, seed, settings)
-    note_memory(peak_memory())
+    """Draw one shard after the other, as a worker of Ray would: the same kernels and bits."""
+    loader, content = model
+    worker = Worker(loader, pool.threads, pool.device)
+    for shard in todo:
+        yield shard, worker.draw(content, shard, seed, settings)
+    note_memory(worker.peak_memory())

@@ -1,13 +1,14 @@
 """Many workers, one queue of shards: Ray actors that may die, work that may be repeated.
 
 The only file that knows Ray. A shard is a pure function of (model, settings, seed, name), so a lost
-worker, a second attempt or another number of workers changes nothing in the images.
+worker, a second attempt or another number of workers changes nothing in the images. Ray starts a
+dead worker again and repeats its call; what it lacks, and `ray.util.ActorPool` too, is a second
+copy of what hangs on a node that is gone.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import threading
@@ -15,52 +16,188 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
-from dppm_model.bounds import Whole
 from dppm_model.errors import SamplerError
-from dppm_model.score.denoiser import ImageModel
-from sampler.draw import Loader, draw_shard, load_model, on_threads
+from dppm_model.bounds import Whole
+from sampler.draw import Loader, Worker, device_of, load_model
 from sampler.images import Shard
 from sampler.settings import SamplerSettings
 
 _RETRIES = 3  # a shard whose worker dies this often again is given up
 _PATIENCE = 5.0  # seconds without news, before anybody is thought to be late
 
-
 Draws = Generator[tuple[Shard, bytes], None, None]
 Draw = Callable[[Shard, int, SamplerSettings], bytes]
 
 
-def peak_memory() -> float:
-    """Return the most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+@dataclass(frozen=True)
+class PoolSettings:
+    """Who draws.
+
+    Attributes
+    ----------
+    workers
+        Ray actors; None takes as many as the cores allow, or one a GPU (of the cluster, if there is
+        one); 0 works in this process without Ray.
+    threads
+        Cores of each worker. More of them help where one image is much work, and can change its
+        last bits; many workers of one thread draw more images a second.
+    address
+        A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
+        starts a private one on this machine and ends it again.
+    device
+        See `sampler.draw.device_of`. Workers share the GPUs that Ray finds (``cuda``), or all use
+        one of this machine (``cuda:1``).
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, or the device is not there.
+    """
+
+    workers: int | None = None
+    threads: int = 1
+    address: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        Whole(0).check("pool.workers", 0 if self.workers is None else self.workers)
+        Whole(1).check("pool.threads", self.threads)
+        if self.address is None or self.device == "auto":  # a cluster's devices are its own
+            object.__setattr__(self, "device", str(device_of(self.device)))
+
+    def options(self, resources: dict[str, float]) -> tuple[int, dict[str, Any]]:
+        """Return how many workers there are, and what Ray shall set aside for each.
+
+        Parameters
+        ----------
+        resources
+            What the cluster has, as Ray says it.
+
+        Raises
+        ------
+        SamplerError
+            If no worker fits.
+        """
+        options: dict[str, Any] = {"num_cpus": self.threads}
+        fit = int(resources.get("CPU", 1)) // self.threads
+        if self.device == "cuda":
+            gpus = int(resources.get("GPU", 0))
+            fit = min(fit, gpus)
+            each = -(-(self.workers or fit) // max(1, gpus))  # workers on a GPU
+            options["num_gpus"] = 1 / max(1, each)
+        if not fit and (self.device == "cuda" or not self.workers):
+            raise SamplerError(
+                f"No worker with pool.threads={self.threads} on {self.device} fits here.",
+                "Use fewer pool.threads, or another device.",
+            )
+        return self.workers or fit, options
 
 
-class _Worker:
-    """What an actor runs: a model in memory, its own threads, one shard at a time."""
+def on_ray(
+    model: tuple[Loader, bytes],
+    todo: list[Shard],
+    seed: int,
+    settings: SamplerSettings,
+    pool: PoolSettings,
+    note_memory: Callable[[float], None] = lambda _megabytes: None,
+) -> Draws:
+    """Hand shards to actors as they become free; yield what they drew, in any order.
 
-    def __init__(self, loader: Loader, threads: int = 1) -> None:
-        torch.set_num_threads(threads)
-        self._loader = loader
-        self._model: ImageModel | None = None
+    At the end ``note_memory`` is called with each living worker's peak memory, in MB.
 
-    def peak_memory(self) -> float:
-        """See the function of this name."""
-        return peak_memory()
-
-    def draw(self, content: bytes, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
-        """Draw one shard; see `draw_shard`."""
-        if self._model is None:  # the first call of this process, which may be a second life
-            self._model = self._loader(content)
-        return draw_shard(self._model, shard, seed, settings)
+    An actor whose node is gone may wait for another one for ever. So, once no shard is left to be
+    handed out, one that takes far longer than those before is given to a free actor as well; the
+    first to come counts (backup tasks; Dean and Ghemawat 2004, section 3.6).
+    """
+    loader, content = model
+    with _ray(pool) as ray:
+        free = _actors(ray, loader, pool, most=len(todo))
+        stored, queue = ray.put(content), todo[::-1]
+        left = {shard.name for shard in todo}
+        running: dict[Any, tuple[Any, Shard, float]] = {}  # since when
+        slowest = _PATIENCE
+        while left:
+            while free and queue:
+                actor, shard = free.pop(), queue.pop()
+                ref = actor.draw.remote(stored, shard, seed, settings)
+                running[ref] = (actor, shard, time.monotonic())
+            finished, _ = ray.wait(list(running), timeout=_PATIENCE)
+            if not finished:
+                if free:  # hence the queue is empty: a second copy of what is late, no third
+                    queue = _late(running.values(), 3 * slowest)
+                continue
+            actor, shard, since = running.pop(finished[0])
+            free.append(actor)
+            if shard.name in left:  # else the other copy was faster
+                drawn = _result(ray, finished[0], shard)
+                slowest = max(slowest, time.monotonic() - since)
+                left.remove(shard.name)
+                yield shard, drawn
+        for actor, _, _ in running.values():
+            ray.kill(actor)
+        asked = [actor.peak_memory.remote() for actor in free]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)
+        for ref in answered:
+            with suppress(ray.exceptions.RayError):  # it died meanwhile; its images are there
+                note_memory(ray.get(ref))
 
 
 @contextmanager
-def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
+def crew(
+    content: bytes, pool: PoolSettings, *, loader: Loader = load_model
+) -> Iterator[list[Draw]]:
+    """Give one function for each worker, which blocks until its shard is drawn: for a service.
+
+    The same workers as those of `generate` (0: one, in this process), hence the same bits.
+    """
+    if pool.workers == 0:
+        yield [partial(Worker(loader, pool.threads, pool.device).draw, content)]
+        return
+    with _ray(pool) as ray:
+        stored = ray.put(content)
+
+        def draw(actor: Any, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
+            return _result(ray, actor.draw.remote(stored, shard, seed, settings), shard)
+
+        yield [partial(draw, actor) for actor in _actors(ray, loader, pool)]
+
+
+def _actors(ray: Any, loader: Loader, pool: PoolSettings, most: int | None = None) -> list[Any]:
+    """Start workers, at most so many; Ray starts a dead one anew and repeats its call."""
+    count, options = pool.options(ray.cluster_resources())
+    options |= {"max_restarts": -1, "max_task_retries": _RETRIES}
+    actor_class = ray.remote(**options)(Worker)
+    count = count if most is None else min(count, most)
+    return [actor_class.remote(loader, pool.threads, pool.device) for _ in range(count)]
+
+
+def _result(ray: Any, finished: Any, shard: Shard) -> bytes:
+    """Wait for what an actor drew; its refusals come back in their own words."""
+    try:
+        drawn: bytes = ray.get(finished)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayActorError:
+        raise SamplerError(
+            f"The worker died {1 + _RETRIES} times at {shard.name}.",
+            "It may lack memory: use fewer pool.workers.",
+        ) from None
+    return drawn
+
+
+def _late(running: Iterable[tuple[Any, Shard, float]], seconds: float) -> list[Shard]:
+    """Shards that one actor alone has had for longer than ``seconds``."""
+    held = Counter(shard for _, shard, _ in running)
+    oldest = time.monotonic() - seconds
+    return [shard for _, shard, since in running if since < oldest and held[shard] == 1]
+
+
+@contextmanager
+def _ray(pool: PoolSettings) -> Iterator[Any]:
     """Give Ray: the caller's if it is up, else a cluster's, else a private one on loopback."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -74,36 +211,28 @@ def _ray(address: str | None, cores: int | None) -> Iterator[Any]:
         return
     private = {
         "address": "local",
-        "num_cpus": cores or os.cpu_count(),
+        "num_cpus": (pool.workers or 0) * pool.threads or os.cpu_count(),
         "include_dashboard": False,
         "object_store_memory": 128 * 1024**2,
         "_node_ip_address": "127.0.0.1",
     }
-    where = private if address is None else {"address": address}
-    if address is not None:
-        _knock(address)
+    where = private if pool.address is None else {"address": pool.address}
+    if pool.address is not None:
+        _knock(pool.address)
+    before = signal.getsignal(signal.SIGTERM)
     try:
         try:
-            with _same_sigterm():
-                ray.init(**where, log_to_driver=False, logging_level="ERROR")
+            ray.init(**where, log_to_driver=False, logging_level="ERROR")
         except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise SamplerError(
                 f"Ray did not start: {error}", "Check pool.address, or use pool.workers=0."
             ) from None
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray's own leaves without closing anything
         yield ray
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _same_sigterm() -> Iterator[None]:
-    """Keep the caller's SIGTERM handler: Ray puts one that leaves without closing anything."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:
@@ -117,139 +246,3 @@ def _knock(address: str) -> None:
                 f"No Ray cluster answers at {address} ({error.strerror or error}).",
                 "Check pool.address; null starts a private Ray on this machine.",
             ) from None
-
-
-def on_ray(
-    model: tuple[Loader, bytes],
-    todo: list[Shard],
-    seed: int,
-    settings: SamplerSettings,
-    workers: int | None,
-    address: str | None,
-    threads: int,
-    note_memory: Callable[[float], None] = lambda _megabytes: None,
-) -> Draws:
-    """Hand shards to actors as they become free; yield what they drew, in any order.
-
-    At the end ``note_memory`` is called with each living worker's peak memory, in MB.
-
-    An actor whose node is gone may wait for another one for ever. So, once no shard is left to be
-    handed out, one that takes far longer than those before is given to a free actor as well; the
-    first to come counts (backup tasks; Dean and Ghemawat 2004, section 3.6).
-    """
-    loader, content = model
-    with _ray(address, workers and workers * threads) as ray:
-        fit = int(ray.cluster_resources().get("CPU", 1)) // threads
-        if not workers and not fit:
-            raise SamplerError(
-                f"No worker with pool.threads={threads} fits on these cores.",
-                "Use fewer pool.threads.",
-            )
-        count = min(workers or fit, len(todo))
-        stored = ray.put(content)
-        free = _actors(ray, loader, count, threads, retries=0)
-        queue, left = list(reversed(todo)), {shard.name for shard in todo}
-        running: dict[Any, tuple[Any, Shard, float]] = {}  # since when
-        slowest, deaths = _PATIENCE, Counter[str]()
-        while left:
-            while free and queue:
-                actor, shard = free.pop(), queue.pop()
-                ref = actor.draw.remote(stored, shard, seed, settings)
-                running[ref] = (actor, shard, time.monotonic())
-            finished, _ = ray.wait(list(running), timeout=_PATIENCE)
-            if not finished:
-                if free:  # hence the queue is empty: a second copy of what is late, no third
-                    queue = _late(running.values(), 3 * slowest)
-                continue
-            actor, shard, since = running.pop(finished[0])
-            if shard.name not in left:  # the other copy was faster
-                free.append(actor)
-                continue
-            try:
-                drawn = _result(ray, finished[0], shard)
-            except _WorkerDied as error:
-                deaths[shard.name] += 1
-                if deaths[shard.name] > _RETRIES:
-                    raise error.refusal(1 + _RETRIES) from None
-                ray.kill(actor)
-                # A new one may wait for room: it comes after those that live.
-                free[:0] = _actors(ray, loader, 1, threads, retries=0)
-                queue.append(shard)
-                continue
-            slowest = max(slowest, time.monotonic() - since)
-            free.append(actor)
-            left.remove(shard.name)
-            yield shard, drawn
-        for actor, _, _ in running.values():
-            ray.kill(actor)
-        asked = [actor.peak_memory.remote() for actor in free]
-        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)
-        for ref in answered:
-            with suppress(ray.exceptions.RayError):  # it died meanwhile; its images are there
-                note_memory(ray.get(ref))
-
-
-def _late(running: Iterable[tuple[Any, Shard, float]], seconds: float) -> list[Shard]:
-    """Shards that one actor alone has had for longer than ``seconds``."""
-    held = Counter(shard for _, shard, _ in running)
-    oldest = time.monotonic() - seconds
-    return [shard for _, shard, since in running if since < oldest and held[shard] == 1]
-
-
-class _WorkerDied(Exception):
-    """The process of a worker, or its node, is gone."""
-
-    def __init__(self, shard: Shard) -> None:
-        super().__init__(shard.name)
-        self._shard = shard
-
-    def refusal(self, times: int) -> SamplerError:
-        """What to tell a person after so many deaths."""
-        return SamplerError(
-            f"The worker died {times} times at {self._shard.name}.",
-            "It may lack memory: use fewer pool.workers.",
-        )
-
-
-def _actors(ray: Any, loader: Loader, count: int, threads: int, *, retries: int) -> list[Any]:
-    """Start workers; with ``retries`` Ray starts a dead one anew and repeats its call."""
-    restarts = -1 if retries else 0
-    options = {"num_cpus": threads, "max_restarts": restarts, "max_task_retries": retries}
-    actor_class = ray.remote(**options)(_Worker)
-    return [actor_class.remote(loader, threads) for _ in range(count)]
-
-
-def _result(ray: Any, finished: Any, shard: Shard) -> bytes:
-    """Wait for what an actor drew; its refusals come back in their own words."""
-    try:
-        drawn: bytes = ray.get(finished)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except ray.exceptions.RayActorError:
-        raise _WorkerDied(shard) from None
-    return drawn
-
-
-@contextmanager
-def crew(
-    content: bytes, workers: int, *, address: str | None = None, loader: Loader = load_model
-) -> Iterator[list[Draw]]:
-    """Give one function for each worker, which blocks until its shard is drawn: for a service.
-
-    The same workers as those of `generate` (0: one, in this process), hence the same bits.
-    """
-    Whole(0).check("pool.workers", workers)
-    if workers == 0:
-        with on_threads(1):
-            yield [partial(_Worker(loader).draw, content)]
-        return
-    with _ray(address, workers) as ray:
-        stored = ray.put(content)
-
-        def draw(actor: Any, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
-            try:
-                return _result(ray, actor.draw.remote(stored, shard, seed, settings), shard)
-            except _WorkerDied as error:
-                raise error.refusal(1 + _RETRIES) from None
-
-        yield [partial(draw, a) for a in _actors(ray, loader, workers, 1, retries=_RETRIES)]

@@ -148,9 +148,8 @@ def shift(x: Tensor, generator: torch.Generator) -> Tensor:
         return (torch.arange(length) + offsets).clamp(0, length - 1)
 
     rows, columns = moved(height)[:, None, :, None], moved(width)[:, None, None, :]
-    return x[
-        torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None], rows, columns
-    ]
+    images, colours = torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None]
+    return x[tuple(index.to(x.device) for index in (images, colours, rows, columns))]
 
 
 def train_classifier(
@@ -160,6 +159,7 @@ def train_classifier(
     classes: int,
     seed: int,
     settings: Settings,
+    device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> Classifier:
     """Train by ``settings``.
@@ -170,7 +170,9 @@ def train_classifier(
         (n, C, H, W) uint8 and (n,) int64; the *only* data that training sees.
     seed
         Decides first weights, order, shifts and which images are held out. The same seed on the
-        same number of torch threads gives the same bits.
+        same number of torch threads, or the same kind of GPU, gives the same bits.
+    device
+        Where it is trained, and stays.
     progress
         Called with the share of the steps done.
     """
@@ -181,7 +183,8 @@ def train_classifier(
     held_out, kept = order[:cut], order[cut:]
     mean, std = x[kept].float().mean().item(), max(1.0, x[kept].float().std().item())
 
-    network = build(settings, (x.shape[1], x.shape[2], x.shape[3]), classes, generator)
+    network = build(settings, (x.shape[1], x.shape[2], x.shape[3]), classes, generator).to(device)
+    x, y = x.to(device), y.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.2
@@ -202,8 +205,8 @@ def train_classifier(
         if progress is not None and step % 50 == 49:
             progress((step + 1) / settings.steps)
 
-    logits = _apply(network, x[held_out], mean, std)
-    held_out_accuracy = (logits.argmax(1) == y[held_out]).float().mean().item()
+    right = _apply(network, x[held_out], mean, std).argmax(1) == y[held_out].cpu()
+    held_out_accuracy = right.float().mean().item()
     return Classifier(network, settings, mean, std, held_out_accuracy)
 
 
@@ -229,6 +232,8 @@ def _outputs(classifier: Classifier, network: nn.Module, images: Images) -> Tens
 
 @torch.no_grad()
 def _apply(network: nn.Module, x: Tensor, mean: float, std: float) -> Tensor:
-    """Run uint8 images (n, C, h, w), normalized, through ``network``, 500 at a time."""
-    chunks = ((chunk.float() - mean) / std for chunk in torch.split(x, 500))
-    return torch.cat([network(c.contiguous(memory_format=torch.channels_last)) for c in chunks])
+    """Run uint8 images (n, C, h, w), normalized, through ``network``, 500 at a time: on the CPU."""
+    device = next(network.parameters()).device
+    chunks = ((chunk.to(device).float() - mean) / std for chunk in torch.split(x, 500))
+    outputs = [network(c.contiguous(memory_format=torch.channels_last)).cpu() for c in chunks]
+    return torch.cat(outputs)

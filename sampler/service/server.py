@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from dppm_model.errors import ConfigError
 from sampler.draw import Loader, load_model, read_model
 from sampler.images import shard_size
-from sampler.pool import crew
+from sampler.pool import PoolSettings, crew
 from sampler.service import sampling_pb2_grpc
 from sampler.service.access import Access, read_tokens, require_guard, split_address
 from sampler.service.bounds import MOST_BYTES, request_bounds
@@ -64,8 +64,8 @@ class ServerSettings:
         See `sampler.service.access.read_tokens`; None lets in whoever can connect.
     insecure
         Whether to listen to the network also without TLS or tokens.
-    workers, cluster
-        See `sampler.pool.crew`.
+    pool
+        Who draws.
     limits
         How much may be asked for.
     shard_size
@@ -77,8 +77,7 @@ class ServerSettings:
     tls_key: Path | None = None
     token_file: Path | None = None
     insecure: bool = False
-    workers: int = 0
-    cluster: str | None = None
+    pool: PoolSettings = field(default_factory=lambda: PoolSettings(workers=0))
     limits: Limits = field(default_factory=Limits)
     shard_size: int | None = None
 
@@ -152,7 +151,7 @@ def serving(
     )
     limits = settings.limits
     with (
-        crew(content, settings.workers, address=settings.cluster, loader=loader) as draws,
+        crew(content, settings.pool, loader=loader) as draws,
         _desk(Desk(draws, limits)) as desk,
         ThreadPoolExecutor(limits.jobs, thread_name_prefix="call") as pool,
     ):

@@ -25,6 +25,7 @@ from dppm_model.run import Run
 from sampler.evaluation.evaluate import evaluate
 from sampler.generate import generate
 from sampler.images import load_images
+from sampler.pool import PoolSettings
 from sampler.settings import SamplerSettings
 from tests.benchmarks.central import train_centrally
 from tests.benchmarks.record import record
@@ -58,7 +59,7 @@ def measure(
             Path(scratch) / "samples",
             per_class=per_class,
             seed=0,
-            workers=workers,
+            pool=PoolSettings(workers),
             settings=SamplerSettings.from_dict(config.sampler),
             privacy={"epsilon_secure_sum": None},
         )

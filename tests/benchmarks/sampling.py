@@ -26,6 +26,7 @@ from dppm_model.score.model import ScoreModel
 from sampler.generate import generate
 from sampler.images import shard_size
 from sampler.noise import ImageNoise
+from sampler.pool import PoolSettings
 from sampler.settings import METHODS, SamplerSettings
 from sampler.stages import SAMPLERS, octave_settings
 from tests.benchmarks.record import record
@@ -93,7 +94,12 @@ def scaling(model: Path, per_class: int) -> dict[str, float]:
         stop, own = threading.Event(), []
         watcher = threading.Thread(target=resident, args=(stop, own))
         with tempfile.TemporaryDirectory() as folder:
-            options = {"seed": 0, "settings": SamplerSettings(), "privacy": {}, "workers": workers}
+            options = {
+                "seed": 0,
+                "settings": SamplerSettings(),
+                "privacy": {},
+                "pool": PoolSettings(workers),
+            }
             generate(model, Path(folder) / "warm", per_class=min(10, per_class), **options)
             watcher.start()
             result = generate(model, Path(folder) / "out", per_class=per_class * workers, **options)

@@ -19,9 +19,10 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.training.gradient import ResidualLearner
 from sampler import generate as generate_module
-from sampler import pool
+from sampler import pool as pool_module
 from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
+from sampler.pool import PoolSettings
 from sampler.service.client import SamplingClient
 from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings
@@ -72,7 +73,9 @@ def sample(path: Path, model: ExactMixture, out: Path, **changes: Any) -> Genera
     if not path.exists():  # a second pickle of the same tensors may have other bytes
         path.write_bytes(pickle.dumps(model))
     arguments = {"per_class": 10, "seed": 1, "settings": FAST, "privacy": {}, "shard_size": 4}
-    return generate(path, out, **(arguments | {"loader": pickle.loads} | changes))
+    of_pool = {key: changes.pop(key) for key in ("workers", "threads", "address") if key in changes}
+    pool = PoolSettings(**of_pool, device="cpu")
+    return generate(path, out, pool=pool, **(arguments | {"loader": pickle.loads} | changes))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -118,7 +121,9 @@ def test_a_score_model_with_a_network_is_drawn_alike_on_ray_and_here(tmp_path: P
     learner.result().save(tmp_path / "model")
     arguments = {"per_class": 6, "seed": 1, "settings": FAST, "privacy": {}, "shard_size": 3}
     for workers in (0, 2):
-        generate(tmp_path / "model", tmp_path / f"{workers}", workers=workers, **arguments)  # type: ignore[arg-type]
+        generate(
+            tmp_path / "model", tmp_path / f"{workers}", pool=PoolSettings(workers), **arguments
+        )  # type: ignore[arg-type]
     assert files(tmp_path / "0") == files(tmp_path / "2")
     assert np.ptp(load_images(tmp_path / "0")[0]) > 0
 
@@ -209,7 +214,7 @@ def test_a_lost_node_loses_no_image_and_makes_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node of two goes away in mid job; its actor has nowhere to start again."""
-    monkeypatch.setattr(pool, "_PATIENCE", 1.0)
+    monkeypatch.setattr(pool_module, "_PATIENCE", 1.0)
     path, pids, written = tmp_path / "model", tmp_path / "pids", []
     model = slow(pids)
     cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -249,7 +254,7 @@ def test_a_service_on_ray_gives_the_same_images(tmp_path: Path) -> None:
             tmp_path / "model",
             privacy={"epsilon_secure_sum": 1.0, "epsilon_site": 2.0, "delta": 1e-5, "unit": "x"},
             sampler=FAST,
-            settings=ServerSettings(address="127.0.0.1:0", workers=2, shard_size=4),
+            settings=ServerSettings(address="127.0.0.1:0", pool=PoolSettings(2), shard_size=4),
             loader=pickle.loads,
         ) as running,
         SamplingClient(running.address) as client,

@@ -27,7 +27,7 @@ from tests.support.documents import ROOT, commands, fences, spans
 # Commands of a trained run take overrides of some groups only.
 _GROUPS = {
     "sample": ("sampler", "pool", "device"),
-    "diagnose": ("sampler", "device"),
+    "diagnose": ("sampler",),
     "serve": ("sampler", "pool", "device"),
     "evaluate": ("evaluation", "device"),
 }

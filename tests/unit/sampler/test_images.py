@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dppm_model.errors import ConfigError, DppmError, ModelError, RunFolderError, SamplerError
 from dppm_model.progress import Progress
 from dppm_model.score.model import ScoreModel
-from sampler.draw import draw_shard
+from sampler.draw import Worker
 from sampler.generate import GenerateResult, generate
 from sampler.images import Shard, load_images, read_shard, shard_path, shards_of
+from sampler.pool import PoolSettings
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from tests.unit.sampler.mixture import pictures
@@ -32,7 +34,7 @@ def model(tmp_path: Path) -> Path:
 
 def sample(model: Path, out: Path, **changes: Any) -> GenerateResult:
     arguments = {"per_class": 5, "seed": 1, "settings": FAST, "privacy": {"epsilon_site": 2.0}}
-    fixed = {"workers": 0, "shard_size": 4, "loader": pickle.loads}
+    fixed = {"pool": PoolSettings(0), "shard_size": 4, "loader": pickle.loads}
     return generate(model, out, **(arguments | fixed | changes))
 
 
@@ -90,11 +92,11 @@ def test_images_come_back_with_their_labels(model: Path, tmp_path: Path) -> None
 
 def test_same_seed_same_pixels_in_any_order() -> None:
     shards = shards_of(3, 8, 4)
-    there = {s: draw_shard(MODEL, s, 1, FAST) for s in shards}
-    back = {s: draw_shard(MODEL, s, 1, FAST) for s in reversed(shards)}
+    there = {s: Worker(lambda _: MODEL).draw(b"", s, 1, FAST) for s in shards}
+    back = {s: Worker(lambda _: MODEL).draw(b"", s, 1, FAST) for s in reversed(shards)}
     assert there == back
     assert len(set(there.values())) == len(shards)
-    assert draw_shard(MODEL, shards[0], 2, FAST) != there[shards[0]]
+    assert Worker(lambda _: MODEL).draw(b"", shards[0], 2, FAST) != there[shards[0]]
 
 
 def test_more_images_leave_the_first_ones_alone(model: Path, tmp_path: Path) -> None:
@@ -140,12 +142,12 @@ def of_another_class(path: Path) -> None:
 
 def of_another_index(path: Path) -> None:
     """A well-made file of the same class and count, but of other images."""
-    path.write_bytes(draw_shard(MODEL, Shard(1, 4, 4), 1, FAST))
+    path.write_bytes(Worker(lambda _: MODEL).draw(b"", Shard(1, 4, 4), 1, FAST))
 
 
 def of_another_seed(path: Path) -> None:
     """Well-made and rightly named: only the manifest's digest tells."""
-    path.write_bytes(draw_shard(MODEL, Shard(1, 0, 4), 2, FAST))
+    path.write_bytes(Worker(lambda _: MODEL).draw(b"", Shard(1, 0, 4), 2, FAST))
 
 
 @pytest.mark.parametrize(
@@ -236,8 +238,6 @@ def test_strange_folders_are_refused(model: Path, tmp_path: Path) -> None:
         ({"per_class": 2.0}, ConfigError),
         ({"seed": -1}, ConfigError),
         ({"seed": 2**63}, ConfigError),
-        ({"workers": -1}, ConfigError),
-        ({"workers": True}, ConfigError),
         ({"shard_size": 0}, ConfigError),
     ],
     ids=str,
@@ -259,10 +259,12 @@ def test_values_that_are_not_finite_are_refused(model: Path, tmp_path: Path) -> 
 def test_a_score_model_file_is_sampled(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ModelError, match=r"model\.safetensors"):
-        generate(path, tmp_path, per_class=1, seed=0, settings=FAST, privacy={}, workers=0)
+        generate(
+            path, tmp_path, per_class=1, seed=0, settings=FAST, privacy={}, pool=PoolSettings(0)
+        )
     ScoreModel.initial((1, 8, 8), 2, {"mixture": {"band": 16}}).save(path)
     out = tmp_path / "out"
-    generate(path, out, per_class=3, seed=0, settings=FAST, privacy={}, workers=0)
+    generate(path, out, per_class=3, seed=0, settings=FAST, privacy={}, pool=PoolSettings(0))
     assert load_images(out)[0].shape == (6, 1, 8, 8)
 
 
@@ -291,3 +293,24 @@ def test_contact_sheet(tmp_path: Path, channels: int) -> None:
     assert (first[:, 116:172] == 128).all()
     assert second[:, :56].min() == 255
     assert (sheet[58:60] == 96).all()  # the separator between the rows
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": -1}, {"workers": True}, {"threads": 0}, {"device": "tpu"}], ids=str
+)
+def test_pools_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        PoolSettings(**wrong)
+
+
+def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    has = {"CPU": 16.0, "GPU": 2.0}
+    assert PoolSettings(device="cuda").options(has) == (2, {"num_cpus": 1, "num_gpus": 1.0})
+    assert PoolSettings(3, device="cuda").options(has) == (3, {"num_cpus": 1, "num_gpus": 0.5})
+    assert PoolSettings(3, device="cuda:1").options(has) == (3, {"num_cpus": 1})
+    assert PoolSettings(threads=4, device="cpu").options(has) == (4, {"num_cpus": 4})
+    with pytest.raises(SamplerError, match="on cuda"):
+        PoolSettings(device="cuda").options({"CPU": 16.0})
+    with pytest.raises(ConfigError, match="cuda:2, which is not there"):
+        PoolSettings(device="cuda:2")

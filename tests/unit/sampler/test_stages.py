@@ -9,7 +9,7 @@ import torch
 from dppm_model.errors import ConfigError
 from dppm_model.score.model import ScoreModel
 from dppm_model.training.gradient import DetailLearner
-from sampler.draw import draw_shard
+from sampler.draw import Worker
 from sampler.images import Shard, decode_shard, shard_size
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
@@ -113,6 +113,6 @@ def test_a_shard_of_large_images_is_small() -> None:
 
 def test_a_shard_of_a_pyramid_is_a_pure_function() -> None:
     shard = Shard(1, 0, 2)
-    first, second = (draw_shard(pyramid(), shard, 0, FAST) for _ in range(2))
+    first, second = (Worker(lambda _: pyramid()).draw(b"", shard, 0, FAST) for _ in range(2))
     assert first == second
     assert decode_shard(first)[0].shape == (2, 1, 64, 64)

@@ -29,6 +29,7 @@ from dppm_model.errors import (
 )
 from sampler.generate import generate
 from sampler.images import load_images
+from sampler.pool import PoolSettings
 from sampler.service import sampling_pb2 as pb
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient, Stream
@@ -54,7 +55,12 @@ GOOD = pb.SampleRequest(batches=[pb.Batch(label=1, first=2, count=7)], seed=1)
 
 def of_generate(folder: Path, settings: SamplerSettings = FAST) -> dict[tuple[int, int], Any]:
     """The first twelve images of each class, by (class, index), drawn by `generate`."""
-    fixed = {"privacy": {}, "workers": 0, "shard_size": SHARD, "loader": pickle.loads}
+    fixed = {
+        "privacy": {},
+        "pool": PoolSettings(workers=0),
+        "shard_size": SHARD,
+        "loader": pickle.loads,
+    }
     out = folder / "out"
     generate(folder / "model.pickle", out, per_class=12, seed=1, settings=settings, **fixed)
     images, labels = load_images(out)
