@@ -30,9 +30,10 @@ from dppm_model.plan import Plan
 from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
+from sampler.draw import device_of
+from sampler.evaluation.classifier import QUICK, Recipe, check_seeds, recipe_named
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
 from sampler.evaluation.evaluate import evaluate as judge
-from sampler.evaluation.recipes import QUICK, Recipe, check_seeds, recipe_named
 from sampler.images import load_images
 
 _RUNS = Path("runs")
@@ -183,14 +184,15 @@ def train(run: Run, config: Config) -> None:
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm evaluate RUN`: what the synthetic images are worth."""
     run = trained(folder, "evaluate")
-    result = measure(run, retaken(run, overrides, "evaluation", "device")["evaluation"])
+    tree = retaken(run, overrides, "evaluation", "device")
+    result = measure(run, tree["evaluation"], tree["device"])
     if as_json:
         print_json(result)
     else:
         show_summary(run)
 
 
-def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
     """Judge the run's images and write ``evaluation.json`` and the table.
 
     Raises
@@ -199,10 +201,10 @@ def measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         If there are no images, or another command works in the folder.
     """
     with run.alone():
-        return _measure(run, settings)
+        return _measure(run, settings, device)
 
 
-def _measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+def _measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
     config = read_config(run.config)
     if not run.samples.exists():
         raise RunFolderError(
@@ -218,6 +220,7 @@ def _measure(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
             unseen,
             dataset=config.data,
             classes=config.classes,
+            device=device_of(device),
             recipe=recipe,
             seeds=seeds,
             cache=sources.data_root() / config.data / "evaluation",
@@ -259,7 +262,7 @@ def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> Non
     if not run.model.exists():
         train(run, config)
     draw(run, config.to_dict())
-    result = measure(run, config.evaluation)
+    result = measure(run, config.evaluation, config.device)
     with console.status("writing the report"):
         report, *_ = write_reports(run, public=False)
     show_summary(run, report, (time.monotonic() - begun) / 60)

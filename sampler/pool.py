@@ -1,9 +1,10 @@
 """Many workers, one queue of shards: Ray actors that may die, work that may be repeated.
 
 The only file that knows Ray. A shard is a pure function of (model, settings, seed, name), so a lost
-worker, a second attempt or another number of workers changes nothing in the images. Ray starts a
-dead worker again and repeats its call; what it lacks, and `ray.util.ActorPool` too, is a second
-copy of what hangs on a node that is gone.
+worker, a second attempt or another number of workers changes nothing in the images.
+
+`ray.util.ActorPool` and Ray's own retries would not do: the calls of an actor whose node is gone
+fail, one retry after the other, or wait for ever.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dppm_model.errors import SamplerError
 from dppm_model.bounds import Whole
+from dppm_model.errors import SamplerError
 from sampler.draw import Loader, Worker, device_of, load_model
 from sampler.images import Shard
 from sampler.settings import SamplerSettings
@@ -115,11 +116,14 @@ def on_ray(
     """
     loader, content = model
     with _ray(pool) as ray:
-        free = _actors(ray, loader, pool, most=len(todo))
+        count, options = pool.options(ray.cluster_resources())
+        actor_class = ray.remote(**options)(Worker)
+        start = partial(actor_class.remote, loader, pool.threads, pool.device)
+        free = [start() for _ in range(min(count, len(todo)))]
         stored, queue = ray.put(content), todo[::-1]
         left = {shard.name for shard in todo}
         running: dict[Any, tuple[Any, Shard, float]] = {}  # since when
-        slowest = _PATIENCE
+        slowest, deaths = _PATIENCE, Counter[str]()
         while left:
             while free and queue:
                 actor, shard = free.pop(), queue.pop()
@@ -131,12 +135,23 @@ def on_ray(
                     queue = _late(running.values(), 3 * slowest)
                 continue
             actor, shard, since = running.pop(finished[0])
+            if shard.name not in left:  # the other copy was faster
+                free.append(actor)
+                continue
+            try:
+                drawn = _result(ray, finished[0])
+            except ray.exceptions.RayActorError:
+                deaths[shard.name] += 1
+                if deaths[shard.name] > _RETRIES:
+                    raise _given_up(shard) from None
+                ray.kill(actor)
+                free.insert(0, start())  # after those that live: it may wait for room
+                queue.append(shard)
+                continue
+            slowest = max(slowest, time.monotonic() - since)
             free.append(actor)
-            if shard.name in left:  # else the other copy was faster
-                drawn = _result(ray, finished[0], shard)
-                slowest = max(slowest, time.monotonic() - since)
-                left.remove(shard.name)
-                yield shard, drawn
+            left.remove(shard.name)
+            yield shard, drawn
         for actor, _, _ in running.values():
             ray.kill(actor)
         asked = [actor.peak_memory.remote() for actor in free]
@@ -160,33 +175,35 @@ def crew(
     with _ray(pool) as ray:
         stored = ray.put(content)
 
+        count, options = pool.options(ray.cluster_resources())
+        # Ray starts a dead one again, and repeats its call.
+        options |= {"max_restarts": -1, "max_task_retries": _RETRIES}
+        actor_class = ray.remote(**options)(Worker)
+
         def draw(actor: Any, shard: Shard, seed: int, settings: SamplerSettings) -> bytes:
-            return _result(ray, actor.draw.remote(stored, shard, seed, settings), shard)
+            try:
+                return _result(ray, actor.draw.remote(stored, shard, seed, settings))
+            except ray.exceptions.RayActorError:
+                raise _given_up(shard) from None
 
-        yield [partial(draw, actor) for actor in _actors(ray, loader, pool)]
-
-
-def _actors(ray: Any, loader: Loader, pool: PoolSettings, most: int | None = None) -> list[Any]:
-    """Start workers, at most so many; Ray starts a dead one anew and repeats its call."""
-    count, options = pool.options(ray.cluster_resources())
-    options |= {"max_restarts": -1, "max_task_retries": _RETRIES}
-    actor_class = ray.remote(**options)(Worker)
-    count = count if most is None else min(count, most)
-    return [actor_class.remote(loader, pool.threads, pool.device) for _ in range(count)]
+        actors = [actor_class.remote(loader, pool.threads, pool.device) for _ in range(count)]
+        yield [partial(draw, actor) for actor in actors]
 
 
-def _result(ray: Any, finished: Any, shard: Shard) -> bytes:
+def _result(ray: Any, finished: Any) -> bytes:
     """Wait for what an actor drew; its refusals come back in their own words."""
     try:
         drawn: bytes = ray.get(finished)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-    except ray.exceptions.RayActorError:
-        raise SamplerError(
-            f"The worker died {1 + _RETRIES} times at {shard.name}.",
-            "It may lack memory: use fewer pool.workers.",
-        ) from None
     return drawn
+
+
+def _given_up(shard: Shard) -> SamplerError:
+    return SamplerError(
+        f"The worker died {1 + _RETRIES} times at {shard.name}.",
+        "It may lack memory: use fewer pool.workers.",
+    )
 
 
 def _late(running: Iterable[tuple[Any, Shard, float]], seconds: float) -> list[Shard]:

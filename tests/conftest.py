@@ -14,7 +14,7 @@ from hypothesis import settings
 import sampler.service  # noqa: F401 - before any test imports grpc: it settles how grpc forks
 from deploy.cli import main
 from dppm_model.records.writing import write_records
-from sampler.evaluation import recipes
+from sampler.evaluation import classifier
 from tests.support.mutations import TwinItem, add_twins
 
 # `make test` draws the same examples every time; `make test-all` looks for new ones.
@@ -107,11 +107,11 @@ def finished(
 ) -> Path:
     """A run that was trained, sampled and evaluated (by a recipe of few steps)."""
     short = replace(
-        recipes.QUICK,
-        cnn=replace(recipes.QUICK.cnn, steps=20),
-        mlp=replace(recipes.QUICK.mlp, steps=20),
+        classifier.QUICK,
+        cnn=replace(classifier.QUICK.cnn, steps=20),
+        mlp=replace(classifier.QUICK.mlp, steps=20),
     )
-    monkeypatch.setitem(recipes.RECIPES, "quick", short)
+    monkeypatch.setitem(classifier.RECIPES, "quick", short)
     if not _FINISHED:
         folder = tmp_path_factory.mktemp("finished") / "first"
         assert run("simulate", folder, *TINY) == 0

@@ -19,7 +19,7 @@ from dppm_model.records.pixels import to_pixels
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import film_strip, watch
 from sampler.evaluation.classifier import shrink
-from sampler.evaluation.nearest import nearest
+from sampler.evaluation.metrics import nearest
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.sheet import encoded_grid

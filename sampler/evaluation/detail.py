@@ -22,13 +22,12 @@ from dppm_model.reading import read_json, reading, there
 from sampler.evaluation.classifier import (
     Classifier,
     Images,
-    Labels,
+    Records,
     accuracy,
     features,
     train_classifier,
 )
-from sampler.evaluation.distances import frechet_distance
-from sampler.evaluation.nearest import nearest, spaced
+from sampler.evaluation.metrics import frechet_distance, nearest, spaced
 from sampler.evaluation.parallel import Job, run_jobs
 from sampler.sheet import contact_sheet
 
@@ -37,7 +36,6 @@ CROP = 64
 SIDES = (32, 128)  # beside the 64 of the main figure
 _MOST_IMAGES = 2000
 _PAIRS = 16  # of an image and its nearest record, in the picture
-Records = tuple[Images, Labels]
 
 
 def detail(
@@ -78,7 +76,14 @@ def detail(
     def job(records: Records, side: int) -> Job:
         settings = replace(judge.settings, side=side)
         return lambda report: accuracy(
-            train_classifier(*records, classes=classes, seed=0, settings=settings, progress=report),
+            train_classifier(
+                *records,
+                classes=classes,
+                seed=0,
+                settings=settings,
+                device=judge.device,
+                progress=report,
+            ),
             *test,
         )
 

@@ -8,29 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dppm_model import files
 from dppm_model.errors import DataError
 from dppm_model.progress import Progress
-from sampler.evaluation import ceiling as ceilings
-from sampler.evaluation.ceiling import Ceiling, Records
+from sampler.evaluation import real_data_baseline as baselines
 from sampler.evaluation.classifier import (
+    QUICK,
     Classifier,
     Images,
     Labels,
+    Recipe,
+    Records,
     Settings,
+    check_seeds,
     features,
+    mean_and_std,
     predict,
     train_classifier,
 )
-from sampler.evaluation.coverage import coverage_figures
 from sampler.evaluation.detail import LEAST_SIDE, detail
-from sampler.evaluation.distances import frechet_distance, kernel_distance
-from sampler.evaluation.nearest import nearest_figures, spaced
+from sampler.evaluation.metrics import (
+    coverage_figures,
+    frechet_distance,
+    kernel_distance,
+    nearest_figures,
+    spaced,
+)
 from sampler.evaluation.parallel import Job, run_jobs
-from sampler.evaluation.recipes import QUICK, Recipe, check_seeds
-from sampler.evaluation.spread import over_seeds
+from sampler.evaluation.real_data_baseline import RealDataBaseline
 
 FEWEST_PER_CLASS = 10
 MOST_FOR_DISTANCES = 5000
@@ -47,6 +55,7 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     cache: Path | None,
     pictures: Path | None = None,
+    device: torch.device | str = "cpu",
     progress: Progress,
 ) -> dict[str, Any]:
     """Say what synthetic images are worth, beside what the real ones are worth.
@@ -67,6 +76,8 @@ def evaluate(
     pictures
         Folder for pictures of large images' detail (`sampler.evaluation.detail`); None looks at no
         detail.
+    device
+        On which the classifiers are trained.
     progress
         Called with what is being done and how far it is (0 to 1).
 
@@ -91,28 +102,30 @@ def evaluate(
     check_records("real test", test, shape, classes, 1)
     check_records("synthetic", synthetic, shape, classes, FEWEST_PER_CLASS)
 
-    places = {} if cache is None else ceilings.places(cache, train, test, seeds, recipe)
+    places = (
+        {} if cache is None else baselines.cache_paths(cache, train, test, seeds, recipe, device)
+    )
     real = {
-        seed: ceilings.load(path, train[0], classes, recipe.cnn)
+        seed: baselines.load(path, train[0], classes, recipe.cnn, device)
         for seed, path in places.items()
         if path.exists()
     }
     missing = [seed for seed in seeds if seed not in real]
-    trained = _train(synthetic, train, classes, recipe, seeds, missing, progress)
+    trained = _train(synthetic, train, classes, recipe, seeds, missing, device, progress)
 
     progress("measuring")
     for seed in missing:
         cnn = trained["real", "cnn", seed]
         cnn_right = predict(cnn, test[0]) == test[1]
         mlp_right = predict(trained["real", "mlp", seed], test[0]) == test[1]
-        real[seed] = Ceiling(
+        real[seed] = RealDataBaseline(
             cnn,
             float(cnn_right.mean()),
             per_class(cnn_right, test[1], classes),
             float(mlp_right.mean()),
         )
         if cache is not None:
-            ceilings.save(places[seed], real[seed])
+            baselines.save(places[seed], real[seed])
 
     right = {
         kind: np.stack([predict(trained["synthetic", kind, s], test[0]) == test[1] for s in seeds])
@@ -145,7 +158,9 @@ def evaluate(
     }
     return {
         "dataset": dataset,
-        **{k: v for name, found in accuracies.items() for k, v in over_seeds(name, found).items()},
+        **{
+            k: v for name, found in accuracies.items() for k, v in mean_and_std(name, found).items()
+        },
         "synthetic_images": len(synthetic[0]),
         "train_images": len(train[0]),
         "test_images": len(test[0]),
@@ -154,12 +169,14 @@ def evaluate(
         "classifier_mlp": str(recipe.mlp),
         "seeds": list(seeds),
         **{f"{name}_by_seed": list(map(float, values)) for name, values in accuracies.items()},
-        **over_seeds(
+        **mean_and_std(
             "accuracy_held_out_synthetic",
             [trained["synthetic", "cnn", s].held_out_accuracy for s in seeds],
         ),
-        **over_seeds("accuracy_per_class", [per_class(r, test[1], classes) for r in right["cnn"]]),
-        **over_seeds("accuracy_real_per_class", [real[s].accuracy_per_class for s in seeds]),
+        **mean_and_std(
+            "accuracy_per_class", [per_class(r, test[1], classes) for r in right["cnn"]]
+        ),
+        **mean_and_std("accuracy_real_per_class", [real[s].accuracy_per_class for s in seeds]),
         "images_per_class": np.bincount(synthetic[1], minlength=classes).tolist(),
         "recognised_per_class": per_class(recognised, synthetic[1], classes),
         "distances": measured["distances"] | named,
@@ -246,13 +263,19 @@ def _train(
     recipe: Recipe,
     seeds: Sequence[int],
     missing: Sequence[int],
+    device: torch.device | str,
     progress: Progress,
 ) -> dict[tuple[str, str, int], Classifier]:
     """Train on synthetic images for all ``seeds``, on real ones for those ``missing``."""
 
     def job(records: Records, seed: int, settings: Settings) -> Job:
         return lambda report: train_classifier(
-            *records, classes=classes, seed=seed, settings=settings, progress=report
+            *records,
+            classes=classes,
+            seed=seed,
+            settings=settings,
+            device=device,
+            progress=report,
         )
 
     jobs = {

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.model import ScoreModel
-from sampler.evaluation.nearest import nearest
+from sampler.evaluation.metrics import nearest
 
 SIGMAS = (0.1, 0.3, 1.0)
 _CHUNK = 250

@@ -26,11 +26,9 @@ from dppm_model.records.pixels import to_pixels
 from dppm_model.records.shards import Records
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from sampler.evaluation import ceiling
-from sampler.evaluation.classifier import Classifier, accuracy, features, train_classifier
-from sampler.evaluation.distances import frechet_distance, kernel_distance
-from sampler.evaluation.nearest import spaced
-from sampler.evaluation.recipes import QUICK
+from sampler.evaluation import real_data_baseline
+from sampler.evaluation.classifier import QUICK, Classifier, accuracy, features, train_classifier
+from sampler.evaluation.metrics import frechet_distance, kernel_distance, spaced
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
@@ -108,8 +106,8 @@ def compare(
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     real = (train.images, train.labels), (test.images, test.labels)
     cache = sources.data_root() / config.data / "evaluation"
-    path = ceiling.places(cache, *real, (0,), QUICK)[0]
-    judge = ceiling.load(path, train.images, model.classes, QUICK.cnn).cnn
+    path = real_data_baseline.cache_paths(cache, *real, (0,), QUICK)[0]
+    judge = real_data_baseline.load(path, train.images, model.classes, QUICK.cnn).cnn
     n = per_class * model.classes
     seen, unseen = (features(judge, spaced(r.images, 5000)) for r in (train, test))
     scale = np.sqrt((unseen**2).mean())

@@ -7,15 +7,18 @@ import torch
 from dppm_model.config import compose_config
 from dppm_model.errors import ConfigError
 from sampler.evaluation.classifier import (
+    QUICK,
+    RECIPES,
     Settings,
     accuracy,
+    check_seeds,
     features,
     predict,
+    recipe_named,
     shift,
     shrink,
     train_classifier,
 )
-from sampler.evaluation.recipes import QUICK, RECIPES, check_seeds, recipe_named
 from tests.unit.evaluation.toys import squares
 
 CNN, MLP = QUICK.cnn, QUICK.mlp

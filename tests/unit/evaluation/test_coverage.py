@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sampler.evaluation import coverage as module
-from sampler.evaluation.coverage import coverage_figures, density_and_coverage
+from sampler.evaluation import metrics as module
+from sampler.evaluation.metrics import coverage_figures, density_and_coverage
 
 
 def column(*values: float) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sampler.evaluation import detail as module
+from sampler.evaluation.classifier import QUICK
 from sampler.evaluation.detail import CROP, detail, random_crops, show_nearest, spectrum
-from sampler.evaluation.recipes import QUICK
 
 
 def noise(n: int, side: int = 128, seed: int = 0) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_the_whole_judgement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     smooth = np.repeat(np.repeat(noise(60, 32), 4, axis=2), 4, axis=3)
     labels = np.arange(60) % 2
     grainy = (smooth // 2 + noise(60, seed=1) // 2).astype(np.uint8)
-    judge: Any = SimpleNamespace(settings=QUICK.cnn)
+    judge: Any = SimpleNamespace(settings=QUICK.cnn, device="cpu")
     real = (smooth, labels)
     same = detail(judge, real, real, real, 2, tmp_path)
     known = tmp_path / "known.json"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sampler.evaluation.distances import frechet_distance, gaussian_frechet, kernel_distance
+from sampler.evaluation.metrics import frechet_distance, gaussian_frechet, kernel_distance
 
 RNG = np.random.default_rng(0)
 

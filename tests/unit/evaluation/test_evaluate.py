@@ -11,10 +11,8 @@ from safetensors.numpy import load_file
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.progress import silent
 from sampler.evaluation import evaluate as module
-from sampler.evaluation.ceiling import Records
+from sampler.evaluation.classifier import QUICK, Recipe, Records, mean_and_std
 from sampler.evaluation.evaluate import evaluate, write_evaluation
-from sampler.evaluation.recipes import QUICK, Recipe
-from sampler.evaluation.spread import over_seeds
 from tests.unit.evaluation.toys import squares
 
 TRAIN, TEST, SYNTHETIC = squares(400, 0), squares(200, 1), squares(200, 2)
@@ -41,7 +39,7 @@ def without_seconds(result: dict) -> dict:
     return {key: value for key, value in result.items() if key != "seconds"}
 
 
-def test_good_images_reach_the_ceiling_and_mislabelled_ones_do_not() -> None:
+def test_good_images_reach_the_baseline_and_mislabelled_ones_do_not() -> None:
     good = judge(SYNTHETIC)
     assert good["accuracy"] > 0.9
     assert good["accuracy_real"] > 0.9
@@ -79,7 +77,7 @@ def test_same_result_from_the_cache_and_without_it(
 
     monkeypatch.setattr(module, "train_classifier", only_synthetic)
     assert without_seconds(judge(SYNTHETIC, cache=tmp_path, seeds=(0, 3))) == without_seconds(fresh)
-    # Another test set is another ceiling: the cache must not answer for it.
+    # Another test set is another baseline: the cache must not answer for it.
     with pytest.raises(AssertionError):
         judge(SYNTHETIC, (TEST[0], TEST[1][::-1].copy()), cache=tmp_path)
 
@@ -96,10 +94,10 @@ def test_the_cache_knows_recipes_apart(tmp_path: Path) -> None:
     assert without_seconds(again) == without_seconds(other)
 
 
-def test_spread_is_the_standard_deviation_over_seeds() -> None:
-    assert over_seeds("a", [0.5]) == {"a": 0.5, "a_std": None}
-    assert over_seeds("a", [1.0, 2.0, 6.0]) == {"a": 3.0, "a_std": pytest.approx(7**0.5)}
-    assert over_seeds("a", [[1.0, 4.0], [3.0, 4.0]]) == {
+def test_spread_is_the_standard_deviation_mean_and_std() -> None:
+    assert mean_and_std("a", [0.5]) == {"a": 0.5, "a_std": None}
+    assert mean_and_std("a", [1.0, 2.0, 6.0]) == {"a": 3.0, "a_std": pytest.approx(7**0.5)}
+    assert mean_and_std("a", [[1.0, 4.0], [3.0, 4.0]]) == {
         "a": [2.0, 4.0],
         "a_std": [pytest.approx(2**0.5), 0.0],
     }

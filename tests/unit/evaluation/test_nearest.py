@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sampler.evaluation import nearest as module
-from sampler.evaluation.nearest import nearest, nearest_figures
+from sampler.evaluation import metrics as module
+from sampler.evaluation.metrics import nearest, nearest_figures
 
 RNG = np.random.default_rng(0)
 RECORDS = RNG.integers(0, 256, (6000, 1, 10, 10), dtype=np.uint8)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sampler.evaluation.ceiling import Records
+from sampler.evaluation.classifier import Records
 
 
 def squares(n: int, seed: int, *, classes: int = 4, shape=(1, 12, 12)) -> Records:

@@ -1,4 +1,4 @@
-"""The same classifiers trained on the real images: the ceiling, and where features come from.
+"""The same classifiers trained on the real images: the baseline, and where features come from.
 
 It is the same for every run on a data set, so it is kept in a file named after the digest of the
 data, of the recipe, and of the code that carries it out.
@@ -21,14 +21,19 @@ from dppm_model import files
 from dppm_model.errors import DataError
 from dppm_model.reading import check_regular, parse_json, reading
 from sampler.evaluation import classifier as code
-from sampler.evaluation.classifier import Classifier, Images, Labels, Settings, build, shrink
-from sampler.evaluation.recipes import Recipe
-
-Records = tuple[Images, Labels]
+from sampler.evaluation.classifier import (
+    Classifier,
+    Images,
+    Recipe,
+    Records,
+    Settings,
+    build,
+    shrink,
+)
 
 
 @dataclass(frozen=True)
-class Ceiling:
+class RealDataBaseline:
     """One seed's CNN trained on real images, and test accuracies of both kinds of classifier."""
 
     cnn: Classifier
@@ -37,12 +42,17 @@ class Ceiling:
     accuracy_mlp: float
 
 
-def places(
-    cache: Path, train: Records, test: Records, seeds: Sequence[int], recipe: Recipe
+def cache_paths(
+    cache: Path,
+    train: Records,
+    test: Records,
+    seeds: Sequence[int],
+    recipe: Recipe,
+    device: torch.device | str = "cpu",
 ) -> dict[int, Path]:
-    """Where each seed's ceiling is kept: by SHA-256 over data, recipe, its code and PyTorch."""
+    """Where each seed's baseline is kept: by SHA-256 over data, recipe, code, PyTorch, device."""
     sha = hashlib.sha256(torch.__version__.encode() + Path(code.__file__).read_bytes())
-    sha.update(repr((recipe.cnn, recipe.mlp)).encode())
+    sha.update(repr((recipe.cnn, recipe.mlp, torch.device(device).type)).encode())
     for images, labels in (train, test):
         sha.update(repr(images.shape).encode())
         for begin in range(0, len(images), 1000):
@@ -51,21 +61,27 @@ def places(
     return {seed: cache / f"real-{sha.hexdigest()[:32]}-{seed}.safetensors" for seed in seeds}
 
 
-def save(path: Path, ceiling: Ceiling) -> None:
+def save(path: Path, baseline: RealDataBaseline) -> None:
     """Write weights and figures as one safetensors file, atomically."""
     figures = {
-        "mean": ceiling.cnn.mean,
-        "std": ceiling.cnn.std,
-        "held_out_accuracy": ceiling.cnn.held_out_accuracy,
-        "accuracy": ceiling.accuracy,
-        "accuracy_per_class": ceiling.accuracy_per_class,
-        "accuracy_mlp": ceiling.accuracy_mlp,
+        "mean": baseline.cnn.mean,
+        "std": baseline.cnn.std,
+        "held_out_accuracy": baseline.cnn.held_out_accuracy,
+        "accuracy": baseline.accuracy,
+        "accuracy_per_class": baseline.accuracy_per_class,
+        "accuracy_mlp": baseline.accuracy_mlp,
     }
-    weights = {k: v.contiguous() for k, v in ceiling.cnn.network.state_dict().items()}
+    weights = {k: v.cpu().contiguous() for k, v in baseline.cnn.network.state_dict().items()}
     files.write_bytes(path, safetensors.torch.save(weights, {"figures": json.dumps(figures)}))
 
 
-def load(path: Path, images: Images, classes: int, settings: Settings) -> Ceiling:
+def load(
+    path: Path,
+    images: Images,
+    classes: int,
+    settings: Settings,
+    device: torch.device | str = "cpu",
+) -> RealDataBaseline:
     """Read what `save` wrote of a CNN of these settings, which takes images like ``images``.
 
     Raises
@@ -82,7 +98,7 @@ def load(path: Path, images: Images, classes: int, settings: Settings) -> Ceilin
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         network.load_state_dict(weights)
         mean, std, held_out = (figures[key] for key in ("mean", "std", "held_out_accuracy"))
-        return Ceiling(
-            Classifier(network.eval(), settings, mean, std, held_out),
+        return RealDataBaseline(
+            Classifier(network.eval().to(device), settings, mean, std, held_out),
             *(figures[key] for key in ("accuracy", "accuracy_per_class", "accuracy_mlp")),
         )
