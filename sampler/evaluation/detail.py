@@ -74,14 +74,14 @@ def detail(
     """
 
     def job(records: Records, side: int) -> Job:
-        settings = replace(judge.settings, side=side)
+        settings, device = replace(judge.settings, side=side), judge.device
         return lambda report: accuracy(
             train_classifier(
                 *records,
                 classes=classes,
                 seed=0,
                 settings=settings,
-                device=judge.device,
+                device=device,
                 progress=report,
             ),
             *test,
