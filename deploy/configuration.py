@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel
@@ -15,9 +17,19 @@ from rich.table import Table
 
 from deploy.show import console, print_json
 from dppm_model.config import Config, check_config, compose_config, leaves
+from dppm_model.score.mixture_config import MixtureConfig
+from dppm_model.score.pyramid import PyramidConfig
+from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.settings import Between
+from sampler.settings import FolderConfig, SamplerSettings
 
 # Groups that `Config` leaves to their owners.
-GROUPS: dict[str, type[BaseModel]] = {}
+GROUPS: dict[str, tuple[type, ...]] = {
+    "sampler": (FolderConfig, SamplerSettings),
+    "model.mixture": (MixtureConfig,),
+    "model.residual": (ResidualConfig,),
+    "model.pyramid": (PyramidConfig,),
+}
 _NAMES = {int: "whole", float: "number", str: "text", bool: "bool", NoneType: "null"}
 _NO_LIMIT = 1 << 62
 
@@ -52,26 +64,36 @@ def keys(overrides: Sequence[str]) -> dict[str, Key]:
 
 def _field(key: str) -> tuple[str, str]:
     """Return type and meaning of a key; nothing of a key that has no field."""
+    group, _, name = key.rpartition(".")
+    for owner in GROUPS.get(group, ()):
+        hints = get_type_hints(owner, include_extras=True)
+        if name in hints:
+            fields = getattr(owner, "model_fields", {})
+            said = fields[name].description if fields else attributes(owner)[name]
+            return type_text(hints[name]), said
     schema: type[BaseModel] = Config
-    parts = key.split(".")
-    while parts:
-        name = parts.pop(0)
-        if (field := schema.model_fields.get(name)) is None:
+    *outer, last = key.split(".")
+    while outer:
+        field = schema.model_fields.get(outer.pop(0))
+        kind = field.annotation if field else None
+        if get_origin(kind) is dict and outer:
+            outer.pop(0)  # the name of an entry
+            kind = get_args(kind)[1]
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return "", ""
-        if not parts:
-            kind = (
-                Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            )
-            return type_text(kind), field.description or ""
-        inner = get_args(field.annotation)
-        if get_origin(field.annotation) is dict and issubclass(inner[1], BaseModel):
-            parts.pop(0)  # the name of an entry
-            schema = inner[1]
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            schema = field.annotation
-        else:
-            return "", ""
-    return "", ""
+        schema = kind
+    hints = get_type_hints(schema, include_extras=True)
+    return type_text(hints[last]), schema.model_fields[last].description or ""
+
+
+def attributes(owner: type) -> dict[str, str]:
+    """Return what the docstring of a dataclass says of its fields, under ``Attributes``."""
+    said = (inspect.getdoc(owner) or "").partition("Attributes\n----------\n")[2]
+    found: dict[str, str] = {}
+    for block in re.split(r"\n(?=\S)", said.partition("\n\n")[0]):
+        names, _, text = block.partition("\n")
+        found |= dict.fromkeys(names.split(", "), text)
+    return found
 
 
 def type_text(kind: Any) -> str:
@@ -92,6 +114,8 @@ def _range_text(metadata: Sequence[Any]) -> str:
     # pydantic's `Field` holds the limits that stood in an `Annotated` one level down.
     limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
     known = {n: getattr(m, n) for m in limits for n in ("gt", "ge", "lt", "le") if hasattr(m, n)}
+    for m in limits:
+        known |= {"ge": m.least, "le": m.most} if isinstance(m, Between) else {}
     low = next((n for n in ("gt", "ge") if n in known), None)
     high = next((n for n in ("lt", "le") if known.get(n, _NO_LIMIT) < _NO_LIMIT), None)
     if low and high:

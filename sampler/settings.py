@@ -5,43 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from dppm_model.bounds import Choice, Flag, Real, Row, Whole
+from dppm_model.bounds import Real, Row
 from dppm_model.errors import ConfigError
+from dppm_model.score.settings import Between, bounds_of
+from dppm_model.settings import Natural, Settings, Whole
 
-FOLDER_KEYS = {"per_class", "seed", "png"}  # of the group `sampler`: which images, not how
-METHODS = ("hmc", "langevin", "heun", "churn")
+Method = Literal["hmc", "langevin", "heun", "churn"]
+METHODS = get_args(Method)
 MOST_LEVELS = 10_000
-_SIGMA = Real(0.001, 1000.0)  # images lie in [-1, 1], in steps of 0.008
-_STEP = Real(0.001, 4.0)
 # Every setting's own bounds: within them no schedule overflows float64 and no image float32, and
 # nothing that is as long as a number is large is long. `sampling.proto` has the same fields.
-BOUNDS: Mapping[str, Row] = {
-    "method": Choice(METHODS, " or ".join(METHODS)),
-    "num_levels": Whole(2, MOST_LEVELS),
-    "sigma_max": _SIGMA,
-    "sigma_min": _SIGMA,
-    "rho": Real(1.0, 100.0),
-    "transitions_per_level": Whole(1, 10_000),
-    "num_integration_steps": Whole(2, 10_000),
-    "step_size": _STEP,  # each of them
-    "momentum_persistence": Real(0.0, 0.999),
-    "metropolis": Flag(),
-    "guidance": Real(0.0, 10.0),
-    "octave_num_levels": Whole(2, MOST_LEVELS),
-    "octave_sigma_max": _SIGMA,
-    "octave_step_size": _STEP,
-    "octave_metropolis": Flag(),
-    "S_churn": Real(0.0, 10_000.0),
-    "S_min": Real(0.0, 1000.0),
-    "S_max": Real(0.0, 1000.0),
-    "S_noise": Real(0.5, 2.0),
-}
+_LEVELS, _COUNT = Between(2, MOST_LEVELS), Between(1, 10_000)
+_SIGMA = Between(0.001, 1000.0)  # images lie in [-1, 1], in steps of 0.008
+_STEP = Between(0.001, 4.0)
 _APART = 1.01  # least ratio of sigma_max to sigma_min: equal levels have no slope between them
 # Step over sigma at which leapfrog on the narrowest Gaussian, the noise itself, runs away; guidance
 # makes it narrower by up to its own factor.
 _STABLE = 2.0
+
+
+class FolderConfig(Settings):
+    """The other keys of the group ``sampler``: which images, not how."""
+
+    per_class: Whole
+    """Images of every class."""
+    seed: Natural
+    """Of the images' noise: the same seed gives the same images."""
+    png: bool
+    """Whether to write PNG files, too, into a folder per class."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +74,25 @@ class SamplerSettings:
         down, or a step without a Metropolis test is too large to be stable.
     """
 
-    method: str = "hmc"
-    num_levels: int = 18
-    sigma_max: float = 20.0
-    sigma_min: float = 0.02
-    rho: float = 7.0
-    transitions_per_level: int = 1
-    num_integration_steps: int = 2
-    step_size: float | tuple[float, ...] = 0.4
-    momentum_persistence: float = 0.5
+    method: Method = "hmc"
+    num_levels: Annotated[int, _LEVELS] = 18
+    sigma_max: Annotated[float, _SIGMA] = 20.0
+    sigma_min: Annotated[float, _SIGMA] = 0.02
+    rho: Annotated[float, Between(1.0, 100.0)] = 7.0
+    transitions_per_level: Annotated[int, _COUNT] = 1
+    num_integration_steps: Annotated[int, Between(2, 10_000)] = 2
+    step_size: Annotated[float, _STEP] | tuple[float, ...] = 0.4
+    momentum_persistence: Annotated[float, Between(0.0, 0.999)] = 0.5
     metropolis: bool = True
-    guidance: float = 1.0
-    octave_num_levels: int = 8
-    octave_sigma_max: float = 1.5
-    octave_step_size: float = 0.4
+    guidance: Annotated[float, Between(0.0, 10.0)] = 1.0
+    octave_num_levels: Annotated[int, _LEVELS] = 8
+    octave_sigma_max: Annotated[float, _SIGMA] = 1.5
+    octave_step_size: Annotated[float, _STEP] = 0.4
     octave_metropolis: bool = False
-    S_churn: float = 10.0
-    S_min: float = 0.05
-    S_max: float = 10.0
-    S_noise: float = 1.0
+    S_churn: Annotated[float, Between(0.0, 10_000.0)] = 10.0
+    S_min: Annotated[float, Between(0.0, 1000.0)] = 0.05
+    S_max: Annotated[float, Between(0.0, 1000.0)] = 10.0
+    S_noise: Annotated[float, Between(0.5, 2.0)] = 1.0
 
     def __post_init__(self) -> None:
         for name, row in BOUNDS.items():
@@ -156,14 +149,14 @@ class SamplerSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamplerSettings:
-        """Take the settings of the group `sampler`, without `FOLDER_KEYS`; the rest have defaults.
+        """Take the group `sampler`, without `FolderConfig`'s keys; missing ones have defaults.
 
         Raises
         ------
         ConfigError
             Naming a key that is no setting of a sampler; as the class.
         """
-        own = {name: value for name, value in values.items() if name not in FOLDER_KEYS}
+        own = {n: value for n, value in values.items() if n not in FolderConfig.model_fields}
         if unknown := own.keys() - BOUNDS.keys():
             raise ConfigError(
                 f"sampler.{min(unknown)} is no setting of a sampler.", f"Use {', '.join(BOUNDS)}."
@@ -175,3 +168,9 @@ class SamplerSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that `from_dict` reads back."""
         return asdict(self)
+
+
+BOUNDS: Mapping[str, Row] = {
+    **bounds_of(SamplerSettings, exact=False),
+    "step_size": Real(_STEP.least, _STEP.most),  # each of them
+}

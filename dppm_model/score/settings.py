@@ -7,7 +7,7 @@ a whole number is never 3.0 or true, and a number with a fraction is never 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dppm_model.bounds import Choice, Flag, Real, Row, Text, Whole
@@ -56,8 +56,14 @@ class Between:
     most: float
 
 
-def bounds_of(cls: type) -> Mapping[str, Row]:
-    """Return the bounds of a dataclass's fields that their annotations say; others have none."""
+def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
+    """Return the bounds of a dataclass's fields that their annotations say; others have none.
+
+    Parameters
+    ----------
+    exact
+        Whether 1 is refused for 1.0, as of a plan.
+    """
     rows: dict[str, Row] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
@@ -67,7 +73,8 @@ def bounds_of(cls: type) -> Mapping[str, Row]:
         elif kind is int:
             rows[name] = Whole(int(limits.least), int(limits.most)) if limits else Whole()
         elif kind is float:
-            rows[name] = Real(limits.least, limits.most, exact=True) if limits else Real(exact=True)
+            real = Real(exact=exact)
+            rows[name] = replace(real, least=limits.least, most=limits.most) if limits else real
         elif kind in (str, bool):
             rows[name] = Text() if kind is str else Flag()
     return rows

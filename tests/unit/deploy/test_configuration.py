@@ -10,14 +10,22 @@ from pydantic import Field
 
 from deploy.cli import main
 from deploy.configuration import keys, type_text
-from dppm_model.config import check_config, compose_config
+from dppm_model.config import CONF, check_config, compose_config
 from dppm_model.errors import ConfigError
 
 
-@pytest.mark.parametrize("overrides", [[], ["mechanism=directions"], ["facts.classes=[ill,well]"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"{group.name}={choice.stem}"]
+        for group in CONF.iterdir()
+        for choice in group.glob("*.yaml")
+        if group.name not in ("model",) or choice.stem in ("mixture", "residual", "pyramid")
+    ],
+)
 def test_every_key_has_a_type_and_a_meaning(overrides: list[str]) -> None:
     for name, key in keys(overrides).items():
-        if not name.startswith(("sampler", "evaluation", "model.mixture")):
+        if not name.startswith("evaluation"):
             assert key.type and key.meaning.endswith("."), name
 
 
