@@ -17,20 +17,18 @@ from rich.table import Table
 
 from deploy.show import console, print_json
 from dppm_model.config import Config, check_config, compose_config, leaves
-from dppm_model.score.mixture_config import MixtureConfig
-from dppm_model.score.pyramid import PyramidConfig
-from dppm_model.score.residual_config import ResidualConfig
+from dppm_model.score.model_config import PARTS
+from dppm_model.score.networks import KINDS
 from dppm_model.score.settings import Between
 from sampler.settings import FolderConfig, SamplerSettings
 
 # Groups that `Config` leaves to their owners.
 GROUPS: dict[str, tuple[type, ...]] = {
     "sampler": (FolderConfig, SamplerSettings),
-    "model.mixture": (MixtureConfig,),
-    "model.residual": (ResidualConfig,),
-    "model.pyramid": (PyramidConfig,),
+    **{f"model.{name}": (part,) for name, part in PARTS.items()},
 }
 _NAMES = {int: "whole", float: "number", str: "text", bool: "bool", NoneType: "null"}
+_NETWORK = "model.residual.network"
 _NO_LIMIT = 1 << 62
 
 
@@ -54,18 +52,22 @@ def keys(overrides: Sequence[str]) -> dict[str, Key]:
         If an override is wrong.
     """
     usual = dict(leaves(compose_config([])))
+    chosen = dict(leaves(check_config(compose_config(overrides)).to_dict()))
+    network = KINDS.get(chosen.get(f"{_NETWORK}.kind", ""), object)
     found = {}
-    for name, value in leaves(check_config(compose_config(overrides)).to_dict()):
-        types, meaning = _field(name)
+    for name, value in chosen.items():
+        types, meaning = _field(name, network)
         changed = name not in usual or usual[name] != value
         found[name] = Key(value, usual.get(name), changed, types, " ".join(meaning.split()))
     return found
 
 
-def _field(key: str) -> tuple[str, str]:
+def _field(key: str, network: type) -> tuple[str, str]:
     """Return type and meaning of a key; nothing of a key that has no field."""
     group, _, name = key.rpartition(".")
-    for owner in GROUPS.get(group, ()):
+    if key == f"{_NETWORK}.kind":
+        return " | ".join(KINDS), "Which network; the other keys of this group are its own."
+    for owner in (network,) if group == _NETWORK else GROUPS.get(group, ()):
         hints = get_type_hints(owner, include_extras=True)
         if name in hints:
             fields = getattr(owner, "model_fields", {})
