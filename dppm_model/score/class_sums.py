@@ -11,9 +11,9 @@ statistic less the centre (`dppm_model.training.moments`).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from dppm_model.mechanism.products import TILE
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.query import Query
 
 _CHUNK_ELEMENTS = 1 << 22
 _CACHED_ELEMENTS = 1 << 18  # of vectors that are formed together
@@ -52,7 +53,7 @@ class Sums(NamedTuple):
     body: torch.Tensor
 
 
-class MomentQuery(ABC):
+class MomentQuery(Query):
     """A `Query` for sums of ``head ∥ onehot(slot) ⊗ body``, whose vectors are not formed here.
 
     Attributes
@@ -61,15 +62,12 @@ class MomentQuery(ABC):
         See above.
     """
 
-    needed: ClassVar[frozenset[str]]
-    optional: ClassVar[frozenset[str]] = frozenset()
     chunk = 256  # at most
     centre: Sums
     scale: Sums
 
     def __init__(self, model: ScoreModel) -> None:
-        model.require(self.needed)
-        self.model = model
+        super().__init__(model)
         self.basis, self.scales = model.scales.basis, model.scales
         self.head, self.slots, self.body = self.layout(model.config)
 
@@ -83,16 +81,6 @@ class MomentQuery(ABC):
         """Return d; see `Query`."""
         head, slots, body = cls.layout(config)
         return head + slots * body
-
-    @property
-    def dimension(self) -> int:
-        """Number of coordinates d of a record's vector."""
-        return self.head + self.slots * self.body
-
-    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
-        """Look at the base images; see `Query`."""
-        del seeds
-        return self.model.encode(pixels)
 
     def split(self, values: torch.Tensor) -> Sums:
         """Return the parts of a vector (d,)."""

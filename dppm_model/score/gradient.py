@@ -6,7 +6,7 @@ is public (`dppm_model.training.gradient`). The server takes the noisy mean grad
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar
@@ -30,11 +30,12 @@ from dppm_model.score.closed_form import LATER, closed_form
 from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.query import Query
 from dppm_model.score.weights import set_weights
 
 
-class GradientQuery(ABC):
-    """A record's scaled gradient; see `dppm_model.score.query.Query`.
+class GradientQuery(Query):
+    """A record's scaled gradient; see `Query`.
 
     Attributes
     ----------
@@ -47,18 +48,16 @@ class GradientQuery(ABC):
     part: ClassVar[str]
     losses: ClassVar[Losses]
     chunk = CHUNK
-    needed: ClassVar[frozenset[str]]
-    optional: ClassVar[frozenset[str]] = LATER
+    optional = LATER
 
     def __init__(self, model: ScoreModel) -> None:
-        model.require(self.needed)
-        self.model = model
+        super().__init__(model)
         self.network = self.build(model)
         set_weights(trainable(self.network).values(), model.arrays[f"{self.part}.weights"])
 
     @classmethod
     def dimension_of(cls, config: ModelConfig) -> int:
-        """Return the number of weights that are trained; see `dppm_model.score.query.Query`."""
+        """Return the number of weights that are trained; see `Query`."""
         return array_specs(config)[f"{cls.part}.weights"].shape[0]
 
     @abstractmethod
@@ -71,10 +70,6 @@ class GradientQuery(ABC):
         return closed_form(self.model)
 
     @abstractmethod
-    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
-        """Look at records; see `dppm_model.score.query.Query`."""
-
-    @abstractmethod
     def questions(
         self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
@@ -85,15 +80,10 @@ class GradientQuery(ABC):
         """What a gradient is multiplied with before it is clipped."""
         return self.model.arrays[f"{self.part}.scale"].item()  # type: ignore[no-any-return]
 
-    @property
-    def dimension(self) -> int:
-        """Number of weights d that are trained."""
-        return sum(p.numel() for p in trainable(self.network).values())
-
     def clipped_sum(
         self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
     ) -> NDArray[np.int64]:
-        """Sum the records' clipped gradients; see `dppm_model.score.query.Query`."""
+        """Sum the records' clipped gradients; see `Query`."""
         total = np.zeros(self.dimension, dtype=np.int64)
         for chunk in fixed_batches((x, y, seeds), CHUNK):
             inputs = self.questions(*chunk)
@@ -101,7 +91,7 @@ class GradientQuery(ABC):
         return total
 
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the records' scaled gradients; see `dppm_model.score.query.Query`."""
+        """Yield the records' scaled gradients; see `Query`."""
         left = len(x)
         for chunk in fixed_batches((x, y, seeds), CHUNK):
             found = per_record(self.network, type(self).losses, self.questions(*chunk))

@@ -8,21 +8,20 @@ model.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dppm_model.mechanism.quantize import Grid
-
-if TYPE_CHECKING:
-    from dppm_model.score.model import ScoreModel
-    from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 
 
-class Query(Protocol):
+class Query(ABC):
     """What one record answers in one round; built from the public model and the phase only.
 
     Attributes
@@ -36,7 +35,7 @@ class Query(Protocol):
 
     chunk: int
     needed: ClassVar[frozenset[str]]
-    optional: ClassVar[frozenset[str]]
+    optional: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: ScoreModel) -> None:
         """Take in the arrays of a model.
@@ -46,20 +45,29 @@ class Query(Protocol):
         ModelError
             If it lacks one of those that are needed.
         """
-        ...
+        model.require(self.needed)
+        self.model = model
 
     @classmethod
+    @abstractmethod
     def dimension_of(cls, config: ModelConfig) -> int:
-        """Number of coordinates d of a record's vector, which the public configuration decides."""
-        ...
+        """Return the coordinates d of a record's vector, which the public configuration decides.
+
+        Raises
+        ------
+        ConfigError
+            If it gives the question nothing to ask for.
+        """
 
     @property
     def dimension(self) -> int:
         """The same of this question."""
-        ...
+        return self.dimension_of(self.model.config)
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """Look at records: the part or scale of their images that the question is about.
+
+        Here, at their base images.
 
         Parameters
         ----------
@@ -72,8 +80,10 @@ class Query(Protocol):
         -------
         (n, ...) float32, pixels in [-1, 1]: each row a function of one record and its seed.
         """
-        ...
+        del seeds
+        return self.model.encode(pixels)
 
+    @abstractmethod
     def clipped_sum(
         self, x: torch.Tensor, y: torch.Tensor, grid: Grid, seeds: torch.Tensor
     ) -> NDArray[np.int64]:
@@ -95,12 +105,11 @@ class Query(Protocol):
         -------
         (d,) int64.
         """
-        ...
 
+    @abstractmethod
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the records' vectors before clipping, record by record in order: (n_i, d) float32.
 
         What persons answer is made from these (`dppm_model.mechanism.units`). Where each record is
         clipped by itself, `clipped_sum` is the faster way: few phases have to form their vectors.
         """
-        ...

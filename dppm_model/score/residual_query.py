@@ -11,9 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from dppm_model.score.closed_form import CLOSED_FORM
@@ -115,11 +113,6 @@ class ResidualQuery(GradientQuery):
         self.config: ResidualConfig = model.config.part(ResidualConfig)
         self.band, network = self.config.build(model.shape, model.classes)
         return network
-
-    def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
-        """Look at the base images."""
-        del seeds
-        return self.model.encode(pixels)
 
     def questions(
         self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,35 +33,7 @@ _RESCALE = 10  # rounds between two looks at the gradient scale
 _LEAST_RATE = 0.1  # of the learning rate, at the end of the cosine
 
 Question = TypeVar("Question", bound=GradientQuery)
-
-
-class Training(Protocol):
-    """Settings that every gradient phase has; see `dppm_model.score.residual_config`."""
-
-    @property
-    def clip_share(self) -> float:
-        """Clip norm over the median gradient norm on public images."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """Adam's rate at its height."""
-        ...
-
-    @property
-    def warmup(self) -> int:
-        """Rounds it rises for."""
-        ...
-
-    @property
-    def rounds(self) -> int:
-        """Rounds until it has fallen to its least."""
-        ...
-
-    @property
-    def ema(self) -> float:
-        """Decay of the moving average of the weights."""
-        ...
+Training = ResidualConfig | PyramidConfig  # what has a learning rate and the like
 
 
 class GradientLearner(ABC, Generic[Question]):
