@@ -107,7 +107,7 @@ LEDGER = argument("path", "run folder, site folder, or ledger.jsonl", type=PATH)
 TLS = (
     file("--tls-cert", "PEM file; with --tls-key"),
     file("--tls-key", "PEM file; with --tls-cert"),
-    file("--token-file", "who may ask, one a line: NAME TOKEN"),
+    file("--token-file", "one client a line: NAME TOKEN"),
 )
 YES = flag("--yes", "fingerprints were compared; do not ask")
 EPSILON_DELTA = option("--delta", "delta of the epsilon shown", default=1e-5)
@@ -228,7 +228,7 @@ COMMANDS = (
     Command(
         "audit",
         "deploy.audit:audit_run",
-        "attack what a run released, and set the epsilon found beside the claim",
+        "attack what a run released: lower bounds on epsilon against the claims",
         RUN,
         option("--canaries", "worst-case vectors (one run)", default=5000, least=10),
         option("--images", "images of noise (one run)", default=400, least=10),
@@ -284,7 +284,7 @@ COMMANDS = (
         *TLS,
         option("--images-per-hour", "of each client, in whole shards", default=100_000),
         option("--jobs-per-client", "at a time", default=8),
-        flag("--insecure", "to the network also without TLS and tokens"),
+        flag("--insecure", "listen to the network without TLS and tokens as well"),
         examples=[
             "runs/demo",
             "runs/demo --address 127.0.0.1:6000 --workers 4",
@@ -344,7 +344,7 @@ COMMANDS = (
             "server's certificate and with --page-tokens",
             default=PAGE_ADDRESS,
         ),
-        file("--page-tokens", "who may look, one a line: NAME TOKEN"),
+        file("--page-tokens", "one viewer a line: NAME TOKEN"),
         examples=[
             "fed first",
             "fed first --page 0.0.0.0:8600 --page-tokens tokens.txt    (seen by others)",
@@ -395,7 +395,7 @@ COMMANDS = (
     Command(
         "site preflight",
         "deploy.kit.commands:site_preflight",
-        "check all that may be wrong, each with its cure",
+        "check everything a run needs, and say how to fix what is missing",
         FOLDER,
         examples=["st-mary"],
     ),
@@ -435,7 +435,8 @@ def program() -> click.Group:
     root = _InOrder(
         "dppm",
         help="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-52).",
+        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-52). "
+        'Completion: eval "$(_DPPM_COMPLETE=bash_source dppm)"; or zsh_source or fish_source',
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     homes = {name: _InOrder(name, help=text, short_help=text) for name, text in GROUPS.items()}

@@ -1,4 +1,4 @@
-"""Make a folder that is ready once its last file is there; what a killed maker left is made anew.
+"""Make a folder that is ready once its last file is there; what a killed maker left goes first.
 
 While a folder is made it has a file ``.making``, whose lock its maker holds. If nobody holds it,
 the maker has died, and all in the folder is its own: it was made in an empty one.

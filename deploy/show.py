@@ -133,7 +133,7 @@ def plan_table(plan: Plan, view: Any) -> Table:
 
 
 def model_text(model: ModelConfig) -> str:
-    """Say what a plan's questions are asked by, and by no other."""
+    """Describe the model that a plan's questions come from."""
     settings = {part.group: part.to_dict() for part in model.parts}
     if model.public is not None:
         settings["public"] = asdict(model.public)

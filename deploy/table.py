@@ -21,7 +21,7 @@ def cell(text: str) -> str:
 
 
 def figure(value: float | None, digits: int) -> str:
-    """Write a number with so many digits after the point, or a dash where there is none."""
+    """Write a number with ``digits`` after the point, or a dash where there is none."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 

@@ -255,9 +255,7 @@ def _show_proposal(proposal: site.Proposal) -> None:
     )
     for name, state in changes:
         _say(f"  {state:8}{name}")
-    _say(
-        f"Fingerprint, the same at all sites or somebody is told a lie: {announcement.fingerprint}"
-    )
+    _say(f"Fingerprint, which must be the same at all sites: {announcement.fingerprint}")
 
 
 def site_preflight(folder: Path, *, as_json: bool) -> int:

@@ -46,8 +46,16 @@ DATASETS = {
     ),
     "fashion-mnist": Source(
         classes=(
-            *("t-shirt", "trouser", "pullover", "dress", "coat"),
-            *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+            "t-shirt",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
         ),
         digests={
             "train": "f3014926ef9f3a9bc7a126c43d53ffc3a3e681d3a5ed6efc6a2bf13cb311bbdf",

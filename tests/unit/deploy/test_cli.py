@@ -94,7 +94,7 @@ def test_every_error_class_has_its_own_exit_code() -> None:
         ("model=transformer", 10, "transformer|model"),
     ],
 )
-def test_refusals_name_the_field_and_a_cure(
+def test_refusals_name_the_field_and_a_hint(
     tiny: Path, override: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("plan", *TINY, override) == code
