@@ -71,24 +71,6 @@ def clip_eigenvalues(matrices: torch.Tensor, least: float, most: float) -> torch
     return clipped
 
 
-def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int) -> torch.Tensor:
-    """Return A (..., d, m): the m axes of largest variance, each as long as its deviation.
-
-    Parameters
-    ----------
-    covariance
-        (..., d, d) positive semi-definite.
-    whitening
-        (d,) weights under which variances are compared.
-    """
-    w = whitening
-    values, vectors = torch.linalg.eigh(covariance * w * w[:, None])
-    values, vectors = values.flip(-1)[..., :count], vectors.flip(-1)[..., :count]
-    least = 1e-6 * values[..., :1]
-    axes: torch.Tensor = vectors * values.maximum(least).sqrt()[..., None, :] / w[:, None]
-    return axes
-
-
 def component_covariances(
     covariance: torch.Tensor, axes: torch.Tensor, relative: torch.Tensor
 ) -> torch.Tensor:

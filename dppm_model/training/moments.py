@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dppm_model.score.class_sums import MomentQuery, Sums
 from dppm_model.score.closed_form import class_weights, fine_covariance
-from dppm_model.score.matrices import clip_eigenvalues, principal_axes, symmetric, upper
+from dppm_model.score.matrices import clip_eigenvalues, symmetric, upper
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import (
     ComponentCovarianceQuery,
@@ -222,3 +222,21 @@ def _shells(axes: int) -> torch.Tensor:
     octave = torch.log2(torch.arange(axes) + 1.0).long()
     rows, columns = torch.triu_indices(axes, axes)
     return octave[rows] * (math.ceil(math.log2(axes + 1)) + 1) + octave[columns]
+
+
+def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int) -> torch.Tensor:
+    """Return A (..., d, m): the m axes of largest variance, each as long as its deviation.
+
+    Parameters
+    ----------
+    covariance
+        (..., d, d) positive semi-definite.
+    whitening
+        (d,) weights under which variances are compared.
+    """
+    w = whitening
+    values, vectors = torch.linalg.eigh(covariance * w * w[:, None])
+    values, vectors = values.flip(-1)[..., :count], vectors.flip(-1)[..., :count]
+    least = 1e-6 * values[..., :1]
+    axes: torch.Tensor = vectors * values.maximum(least).sqrt()[..., None, :] / w[:, None]
+    return axes
