@@ -16,7 +16,7 @@ import tomli_w
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
 from dppm_model.files import write_bytes
-from dppm_model.phase import RESPONSES
+from dppm_model.mechanism.registry import MECHANISMS
 from dppm_model.plan import Plan
 from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
@@ -44,7 +44,7 @@ class Policy:
     unit: Annotated[Unit, "What is protected at least: record, or person (all records of one)."]
     max_records_per_person: Annotated[int, "The most records of a person in one answer."]
     min_records: Annotated[int, "With fewer records (or persons) this site takes no part."]
-    mechanisms: Annotated[tuple[str, ...], "Kinds of randomized response that are allowed."]
+    mechanisms: Annotated[tuple[str, ...], "Mechanisms that are allowed."]
     min_survivors: Annotated[
         int, "The least number of sites in a sum that this site helps to open."
     ]
@@ -78,9 +78,9 @@ class Policy:
                 raise ConfigError(f"{name} is {value!r}.", f"Give a whole number from {least}.")
         if self.unit not in get_args(Unit):
             raise ConfigError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
-        if not self.mechanisms or any(name not in RESPONSES for name in self.mechanisms):
+        if not self.mechanisms or any(name not in MECHANISMS for name in self.mechanisms):
             raise ConfigError(
-                f"mechanisms is {self.mechanisms!r}.", f"List some of {', '.join(RESPONSES)}."
+                f"mechanisms is {self.mechanisms!r}.", f"List some of {', '.join(MECHANISMS)}."
             )
         if not _minutes_of(self.hours):
             raise ConfigError(f"hours is {self.hours!r}.", "Give two times, as in 20:00-06:00.")
@@ -147,7 +147,7 @@ class Policy:
                 f"gives {self.max_records_per_person}.",
                 hint.format("max_records_per_person"),
             )
-        if others := {p.mechanism for p in plan.phases} - set(self.mechanisms):
+        if others := {p.mechanism.name for p in plan.phases} - set(self.mechanisms):
             raise PolicyError(
                 f"run {plan.run} asks by {', '.join(sorted(others))}, this site answers by "
                 f"{', '.join(self.mechanisms)}.",

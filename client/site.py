@@ -167,7 +167,7 @@ class Site:
         reached(FaultPoint.SITE_DEBITED)
         self.reports.forget()
         tallies = report(units, query, planned, plan.signs_seed(phase, round_), self.coins).astype(
-            np.min_scalar_type(planned.response.most)
+            np.min_scalar_type(planned.max_count)
         )
         reached(FaultPoint.SITE_ANSWERED)
         self.reports.keep(plan.run, name, round_, tallies)

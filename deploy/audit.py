@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -19,8 +19,8 @@ from dppm_model.audit.games import canary_images, canary_vectors, two_worlds
 from dppm_model.config import read_config
 from dppm_model.errors import ClaimRefuted
 from dppm_model.files import write_json
+from dppm_model.mechanism.base import View
 from dppm_model.mechanism.secure_rng import SecureRNG
-from dppm_model.phase import View
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.records import sources
@@ -84,11 +84,11 @@ def _games(
     plan: Plan, model: ScoreModel, randomized: bool, *, canaries: int, images: int, trials: int
 ) -> Iterator[Game]:
     coins, delta = SecureRNG(), plan.delta
-    for view in get_args(View):
+    for view in plan.views:
         whole = epsilon(plan.costs(view), delta)
         play = partial(canary_vectors, plan, view, canaries, delta, coins, randomized=randomized)
         yield f"whole run, {canaries} canary vectors", view, whole, play
-        if all(p.mechanism == "binomial" for p in plan.phases):
+        if all(p.mechanism.adds_up for p in plan.phases):
             play = partial(
                 canary_images, plan, model, view, images, delta, coins, randomized=randomized
             )

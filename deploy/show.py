@@ -22,10 +22,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from dppm_model.errors import DppmError, StorageError
-from dppm_model.mechanism.directions import DirectionsResponse
-from dppm_model.phase import PhasePlan
+from dppm_model.mechanism.base import noise_ratio
 from dppm_model.plan import Plan
-from dppm_model.planner import loss_of
 from dppm_model.privacy.accountant import round_up
 from dppm_model.progress import Progress
 from dppm_model.reading import reason
@@ -98,36 +96,30 @@ def epsilon_text(value: float) -> str:
 def plan_table(plan: Plan, view: Any) -> Table:
     """Draw the phases of a plan.
 
-    T rounds at Poisson rate q; D numbers in a report, each the tally of m questions with range R
-    over clip C (or K counts of m slots that named directions); truth strength theta; loss in mu
-    against an ideal Gaussian; bits of a number of the sum; mu of a round in the secure-sum view.
+    T rounds at Poisson rate q; the mechanism's own parameters (`Mechanism.describe`); loss in mu
+    against an ideal Gaussian; bits of a number of the sum; mu of a round in the view that was
+    planned for.
     """
-    directions = plan.phases[0].mechanism == "directions"
     table = Table(
-        title=f"Plan of {plan.sites} sites",
+        title=f"Plan of {plan.sites} sites: {plan.phases[0].mechanism.title}",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("phase", no_wrap=True)
-    for column in (
-        *("T", "q", "K" if directions else "D", "R/C", "θ"),
-        *("slots" if directions else "m", "loss", "bits", "µ"),
-    ):
+    own = plan.phases[0].mechanism.describe(plan.phases[0])
+    for column in ("T", "q", *own, "loss", "bits", "µ"):
         table.add_column(column, justify="right", no_wrap=True)
     for p in plan.phases:
-        loss = loss_of(p, view)
+        loss = noise_ratio(p.mechanism, p, view)
         table.add_row(
             p.name,
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
-            str(p.cells),
-            _range_over_clip(p),
-            f"{p.response.truth_strength:.3f}",
-            str(p.response.most),
+            *p.mechanism.describe(p).values(),
             f"{100 * (loss - 1):.1f}%" if loss < 2 else f"{loss:.0f}×",
             str(p.bits),
-            f"{p.cost('secure_sum', 1).mu:.3f}",
+            f"{p.cost(view, 1).mu:.3f}",
         )
     return table
 
@@ -144,9 +136,3 @@ def model_text(model: ModelConfig) -> str:
     ]
     head = f"Asks by a model of {images}, and by no other; digest {model.digest[:16]}:"
     return "\n".join([head, *parts])
-
-
-def _range_over_clip(p: PhasePlan) -> str:
-    if isinstance(p.response, DirectionsResponse):
-        return "–"
-    return f"{p.response.range_ / p.clip_norm:.3g}"

@@ -251,7 +251,7 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
             unit=plan.unit,
             max_records_per_person=plan.records_per_person,
             min_records=1,
-            mechanisms=tuple({p.mechanism for p in plan.phases}),
+            mechanisms=tuple({p.mechanism.name for p in plan.phases}),
             min_survivors=plan.min_survivors,
             colluding_sites=plan.colluding_sites,
             hours="00:00-24:00",

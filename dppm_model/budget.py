@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dppm_model.errors import BudgetExhausted
-from dppm_model.phase import View
+from dppm_model.mechanism.base import View
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Debit, costs_of

@@ -20,10 +20,11 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
-from dppm_model.phase import View
+from dppm_model.mechanism.base import View
+from dppm_model.mechanism.registry import AnyPlanner
 from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
-from dppm_model.requests import Calibration, MechanismRequest, PhaseRequest, PrivacyRequest
+from dppm_model.requests import Calibration, PhaseRequest, PrivacyRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
@@ -100,7 +101,7 @@ class PrivacyConfig(Settings):
     delta: Annotated[float, Field(gt=0, lt=1)]
     """The delta of this epsilon, below one over the number of records or persons."""
     view: View
-    """What epsilon is calibrated to: what the server sees of the sum, or of one site."""
+    """Who is kept at epsilon: whoever sees the sum, one site's reports (site), or the release."""
     min_survivors: Whole | None
     """Fewest sites in a sum that is opened; null: all, or four fifths in a deployment."""
     colluding_sites: Natural
@@ -163,7 +164,7 @@ class Config(Settings):
     partition: PartitionConfig
     server: ServerConfig
     privacy: PrivacyConfig
-    mechanism: MechanismRequest
+    mechanism: AnyPlanner
     model: ModelGroup
     sampler: dict[str, Any]
     evaluation: dict[str, Any]

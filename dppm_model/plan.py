@@ -17,14 +17,14 @@ from typing import Any, get_args
 
 from dppm_model.aggregation import honest_reports
 from dppm_model.errors import ConfigError, PlanError, require_whole, require_within
-from dppm_model.phase import PhasePlan, View, named
+from dppm_model.mechanism.base import View
+from dppm_model.phase import PhasePlan, named
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
-from dppm_model.reading import parse_json, reading
+from dppm_model.reading import as_floats, parse_json, reading
 from dppm_model.records.units import Unit
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import dimension_of
-from dppm_model.score.settings import as_floats
 
 _MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.quantize`)
 _LONGEST_SEED = 64

@@ -1,8 +1,7 @@
-"""From a target epsilon to a plan: how the budget is split, which R, m and theta spend it best.
+"""From a target epsilon to a plan: how the budget is split between its phases.
 
 Everything here reads the configuration only. The steps are: split mu^2 between the phases, scale
-the split until the target is met and not passed, then give each phase the fewest bits with which
-randomized response costs at most `MOST_LOSS` more mu than an ideal Gaussian of the same noise.
+the split until the target is met and not passed, then let the mechanism choose its parameters.
 """
 
 from __future__ import annotations
@@ -14,26 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from scipy.special import ndtri
-
 from dppm_model.aggregation import SECURE_SUM, honest_reports
-from dppm_model.errors import PlanError
-from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.quantize import CLIP_NORM
-from dppm_model.mechanism.rotation import Rotation
-from dppm_model.phase import PhasePlan, View
+from dppm_model.errors import DppmError, PlanError
+from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
-from dppm_model.planner_directions import choose_directions
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.calibration import calibrate, calibrate_whole, choose_tau
-from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.score.model_config import ModelConfig
 
-MOST_LOSS = 1.03
 _MOST_ROUNDS = 100_000
-# Coordinates of the rotated sum are close to normal; R at 4.5 deviations clamps one in 150,000.
-_RANGE_DEVIATIONS = 4.5
-_MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in more rounds
 
 
 def split(total_mu: float, phases: Sequence[PhaseRequest]) -> list[float]:
@@ -66,77 +55,20 @@ def ideal_costs(mus: Sequence[float], phases: Sequence[PhaseRequest]) -> list[Ro
     return [RoundCost(mu, p.sampling_rate, p.rounds) for mu, p in zip(mus, phases, strict=True)]
 
 
-def clamp_deviation(request: PhaseRequest, privacy: PrivacyRequest) -> float:
-    """Expected standard deviation of a rotated coordinate of one site's sum, in units of a vector.
-
-    A sum of B vectors of norm C has norm up to sum_alignment·B·C, plus sqrt(B)·C for what cancels;
-    the rotation spreads it over D coordinates.
-    """
-    batch = request.sampling_rate * privacy.records / privacy.sites
-    norm = CLIP_NORM * math.hypot(request.sum_alignment * batch, math.sqrt(batch))
-    return norm / math.sqrt(Rotation.of(request.dimension).padded)
-
-
-def expected_loss(answers: float, theta: float, tau: float) -> float:
-    """Rule of thumb for mu over the ideal Gaussian's; never used to account."""
-    sigma = math.sqrt(answers * (0.25 - theta**2))
-    return math.exp(5 * theta * -float(ndtri(tau)) / (3 * sigma)) / math.sqrt(1 - 4 * theta**2)
-
-
-def choose_response(
-    request: PhaseRequest, privacy: PrivacyRequest, mu: float, tau: float
-) -> PhasePlan:
-    """Choose R, then the fewest bits b, with m = floor((2^b - 1)/N), that keep the loss in bounds.
-
-    An ideal Gaussian with the noise of the answers of n sites has mu = 2 sqrt(m/n) theta C/R; ours
-    is `loss` times that. Larger m means smaller theta, and both make the loss smaller.
+def plan_phase(request: PhaseRequest, privacy: PrivacyRequest, mu: float, tail: float) -> PhasePlan:
+    """Choose the mechanism's parameters with which a round of the phase costs at most ``mu``.
 
     Raises
     ------
-    PlanError
-        If not even `_MOST_ANSWERS` answers are enough.
+    PlanError, ConfigError
+        If there are none.
     """
-    range_ = _RANGE_DEVIATIONS * clamp_deviation(request, privacy)
-    n = privacy.honest_sites if privacy.view == "secure_sum" else 1
-    for bits in range(1, _MOST_ANSWERS.bit_length() + 1):
-        m = ((1 << bits) - 1) // privacy.sites
-        if not 1 <= m <= _MOST_ANSWERS // n:
-            continue
-        theta, loss = 0.0, 1.0
-        for _ in range(6):  # the rule of thumb depends on theta
-            theta = mu * range_ / (2 * CLIP_NORM * loss) * math.sqrt(n / m)
-            if theta > 0.25:
-                break
-            loss = expected_loss(n * m, theta, tau)
-        if theta > 0.25 or loss > MOST_LOSS + 0.01:
-            continue
-        phase = phase_plan(request, privacy, BinomialResponse(range_, theta, m), tau)
-        phase = _certify(phase, privacy.view, mu)
-        if loss_of(phase, privacy.view) <= MOST_LOSS:
-            return phase
-    raise PlanError(
-        f"phase {request.name}: no number of answers up to {_MOST_ANSWERS} in the sum gives the "
-        f"noise that epsilon = {privacy.epsilon} needs.",
-        "Lower its budget_fraction or sampling_rate, raise its rounds, or raise privacy.epsilon.",
-    )
-
-
-def _certify(phase: PhasePlan, view: View, mu: float) -> PhasePlan:
-    """Adjust theta until the certified mu meets the target from below."""
-    for _ in range(20):
-        now = phase.cost(view, 1).mu
-        if mu * 0.9995 <= now <= mu:
-            break
-        theta = phase.response.truth_strength * (mu / now) * (1 - 1e-4)
-        phase = replace(phase, response=replace(phase.response, truth_strength=theta))
-    return phase
-
-
-def loss_of(phase: PhasePlan, view: View) -> float:
-    """Return mu over that of an ideal Gaussian with the same noise at the server (1 is perfect)."""
-    sites = phase.honest_sites if view == "secure_sum" else 1
-    noise = phase.noise_std(sites) * phase.divisor
-    return phase.cost(view, 1).mu * noise / phase.clip_norm
+    spec = privacy.spec(request, tail)
+    try:
+        found = privacy.mechanism.choose(spec, request.sum_alignment, privacy.view, mu)
+    except DppmError as error:
+        raise type(error)(f"phase {request.name}: {error.message}", error.hint) from None
+    return PhasePlan.of(spec, name=request.name, mechanism=found, rounds=request.rounds)
 
 
 def make_plan(
@@ -158,21 +90,18 @@ def make_plan(
     most_rounds = [p.rounds for p in phases]
     if privacy.calibrate == "rounds":
         most_rounds[longest] = _MOST_ROUNDS
-    names_directions = privacy.mechanism.name == "directions"
-    answers = sum(  # 2 tau a coordinate and round; 3 tau a round where directions are named
-        1.5 * rounds if names_directions else Rotation.of(p.dimension).padded * rounds
-        for p, rounds in zip(phases, most_rounds, strict=True)
+    planner = privacy.mechanism
+    answers = sum(  # 2 tau each
+        planner.answers(p.dimension) * rounds for p, rounds in zip(phases, most_rounds, strict=True)
     )
-    tau = choose_tau(epsilon=privacy.epsilon, delta=privacy.delta, coordinates_times_rounds=answers)
+    tau = choose_tau(
+        epsilon=privacy.epsilon, delta=privacy.delta, coordinates_times_rounds=max(1.0, answers)
+    )
     # Ideal phases pay for the tails too, so that the certified plan cannot pass the target.
-    if names_directions:
-        ideal = [replace(p, sampling_rate=1.0) for p in phases]  # sampling is in the names' cost
-        mus = _calibrate(privacy, ideal, longest, 2 * answers * tau)[1]
-        choose = choose_directions
-    else:
-        phases, mus = _calibrate(privacy, phases, longest, 2 * answers * tau)
-        choose = choose_response
-    chosen = tuple(choose(p, privacy, mu, tau) for p, mu in zip(phases, mus, strict=True))
+    ideal = phases if planner.samples else [replace(p, sampling_rate=1.0) for p in phases]
+    ideal, mus = _calibrate(privacy, ideal, longest, 2 * answers * tau)
+    phases = ideal if planner.samples else phases
+    chosen = tuple(plan_phase(p, privacy, mu, tau) for p, mu in zip(phases, mus, strict=True))
     return Plan(
         run=run,
         seed=seed or secrets.token_hex(16),

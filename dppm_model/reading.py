@@ -11,10 +11,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,15 @@ def read_array(path: Path) -> NDArray[Any]:
     content = io.BytesIO(read_bytes(path))
     array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
     return array
+
+
+def as_floats(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for fields of ``cls`` in which 1 is 1.0 where the field is a float."""
+    hints = get_type_hints(cls)  # without what `Annotated` adds
+    return {
+        name: float(value) if hints.get(name) is float and type(value) is int else value
+        for name, value in values.items()
+    }
 
 
 def _finite(text: str) -> float:

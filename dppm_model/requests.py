@@ -7,24 +7,13 @@ from typing import Literal
 
 from dppm_model.aggregation import SECURE_SUM, honest_reports
 from dppm_model.errors import ConfigError
+from dppm_model.mechanism.base import Planner, RoundSpec, View
+from dppm_model.mechanism.binomial import BinomialPlanner
 from dppm_model.mechanism.quantize import CLIP_NORM
-from dppm_model.phase import PhasePlan, Response, View
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.records.units import Unit
-from dppm_model.settings import Settings, Whole
 
 Calibration = Literal["noise", "rounds", "rate"]
-
-
-class MechanismRequest(Settings):
-    """Which randomized response to plan for."""
-
-    name: Literal["binomial", "directions"] = "binomial"
-    """Yes/no questions about each number of a sum, or each record names one of K directions."""
-    directions: Whole | None = None
-    """K of ``directions``; null: the one with the least error expected, for each phase."""
-    slots: Whole | None = None
-    """Answers of a site in a round of ``directions``; null: records/sites."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class PhaseRequest:
     Attributes
     ----------
     name, dimension, sampling_rate, rounds
-        As in `PhasePlan`.
+        As in `dppm_model.phase.PhasePlan`.
     budget_fraction
         Of mu^2 (fractions are normalised to one).
     sum_alignment
@@ -73,7 +62,7 @@ class PrivacyRequest:
     colluding_sites: int
     calibrate: Calibration = "noise"
     noise_multiplier: float | None = None
-    mechanism: MechanismRequest = field(default_factory=MechanismRequest)
+    mechanism: Planner = field(default_factory=BinomialPlanner)
 
     def __post_init__(self) -> None:
         if self.unit == "record" and self.records_per_person != 1:
@@ -88,10 +77,7 @@ class PrivacyRequest:
                 f"privacy.calibrate={self.calibrate}.",
                 "Give it for rounds or rate, where the noise is fixed, and leave it out for noise.",
             )
-        if self.mechanism.name == "directions" and self.calibrate != "noise":
-            raise ConfigError(
-                f"privacy.calibrate is {self.calibrate!r} with mechanism=directions.", "Use noise."
-            )
+        self.mechanism.check(self.view, self.calibrate)
         check_epsilon(self.epsilon)
         check_delta(self.delta)
         if not 1 <= self.min_survivors <= self.sites:
@@ -118,21 +104,14 @@ class PrivacyRequest:
         """n: the honest sites that every opened sum is sure to hold."""
         return honest_reports(SECURE_SUM, self.sites, self.min_survivors, self.colluding_sites)
 
-
-def phase_plan(
-    request: PhaseRequest, privacy: PrivacyRequest, response: Response, tau: float
-) -> PhasePlan:
-    """Plan a phase as it was asked for, with this randomized response and this tail."""
-    return PhasePlan(
-        name=request.name,
-        mechanism=privacy.mechanism.name,
-        response=response,
-        clip_norm=CLIP_NORM,
-        sampling_rate=request.sampling_rate,
-        rounds=request.rounds,
-        dimension=request.dimension,
-        sites=privacy.sites,
-        honest_sites=privacy.honest_sites,
-        records=privacy.records,
-        tail=tau,
-    )
+    def spec(self, phase: PhaseRequest, tail: float) -> RoundSpec:
+        """Return what is public of a round of a phase."""
+        return RoundSpec(
+            clip_norm=CLIP_NORM,
+            sampling_rate=phase.sampling_rate,
+            dimension=phase.dimension,
+            sites=self.sites,
+            honest_sites=self.honest_sites,
+            records=self.records,
+            tail=tail,
+        )

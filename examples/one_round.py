@@ -7,51 +7,48 @@ mean. Reports are summed in the clear here; `dppm_model/securesum/` does it unde
 """
 
 import numpy as np
-import torch
 
-from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.quantize import Grid
-from dppm_model.mechanism.rotation import Rotation
+from dppm_model.mechanism.base import KnownVectors, RoundSpec
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.secure_rng import SecureRNG
-from dppm_model.privacy.accountant import RoundCost, epsilon
-from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
+from dppm_model.privacy.accountant import epsilon
 
 SITES, RECORDS, DIMENSION = 3, 500, 1000
-# Clip norm, clamping range, bias of an answer, answers a coordinate.
-C, R, THETA, M = 1.0, 40.0, 0.1, 100_000
+spec = RoundSpec(  # what is public of the round: every record is asked, no site colludes
+    clip_norm=1.0,
+    sampling_rate=1.0,
+    dimension=DIMENSION,
+    sites=SITES,
+    honest_sites=SITES,
+    records=SITES * RECORDS,
+    tail=1e-15,
+)
+# Clamping range, bias of an answer, answers a coordinate.
+mechanism = BinomialMechanism(range_=40.0, truth_strength=0.1, responses=100_000)
+seed = b"a public seed of this round"
 rng = np.random.default_rng(0)
 truth = rng.normal(size=DIMENSION) / DIMENSION**0.5  # what the records have in common
-grid, rotation = Grid(C, steps=1 << 24), Rotation.of(DIMENSION)
-response = BinomialResponse(range_=R, truth_strength=THETA, responses=M)
-signs = b"a public seed of this round"
 
-# At each site: clip every record's vector, sum integers, rotate, answer by biased coins.
+# At each site: clip every record's vector to integers, sum, rotate, answer by biased coins.
 reports, exact = [], np.zeros(DIMENSION)
 for _ in range(SITES):
     records = truth + rng.normal(size=(RECORDS, DIMENSION)) / DIMENSION**0.5
-    total = grid.sum([torch.from_numpy(records).float()])
-    exact += total * (C / grid.steps)
-    z = rotation.rotate(total, signs)
-    unit = C / grid.steps / rotation.block**0.5  # the value of one integer step of z
-    reports.append(response.encode(z, unit, SecureRNG()))  # all that leaves the site: 0..M each
+    records /= np.maximum(np.linalg.norm(records, axis=1, keepdims=True), spec.clip_norm)
+    vectors = np.trunc(records * spec.grid.steps).astype(np.int64)
+    exact += spec.grid.to_float(vectors.sum(axis=0))
+    reports.append(mechanism.encode(KnownVectors(vectors), spec, seed, SecureRNG()))
 
 # At the server: only the sum is needed.
-tally = np.sum(reports, axis=0)
-estimate = rotation.unrotate(response.decode(tally, SITES), signs) / (SITES * RECORDS)
-error = float(np.linalg.norm(estimate - exact / (SITES * RECORDS)))
-length = float(np.linalg.norm(exact)) / (SITES * RECORDS)
+estimate = mechanism.decode(np.sum(reports, axis=0), SITES, spec, seed) / spec.records
+error = float(np.linalg.norm(estimate - exact / spec.records))
+length = float(np.linalg.norm(exact)) / spec.records
 print(f"estimate of a mean of length {length:.3f}: off by {error:.3f}")
 
 # What it costs: exactly mu-Gaussian-DP, for whoever sees the sum, and for whoever sees a report.
-moved = probability_sensitivity(
-    clip_norm=C, range_=R, truth_strength=THETA, dimension=rotation.padded
-)
-mu = {
-    "the sum": mu_secure_sum(
-        responses=M, truth_strength=THETA, sensitivity=moved, honest_sites=SITES, tau=1e-15
-    ),
-    "one site's report": mu_site(responses=M, truth_strength=THETA, sensitivity=moved),
+costs = {
+    "the sum": mechanism.cost("secure_sum", spec),
+    "one site's report": mechanism.cost("site", spec),
 }
-eps = {who: epsilon([RoundCost(value, 1.0, 1)], delta=1e-5) for who, value in mu.items()}
+eps = {who: epsilon([cost], delta=1e-5) for who, cost in costs.items()}
 for who, value in eps.items():
-    print(f"whoever sees {who}: mu = {mu[who]:.3f}, epsilon = {value:.3f} at delta = 1e-5")
+    print(f"whoever sees {who}: mu = {costs[who].mu:.3f}, epsilon = {value:.3f} at delta = 1e-5")

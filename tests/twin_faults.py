@@ -504,8 +504,8 @@ def _bound_to_any_digests(old: Any) -> Any:
 
 
 GRID = "dppm_model.mechanism.quantize:Grid."
-RESPONSE = "dppm_model.mechanism.binomial:BinomialResponse."
-DIRECTIONS = "dppm_model.mechanism.directions:DirectionsResponse."
+RESPONSE = "dppm_model.mechanism.binomial:BinomialMechanism."
+DIRECTIONS = "dppm_model.mechanism.directions:DirectionsMechanism."
 PHASE = "dppm_model.phase:PhasePlan."
 MEMBER = "dppm_model.securesum.member:Member."
 # Calls, and the live page.
@@ -863,19 +863,19 @@ TWINS: dict[str, Twin] = {
     ),
     "names too true": Twin(
         "names are true half as often again as planned",
-        DIRECTIONS + "encode",
+        DIRECTIONS + "counts",
         _truth(1.5),
         EVERY_COIN + "no_report_passes_the_claim[1.0-directions]",
     ),
     "silent slots": Twin(
         "slots without a sampled record name nothing, so the total is the sampled count",
-        DIRECTIONS + "encode",
+        DIRECTIONS + "counts",
         _silent_slots,
         EVERY_COIN + "no_report_passes_the_claim[0.5-directions]",
     ),
     "two slots each": Twin(
         "a record answers in two slots",
-        DIRECTIONS + "encode",
+        DIRECTIONS + "counts",
         _two_slots_each,
         EVERY_COIN + "no_report_passes_the_claim[1.0-directions]",
     ),
@@ -905,7 +905,7 @@ TWINS: dict[str, Twin] = {
     ),
     "twice the rate": Twin(
         "twice as many records are sampled as accounted",
-        PHASE + "sampling_numerator",
+        "dppm_model.mechanism.base:RoundSpec.sampling_numerator",
         _property(lambda value: min(2**32, 2 * value)),
         EVERY_COIN + "no_report_passes_the_claim[0.5-directions]",
     ),

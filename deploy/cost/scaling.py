@@ -14,12 +14,13 @@ from typing import Any
 from deploy.cost.workload import GRADIENTS, Workload, arrays_size
 from dppm_model.config import Config, check_config, compose_config
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.base import noise_ratio
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.phase import PhasePlan
-from dppm_model.planner import loss_of, make_plan
+from dppm_model.planner import make_plan
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.progress import Progress, silent
-from dppm_model.requests import PhaseRequest, PrivacyRequest, phase_plan
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.score.closed_form import CLOSED_FORM
 
 SITES = (10, 1_000, 100_000)
@@ -149,17 +150,20 @@ def _planned(config: Config, sites: int, parameters: int) -> ScaledRound:
     return replace(
         _round(config, plan.phases[0], len(plan.to_json())),
         epsilon=epsilon(plan.costs("secure_sum"), plan.delta),
-        loss=loss_of(plan.phases[0], privacy.view),
+        loss=noise_ratio(plan.phases[0].mechanism, plan.phases[0], privacy.view),
     )
 
 
 def _unplanned(config: Config, sites: int, parameters: int) -> ScaledRound:
     """A round without a plan: one answer a coordinate."""
     request = _request(config, sites, parameters)
-    response = BinomialResponse(1.0, 0.25, 1)
-    return _round(
-        config, phase_plan(request, _privacy(config, sites), response, _TAIL), _PLAN_BYTES
+    phase = PhasePlan.of(
+        _privacy(config, sites).spec(request, _TAIL),
+        name=request.name,
+        mechanism=BinomialMechanism(1.0, 0.25, 1),
+        rounds=request.rounds,
     )
+    return _round(config, phase, _PLAN_BYTES)
 
 
 def _round(config: Config, phase: PhasePlan, plan_bytes: int) -> ScaledRound:

@@ -84,12 +84,12 @@ class Workload:
     @property
     def numbers(self) -> float:
         """Numbers that all sites compute: a vector for each record, a report for each site."""
-        return self.phase.sites * (self.records * self.phase.dimension + self.phase.cells)
+        return self.phase.sites * (self.records * self.phase.dimension + self.phase.report_length)
 
     @property
     def report_bytes(self) -> int:
         """Bytes of a masked report."""
-        return Sum(0, self.phase.bits, self.phase.cells).ring.packed_bytes
+        return Sum(0, self.phase.bits, self.phase.report_length).ring.packed_bytes
 
     @property
     def join(self) -> Traffic:
@@ -140,7 +140,7 @@ class Workload:
     def site_memory(self) -> dict[str, float]:
         """Peak bytes of a site beside Python and its libraries, by what holds them."""
         return {
-            "report": 8.0 * SITE_VECTORS * self.phase.cells,
+            "report": 8.0 * SITE_VECTORS * self.phase.report_length,
             "model": float(MODELS * self.model_bytes),
             "keys": float(PEER_BYTES * self.phase.sites),
         }
@@ -153,7 +153,7 @@ class Workload:
         """
         weights = self.phase.dimension if self.kind in GRADIENTS else 0
         return {
-            "sum": 8.0 * SERVER_VECTORS * self.phase.cells,
+            "sum": 8.0 * SERVER_VECTORS * self.phase.report_length,
             "model": float(MODELS * self.model_bytes),
             "learner": float(LEARNER * weights),
             "pairs": float(PAIR_BYTES * self.phase.sites**2),

@@ -228,7 +228,8 @@ def _show_proposal(proposal: site.Proposal) -> None:
     for phase in plan.phases:
         _say(
             f"  {phase.name}: {phase.rounds} rounds, {phase.dimension} coordinates; each "
-            f"{plan.unit} takes part with probability {phase.sampling_rate:g}, by {phase.mechanism}"
+            f"{plan.unit} takes part with probability {phase.sampling_rate:g}, by "
+            f"{phase.mechanism.name}"
         )
     _say(model_text(plan.model))
     if plan.unit == "person":

@@ -150,7 +150,7 @@ def training(summary: RunSummary) -> list[Row]:
         ("classes", ", ".join(config.class_names)),
         ("model", " → ".join(p.name for p in plan.phases)),
         ("public data", public or "none: training started from public constants"),
-        ("mechanism", f"randomized response ({plan.phases[0].mechanism}), secure sum"),
+        ("mechanism", f"{plan.phases[0].mechanism.title}, secure sum"),
         ("run", plan.run),
     ]
 
@@ -208,7 +208,7 @@ def phases(summary: RunSummary) -> Iterator[Row]:
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
             f"{p.dimension}",
-            f"{Sum(0, p.bits, p.cells).ring.packed_bytes / 1000:.0f}",
+            f"{Sum(0, p.bits, p.report_length).ring.packed_bytes / 1000:.0f}",
             f"{p.noise_std(p.sites) / p.clip_norm:.2g}",
             f"{p.cost('secure_sum', 1).mu:.3f}",
             f"{p.cost('site', 1).mu:.3f}",

@@ -8,19 +8,38 @@ that is public and fixed beforehand. `mu` of one round is exact, not asymptotic 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from dppm_model.errors import PlanError, require_length, require_whole, require_within
+from dppm_model.mechanism.base import (
+    LEAST_PROBABILITY,
+    PROBABILITY_BITS,
+    Mechanism,
+    Planner,
+    RoundSpec,
+    Vectors,
+    View,
+    noise_ratio,
+)
 from dppm_model.mechanism.fair_binomial import fair_binomial
+from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.mechanism.secure_rng import SecureRNG
+from dppm_model.privacy.accountant import RoundCost
+from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
 
-PROBABILITY_BITS = 32
-LEAST_PROBABILITY = 2.0**-PROBABILITY_BITS  # no coin is finer
 MOST_RESPONSES = 1 << 20  # what a plan costs is a sum over them, and others' plans are read
+MOST_LOSS = 1.03  # of mu, over an ideal Gaussian with the same noise
+# Coordinates of the rotated sum are close to normal; R at 4.5 deviations clamps one in 150,000.
+_RANGE_DEVIATIONS = 4.5
+_MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in more rounds
+_MOVED = 8  # coordinates that the one unit of `play_one_round` moves, all alike
 
 
 def binomial(m: int, numerators: NDArray[np.uint64], coins: SecureRNG) -> NDArray[np.int64]:
@@ -50,7 +69,7 @@ def binomial(m: int, numerators: NDArray[np.uint64], coins: SecureRNG) -> NDArra
 
 
 @dataclass(frozen=True)
-class BinomialResponse:
+class BinomialMechanism(Mechanism):
     """The public parameters of one round's answers; see the module for the symbols.
 
     Attributes
@@ -67,6 +86,9 @@ class BinomialResponse:
     truth_strength: float
     responses: int
 
+    name: ClassVar[str] = "binomial"
+    title: ClassVar[str] = "randomized response of each coordinate"
+
     def __post_init__(self) -> None:
         require_length("range", self.range_)
         require_within("truth_strength", self.truth_strength, LEAST_PROBABILITY, 0.5)
@@ -74,13 +96,13 @@ class BinomialResponse:
         if self.truth_strength >= 0.5:
             raise PlanError(f"phases[].truth_strength is {self.truth_strength}.", "Stay below 1/2.")
 
-    def cells(self, rotation: Rotation) -> int:
-        """Return D, the length of a report."""
-        return rotation.padded
+    def report_length(self, spec: RoundSpec) -> int:
+        """Return D, the padded dimension."""
+        return spec.rotation.padded
 
-    @property
-    def most(self) -> int:
-        """The largest tally that a report can hold, m."""
+    def max_count(self, spec: RoundSpec) -> int:
+        """Return m, the largest tally."""
+        del spec
         return self.responses
 
     def numerators(self, z: NDArray[np.int64], unit: float) -> NDArray[np.uint64]:
@@ -94,11 +116,22 @@ class BinomialResponse:
         shifted: NDArray[np.uint64] = (offset + (1 << (PROBABILITY_BITS - 1))).astype(np.uint64)
         return shifted
 
-    def encode(self, z: NDArray[np.int64], unit: float, coins: SecureRNG) -> NDArray[np.int64]:
-        """Return the tallies t (D,), each in 0..m. The only function through which data leave."""
+    def tallies(self, z: NDArray[np.int64], unit: float, coins: SecureRNG) -> NDArray[np.int64]:
+        """Answer for each integer coordinate of a rotated sum (D,): tallies t, each in 0..m."""
         return binomial(self.responses, self.numerators(z, unit), coins)
 
-    def decode(
+    def encode(
+        self, vectors: Vectors, spec: RoundSpec, seed: bytes, coins: SecureRNG
+    ) -> NDArray[np.int64]:
+        """Spread every unit's vector over all coordinates, then answer for each by biased coins.
+
+        Vectors are summed in integers, where no unit can move the sum by more than C (a float sum
+        can; Casacuberta et al. 2022).
+        """
+        z = spec.rotation.rotate(vectors.total(), seed)
+        return self.tallies(z, spec.step, coins)
+
+    def clamped_sum(
         self, total: NDArray[np.int64] | NDArray[np.float64], sites: int
     ) -> NDArray[np.float64]:
         """Estimate the sum of the clamped z over ``sites`` from the sum of their tallies.
@@ -108,6 +141,137 @@ class BinomialResponse:
         m, theta = self.responses, self.truth_strength
         return (total.astype(np.float64) - sites * m / 2) * (self.range_ / (m * theta))
 
-    def variance(self, sites: int) -> float:
-        """Return the largest noise variance of a decoded coordinate, N R^2 / (4 m theta^2)."""
+    def decode(
+        self, total: NDArray[np.int64], sites: int, spec: RoundSpec, seed: bytes
+    ) -> NDArray[np.float64]:
+        """Estimate the rotated sum, and rotate it back."""
+        return spec.rotation.unrotate(self.clamped_sum(total, sites), seed)
+
+    def variance(self, sites: int, spec: RoundSpec) -> float:
+        """Return the largest noise variance of a coordinate, N R^2 / (4 m theta^2)."""
+        del spec
         return sites * self.range_**2 / (4 * self.responses * self.truth_strength**2)
+
+    def cost(self, view: View, spec: RoundSpec) -> RoundCost:
+        """Theorems 1 and 2 on each coordinate's answers; Theorem 3's eta is 2 D tau a round."""
+        m, theta, d = self.responses, self.truth_strength, spec.rotation.padded
+        sensitivity = probability_sensitivity(
+            clip_norm=spec.clip_norm, range_=self.range_, truth_strength=theta, dimension=d
+        )
+        if view == "site":
+            alone = mu_site(responses=m, truth_strength=theta, sensitivity=sensitivity)
+            return RoundCost(alone, spec.sampling_rate, 1)
+        summed = mu_secure_sum(
+            responses=m,
+            truth_strength=theta,
+            sensitivity=sensitivity,
+            honest_sites=spec.honest_sites,
+            tau=spec.tail,
+        )
+        return RoundCost(summed, spec.sampling_rate, 1, 2 * d * spec.tail)
+
+    def describe(self, spec: RoundSpec) -> dict[str, str]:
+        """D numbers in a report, each the tally of m questions with range R over clip norm C."""
+        return {
+            "D": str(self.report_length(spec)),
+            "R/C": f"{self.range_ / spec.clip_norm:.3g}",
+            "θ": f"{self.truth_strength:.3f}",
+            "m": str(self.responses),
+        }
+
+    def play_one_round(
+        self, trials: int, spec: RoundSpec, view: View, coins: SecureRNG, *, randomized: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Play with a unit that moves eight rotated coordinates by the same amount."""
+        shift = round(GRID_STEPS / math.sqrt(_MOVED) * math.sqrt(spec.rotation.block))
+
+        def scores(z: int) -> NDArray[np.float64]:
+            moved = np.full(trials * _MOVED, z, dtype=np.int64)
+            if not randomized:
+                found = self.numerators(moved, spec.step).astype(np.float64)
+            else:
+                found = self.tallies(moved, spec.step, coins).astype(np.float64)
+                for _ in range(spec.reports_in(view) - 1):
+                    found += self.tallies(np.zeros_like(moved), spec.step, coins)
+            score: NDArray[np.float64] = found.reshape(trials, _MOVED).sum(axis=1)
+            return score
+
+        return scores(0), scores(shift)
+
+
+def clamp_deviation(spec: RoundSpec, alignment: float) -> float:
+    """Expected standard deviation of a rotated coordinate of one site's sum, in units of a vector.
+
+    A sum of B vectors of norm C has norm up to alignment·B·C, plus sqrt(B)·C for what cancels; the
+    rotation spreads it over D coordinates.
+    """
+    batch = spec.divisor / spec.sites
+    norm = spec.clip_norm * math.hypot(alignment * batch, math.sqrt(batch))
+    return norm / math.sqrt(spec.rotation.padded)
+
+
+def expected_loss(answers: float, theta: float, tau: float) -> float:
+    """Rule of thumb for mu over the ideal Gaussian's; never used to account."""
+    sigma = math.sqrt(answers * (0.25 - theta**2))
+    return math.exp(5 * theta * -float(ndtri(tau)) / (3 * sigma)) / math.sqrt(1 - 4 * theta**2)
+
+
+class BinomialPlanner(Planner):
+    """Which R, m and theta spend a budget best: the fewest bits that lose little."""
+
+    name: Literal["binomial"] = "binomial"
+    """Yes/no questions about each number of a site's sum."""
+
+    mechanism: ClassVar[type[Mechanism]] = BinomialMechanism
+
+    def answers(self, dimension: int) -> float:
+        """Return D: 2 tau a coordinate."""
+        return Rotation.of(dimension).padded
+
+    def choose(self, spec: RoundSpec, alignment: float, view: View, mu: float) -> BinomialMechanism:
+        """Choose R, then the fewest bits b, with m = floor((2^b - 1)/N), that keep the loss low.
+
+        An ideal Gaussian with the noise of the answers of n sites has mu = 2 sqrt(m/n) theta C/R;
+        ours is `noise_ratio` times that. Larger m means smaller theta, and both make it smaller.
+
+        Raises
+        ------
+        PlanError
+            If not even `_MOST_ANSWERS` answers are enough.
+        """
+        range_ = _RANGE_DEVIATIONS * clamp_deviation(spec, alignment)
+        n = spec.reports_in(view)
+        for bits in range(1, _MOST_ANSWERS.bit_length() + 1):
+            m = ((1 << bits) - 1) // spec.sites
+            if not 1 <= m <= _MOST_ANSWERS // n:
+                continue
+            theta, loss = 0.0, 1.0
+            for _ in range(6):  # the rule of thumb depends on theta
+                theta = mu * range_ / (2 * spec.clip_norm * loss) * math.sqrt(n / m)
+                if theta > 0.25:
+                    break
+                loss = expected_loss(n * m, theta, spec.tail)
+            if theta > 0.25 or loss > MOST_LOSS + 0.01:
+                continue
+            found = _certified(BinomialMechanism(range_, theta, m), spec, view, mu)
+            if noise_ratio(found, spec, view) <= MOST_LOSS:
+                return found
+        raise PlanError(
+            f"No number of answers up to {_MOST_ANSWERS} in the sum gives the noise that mu = "
+            f"{mu:.3g} a round needs.",
+            "Lower its budget_fraction or sampling_rate, raise its rounds, or raise "
+            "privacy.epsilon.",
+        )
+
+
+def _certified(
+    mechanism: BinomialMechanism, spec: RoundSpec, view: View, mu: float
+) -> BinomialMechanism:
+    """Adjust theta until the certified mu meets the target from below."""
+    for _ in range(20):
+        now = mechanism.cost(view, spec).mu
+        if mu * 0.9995 <= now <= mu:
+            break
+        theta = mechanism.truth_strength * (mu / now) * (1 - 1e-4)
+        mechanism = replace(mechanism, truth_strength=theta)
+    return mechanism

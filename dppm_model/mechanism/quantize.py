@@ -34,6 +34,7 @@ MOST_STEPS = 1 << 24
 # C: every question scales its vectors so that they are clipped here (its own radii, or `clip_share`
 # of a median gradient norm).
 CLIP_NORM = 1.0
+GRID_STEPS = MOST_STEPS  # G of every plan
 _CACHED_ELEMENTS = 1 << 17  # of a block of rows: five passes over it stay in the cache
 
 

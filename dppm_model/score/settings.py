@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 from dppm_model.bounds import Choice, Flag, Real, Row, Text, Whole
 from dppm_model.errors import ConfigError
+from dppm_model.reading import as_floats
 
 T = TypeVar("T")
 
@@ -34,15 +35,6 @@ def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
             f"{group}.{unknown[0]} is not a setting.", f"Known are: {', '.join(known)}."
         )
     return cls(**as_floats(cls, values))
-
-
-def as_floats(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values for fields of ``cls`` in which 1 is 1.0 where the field is a float."""
-    hints = get_type_hints(cls)  # without what `Annotated` adds
-    return {
-        name: float(value) if hints.get(name) is float and type(value) is int else value
-        for name, value in values.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Sum:
         if not 0 <= attempt < TRIES:
             raise PlanError(f"attempt {attempt} of a round is none.", f"Use 0 to {TRIES - 1}.")
         p = plan.phases[phase]
-        return cls(number * TRIES + attempt, p.bits, p.cells)
+        return cls(number * TRIES + attempt, p.bits, p.report_length)
 
     @cached_property
     def ring(self) -> Ring:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dppm_model.mechanism.quantize import CLIP_NORM, Grid
-from dppm_model.phase import GRID_STEPS, PhasePlan
+from dppm_model.mechanism.quantize import CLIP_NORM, GRID_STEPS, Grid
+from dppm_model.phase import PhasePlan
 from dppm_model.records.view import Records
 from dppm_model.requests import PhaseRequest
 from dppm_model.score.model import ScoreModel

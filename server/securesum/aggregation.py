@@ -219,7 +219,7 @@ class SecureSum:
         A site that reports what it likes spoils a sum, and nobody can see whose report it was.
         """
         number = attempt.opening.sum.number
-        most = len(attempt.opening.reported) * self.plan.phases[phase].response.most
+        most = len(attempt.opening.reported) * self.plan.phases[phase].max_count
         if int(total.max(initial=0)) > most:
             log.warning("try %d: the sum is larger than its sites can make it", number)
         return np.minimum(total.astype(np.int64), most)

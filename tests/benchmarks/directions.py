@@ -16,11 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from dppm_model.errors import PlanError
-from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.base import KnownVectors
+from dppm_model.mechanism.directions import DirectionsPlanner
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import epsilons, make_plan
-from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.round import estimate
 from tests.benchmarks.record import record
 from tests.support.plan_factory import MODEL
@@ -39,18 +40,11 @@ def vectors(dimension: int, seed: int) -> np.ndarray:
 
 def answer(phase: PhasePlan, rows: np.ndarray, seed: bytes, coins: SecureRNG) -> np.ndarray:
     """One round of all sites through the production mechanism."""
-    total = np.zeros(phase.cells, dtype=np.int64)
+    total = np.zeros(phase.report_length, dtype=np.int64)
     integers = np.trunc(rows * phase.grid.steps * (1 - 1e-6)).astype(np.int64)
     for part in np.array_split(integers, SITES):
         sampled = part[coins.bernoulli(phase.sampling_numerator, len(part))]
-        if isinstance(phase.response, DirectionsResponse):
-            z = phase.rotation.rotate(sampled.astype(np.float32), seed)
-            names = phase.response.names(z, phase.response.rows(phase.rotation, seed))
-            lengths = np.linalg.norm(sampled / phase.grid.steps, axis=1)
-            total += phase.response.encode(names, lengths, coins)
-        else:
-            z = phase.rotation.rotate(sampled.sum(0), seed)
-            total += phase.response.encode(z, phase.step, coins)
+        total += phase.mechanism.encode(KnownVectors(sampled), phase, seed, coins)
     return estimate(total, SITES, phase, seed)
 
 
@@ -72,10 +66,11 @@ def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> d
     figures = {"ideal Gaussian": noise, "binomial": error(plan.phases[0])}
     sizes = [k for k in counts if k <= 2 * plan.phases[0].rotation.padded]
     for k in (*sizes, None):
-        mechanism = MechanismRequest(name="directions", directions=k)
+        mechanism = DirectionsPlanner(directions=k)
         plan = make_plan(replace(privacy, mechanism=mechanism), [request], MODEL, run="benchmark")
         assert epsilons(plan)[0] <= epsilon
-        name = f"directions, K = {plan.phases[0].cells}" + (" (chosen)" if k is None else "")
+        chosen = " (chosen)" if k is None else ""
+        name = f"directions, K = {plan.phases[0].report_length}{chosen}"
         figures[name] = error(plan.phases[0])
     return figures
 

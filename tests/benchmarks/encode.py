@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.mechanism.secure_rng import SecureRNG
 from tests.benchmarks.record import record
@@ -28,16 +28,16 @@ def peers() -> dict[str, tuple[Callable[[], object], int]]:
     rng = np.random.default_rng(0)
     total = rng.integers(-(1 << 24), 1 << 24, D)
     rotation, coins = Rotation.of(D), SecureRNG()
-    response = BinomialResponse(range_=0.25, truth_strength=1 / 16, responses=M)
+    response = BinomialMechanism(range_=0.25, truth_strength=1 / 16, responses=M)
     unit = 1 / (1 << 24) / np.sqrt(D)
     z = rotation.rotate(total, b"seed")
     p = response.numerators(z, unit) / 2**32
     found: dict[str, tuple[Callable[[], object], int]] = {
         "ours: rotate + encode": (
-            lambda: response.encode(rotation.rotate(total, b"seed"), unit, coins),
+            lambda: response.tallies(rotation.rotate(total, b"seed"), unit, coins),
             D,
         ),
-        "ours: encode alone": (lambda: response.encode(z, unit, coins), D),
+        "ours: encode alone": (lambda: response.tallies(z, unit, coins), D),
         "numpy binomial": (lambda: rng.binomial(M, p), D),
         "numpy gaussian": (lambda: rng.normal(size=D), D),
     }

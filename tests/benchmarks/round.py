@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from client.site import Site
+from dppm_model.mechanism.base import KnownVectors
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.records.units import Units
 from dppm_model.run import Run
@@ -40,14 +41,12 @@ def main() -> None:
         query, seeds = build_query(phase.name, model), coins.seeds(len(sampled))
         total = UnitBatches(units, query, phase.grid, sampled, seeds).total()
         marks.append(time.perf_counter())
-        z = phase.rotation.rotate(total, b"benchmark")
-        marks.append(time.perf_counter())
-        phase.response.encode(z, phase.step, coins)
+        phase.mechanism.encode(KnownVectors(total[None]), phase, b"benchmark", coins)
         marks.append(time.perf_counter())
         whole = [line["seconds"] for line in run.rounds() if line["phase"] == phase.name]
         stages = [b - a for a, b in pairwise(marks)]
         figures[phase.name] = {
-            **dict(zip(("vectors", "rotate", "answer"), stages, strict=True)),
+            **dict(zip(("vectors", "answer"), stages, strict=True)),
             "whole_round": min(whole),
         }
         print(phase.name, {k: round(v, 3) for k, v in figures[phase.name].items()})

@@ -40,7 +40,7 @@ from flwr.serverapp import ServerApp
 from client.app import create_app
 from client.site import Site
 from dppm_model.aggregation import SECURE_SUM
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model_config import ModelConfig
@@ -84,17 +84,16 @@ def plan_of(sites: int, dimension: int) -> Plan:
     side = math.isqrt(dimension)  # as many coordinates as a phase of this kind asks for
     model = ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 1, "fine_band": side}})
     phase = PhasePlan(
-        "fine_covariance",
-        "binomial",
-        BinomialResponse(1.0, 0.05, RESPONSES),
-        1.0,
-        1.0,
-        2,
-        dimension,
-        sites,
-        honest,
-        1000,
-        1e-26,
+        name="fine_covariance",
+        mechanism=BinomialMechanism(1.0, 0.05, RESPONSES),
+        clip_norm=1.0,
+        sampling_rate=1.0,
+        rounds=2,
+        dimension=dimension,
+        sites=sites,
+        honest_sites=honest,
+        records=1000,
+        tail=1e-26,
     )
     return Plan(
         *(

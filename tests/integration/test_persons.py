@@ -46,4 +46,4 @@ def test_a_run_protects_persons(
 def test_persons_may_name_directions(people: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert main(["simulate", str(run.folder), *PEOPLE, "mechanism=directions"]) == 0
-    assert {phase.response.most for phase in run.plan().phases} == {40}  # 120 persons at 3 sites
+    assert {phase.max_count for phase in run.plan().phases} == {40}  # 120 persons at 3 sites

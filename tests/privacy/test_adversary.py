@@ -25,7 +25,7 @@ from dppm_model.securesum.round_keys import KEY, SELF, Checks
 from dppm_model.securesum.wire import write_proof
 from tests.conftest import TINY
 from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of
-from tests.support.plan_factory import with_response
+from tests.support.plan_factory import with_mechanism
 from tests.support.seeded_rng import SeededRNG, chi_square
 
 
@@ -118,7 +118,7 @@ def less_noise(records: dict[str, ConfigRecord]) -> None:
 
 
 def stronger(plan: Plan):  # type: ignore[no-untyped-def]
-    return with_response(plan.phases[0], truth_strength=0.4)
+    return with_mechanism(plan.phases[0], truth_strength=0.4)
 
 
 def a_lower_threshold(records: dict[str, ConfigRecord]) -> None:

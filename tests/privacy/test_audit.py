@@ -12,12 +12,13 @@ from deploy.cli import main
 from dppm_model.audit.bounds import guessed_epsilon, p_value, told_apart
 from dppm_model.audit.games import canary_vectors, two_worlds
 from dppm_model.errors import ClaimRefuted
+from dppm_model.mechanism.registry import PLANNERS
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
-from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 from sampler.evaluation.membership import _roc
 from tests.conftest import TINY
-from tests.support.plan_factory import MODEL, with_response
+from tests.support.plan_factory import MODEL, with_mechanism
 from tests.support.seeded_rng import SeededRNG
 
 DELTA = 1e-5
@@ -64,7 +65,7 @@ def plan_of(epsilon: float, mechanism: str = "binomial") -> Plan:
         3000,
         3,
         0,
-        mechanism=MechanismRequest(name=mechanism),
+        mechanism=PLANNERS[mechanism](),
     )
     phases = [
         PhaseRequest("sums", 4000, 1.0, 2, 0.5, 0.05),
@@ -100,9 +101,9 @@ def test_claims_are_not_refuted_with_randomization_and_are_without(
 def test_the_audit_catches_a_twin_that_tells_too_much_truth() -> None:
     """Twenty times the planned strength: the claim of one round is refuted."""
     phase = plan_of(1.0).phases[0]
-    theta = min(0.49, 20 * phase.response.truth_strength)
+    theta = min(0.49, 20 * phase.mechanism.truth_strength)
     claim = epsilons(replace(plan_of(1.0)))[0]
-    twin = with_response(phase, truth_strength=theta)
+    twin = with_mechanism(phase, truth_strength=theta)
     assert two_worlds(twin, "secure_sum", 5000, DELTA, SeededRNG(1)).epsilon > claim
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from dppm_model.mechanism import binomial
-from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.directions import DirectionsMechanism
 from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.phase import PhasePlan
@@ -35,13 +35,13 @@ from tests.support.plan_factory import (
     claimed,
     convolve,
     hockey_stick,
-    with_response,
+    with_mechanism,
 )
 
 BITS = 6
-PHASE = replace(with_response(TOY, responses=1), tail=1e-12)
-WIDE = with_response(PHASE, range_=2.0)  # in which a person who adds too much is not clamped
-DIRECTIONS = replace(PHASE, mechanism="directions", response=DirectionsResponse(4, 0.4, 3))
+PHASE = replace(with_mechanism(TOY, responses=1), tail=1e-12)
+WIDE = with_mechanism(PHASE, range_=2.0)  # in which a person who adds too much is not clamped
+DIRECTIONS = replace(PHASE, mechanism=DirectionsMechanism(4, 0.4, 3))
 
 
 class Pixels:
@@ -81,7 +81,7 @@ def report_law(
     write_records(folder, images, labels, name="x", split="train", classes=("a",), persons=persons)
     records = open_records(folder)
     units = Units.of(records, "record", 1) if each == 1 else Units.of(records, "person", 2)
-    law = np.zeros((phase.response.most + 1,) * phase.cells)
+    law = np.zeros((phase.max_count + 1,) * phase.report_length)
     runs = coins.runs(lambda: report(units, Pixels(), phase, b"signs", coins))
     for weight, tallies in runs:
         law[tuple(tallies)] += weight
@@ -141,9 +141,9 @@ def test_no_report_passes_the_claim_for_a_person_with_three_records(
 @pytest.mark.parametrize("fault", [1.0, 1.05])
 def test_the_claim_is_tight(fault: float, few_bits: EveryCoin, tmp_path: Path) -> None:
     """A short record that moves one answer up to 1/2 + theta: five per cent more truth is seen."""
-    response = BinomialResponse(range_=1.0, truth_strength=0.25, responses=1)
-    phase = replace(PHASE, response=response, clip_norm=0.1, sampling_rate=1.0)
-    executed = with_response(phase, truth_strength=0.25 * fault)
+    response = BinomialMechanism(range_=1.0, truth_strength=0.25, responses=1)
+    phase = replace(PHASE, mechanism=response, clip_norm=0.1, sampling_rate=1.0)
+    executed = with_mechanism(phase, truth_strength=0.25 * fault)
     white = np.full((10, 2), 255)
     laws = [report_law(white[:n], executed, few_bits, tmp_path / f"{n}") for n in (9, 10)]
     near = np.linspace(0, 0.1, 100)  # where "no" becomes a little less likely
@@ -154,9 +154,9 @@ def test_the_claim_is_tight(fault: float, few_bits: EveryCoin, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("phase", "executed"),
     [
-        (PHASE, with_response(PHASE, truth_strength=0.45)),
-        (DIRECTIONS, with_response(DIRECTIONS, truth_strength=0.9)),
-        (with_response(DIRECTIONS, slots=5000), DIRECTIONS),
+        (PHASE, with_mechanism(PHASE, truth_strength=0.45)),
+        (DIRECTIONS, with_mechanism(DIRECTIONS, truth_strength=0.9)),
+        (with_mechanism(DIRECTIONS, slots=5000), DIRECTIONS),
     ],
     ids=["truth of a yes or no", "truth of a name", "blankets that are not there"],
 )

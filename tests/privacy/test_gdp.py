@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from dppm_model.errors import PlanError
-from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.phase import GRID_STEPS
+from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.privacy import gdp
 from dppm_model.privacy.gdp import (
     mu_secure_sum,
@@ -27,7 +27,7 @@ from dppm_model.privacy.gdp import (
 )
 from dppm_model.privacy.tails import Law, binomial, convolve
 from tests.privacy import reference_gdp as reference
-from tests.support.plan_factory import TOY, with_response
+from tests.support.plan_factory import TOY, with_mechanism
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 7, 20, 64])
@@ -316,8 +316,8 @@ def test_answers_move_no_more_than_accounted_whatever_the_lengths(
 ) -> None:
     """What the code computes, from a whole record's integers to probabilities: or it refuses."""
     try:
-        response = BinomialResponse(range_=length * over, truth_strength=0.2, responses=2)
-        phase = replace(TOY, clip_norm=length, response=response)
+        response = BinomialMechanism(range_=length * over, truth_strength=0.2, responses=2)
+        phase = replace(TOY, clip_norm=length, mechanism=response)
     except PlanError as error:
         assert "1e-30 to 1e+30" in str(error) and not 1e-27 <= length <= 1e27
         return
@@ -345,7 +345,7 @@ def test_a_plan_counts_nothing_that_cannot_be_computed(field: str, value: float)
         replace(TOY, **{field: value})
     for response in ({"responses": 1 << 21}, {"truth_strength": 2.0**-33}):
         with pytest.raises(PlanError, match=next(iter(response))):
-            with_response(TOY, **response)
+            with_mechanism(TOY, **response)
 
 
 @pytest.mark.parametrize(("m", "n", "better"), [(1, 6, "sum"), (3, 3, "sum"), (6, 2, "site")])

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.mechanism.directions import DirectionsResponse
+from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.directions import DirectionsMechanism
 from dppm_model.mechanism.secure_rng import SecureRNG
 
 N = 60_000
 Pairs = tuple[np.ndarray, np.ndarray]
-YES_NO = BinomialResponse(range_=1.0, truth_strength=0.2, responses=3)
-NAMES = DirectionsResponse(directions=4, truth_strength=0.5, slots=4)
+YES_NO = BinomialMechanism(range_=1.0, truth_strength=0.2, responses=3)
+NAMES = DirectionsMechanism(directions=4, truth_strength=0.5, slots=4)
 
 
 def answers(coins: SecureRNG) -> np.ndarray:
     """N tallies of the same coordinate."""
-    return YES_NO.encode(np.full(N, 1 << 20), 2.0**-22, coins)
+    return YES_NO.tallies(np.full(N, 1 << 20), 2.0**-22, coins)
 
 
 def of_a_process(queue: "multiprocessing.Queue[np.ndarray]", coins: SecureRNG | None) -> None:
@@ -79,7 +79,7 @@ def sampling_and_answers() -> Pairs:
     zero = np.zeros(1, dtype=np.int64)
     for _ in range(N // 4):
         sampled.append(coins.bernoulli(1 << 31, 1)[0])
-        tallies.append(YES_NO.encode(zero, 1.0, coins)[0])
+        tallies.append(YES_NO.tallies(zero, 1.0, coins)[0])
     return np.array(sampled), np.array(tallies)
 
 
@@ -121,7 +121,7 @@ def test_twins_whose_coins_are_shared_are_caught() -> None:
 
 def test_a_sum_of_names_has_the_variance_of_independent_slots() -> None:
     coins, nobody = SecureRNG(), np.zeros(0, dtype=np.int64)
-    found = np.array([NAMES.encode(nobody, np.zeros(0), coins)[0] for _ in range(N // 4)])
+    found = np.array([NAMES.counts(nobody, np.zeros(0), coins)[0] for _ in range(N // 4)])
     expected = 4 * 0.25 * 0.75
     statistic = ((found - 1.0) ** 2).sum() / expected
     spread = np.sqrt(len(found) * (((found - 1.0) ** 2).var() / expected**2))

@@ -16,12 +16,12 @@ import torch
 from scipy.stats import binom
 
 from dppm_model.phase import PhasePlan
-from tests.support.plan_factory import TOY, claimed, convolve, hockey_stick, with_response
+from tests.support.plan_factory import TOY, claimed, convolve, hockey_stick, with_mechanism
 
 
 def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
     """Law of one site's report, as an array over (t_1, ..., t_D), sample set averaged out."""
-    m, d = phase.response.responses, phase.rotation.padded
+    m, d = phase.mechanism.responses, phase.rotation.padded
     law = np.zeros((m + 1,) * d)
     for mask in product([0, 1], repeat=len(vectors)):
         weight = q ** sum(mask) * (1 - q) ** (len(mask) - sum(mask))
@@ -30,7 +30,7 @@ def report_law(vectors: np.ndarray, phase: PhasePlan, q: float) -> np.ndarray:
         chosen = torch.from_numpy(vectors[np.array(mask, dtype=bool)].astype(np.float32))
         total = phase.grid.sum([chosen.reshape(-1, phase.dimension)])
         z = phase.rotation.rotate(total, b"signs")
-        p = phase.response.numerators(z, phase.step) / 2.0**32
+        p = phase.mechanism.numerators(z, phase.step) / 2.0**32
         joint = np.array(1.0)
         for j in range(d):
             joint = np.multiply.outer(joint, binom.pmf(np.arange(m + 1), m, p[j]))
@@ -71,7 +71,7 @@ def test_no_tiny_federation_passes_the_claim(view: str, q: float) -> None:
 def edge_excess(phase: PhasePlan, executed: PhasePlan) -> float:
     """Excess where the claim is tightest: one coordinate, the record moves p up to 1/2 + theta."""
     own = np.full(
-        (3 if executed.response.range_ < 1 else 4, 1), 0.25
+        (3 if executed.mechanism.range_ < 1 else 4, 1), 0.25
     )  # up to the edge of the range
     with_record, without = report_law(own, executed, 1.0), report_law(own[:-1], executed, 1.0)
     curve = claimed(phase.cost("site", 1).mu, 1.0)
@@ -91,8 +91,8 @@ def edge_excess(phase: PhasePlan, executed: PhasePlan) -> float:
 )
 def test_broken_twins_pass_the_claim(fault: dict) -> None:
     phase = replace(TOY, clip_norm=0.25, dimension=1, sampling_rate=1.0)
-    phase = with_response(phase, range_=1.0)
-    executed = replace(phase, **fault) if "clip_norm" in fault else with_response(phase, **fault)
+    phase = with_mechanism(phase, range_=1.0)
+    executed = replace(phase, **fault) if "clip_norm" in fault else with_mechanism(phase, **fault)
     if "clip_norm" in fault:  # a record longer than C, clipped at the wrong place
         own = np.array([[0.25], [0.25], [0.2], [0.9]])
         with_record, without = report_law(own, executed, 1.0), report_law(own[:-1], executed, 1.0)

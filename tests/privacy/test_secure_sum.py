@@ -23,7 +23,7 @@ from dppm_model.errors import (
     WrongReport,
     WrongSum,
 )
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.phase import PhasePlan
 from dppm_model.securesum import masking, masks, shamir
 from dppm_model.securesum.group import Group
@@ -431,17 +431,16 @@ def test_the_ring_holds_every_sum_of_the_plan() -> None:
     """All sites answer yes to everything: the largest sum must not wrap."""
     for sites, m in ((3, 5), (10, 6553), (7, 1), (100, 655)):
         phase = PhasePlan(
-            "means",
-            "binomial",
-            BinomialResponse(1.0, 0.1, m),
-            1.0,
-            1.0,
-            1,
-            1024,
-            sites,
-            1,
-            10,
-            1e-20,
+            name="means",
+            mechanism=BinomialMechanism(1.0, 0.1, m),
+            clip_norm=1.0,
+            sampling_rate=1.0,
+            rounds=1,
+            dimension=1024,
+            sites=sites,
+            honest_sites=1,
+            records=10,
+            tail=1e-20,
         )
         assert sites * m < 1 << phase.bits <= 2 * sites * m
         ring = Sum(0, phase.bits, 4).ring

@@ -36,7 +36,7 @@ from dppm_model.score.phases import read_question, write_question
 from dppm_model.score.unit_batches import map_blocks
 from dppm_model.securesum.masks import TRIES
 from tests.conftest import TINY
-from tests.support.plan_factory import with_response
+from tests.support.plan_factory import with_mechanism
 from tests.support.policy_factory import policy
 from tests.support.secure_sum import identities
 from tests.support.seeded_rng import SeededRNG
@@ -95,7 +95,7 @@ def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
     tallies = make_site(tmp_path, tiny).answer(replace(plan, phases=phases), 0, 0, question)
     assert tallies.shape == (plan.phases[0].rotation.padded,)
-    assert tallies.max() <= plan.phases[0].response.most
+    assert tallies.max() <= plan.phases[0].max_count
 
 
 def test_a_debit_is_on_disk_before_data_are_read(
@@ -162,7 +162,7 @@ def test_a_plan_cannot_change_in_mid_run(
     approve(tmp_path, plan)
     SecureSumSite(site, plan).join(bytes(32))  # the run has its keys: only the plan is wrong below
     site.answer(plan, 0, 0, question)
-    phases = (with_response(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
+    phases = (with_mechanism(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
     for ask in (
         lambda changed: SecureSumSite(site, changed).join(bytes(32)),
         lambda changed: SecureSumSite(site, changed).prepare(1, {}),
@@ -189,7 +189,7 @@ def test_the_digest_of_a_plan_covers_every_field(plan: Plan) -> None:
             for name in ("rounds", "dimension", "records")
         ),
         *(
-            replace(plan, phases=(with_response(first, **{name: value}), *rest))
+            replace(plan, phases=(with_mechanism(first, **{name: value}), *rest))
             for name, value in (("range_", 9.0), ("truth_strength", 0.3), ("responses", 1))
         ),
         replace(plan, phases=(replace(first, name="means-second"), *rest)),
@@ -198,8 +198,8 @@ def test_the_digest_of_a_plan_covers_every_field(plan: Plan) -> None:
     assert len(digests) == len(changed) + 1
     written = json.loads(plan.to_json())
     assert set(written) == {f.name for f in fields(plan)}
-    response = {f.name.rstrip("_") for f in fields(first.response)}
-    assert set(written["phases"][0]) == {f.name for f in fields(first)} - {"response"} | response
+    parameters = {f.name.rstrip("_") for f in fields(first.mechanism)}
+    assert set(written["phases"][0]) == {f.name for f in fields(first)} | parameters
 
 
 def test_rounds_outside_the_plan_are_refused(

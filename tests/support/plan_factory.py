@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom, norm
 
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.score.mixture_config import MixtureConfig
@@ -17,8 +17,7 @@ EPSILONS = np.linspace(0, 6, 40)
 MODEL = ModelConfig((1, 8, 8), 2, (MixtureConfig(),))  # for plans of which nothing is asked
 TOY = PhasePlan(
     name="toy",
-    mechanism="binomial",
-    response=BinomialResponse(range_=0.6, truth_strength=0.2, responses=2),
+    mechanism=BinomialMechanism(range_=0.6, truth_strength=0.2, responses=2),
     clip_norm=1.0,
     sampling_rate=0.5,
     rounds=1,
@@ -30,9 +29,9 @@ TOY = PhasePlan(
 )
 
 
-def with_response(phase: PhasePlan, **changes: Any) -> PhasePlan:
-    """Change a phase's randomized response."""
-    return replace(phase, response=replace(phase.response, **changes))
+def with_mechanism(phase: PhasePlan, **changes: Any) -> PhasePlan:
+    """Change the parameters of a phase's mechanism."""
+    return replace(phase, mechanism=replace(phase.mechanism, **changes))
 
 
 def convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ FLOORS = [
     {"score"},
     {"phase", "plan"},
     {"requests", "round", "budget", "batch_invariance", "securesum"},
-    {"planner", "planner_directions", "audit", "training"},
+    {"planner", "audit", "training"},
     {"run", "config"},
 ]
 

@@ -6,15 +6,10 @@ from dataclasses import replace
 import pytest
 
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.binomial import BinomialResponse
-from dppm_model.planner import (
-    MOST_LOSS,
-    clamp_deviation,
-    epsilons,
-    loss_of,
-    make_plan,
-    split,
-)
+from dppm_model.mechanism.base import View, noise_ratio
+from dppm_model.mechanism.binomial import MOST_LOSS, BinomialMechanism, clamp_deviation
+from dppm_model.phase import PhasePlan
+from dppm_model.planner import epsilons, make_plan, split
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from tests.support.plan_factory import MODEL
@@ -34,6 +29,10 @@ SUMS = PhaseRequest("sums", 5000, 1.0, 1, 0.4, 0.02)
 STEPS = PhaseRequest("steps", 20_000, 0.03, 50, 0.6, 0.5)
 
 
+def loss_of(phase: PhasePlan, view: View) -> float:
+    return noise_ratio(phase.mechanism, phase, view)
+
+
 @pytest.mark.parametrize("target", [0.5, 3.0, 12.0])
 @pytest.mark.parametrize("view", ["secure_sum", "site"])
 def test_the_target_is_met_from_below_at_little_loss(target: float, view: str) -> None:
@@ -44,17 +43,16 @@ def test_the_target_is_met_from_below_at_little_loss(target: float, view: str) -
     assert found["secure_sum"] <= found["site"]
     for phase in plan.phases:
         assert loss_of(phase, view) <= MOST_LOSS  # type: ignore[arg-type]
-        assert phase.response.range_ > 4 * clamp_deviation(
-            next(p for p in (SUMS, STEPS) if p.name == phase.name), privacy
-        )
+        alignment = next(p.sum_alignment for p in (SUMS, STEPS) if p.name == phase.name)
+        assert phase.mechanism.range_ > 4 * clamp_deviation(phase, alignment)
 
 
 def test_one_bit_less_would_lose_more() -> None:
     plan = make_plan(PRIVACY, [STEPS], MODEL, run="x")
     phase = plan.phases[0]
     fewer = ((1 << (phase.bits - 1)) - 1) // 5
-    theta = phase.response.truth_strength * (phase.response.responses / fewer) ** 0.5
-    weaker = replace(phase, response=BinomialResponse(phase.response.range_, theta, fewer))
+    theta = phase.mechanism.truth_strength * (phase.mechanism.responses / fewer) ** 0.5
+    weaker = replace(phase, mechanism=BinomialMechanism(phase.mechanism.range_, theta, fewer))
     assert loss_of(weaker, "secure_sum") > MOST_LOSS
 
 

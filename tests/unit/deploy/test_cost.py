@@ -30,7 +30,8 @@ from deploy.cost.workload import (
 )
 from dppm_model.config import Config
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.binomial import BinomialResponse
+from dppm_model.mechanism.base import KnownVectors
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.planner import make_plan
 from dppm_model.run import Run
@@ -77,14 +78,14 @@ def test_memory_of_a_report_is_within_the_formula(tmp_path: Path, tiny: Path) ->
     d = 1 << 16
     phase = replace(
         workloads(prepared(tmp_path / "run", 3).plan())[0].phase,
-        response=BinomialResponse(1.0, 0.05, 64),
+        mechanism=BinomialMechanism(1.0, 0.05, 64),
         dimension=d,
     )
     group, sum_, rng = Group("r", "p", (bytes(32),), 1), Sum(0, phase.bits, d), SecureRNG()
 
     def site() -> bytes:
-        z = phase.rotation.rotate(np.zeros(d, dtype=np.int64), b"seed")
-        tallies = phase.response.encode(z, phase.step, rng).astype(np.uint8)
+        nobody = KnownVectors(np.zeros((0, d), dtype=np.int64))
+        tallies = phase.mechanism.encode(nobody, phase, b"seed", rng).astype(np.uint8)
         mask = sum_.ring.zeros()
         sum_.ring.add_mask(mask, bytes(32))
         return sum_.ring.pack(sum_.masked(group, tallies, mask)[0])
@@ -93,7 +94,7 @@ def test_memory_of_a_report_is_within_the_formula(tmp_path: Path, tiny: Path) ->
         total = sum_.ring.zeros()
         total += sum_.ring.unpack(bytes(sum_.ring.packed_bytes))
         opened = sum_.without_checks(group, total.copy()).astype(np.int64)
-        return total, opened, phase.rotation.unrotate(phase.response.decode(opened, 10), b"seed")
+        return total, opened, phase.mechanism.decode(opened, 10, phase, b"seed")
 
     assert 0.6 * SITE_VECTORS < _peak(site) / (8 * d) < 1.1 * SITE_VECTORS
     assert 0.6 * SERVER_VECTORS < _peak(server) / (8 * d) < 1.1 * SERVER_VECTORS

@@ -11,9 +11,10 @@ import pytest
 from scipy.stats import binom
 
 from dppm_model.mechanism import binomial as module
-from dppm_model.mechanism.binomial import BinomialResponse, binomial
+from dppm_model.mechanism.binomial import BinomialMechanism, binomial
 from dppm_model.mechanism.fair_binomial import FairBinomialTable, fair_binomial
 from dppm_model.mechanism.secure_rng import SecureRNG
+from tests.support.plan_factory import TOY
 from tests.support.seeded_rng import ScriptedRNG, SeededRNG, chi_square
 
 LEVEL = 1e-6
@@ -93,23 +94,23 @@ def test_coordinates_are_independent() -> None:
 
 
 def test_decode_is_unbiased_and_has_the_variance_of_the_formula() -> None:
-    response = BinomialResponse(range_=3.0, truth_strength=1 / 8, responses=50)
+    response = BinomialMechanism(range_=3.0, truth_strength=1 / 8, responses=50)
     z = np.linspace(-5, 5, 11).repeat(20_000)
     tallies = sum(
-        response.encode((z * 1000).astype(np.int64), 1e-3, SeededRNG(site)) for site in range(3)
+        response.tallies((z * 1000).astype(np.int64), 1e-3, SeededRNG(site)) for site in range(3)
     )
-    estimate = response.decode(tallies, 3).reshape(11, -1)
+    estimate = response.clamped_sum(tallies, 3).reshape(11, -1)
     truth = 3 * np.clip(np.linspace(-5, 5, 11), -3, 3)
-    error = response.variance(3) ** 0.5 / 20_000**0.5
+    error = response.variance(3, TOY) ** 0.5 / 20_000**0.5
     assert np.abs(estimate.mean(1) - truth).max() < 5.5 * error
-    assert estimate.var(1).max() < response.variance(3) * 1.07
-    assert estimate[5].var() > response.variance(3) * 0.93
+    assert estimate.var(1).max() < response.variance(3, TOY) * 1.07
+    assert estimate[5].var() > response.variance(3, TOY) * 0.93
     # A decoder that forgets to centre is off by far more.
-    twin = response.decode(tallies + 3, 3).reshape(11, -1)
+    twin = response.clamped_sum(tallies + 3, 3).reshape(11, -1)
     assert np.abs(twin.mean(1) - truth).max() > 5.5 * error
 
 
 def test_numerators_are_symmetric_clamped_and_inside_the_word() -> None:
-    response = BinomialResponse(range_=2.0, truth_strength=0.25, responses=4)
+    response = BinomialMechanism(range_=2.0, truth_strength=0.25, responses=4)
     p = response.numerators(np.array([-(10**12), -1000, 0, 1000, 10**12]), 1e-3)
     assert p.tolist() == [1 << 30, 3 << 29, 1 << 31, 5 << 29, 3 << 30]

@@ -9,21 +9,20 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.stats import binom
 
 from dppm_model.errors import ConfigError, DataError, PlanError
-from dppm_model.mechanism.directions import DirectionsResponse, alignment
+from dppm_model.mechanism.directions import DirectionsMechanism, DirectionsPlanner, alignment
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import epsilons, make_plan
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
-from dppm_model.requests import MechanismRequest, PhaseRequest, PrivacyRequest
-from tests.support.plan_factory import MODEL, with_response
+from dppm_model.requests import PhaseRequest, PrivacyRequest
+from tests.support.plan_factory import MODEL, with_mechanism
 from tests.support.seeded_rng import SeededRNG, chi_square
 
 DELTA = 1e-5
 PHASE = PhasePlan(
     name="toy",
-    mechanism="directions",
-    response=DirectionsResponse(directions=16, truth_strength=0.3, slots=50),
+    mechanism=DirectionsMechanism(directions=16, truth_strength=0.3, slots=50),
     clip_norm=2.0,
     sampling_rate=0.5,
     rounds=1,
@@ -37,10 +36,10 @@ PHASE = PhasePlan(
 
 def test_the_law_of_a_name() -> None:
     """Sampled records tell their name with theta times their length; all else is uniform."""
-    response = DirectionsResponse(8, 0.4, 3)
+    response = DirectionsMechanism(8, 0.4, 3)
     coins, total = SeededRNG(1), np.zeros(8)
     for _ in range(20_000):
-        total += response.encode(np.array([5, 2]), np.array([1.0, 0.5]), coins)
+        total += response.counts(np.array([5, 2]), np.array([1.0, 0.5]), coins)
     expected = np.full(8, (0.6 + 0.8 + 1) / 8)
     expected[[5, 2]] += 0.4, 0.2
     assert chi_square(total, 20_000 * expected) > 1e-6
@@ -49,9 +48,9 @@ def test_the_law_of_a_name() -> None:
 
 def test_the_total_says_nothing() -> None:
     """Nobody sampled, or everybody: a report has the same shape and the same sum."""
-    response, coins = DirectionsResponse(16, 0.999, 50), SeededRNG(2)
+    response, coins = DirectionsMechanism(16, 0.999, 50), SeededRNG(2)
     for n in (0, 1, 50):
-        found = response.encode(np.zeros(n, dtype=np.int64), np.ones(n), coins)
+        found = response.counts(np.zeros(n, dtype=np.int64), np.ones(n), coins)
         assert found.shape == (16,) and found.sum() == 50
 
 
@@ -67,9 +66,9 @@ def test_uniform_numbers_are_exact_only_below_powers_of_two() -> None:
 
 @pytest.mark.parametrize("directions", [2, 16, 64])
 def test_decode_is_unbiased_over_the_rotation_and_has_its_variance(directions: int) -> None:
-    phase = with_response(PHASE, directions=directions)
-    response, rotation = phase.response, phase.rotation
-    assert isinstance(response, DirectionsResponse)
+    phase = with_mechanism(PHASE, directions=directions)
+    response, rotation = phase.mechanism, phase.rotation
+    assert isinstance(response, DirectionsMechanism)
     rng = np.random.default_rng(directions)
     vectors = (rng.normal(size=(60, 30)) * 1000).astype(np.int64)
     lengths = np.linalg.norm(vectors, axis=1)
@@ -81,18 +80,16 @@ def test_decode_is_unbiased_over_the_rotation_and_has_its_variance(directions: i
         rows = response.rows(rotation, seed)
         names = response.names(rotation.rotate(vectors.astype(np.float32), seed), rows)
         for part in (slice(0, 30), slice(30, 60)):  # two sites
-            total += response.encode(names[part], lengths[part] / largest, coins)
-        z = response.decode(total, phase.clip_norm, rotation, seed)
-        found.append(rotation.unrotate(z, seed))
+            total += response.counts(names[part], lengths[part] / largest, coins)
+        found.append(response.decode(total, 2, phase, seed))
     mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(rounds)
     assert (np.abs(mean - truth) < 5 * error + 0.03 * np.abs(truth).max()).all()
     noise = 0.0
     for r in range(rounds):
         seed = str(r).encode()
-        total = response.encode(np.zeros(0, np.int64), np.zeros(0), coins)
-        z = response.decode(total, phase.clip_norm, rotation, seed)
-        noise += (z**2).mean() / rounds
-    assert noise == pytest.approx(response.variance(1, phase.clip_norm, rotation), rel=0.1)
+        total = response.counts(np.zeros(0, np.int64), np.zeros(0), coins)
+        noise += (response.decode(total, 1, phase, seed) ** 2).mean() / rounds
+    assert noise == pytest.approx(response.variance(1, phase), rel=0.1)
 
 
 def test_alignment_is_the_mean_of_the_largest_coordinate() -> None:
@@ -105,7 +102,7 @@ def test_alignment_is_the_mean_of_the_largest_coordinate() -> None:
 
 
 def test_rows_are_public_different_and_change_with_the_seed() -> None:
-    response, rotation = DirectionsResponse(64, 0.1, 5), Rotation.of(3000)
+    response, rotation = DirectionsMechanism(64, 0.1, 5), Rotation.of(3000)
     rows = response.rows(rotation, b"a")
     assert len(set(rows.tolist())) == 32 and rows.max() < rotation.padded
     assert (rows == response.rows(rotation, b"a")).all()
@@ -183,7 +180,7 @@ PRIVACY = PrivacyRequest(
     records=5000,
     min_survivors=5,
     colluding_sites=0,
-    mechanism=MechanismRequest(name="directions"),
+    mechanism=DirectionsPlanner(),
 )
 REQUESTS = [
     PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05),
@@ -199,22 +196,22 @@ def test_the_target_is_met_from_below(view: str) -> None:
     for phase in plan.phases:
         assert PhasePlan.from_dict(json.loads(json.dumps(phase.to_dict()))) == phase
         assert phase.cost("site", 1).mu > phase.cost("secure_sum", 1).mu
-        assert phase.response.most == 1000
-        assert phase.response.truth_strength < 0.999
+        assert phase.max_count == 1000
+        assert phase.mechanism.truth_strength < 0.999
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
-    many = replace(PRIVACY, mechanism=MechanismRequest(name="directions", directions=1 << 20))
+    many = replace(PRIVACY, mechanism=DirectionsPlanner(directions=1 << 20))
     with pytest.raises(ConfigError, match=r"mechanism\.directions is 1048576"):
         make_plan(many, REQUESTS, MODEL, run="x")
     with pytest.raises(ConfigError, match="Use noise"):
         replace(PRIVACY, calibrate="rounds", noise_multiplier=1.0)
     with pytest.raises(PlanError, match="directions is 6"):
-        DirectionsResponse(6, 0.1, 5)
+        DirectionsMechanism(6, 0.1, 5)
     with pytest.raises(PlanError, match="Stay below 1"):
-        DirectionsResponse(4, 1.0, 5)
+        DirectionsMechanism(4, 1.0, 5)
     with pytest.raises(PlanError, match="two a dimension"):
-        with_response(PHASE, directions=128)
+        with_mechanism(PHASE, directions=128)
     with pytest.raises(DataError, match="than the plan has slots"):
         PHASE.check_units(51)
     PHASE.check_units(50)

@@ -1,0 +1,353 @@
+"""What a mechanism is: from the clipped vectors of a site's units to a report, and back to a sum.
+
+A mechanism is a frozen dataclass of its public parameters. Whatever else it needs to know of a
+round is public too and stands in `RoundSpec`; the plan's phases are such. The modules beside this
+one implement it, `dppm_model.mechanism.registry` lists them, and nothing outside the registry knows
+them by name.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dppm_model.errors import PlanError, require_length, require_whole, require_within
+from dppm_model.mechanism.quantize import GRID_STEPS, Grid
+from dppm_model.mechanism.rotation import Rotation
+from dppm_model.mechanism.secure_rng import SecureRNG
+from dppm_model.privacy.accountant import RoundCost
+from dppm_model.reading import as_floats
+from dppm_model.settings import Settings
+
+# Who looks: at what the server releases (the model, and all that is made of it), at the opened sum
+# of the honest sites (the server), or at one site's own report (the server and all other sites).
+View = Literal["release", "secure_sum", "site"]
+T = TypeVar("T")
+
+PROBABILITY_BITS = 32
+LEAST_PROBABILITY = 2.0**-PROBABILITY_BITS  # no coin is finer
+# What a plan may count, whoever wrote it: what it costs, and what it takes, can then be computed.
+_MOST = {
+    "dimension": 1 << 40,
+    "sites": 1 << 20,
+    "honest_sites": 1 << 20,
+    "records": 1 << 40,
+}
+_LEAST_TAIL = 1e-270  # below, the cuts of the accountant's laws would underflow
+_MOST_BITS = 62  # of a number of a sum: int64 holds it, noise included
+
+
+class Vectors(Protocol):
+    """The clipped integer vectors of a site's sampled units (`UnitBatches`)."""
+
+    def total(self) -> NDArray[np.int64]:
+        """Return their sum, (dimension,)."""
+
+    def vectors(self, part: slice) -> Iterator[torch.Tensor]:
+        """Yield some of them one by one, (1, dimension) float64 holding integers."""
+
+    def map(self, ask: Callable[[slice], T]) -> list[T]:
+        """Ask block by block, leaving out units that fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSpec:
+    """What is public of each round of a phase, whatever mechanism answers it.
+
+    Attributes
+    ----------
+    clip_norm
+        C, the largest norm of a unit's vector.
+    sampling_rate
+        q (Poisson, each unit in each round).
+    dimension
+        Coordinates of a unit's vector, before padding.
+    sites, honest_sites
+        N, and the least number n of honest sites in an opened sum.
+    records
+        The public divisor: how many units (records or persons) the federation says it has, never a
+        count of data.
+    tail
+        tau of Theorem 3 (PRIVACY.md).
+    """
+
+    clip_norm: float
+    sampling_rate: float
+    dimension: int
+    sites: int
+    honest_sites: int
+    records: int
+    tail: float
+
+    def __post_init__(self) -> None:
+        require_length("phases[].clip_norm", self.clip_norm)
+        require_within("phases[].sampling_rate", self.sampling_rate, LEAST_PROBABILITY, 1.0)
+        require_within("phases[].tail", self.tail, _LEAST_TAIL, 0.5)
+        for name, most in _MOST.items():
+            require_whole(f"phases[].{name}", getattr(self, name), most=most)
+        if self.honest_sites > self.sites:
+            raise PlanError(
+                f"phases[].honest_sites is {self.honest_sites} of {self.sites} sites.",
+                "Lower privacy.min_survivors or add sites.",
+            )
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The integer grid that clipped vectors are rounded to."""
+        return Grid(self.clip_norm, GRID_STEPS)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """The public rotation of the summed vector."""
+        return Rotation.of(self.dimension)
+
+    @property
+    def sampling_numerator(self) -> int:
+        """The Poisson rate over 2^32, rounded down so that the accounted rate is never passed."""
+        return math.floor(self.sampling_rate * 2**32)
+
+    @property
+    def step(self) -> float:
+        """The real value of one integer step of a rotated coordinate (grid over sqrt(block))."""
+        return self.clip_norm / GRID_STEPS / math.sqrt(self.rotation.block)
+
+    @property
+    def divisor(self) -> float:
+        """The public expected number of sampled units in a round, q · records."""
+        return self.sampling_rate * self.records
+
+    def reports_in(self, view: View) -> int:
+        """How many reports are in what an observer sees."""
+        return 1 if view == "site" else self.honest_sites
+
+
+@dataclass(frozen=True)
+class Mechanism(ABC):
+    """The public parameters of one round's answers; ``name`` is what plans call the mechanism.
+
+    Attributes
+    ----------
+    title
+        What it is, in a few words for people.
+    trusts_server
+        Whether the noise is the server's (`release`): then nothing protects a report, or the sum of
+        reports, and a site answers only if its own policy says that it trusts the server.
+    adds_up
+        Whether a report is a function of the site's sum, and `decode` estimates any sum.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    trusts_server: ClassVar[bool] = False
+    adds_up: ClassVar[bool] = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters as a plan shows them."""
+        return {key.rstrip("_"): value for key, value in asdict(self).items()}
+
+    @classmethod
+    def keys(cls) -> dict[str, str]:
+        """Return the fields by their names in a plan (``range`` is `range_`)."""
+        return {f.name.rstrip("_"): f.name for f in fields(cls)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        """Rebuild from what `to_dict` returned; other keys are passed over.
+
+        Raises
+        ------
+        PlanError
+            If a parameter is out of its range; KeyError if one is missing.
+        """
+        return cls(**as_floats(cls, {field: raw[key] for key, field in cls.keys().items()}))
+
+    def check(self, spec: RoundSpec) -> None:  # noqa: B027
+        """Refuse parameters that do not fit the round; PlanError if so."""
+
+    @property
+    def most_units(self) -> float:
+        """The most units (records or persons) that a site may hold."""
+        return math.inf
+
+    @abstractmethod
+    def report_length(self, spec: RoundSpec) -> int:
+        """Return how many numbers a report has."""
+
+    @abstractmethod
+    def max_count(self, spec: RoundSpec) -> int:
+        """Return the largest number that a report can hold."""
+
+    @abstractmethod
+    def encode(
+        self, vectors: Vectors, spec: RoundSpec, seed: bytes, coins: SecureRNG
+    ) -> NDArray[np.int64]:
+        """Answer a round at a site. The only function through which data leave.
+
+        Parameters
+        ----------
+        vectors
+            Of the units that were sampled.
+        seed
+            The round's public seed.
+
+        Returns
+        -------
+        A report (`report_length`,) of numbers in 0..`max_count`, of the same shape whatever was
+        sampled.
+        """
+
+    def release(
+        self, total: NDArray[np.int64], spec: RoundSpec, coins: SecureRNG
+    ) -> NDArray[np.int64]:
+        """Add what noise the server adds to a sum of reports: none, if it is not `trusts_server`.
+
+        To be called once for a sum: a second call with other coins is a second release.
+        """
+        del spec, coins
+        return total
+
+    @abstractmethod
+    def decode(
+        self, total: NDArray[np.int64], sites: int, spec: RoundSpec, seed: bytes
+    ) -> NDArray[np.float64]:
+        """Estimate the sum of the sampled units' clipped vectors, (dimension,), without bias.
+
+        ``total`` is the (released) sum of the reports of ``sites`` sites.
+        """
+
+    @abstractmethod
+    def variance(self, sites: int, spec: RoundSpec) -> float:
+        """Return the (largest) noise variance of a decoded coordinate."""
+
+    @abstractmethod
+    def cost(self, view: View, spec: RoundSpec) -> RoundCost:
+        """Return what the accountant composes for one round; mu is infinite without protection."""
+
+    @abstractmethod
+    def describe(self, spec: RoundSpec) -> dict[str, str]:
+        """Return the parameters for people, by column of the plan's table."""
+
+    # What follows is for the auditor (`dppm_model.audit.games`) only.
+
+    def canary_places(self, spec: RoundSpec) -> int:
+        """Return how many canaries can be told apart: each moves a coordinate of its own."""
+        return spec.dimension
+
+    def play_canaries(
+        self,
+        places: NDArray[np.int64],
+        signs: NDArray[np.int64],
+        spec: RoundSpec,
+        view: View,
+        seed: bytes,
+        coins: SecureRNG,
+    ) -> NDArray[np.float64]:
+        """Play a round of units of norm C, each on one place; return what is seen of each place.
+
+        A unit adds its sign to its place, and noise has about `canary_variance`.
+        """
+        total = np.zeros(spec.dimension, dtype=np.int64)
+        np.add.at(total, places, signs * GRID_STEPS)
+        return self.observe(total, spec, view, seed, coins) / spec.clip_norm
+
+    def canary_variance(self, spec: RoundSpec, view: View) -> float:
+        """Return the noise variance of a place in `play_canaries`."""
+        return self.variance(spec.reports_in(view), spec) / spec.clip_norm**2
+
+    def observe(
+        self, total: NDArray[np.int64], spec: RoundSpec, view: View, seed: bytes, coins: SecureRNG
+    ) -> NDArray[np.float64]:
+        """Return what an observer makes of a round in which one site's sum is ``total``.
+
+        The other sites' units are known to the auditor, so theirs are zero here.
+        """
+        sites = spec.reports_in(view)
+        reports = self.encode(KnownVectors(total[None]), spec, seed, coins)
+        nobody = KnownVectors(np.zeros((0, len(total)), dtype=np.int64))
+        for _ in range(sites - 1):
+            reports = reports + self.encode(nobody, spec, seed, coins)
+        if view == "release":
+            reports = self.release(reports, spec, coins)
+        return self.decode(reports, sites, spec, seed)
+
+    @abstractmethod
+    def play_one_round(
+        self, trials: int, spec: RoundSpec, view: View, coins: SecureRNG, *, randomized: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Play one round many times, without and with one unit of norm C; return scores of each.
+
+        Unsampled, unless sampling is part of the mechanism's mu. The unit moves a few coordinates
+        alike. Without randomization, expected answers take the place of random ones.
+        """
+
+
+class KnownVectors:
+    """`Vectors` that are at hand, (n, dimension) integers: for auditors, tests and benchmarks."""
+
+    def __init__(self, vectors: NDArray[np.int64]) -> None:
+        self._vectors = vectors
+
+    def total(self) -> NDArray[np.int64]:
+        """Return their sum."""
+        total: NDArray[np.int64] = self._vectors.sum(axis=0)
+        return total
+
+    def vectors(self, part: slice) -> Iterator[torch.Tensor]:
+        """Yield some of them."""
+        for row in self._vectors[part].astype(np.float64):
+            yield torch.from_numpy(row[None])
+
+    def map(self, ask: Callable[[slice], T]) -> list[T]:
+        """Ask all at once."""
+        return [ask(slice(0, len(self._vectors)))]
+
+
+class Planner(Settings, ABC):
+    """The search for a mechanism's parameters; its fields are the options in ``conf/mechanism/``.
+
+    Attributes
+    ----------
+    mechanism
+        What is planned for.
+    samples
+        Whether Poisson sampling amplifies: else it is part of what is randomized, and of mu.
+    """
+
+    mechanism: ClassVar[type[Mechanism]]
+    samples: ClassVar[bool] = True
+
+    def check(self, view: View, calibrate: str) -> None:
+        """Refuse a request that the mechanism cannot meet; ConfigError if so."""
+
+    @abstractmethod
+    def answers(self, dimension: int) -> float:
+        """Return A: a round of a phase costs total variation 2 A tau (Theorem 3); 0 for none."""
+
+    @abstractmethod
+    def choose(self, spec: RoundSpec, alignment: float, view: View, mu: float) -> Mechanism:
+        """Choose parameters with which a round costs at most ``mu``, and hardly less.
+
+        Parameters
+        ----------
+        alignment
+            Public guess of |sum of a site's vectors| / (their number · C).
+
+        Raises
+        ------
+        PlanError, ConfigError
+            If there are none.
+        """
+
+
+def noise_ratio(mechanism: Mechanism, spec: RoundSpec, view: View) -> float:
+    """Return mu over that of an ideal Gaussian with the same noise at the server (1 is perfect)."""
+    noise = math.sqrt(mechanism.variance(spec.reports_in(view), spec))
+    return mechanism.cost(view, spec).mu * noise / spec.clip_norm
