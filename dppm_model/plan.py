@@ -93,6 +93,11 @@ class Plan:
             )
         if not self.phases:
             raise PlanError("phases is empty.", "Add at least one phase.")
+        if len({p.mechanism.trusts_server for p in self.phases}) > 1:
+            raise PlanError(
+                "Some phases trust the server, others do not.",
+                "Make a plan whose phases are all of one mechanism.",
+            )
         honest = honest_reports(
             self.aggregation, self.sites, self.min_survivors, self.colluding_sites
         )
@@ -109,6 +114,16 @@ class Plan:
         """Say which two data sets nobody can tell apart."""
         one = "one record" if self.unit == "record" else "one person, with all their records,"
         return f"add or remove {one} at one site"
+
+    @property
+    def trusts_server(self) -> bool:
+        """Whether only the server's noise protects anything: see `Mechanism.trusts_server`."""
+        return self.phases[0].mechanism.trusts_server
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views in which the plan claims something, without those that say the same."""
+        return ("release",) if self.trusts_server else ("secure_sum", "site")
 
     @cached_property
     def digest(self) -> str:
