@@ -22,8 +22,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from dppm_model.errors import DppmError, StorageError
-from dppm_model.mechanism.base import noise_ratio
 from dppm_model.plan import Plan
+from dppm_model.planning.base import noise_ratio
 from dppm_model.privacy.accountant import round_up
 from dppm_model.progress import Progress
 from dppm_model.reading import reason

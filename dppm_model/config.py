@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.mechanism.base import View
-from dppm_model.mechanism.registry import AnyPlanner
+from dppm_model.planning.registry import AnyPlanner
 from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
 from dppm_model.requests import Calibration, PhaseRequest, PrivacyRequest

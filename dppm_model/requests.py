@@ -7,9 +7,10 @@ from typing import Literal
 
 from dppm_model.aggregation import SECURE_SUM, honest_reports
 from dppm_model.errors import ConfigError
-from dppm_model.mechanism.base import Planner, RoundSpec, View
-from dppm_model.mechanism.binomial import BinomialPlanner
+from dppm_model.mechanism.base import RoundSpec, View
 from dppm_model.mechanism.quantize import CLIP_NORM
+from dppm_model.planning.base import Planner
+from dppm_model.planning.binomial import BinomialPlanner
 from dppm_model.privacy.accountant import check_delta, check_epsilon
 from dppm_model.records.units import Unit
 

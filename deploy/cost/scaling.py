@@ -14,10 +14,10 @@ from typing import Any
 from deploy.cost.workload import GRADIENTS, Workload, arrays_size
 from dppm_model.config import Config, check_config, compose_config
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.base import noise_ratio
 from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import make_plan
+from dppm_model.planning.base import noise_ratio
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.progress import Progress, silent
 from dppm_model.requests import PhaseRequest, PrivacyRequest

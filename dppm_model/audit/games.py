@@ -24,6 +24,8 @@ from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.mechanism.units import clipped_units
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
+from dppm_model.planning.base import observe
+from dppm_model.planning.registry import audit_of
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import build_query
 
@@ -42,7 +44,7 @@ def canary_vectors(
 ) -> Guesses:
     """Play the one-run game through every round of a plan, with vectors of norm C.
 
-    In each round a canary that is in, and sampled, takes one place (`Mechanism.canary_places`);
+    In each round a canary that is in, and sampled, takes one place (`Audit.places`);
     several share one where there are fewer.
 
     Parameters
@@ -57,17 +59,18 @@ def canary_vectors(
     included = rng.random(canaries) < 0.5
     scores = np.zeros(canaries)
     for index, phase in enumerate(plan.phases):
-        mechanism, places = phase.mechanism, phase.mechanism.canary_places(phase)
+        mechanism, game = phase.mechanism, audit_of(phase.mechanism)
+        places = game.places(mechanism, phase)
         place = rng.permutation(canaries) % places
         sign = rng.choice([-1, 1], canaries) if mechanism.adds_up else np.ones(canaries, np.int64)
         crowd = (np.bincount(place, minlength=places)[place] - 1) / 4
-        variance = mechanism.canary_variance(phase, view) * randomized + crowd + 1e-3
+        variance = game.variance(mechanism, phase, view) * randomized + crowd + 1e-3
         for round_ in range(phase.rounds):
             answering = included & coins.bernoulli(phase.sampling_numerator, canaries)
             where, moves = place[answering], sign[answering]
             if randomized:
                 signs = plan.signs_seed(index, round_)
-                seen = mechanism.play_canaries(where, moves, phase, view, signs, coins)
+                seen = game.canaries(mechanism, where, moves, phase, view, signs, coins)
             else:
                 seen = np.bincount(where, moves, minlength=places).astype(np.float64)
             scores += phase.sampling_rate / variance * seen[place] * sign
@@ -117,7 +120,7 @@ def canary_images(
             seen = phase.grid.to_float(total)
             if randomized:
                 signs = plan.signs_seed(index, round_)
-                seen = phase.mechanism.observe(total, phase, view, signs, coins)
+                seen = observe(phase.mechanism, total, phase, view, signs, coins)
             precision += q**2 * (vectors @ vectors.T) / noise**2
             evidence += q * (vectors @ (seen - q / 2 * vectors.sum(axis=0))) / noise**2
     guesses: NDArray[np.float64] = np.linalg.solve(precision, evidence).astype(np.float64)
@@ -135,7 +138,8 @@ def two_worlds(
 ) -> Guesses:
     """Play one unsampled round ``trials`` times in each world: with one unit, and without.
 
-    See `Mechanism.play_one_round`.
+    See `Audit.one_round`.
     """
-    worlds = phase.mechanism.play_one_round(trials, phase, view, coins, randomized=randomized)
+    game = audit_of(phase.mechanism)
+    worlds = game.one_round(phase.mechanism, trials, phase, view, coins, randomized=randomized)
     return told_apart(*worlds, delta)

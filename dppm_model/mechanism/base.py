@@ -25,7 +25,6 @@ from dppm_model.mechanism.rotation import Rotation
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.reading import as_floats
-from dppm_model.settings import Settings
 
 # Who looks: at what the server releases (the model, and all that is made of it), at the opened sum
 # of the honest sites (the server), or at one site's own report (the server and all other sites).
@@ -235,59 +234,6 @@ class Mechanism(ABC):
     def describe(self, spec: RoundSpec) -> dict[str, str]:
         """Return the parameters for people, by column of the plan's table."""
 
-    # What follows is for the auditor (`dppm_model.audit.games`) only.
-
-    def canary_places(self, spec: RoundSpec) -> int:
-        """Return how many canaries can be told apart: each moves a coordinate of its own."""
-        return spec.dimension
-
-    def play_canaries(
-        self,
-        places: NDArray[np.int64],
-        signs: NDArray[np.int64],
-        spec: RoundSpec,
-        view: View,
-        seed: bytes,
-        coins: SecureRNG,
-    ) -> NDArray[np.float64]:
-        """Play a round of units of norm C, each on one place; return what is seen of each place.
-
-        A unit adds its sign to its place, and noise has about `canary_variance`.
-        """
-        total = np.zeros(spec.dimension, dtype=np.int64)
-        np.add.at(total, places, signs * GRID_STEPS)
-        return self.observe(total, spec, view, seed, coins) / spec.clip_norm
-
-    def canary_variance(self, spec: RoundSpec, view: View) -> float:
-        """Return the noise variance of a place in `play_canaries`."""
-        return self.variance(spec.reports_in(view), spec) / spec.clip_norm**2
-
-    def observe(
-        self, total: NDArray[np.int64], spec: RoundSpec, view: View, seed: bytes, coins: SecureRNG
-    ) -> NDArray[np.float64]:
-        """Return what an observer makes of a round in which one site's sum is ``total``.
-
-        The other sites' units are known to the auditor, so theirs are zero here.
-        """
-        sites = spec.reports_in(view)
-        reports = self.encode(KnownVectors(total[None]), spec, seed, coins)
-        nobody = KnownVectors(np.zeros((0, len(total)), dtype=np.int64))
-        for _ in range(sites - 1):
-            reports = reports + self.encode(nobody, spec, seed, coins)
-        if view == "release":
-            reports = self.release(reports, spec, coins)
-        return self.decode(reports, sites, spec, seed)
-
-    @abstractmethod
-    def play_one_round(
-        self, trials: int, spec: RoundSpec, view: View, coins: SecureRNG, *, randomized: bool
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Play one round many times, without and with one unit of norm C; return scores of each.
-
-        Unsampled, unless sampling is part of the mechanism's mu. The unit moves a few coordinates
-        alike. Without randomization, expected answers take the place of random ones.
-        """
-
 
 class KnownVectors:
     """`Vectors` that are at hand, (n, dimension) integers: for auditors, tests and benchmarks."""
@@ -308,46 +254,3 @@ class KnownVectors:
     def map(self, ask: Callable[[slice], T]) -> list[T]:
         """Ask all at once."""
         return [ask(slice(0, len(self._vectors)))]
-
-
-class Planner(Settings, ABC):
-    """The search for a mechanism's parameters; its fields are the options in ``conf/mechanism/``.
-
-    Attributes
-    ----------
-    mechanism
-        What is planned for.
-    samples
-        Whether Poisson sampling amplifies: else it is part of what is randomized, and of mu.
-    """
-
-    mechanism: ClassVar[type[Mechanism]]
-    samples: ClassVar[bool] = True
-
-    def check(self, view: View, calibrate: str) -> None:
-        """Refuse a request that the mechanism cannot meet; ConfigError if so."""
-
-    @abstractmethod
-    def answers(self, dimension: int) -> float:
-        """Return A: a round of a phase costs total variation 2 A tau (Theorem 3); 0 for none."""
-
-    @abstractmethod
-    def choose(self, spec: RoundSpec, alignment: float, view: View, mu: float) -> Mechanism:
-        """Choose parameters with which a round costs at most ``mu``, and hardly less.
-
-        Parameters
-        ----------
-        alignment
-            Public guess of |sum of a site's vectors| / (their number · C).
-
-        Raises
-        ------
-        PlanError, ConfigError
-            If there are none.
-        """
-
-
-def noise_ratio(mechanism: Mechanism, spec: RoundSpec, view: View) -> float:
-    """Return mu over that of an ideal Gaussian with the same noise at the server (1 is perfect)."""
-    noise = math.sqrt(mechanism.variance(spec.reports_in(view), spec))
-    return mechanism.cost(view, spec).mu * noise / spec.clip_norm

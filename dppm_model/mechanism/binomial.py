@@ -8,38 +8,27 @@ that is public and fixed beforehand. `mu` of one round is exact, not asymptotic 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from dppm_model.errors import PlanError, require_length, require_whole, require_within
 from dppm_model.mechanism.base import (
     LEAST_PROBABILITY,
     PROBABILITY_BITS,
     Mechanism,
-    Planner,
     RoundSpec,
     Vectors,
     View,
-    noise_ratio,
 )
 from dppm_model.mechanism.fair_binomial import fair_binomial
-from dppm_model.mechanism.quantize import GRID_STEPS
-from dppm_model.mechanism.rotation import Rotation
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
 
 MOST_RESPONSES = 1 << 20  # what a plan costs is a sum over them, and others' plans are read
-MOST_LOSS = 1.03  # of mu, over an ideal Gaussian with the same noise
-# Coordinates of the rotated sum are close to normal; R at 4.5 deviations clamps one in 150,000.
-_RANGE_DEVIATIONS = 4.5
-_MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in more rounds
-_MOVED = 8  # coordinates that the one unit of `play_one_round` moves, all alike
 
 
 def binomial(m: int, numerators: NDArray[np.uint64], coins: SecureRNG) -> NDArray[np.int64]:
@@ -178,100 +167,3 @@ class BinomialMechanism(Mechanism):
             "θ": f"{self.truth_strength:.3f}",
             "m": str(self.responses),
         }
-
-    def play_one_round(
-        self, trials: int, spec: RoundSpec, view: View, coins: SecureRNG, *, randomized: bool
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Play with a unit that moves eight rotated coordinates by the same amount."""
-        shift = round(GRID_STEPS / math.sqrt(_MOVED) * math.sqrt(spec.rotation.block))
-
-        def scores(z: int) -> NDArray[np.float64]:
-            moved = np.full(trials * _MOVED, z, dtype=np.int64)
-            if not randomized:
-                found = self.numerators(moved, spec.step).astype(np.float64)
-            else:
-                found = self.tallies(moved, spec.step, coins).astype(np.float64)
-                for _ in range(spec.reports_in(view) - 1):
-                    found += self.tallies(np.zeros_like(moved), spec.step, coins)
-            score: NDArray[np.float64] = found.reshape(trials, _MOVED).sum(axis=1)
-            return score
-
-        return scores(0), scores(shift)
-
-
-def clamp_deviation(spec: RoundSpec, alignment: float) -> float:
-    """Expected standard deviation of a rotated coordinate of one site's sum, in units of a vector.
-
-    A sum of B vectors of norm C has norm up to alignment·B·C, plus sqrt(B)·C for what cancels; the
-    rotation spreads it over D coordinates.
-    """
-    batch = spec.divisor / spec.sites
-    norm = spec.clip_norm * math.hypot(alignment * batch, math.sqrt(batch))
-    return norm / math.sqrt(spec.rotation.padded)
-
-
-def expected_loss(answers: float, theta: float, tau: float) -> float:
-    """Rule of thumb for mu over the ideal Gaussian's; never used to account."""
-    sigma = math.sqrt(answers * (0.25 - theta**2))
-    return math.exp(5 * theta * -float(ndtri(tau)) / (3 * sigma)) / math.sqrt(1 - 4 * theta**2)
-
-
-class BinomialPlanner(Planner):
-    """Which R, m and theta spend a budget best: the fewest bits that lose little."""
-
-    name: Literal["binomial"] = "binomial"
-    """Yes/no questions about each number of a site's sum."""
-
-    mechanism: ClassVar[type[Mechanism]] = BinomialMechanism
-
-    def answers(self, dimension: int) -> float:
-        """Return D: 2 tau a coordinate."""
-        return Rotation.of(dimension).padded
-
-    def choose(self, spec: RoundSpec, alignment: float, view: View, mu: float) -> BinomialMechanism:
-        """Choose R, then the fewest bits b, with m = floor((2^b - 1)/N), that keep the loss low.
-
-        An ideal Gaussian with the noise of the answers of n sites has mu = 2 sqrt(m/n) theta C/R;
-        ours is `noise_ratio` times that. Larger m means smaller theta, and both make it smaller.
-
-        Raises
-        ------
-        PlanError
-            If not even `_MOST_ANSWERS` answers are enough.
-        """
-        range_ = _RANGE_DEVIATIONS * clamp_deviation(spec, alignment)
-        n = spec.reports_in(view)
-        for bits in range(1, _MOST_ANSWERS.bit_length() + 1):
-            m = ((1 << bits) - 1) // spec.sites
-            if not 1 <= m <= _MOST_ANSWERS // n:
-                continue
-            theta, loss = 0.0, 1.0
-            for _ in range(6):  # the rule of thumb depends on theta
-                theta = mu * range_ / (2 * spec.clip_norm * loss) * math.sqrt(n / m)
-                if theta > 0.25:
-                    break
-                loss = expected_loss(n * m, theta, spec.tail)
-            if theta > 0.25 or loss > MOST_LOSS + 0.01:
-                continue
-            found = _certified(BinomialMechanism(range_, theta, m), spec, view, mu)
-            if noise_ratio(found, spec, view) <= MOST_LOSS:
-                return found
-        raise PlanError(
-            f"No number of answers up to {_MOST_ANSWERS} in the sum gives the noise that mu = "
-            f"{mu:.3g} a round needs.",
-            "Lower its budget_fraction or sampling_rate, raise its rounds, or raise "
-            "privacy.epsilon.",
-        )
-
-
-def _certified(
-    mechanism: BinomialMechanism, spec: RoundSpec, view: View, mu: float
-) -> BinomialMechanism:
-    """Adjust theta until the certified mu meets the target from below."""
-    for _ in range(20):
-        now = mechanism.cost(view, spec).mu
-        if mu * 0.9995 <= now <= mu:
-            break
-        theta = mechanism.truth_strength * (mu / now) * (1 - 1e-4)
-        mechanism = replace(mechanism, truth_strength=theta)
-    return mechanism

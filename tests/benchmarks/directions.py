@@ -17,10 +17,10 @@ import numpy as np
 
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import KnownVectors
-from dppm_model.mechanism.directions import DirectionsPlanner
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.planning.directions import DirectionsPlanner
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.round import estimate
 from tests.benchmarks.record import record

@@ -12,9 +12,9 @@ from deploy.cli import main
 from dppm_model.audit.bounds import guessed_epsilon, p_value, told_apart
 from dppm_model.audit.games import canary_vectors, two_worlds
 from dppm_model.errors import ClaimRefuted
-from dppm_model.mechanism.registry import PLANNERS
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.planning.registry import PLANNERS
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from sampler.evaluation.membership import _roc
 from tests.conftest import TINY

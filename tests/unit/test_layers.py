@@ -19,7 +19,7 @@ FLOORS = [
     {"mechanism", "privacy", "records", "aggregation"},
     {"score"},
     {"phase", "plan"},
-    {"requests", "round", "budget", "batch_invariance", "securesum"},
+    {"planning", "requests", "round", "budget", "batch_invariance", "securesum"},
     {"planner", "audit", "training"},
     {"run", "config"},
 ]

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.base import View, noise_ratio
-from dppm_model.mechanism.binomial import MOST_LOSS, BinomialMechanism, clamp_deviation
+from dppm_model.mechanism.base import View
+from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import epsilons, make_plan, split
+from dppm_model.planning.base import noise_ratio
+from dppm_model.planning.binomial import MOST_LOSS, clamp_deviation
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from tests.support.plan_factory import MODEL

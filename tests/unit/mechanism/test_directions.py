@@ -9,10 +9,11 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.stats import binom
 
 from dppm_model.errors import ConfigError, DataError, PlanError
-from dppm_model.mechanism.directions import DirectionsMechanism, DirectionsPlanner, alignment
+from dppm_model.mechanism.directions import DirectionsMechanism, alignment
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.planning.directions import DirectionsPlanner
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
