@@ -35,48 +35,66 @@ Game = tuple[str, View, float, Callable[[], Guesses]]  # name, view, claim, play
 def audit_run(
     run: Path, *, without_randomization: bool, as_json: bool, members: int, **sizes: int
 ) -> None:
-    """Play all games, write ``audit.json``, and print the table.
+    """`dppm audit RUN`: attack it and print the table.
 
     Raises
     ------
     ClaimRefuted
         If a game found more than was claimed (and answers were random).
     """
-    opened = trained(run, "audit")
-    with opened.alone():
-        _audit(opened, sizes, members, randomized=not without_randomization, as_json=as_json)
+    found = attack(trained(run, "audit"), members, randomized=not without_randomization, **sizes)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+    refuse_refuted(found)
 
 
-def _audit(
-    run: Run, sizes: Mapping[str, int], members: int, *, randomized: bool, as_json: bool
-) -> None:
+def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> dict[str, Any]:
+    """Play all games; write ``audit.json`` if answers were random.
+
+    Parameters
+    ----------
+    members
+        Records that are guessed at from the model and its images.
+    sizes
+        ``canaries``, ``images`` and ``trials`` of the games.
+    """
     plan = run.plan()
     found: dict[str, Any] = {
         "confidence": CONFIDENCE,
         "delta": plan.delta,
         "randomized": randomized,
     }
-    games = list(_games(plan, ScoreModel.load(run.model), randomized, **sizes))
-    found["games"] = []
-    with progress("auditing") as bar:
-        for done, (name, view, claim, play) in enumerate(games):
-            bar(name, done / len(games))
-            guesses = play()
-            found["games"].append({"game": name, "view": view, **asdict(guesses), "claim": claim})
-    if randomized:
-        found["membership"] = _membership(run, members)
-        write_json(run.audit, found)
-    if as_json:
-        print_json(found)
-    else:
-        _show(found)
+    with run.alone():
+        games = list(_games(plan, ScoreModel.load(run.model), randomized, **sizes))
+        found["games"] = []
+        with progress("auditing") as bar:
+            for done, (name, view, claim, play) in enumerate(games):
+                bar(name, done / len(games))
+                game = {"game": name, "view": view, **asdict(play()), "claim": claim}
+                found["games"].append(game)
+        if randomized:
+            found["membership"] = _membership(run, members)
+            write_json(run.audit, found)
+    return found
+
+
+def refuse_refuted(found: Mapping[str, Any]) -> None:
+    """Fail if a game found more than was claimed.
+
+    Raises
+    ------
+    ClaimRefuted
+        Naming the worst one.
+    """
     refuted = [g for g in found["games"] if g["epsilon"] > g["claim"]]
-    if refuted and randomized:
+    if refuted and found["randomized"]:
         worst = max(refuted, key=lambda g: float(g["epsilon"]) / float(g["claim"]))
         raise ClaimRefuted(
             f"{worst['game']} ({worst['view']}) shows epsilon of at least {worst['epsilon']:.2f}, "
             f"claimed were {worst['claim']:.2f}.",
-            "Claim or code is wrong, or you are the one in twenty: audit again, then report it.",
+            "The bound has 95 % confidence: audit again, and report it if it repeats.",
         )
 
 
