@@ -134,7 +134,8 @@ def evaluate(folder: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     from deploy.sampling import retaken, trained
 
     run = trained(Path(folder), "evaluate")
-    return measure(run, retaken(run, overrides, "evaluation", "device")["evaluation"])
+    settings = retaken(run, overrides, "evaluation", "device")
+    return measure(run, settings["evaluation"], settings["device"])
 
 
 def audit(
