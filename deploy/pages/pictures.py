@@ -112,7 +112,7 @@ class Preview:
         """Return a picture for each class, of the model after the last finished phase.
 
         They are drawn again only when the model has changed; of a pyramid only the base, because
-        the octaves take long.
+        its stages take long.
         """
         content = _released(summary)
         if content is None:

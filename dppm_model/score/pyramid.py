@@ -10,6 +10,7 @@ training and sampling see the same distribution.)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,7 +24,7 @@ from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
 
-from dppm_model.errors import ConfigError
+from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.gradients import trainable
 from dppm_model.score.arrays import (
     MOST_WEIGHT,
@@ -194,8 +195,22 @@ def _too_many(stages: int | None, image: tuple[int, int, int]) -> ConfigError:
 
 @lru_cache
 def start_weights(colours: int) -> NDArray[np.float32]:
-    """Return the weights (d,) that drawn shapes taught, for images of so many channels (1 or 3)."""
-    weights: NDArray[np.float32] = load_file(START)[KINDS[colours]].astype(np.float32)
+    """Return the weights (d,) that drawn shapes taught, for images of so many channels (1 or 3).
+
+    A bundle of Flower's has code alone: there they are those of the site's own installation.
+
+    Raises
+    ------
+    ModelError
+        If they are not installed here.
+    """
+    installed = (Path(entry, *__name__.split(".")[:-1], START.name) for entry in sys.path)
+    path = next((p for p in (START, *installed) if p.is_file()), None)
+    if path is None:
+        raise ModelError(
+            f"{START.name} is not installed.", "Install dppm with pip on this machine."
+        )
+    weights: NDArray[np.float32] = load_file(path)[KINDS[colours]].astype(np.float32)
     return weights
 
 

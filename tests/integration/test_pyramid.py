@@ -1,6 +1,7 @@
 """Own colour photographs: from a folder of files to synthetic images, through a pyramid."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from deploy.cli import main
 from deploy.simulate import prepare, simulate
+from dppm_model.errors import ModelError
 from dppm_model.score import pyramid
 from dppm_model.score.model import ScoreModel
 from sampler.images import load_images
@@ -58,15 +60,21 @@ def test_a_folder_of_photographs_becomes_synthetic_ones(photos: Path, tmp_path: 
     assert privacy["epsilon_secure_sum"] <= 8
 
 
-def test_training_takes_its_start_from_the_run_folder(
+def test_training_takes_its_start_from_what_is_installed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Flower's bundle has no file of weights, so whoever trains must not look for it."""
+    """Flower's bundle has no file of weights: they are sought where dppm is installed."""
     assert main(["data", "import", str(photos), "--name", "photos"]) == 0
     run, config, _ = prepare(tmp_path / "run", SMALL)
-    monkeypatch.setattr(pyramid, "START", tmp_path / "missing")
+    monkeypatch.setattr(pyramid, "START", tmp_path / "bundle" / pyramid.START.name)
+    pyramid.start_weights.cache_clear()
     simulate(run, config)
     assert ScoreModel.load(run.model).pyramid is not None
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # the twin: it is nowhere
+    pyramid.start_weights.cache_clear()
+    with pytest.raises(ModelError, match="is not installed"):
+        pyramid.start_weights(3)
+    pyramid.start_weights.cache_clear()
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_spent(
