@@ -6,7 +6,6 @@ project calls ``sys.exit``. Codes below 10 are left to the shell and to argument
 
 from __future__ import annotations
 
-import sys
 from typing import Any, ClassVar
 
 
@@ -43,36 +42,6 @@ class PlanError(DppmError):
     """A plan that cannot be executed or accounted."""
 
     exit_code = 11
-
-
-def require_positive(name: str, value: float) -> None:
-    """Refuse a plan's number that is not finite and above zero."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 < value <= sys.float_info.max):
-        raise PlanError(f"{name} is {value!r:.80}.", "Give a finite number above zero.")
-
-
-def require_within(name: str, value: float, least: float, most: float) -> None:
-    """Refuse a plan's number that is not from ``least`` to ``most``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and least <= value <= most):
-        raise PlanError(f"{name} is {value!r:.80}.", f"Give a number from {least:g} to {most:g}.")
-
-
-def require_length(name: str, value: float) -> None:
-    """Refuse a plan's length (in units of a record's vector) that float64 does not hold exactly.
-
-    Products of two lengths, a step and a square root keep all their 53 bits between these. Far
-    below them float64 rounds to a few bits, up to a factor of two: a record would then move answers
-    more than the plan's numbers say (PRIVACY.md, Lemma 9).
-    """
-    require_within(name, value, 1e-30, 1e30)
-
-
-def require_whole(name: str, value: int, least: int = 1, most: int = 2**53 - 1) -> None:
-    """Refuse a plan's number that is not whole (an int: neither 3.0 nor true), or out of range."""
-    if type(value) is not int or not least <= value <= most:
-        raise PlanError(f"{name} is {value!r:.80}.", f"Give a whole number, {least} to {most}.")
 
 
 class BudgetExhausted(DppmError):

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dppm_model.errors import DataError, PlanError, require_whole
+from dppm_model.bounds import require_whole
+from dppm_model.errors import DataError, PlanError
 from dppm_model.mechanism.base import Mechanism, RoundSpec, View
 from dppm_model.mechanism.registry import MECHANISMS
 from dppm_model.privacy.accountant import RoundCost

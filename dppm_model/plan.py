@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import Any, get_args
 
 from dppm_model.aggregation import honest_reports
-from dppm_model.errors import ConfigError, PlanError, require_whole, require_within
+from dppm_model.bounds import require_whole, require_within
+from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.base import View
 from dppm_model.phase import PhasePlan, named
 from dppm_model.privacy.accountant import RoundCost

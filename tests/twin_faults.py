@@ -552,7 +552,7 @@ def _expecting(what: object, kind: Callable[[str, str], Exception], hint: str) -
 TWINS: dict[str, Twin] = {
     "lengths of a few bits": Twin(
         "a plan may have lengths that float64 rounds to a few bits",
-        "dppm_model.errors:require_length",
+        "dppm_model.bounds:require_length",
         lambda _: lambda name, value: None,
         "privacy/test_gdp.py::test_answers_move_no_more_than_accounted_whatever_the_lengths"
         "[4.0-little]",
@@ -1330,7 +1330,11 @@ TWINS: dict[str, Twin] = {
     "nan is a number": Twin(
         "a number is out of bounds only if it is below or above them",
         "dppm_model.bounds:Real.check",
-        lambda old: lambda self, name, value: None if value != value else old(self, name, value),
+        lambda old: (
+            lambda self, name, value, *kind: (
+                None if value != value else old(self, name, value, *kind)
+            )
+        ),
         "unit/service/test_bounds.py::test_what_is_out_of_bounds_is_refused_by_name"
         "[Sampler-sigma_max]",
     ),

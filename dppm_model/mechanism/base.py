@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.errors import PlanError, require_length, require_whole, require_within
+from dppm_model.bounds import require_length, require_whole, require_within
+from dppm_model.errors import PlanError
 from dppm_model.mechanism.quantize import GRID_STEPS, Grid
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.mechanism.secure_rng import SecureRNG

@@ -14,7 +14,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import PlanError, require_length, require_whole, require_within
+from dppm_model.bounds import require_length, require_whole, require_within
+from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import (
     LEAST_PROBABILITY,
     PROBABILITY_BITS,

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import gammaln, log_ndtr
 
-from dppm_model.errors import PlanError, require_whole, require_within
+from dppm_model.bounds import require_whole, require_within
+from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import (
     LEAST_PROBABILITY,
     PROBABILITY_BITS,

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.errors import PlanError, require_within
+from dppm_model.bounds import require_within
+from dppm_model.errors import PlanError
 
 _HAIR = 1 - 2.0**-20  # float arithmetic may get norms and products wrong in the last bits
 MOST_STEPS = 1 << 24

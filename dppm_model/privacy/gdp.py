@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtri, ndtri_exp
 
-from dppm_model.errors import PlanError, require_length, require_positive, require_whole
+from dppm_model.bounds import require_length, require_positive, require_whole
+from dppm_model.errors import PlanError
 from dppm_model.privacy.tails import Law, binomial, convolve
 
 Array = NDArray[np.float64]
