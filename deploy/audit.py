@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from deploy.sampling import trained
-from deploy.show import console, print_json, progress
+from deploy.show import console, empty_table, print_json, progress
 from dppm_model.audit.bounds import CONFIDENCE, Guesses
 from dppm_model.audit.games import canary_images, canary_vectors, two_worlds
 from dppm_model.config import read_config
@@ -141,9 +139,8 @@ def _show(found: dict[str, Any]) -> None:
     title = "Lower bounds on ε"
     if not found["randomized"]:
         title += " WITHOUT randomization (what a useless mechanism would show)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for column in ("game", "view", "guesses", "right", "ε at least", "claimed"):
-        table.add_column(column, justify="left" if column in ("game", "view") else "right")
+    numbers = ["guesses", "right", "ε at least", "claimed"]
+    table = empty_table(title, ["game", "view"], numbers)
     for g in found["games"]:
         bold = "[bold red]" if g["epsilon"] > g["claim"] else ""
         table.add_row(
@@ -159,14 +156,9 @@ def _show(found: dict[str, Any]) -> None:
     attacks = found.get("membership", {}).get("attacks", {})
     if not attacks:
         return
-    table = Table(
-        title=f"Who was trained on? {found['membership']['records']} members, as many others",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    table.add_column("attack")
-    for column in ("area (½ is chance)", "error", "found at 1 % false alarms"):
-        table.add_column(column, justify="right")
+    title = f"Membership of {found['membership']['records']} training records and as many others"
+    numbers = ["area (½ is chance)", "error", "found at 1 % false alarms"]
+    table = empty_table(title, ["attack"], numbers)
     for name, a in attacks.items():
         table.add_row(
             name,

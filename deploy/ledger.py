@@ -6,10 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from deploy.show import console, epsilon_text, print_json
+from deploy.show import console, empty_table, epsilon_text, print_json
 from dppm_model.errors import LedgerError
 from dppm_model.privacy.accountant import check_delta, epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
@@ -73,9 +72,8 @@ def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Any]) -> Table:
-    table = Table(title=found["path"], title_justify="left", box=SIMPLE_HEAD)
-    for column in ("run", "phase", "rounds", "q", "µ secure sum", "µ site"):
-        table.add_column(column, justify="left" if column in ("run", "phase") else "right")
+    numbers = ["rounds", "q", "µ secure sum", "µ site"]
+    table = empty_table(found["path"], ["run", "phase"], numbers)
     for p in found["phases"]:
         table.add_row(
             p["run"],

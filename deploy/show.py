@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -86,6 +86,16 @@ def progress(description: str) -> Iterator[Progress]:
             bar.update(task, description=text, completed=share or 0.0, total=total)
 
         yield show
+
+
+def empty_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Head a table: columns of texts, which may wrap, then of numbers, which do not."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in texts:
+        table.add_column(column)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def epsilon_text(value: float) -> str:

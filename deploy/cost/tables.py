@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from deploy.cost.scaling import ScaledRound
 from deploy.cost.timing import round_seconds, run_seconds
 from deploy.cost.workload import Workload, run_traffic, workloads
-from deploy.show import epsilon_text
+from deploy.show import empty_table, epsilon_text
 from dppm_model.config import Config
 from dppm_model.plan import Plan
 
@@ -51,7 +50,7 @@ def cost_json(plan: Plan, config: Config) -> dict[str, Any]:
 
 def cost_table(loads: Sequence[Workload], backend: str) -> Table:
     """Draw what a round of each phase costs."""
-    table = _table("A round", ("phase", "up, a site", "down, a site", "time here"))
+    table = empty_table("A round", ["phase"], ["up, a site", "down, a site", "time here"])
     for load in loads:
         traffic = load.traffic()
         table.add_row(
@@ -87,7 +86,7 @@ def cost_text(loads: tuple[Workload, ...], backend: str) -> str:
 def scaling_table(rows: Sequence[ScaledRound]) -> Table:
     """Draw a gradient round of each federation and model."""
     columns = ("sites", "D", "ε", "noise", "up", "down", "site memory", "server memory")
-    table = _table("A gradient round of D parameters; bytes of one site", columns)
+    table = empty_table("A gradient round of D parameters; bytes of one site", [], columns)
     for row in rows:
         load, traffic = row.load, row.load.traffic()
         table.add_row(
@@ -128,10 +127,3 @@ def _reasons(row: ScaledRound) -> str:
 def _two_digits(value: float) -> str:
     """Write two digits, or all that stand before the point."""
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    return table
