@@ -58,8 +58,12 @@ def device_of(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
         raise ConfigError(f"device is {name[:40]!r}.", "Use auto, cpu, cuda or cuda:1.")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device is {name}, which is not there.", "Use device=auto.")
+    if kind == "cuda":
+        if int(index or 0) >= torch.cuda.device_count():
+            raise ConfigError(f"device is {name}, which is not there.", "Use device=auto.")
+        # Convolutions in full float32, by the same algorithm each time.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
     return torch.device(name)
 
 

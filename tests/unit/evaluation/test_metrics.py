@@ -1,0 +1,248 @@
+"""Distances, density and coverage, nearest records: by hand, by brute force, with broken twins."""
+
+import numpy as np
+import pytest
+
+from sampler.evaluation import metrics as module
+from sampler.evaluation.metrics import (
+    coverage_figures,
+    density_and_coverage,
+    frechet_distance,
+    gaussian_frechet,
+    kernel_distance,
+    nearest,
+    nearest_figures,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def random_covariance(f: int) -> np.ndarray:
+    a = RNG.normal(size=(f, f))
+    return a @ a.T
+
+
+def without_covariance(m1, c1, m2, c2) -> float:
+    """Broken twin: the means alone."""
+    return float(((m1 - m2) ** 2).sum())
+
+
+def root_of_each(m1, c1, m2, c2) -> float:
+    """Broken twin: tr((C1^½ C2^½)), right only when the covariances commute."""
+
+    def root(c):
+        values, vectors = np.linalg.eigh(c)
+        return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+    cross = np.trace(root(c1) @ root(c2))
+    return float(((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * cross)
+
+
+def diagonal_case() -> tuple:
+    s, t = np.array([1.0, 2.0, 0.5]), np.array([0.3, 1.0, 4.0])
+    m = np.array([1.0, -2.0, 0.0])
+    return (m, np.diag(s**2), 0 * m, np.diag(t**2)), 5.0 + ((s - t) ** 2).sum()
+
+
+def transported_case() -> tuple:
+    """N(0, C) and its image under x -> A x, A symmetric positive: W² = tr((A - 1) C (A - 1))."""
+    c, a = random_covariance(4), random_covariance(4)
+    step = a - np.eye(4)
+    zero = np.zeros(4)
+    return (zero, c, zero, a @ c @ a), np.trace(step @ c @ step)
+
+
+def singular_case() -> tuple:
+    u, v = np.array([3.0, 4.0]), np.array([0.0, 2.0])
+    zero = np.zeros(2)
+    # Rank one each: tr (C1^½ C2 C1^½)^½ = |u·v|.
+    return (zero, np.outer(u, u), zero, np.outer(v, v)), 25 + 4 - 2 * 8.0
+
+
+CASES = [diagonal_case(), transported_case(), singular_case()]
+
+
+@pytest.mark.parametrize(("gaussians", "expected"), CASES)
+def test_frechet_closed_forms(gaussians: tuple, expected: float) -> None:
+    assert gaussian_frechet(*gaussians) == pytest.approx(expected, rel=1e-6)
+    m1, c1, m2, c2 = gaussians
+    assert gaussian_frechet(m2, c2, m1, c1) == pytest.approx(expected, rel=1e-6)
+    assert gaussian_frechet(m1, c1, m1, c1) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("twin", [without_covariance, root_of_each])
+def test_frechet_twins_are_caught(twin) -> None:
+    assert any(abs(twin(*gaussians) / expected - 1) > 1e-3 for gaussians, expected in CASES)
+
+
+def test_frechet_of_samples_is_that_of_their_moments() -> None:
+    x = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
+    y = 3 * x + 5
+    # Means (1, 1) and (8, 8); covariances 4/3 and 12 on the diagonal.
+    assert frechet_distance(x, y) == pytest.approx(2 * 49 + 2 * (12**0.5 - (4 / 3) ** 0.5) ** 2)
+
+
+def test_kernel_distance_by_hand() -> None:
+    x, y = np.array([[1.0], [2.0], [0.0]]), np.array([[3.0], [-1.0]])
+    k = lambda a, b: (a * b + 1.0) ** 3  # noqa: E731
+    own = (k(1, 2) + k(1, 0) + k(2, 0)) / 3
+    other = k(3, -1)
+    cross = np.mean([k(a, b) for a in (1, 2, 0) for b in (3, -1)])
+    assert kernel_distance(x, y) == pytest.approx(own + other - 2 * cross)
+
+
+def biased(x, y) -> float:
+    """Broken twin: pairs (i, i) counted."""
+    f = x.shape[1]
+    k = lambda a, b: ((a @ b.T / f + 1) ** 3).mean()  # noqa: E731
+    return float(k(x, x) + k(y, y) - 2 * k(x, y))
+
+
+def kernel_z(distance) -> float:
+    """Mean over 400 pairs of samples of one Gaussian, in standard errors."""
+    rng = np.random.default_rng(1)
+    values = [distance(rng.normal(size=(30, 3)), rng.normal(size=(20, 3))) for _ in range(400)]
+    return float(np.mean(values) / (np.std(values) / 20))
+
+
+def test_kernel_distance_is_unbiased_and_the_biased_twin_is_caught() -> None:
+    assert abs(kernel_z(kernel_distance)) < 5  # false alarm below 1e-6
+    assert abs(kernel_z(biased)) > 5
+
+
+def test_kernel_distance_is_the_same_in_any_chunks() -> None:
+    x, y = RNG.normal(size=(2500, 4)), RNG.normal(size=(1200, 4)) + 0.1
+    expected = 0.0
+    for a, sign in ((x, 1), (y, 1)):
+        k = (a @ a.T / 4 + 1) ** 3
+        expected += sign * (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
+    expected -= 2 * ((x @ y.T / 4 + 1) ** 3).mean()
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def column(*values: float) -> np.ndarray:
+    return np.array(values, dtype=float)[:, None]
+
+
+REAL = column(0, 1, 3, 7)  # balls for k = 1: (-1, 1), (0, 2), (1, 5), (3, 11)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "k", "density", "coverage"),
+    [
+        ((0.5, 4, 4, 20), 1, 6 / 4, 1.0),  # 0.5 lies in two balls, each 4 in two, 20 in none
+        ((4, 4, 20), 1, 4 / 3, 2 / 4),
+        ((1,), 1, 1.0, 1 / 4),  # on the border of two balls, which are open
+        ((20, 30), 1, 0.0, 0.0),
+        ((4,), 2, 2 / 2, 2 / 4),  # balls for k = 2: (-3, 3), (-1, 3), (0, 6), (1, 13)
+    ],
+)
+def test_by_hand(drawn: tuple[float, ...], k: int, density: float, coverage: float) -> None:
+    assert density_and_coverage(REAL, column(*drawn), k) == (density, coverage)
+
+
+def brute_force(real: np.ndarray, drawn: np.ndarray, k: int, own: int = 1) -> tuple[float, float]:
+    inside = []
+    for x in real:
+        radius = sorted(np.linalg.norm(x - other) for other in real)[k - 1 + own]
+        inside.append([np.linalg.norm(x - y) < radius for y in drawn])
+    density = sum(map(sum, inside)) / (k * len(drawn))
+    return density, sum(map(any, inside)) / len(real)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_by_brute_force_and_its_broken_twin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    real, drawn = rng.normal(size=(40, 3)), rng.normal(0.5, 0.8, (30, 3))
+    found = density_and_coverage(real, drawn, 5)
+    assert found == pytest.approx(brute_force(real, drawn, 5))
+    # The twin counts an image as its own nearest neighbour.
+    assert found != pytest.approx(brute_force(real, drawn, 5, own=0))
+
+
+def test_the_same_distribution_has_density_one_and_the_expected_coverage() -> None:
+    rng = np.random.default_rng(0)
+    density, coverage = density_and_coverage(rng.normal(size=(500, 4)), rng.normal(size=(500, 4)))
+    assert density == pytest.approx(1, abs=0.1)
+    assert coverage == pytest.approx(1 - 2**-5, abs=0.03)  # Naeem et al., Lemma 2
+
+
+def test_a_lost_mode_halves_coverage_and_leaves_density() -> None:
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(400, 4))
+    real[200:] += 20
+    density, coverage = density_and_coverage(real, rng.normal(size=(400, 4)))
+    assert coverage == pytest.approx(0.5, abs=0.02)
+    assert density == pytest.approx(1, abs=0.15)
+
+
+def test_classes_are_compared_in_equal_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feature = pixels; class 1 is moved away in the synthetic images, class 2 is too rare."""
+    monkeypatch.setattr(module, "features", lambda _, x: x.reshape(len(x), -1).astype(float))
+    monkeypatch.setattr(module, "MOST_PER_CLASS", 30)
+    rng = np.random.default_rng(0)
+
+    def records(counts: tuple[int, ...], move: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(3), counts)
+        images = rng.integers(0, 100, (len(labels), 1, 2, 2), dtype=np.uint8)
+        images[labels == 1] += np.uint8(move)
+        return images, labels
+
+    found = coverage_figures(
+        None,  # type: ignore[arg-type]
+        records((100, 25, 40), 150),
+        records((80, 60, 40), 0),
+        records((50, 50, 5), 0),
+        classes=3,
+    )
+    assert found["images_per_class"] == [30, 25, 5]
+    high, none, rare = found["coverage_per_class"]
+    assert high > 0.8 and none == 0 and rare is None
+    assert found["coverage"] == (high + none) / 2
+    assert found["density_per_class"][1:] == [0, None]
+    assert min(found["coverage_real_per_class"][:2]) > 0.8
+
+
+RECORDS = RNG.integers(0, 256, (6000, 1, 10, 10), dtype=np.uint8)
+UNSEEN = RNG.integers(0, 256, (200, 1, 10, 10), dtype=np.uint8)
+
+
+def test_planted_copies_are_found_in_any_chunk() -> None:
+    planted = np.array([5999, 0, 4999, 5000, 17])
+    distance, index = nearest(RECORDS[planted], RECORDS)
+    assert np.array_equal(index, planted)
+    assert (distance == 0).all()
+
+
+def test_distance_and_index_are_those_of_plain_search() -> None:
+    distance, index = nearest(UNSEEN[:20], RECORDS)
+    difference = UNSEEN[:20, None].astype(float) - RECORDS[None].astype(float)
+    plain = np.sqrt((difference**2).mean((2, 3, 4))) / 255
+    assert np.array_equal(index, plain.argmin(1))
+    assert distance == pytest.approx(plain.min(1), rel=1e-5)
+
+
+def test_black_against_white_is_one() -> None:
+    black = np.zeros((1, 3, 64, 64), dtype=np.uint8)
+    assert nearest(black, black + 255)[0] == pytest.approx([1.0])
+
+
+def test_figures_tell_copies_from_fresh_images() -> None:
+    fresh = RNG.integers(0, 256, (200, 1, 10, 10), dtype=np.uint8)
+    honest = nearest_figures(fresh, RECORDS, UNSEEN)
+    assert honest["exact_copies"] == 0
+    # 2 of 200 are expected below the 1 % quantile; 20 or more at 1e-9.
+    assert honest["closer_than_test"] < 0.1
+    copied = fresh.copy()
+    copied[::4] = RECORDS[:50]  # the broken twin: a generator that copies
+    caught = nearest_figures(copied, RECORDS, UNSEEN)
+    assert caught["exact_copies"] == 50
+    assert caught["closer_than_test"] >= 0.25
+    nudged = copied ^ 1  # every pixel off by one: no exact copy, still far too near
+    assert nearest_figures(nudged, RECORDS, UNSEEN)["exact_copies"] == 0
+    assert nearest_figures(nudged, RECORDS, UNSEEN)["closer_than_test"] >= 0.25
+
+
+def test_at_most_so_many_images_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_IMAGES", 30)
+    assert nearest_figures(UNSEEN, RECORDS, UNSEEN)["images"] == 30
