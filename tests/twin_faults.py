@@ -1218,7 +1218,7 @@ TWINS: dict[str, Twin] = {
     "records for all": Twin(
         "the report that may be handed on shows real records",
         "deploy.pages.report:render",
-        lambda old: lambda template, **kw: old(template, **{**kw, "pairs": kw["sheets"]}),
+        lambda old: lambda template, **kw: old(template, **{**kw, "pairs": kw.get("sheets")}),
         PAGES + "test_the_report_says_what_the_run_promised",
     ),
     # Files that must survive kills, short writes, full disks and two processes at once.

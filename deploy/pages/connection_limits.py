@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -118,44 +117,29 @@ class TimedProtocol(H11Protocol):
         self._timer = self.loop.call_later(seconds, self.transport.abort)
 
 
-@dataclass
-class _Tokens:
-    left: float
-    at: float
-
-
 class RateLimit:
-    """How often each host may do something: a burst, then a steady rate (a token bucket).
+    """How often each host may do something in a window of time, which begins with a use.
 
     Parameters
     ----------
-    burst, per_second
-        Size of a full bucket, and what flows back into it.
+    most, seconds
+        Uses in each window, and its length.
     clock
         Seconds, monotonic.
     """
 
     def __init__(
-        self, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic
+        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._burst, self._rate, self._clock = burst, per_second, clock
-        self._hosts: dict[str, _Tokens] = {}
+        self._most, self._seconds, self._clock = most, seconds, clock
+        self._uses, self._until = Counter[str](), clock()
 
     def left(self, host: str) -> bool:
         """Tell whether a host has a use left."""
-        return self._of(host).left >= 1
+        if (now := self._clock()) >= self._until:
+            self._uses, self._until = Counter(), now + self._seconds
+        return self._uses[host] < self._most
 
     def take(self, host: str) -> None:
         """Count one use."""
-        tokens = self._of(host)
-        tokens.left = max(0.0, tokens.left - 1)
-        self._hosts[host] = tokens
-        if len(self._hosts) > CONNECTIONS:  # a full one is the same as none
-            self._hosts = {h: p for h in self._hosts if (p := self._of(h)).left < self._burst}
-
-    def _of(self, host: str) -> _Tokens:
-        now = self._clock()
-        tokens = self._hosts.get(host) or _Tokens(self._burst, now)
-        tokens.left = min(self._burst, tokens.left + (now - tokens.at) * self._rate)
-        tokens.at = now
-        return tokens
+        self._uses[host] += 1

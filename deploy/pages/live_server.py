@@ -39,8 +39,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d+)?", re.ASCII | re.IGNORECASE)
 _START_SECONDS = 10.0
-_REQUESTS = (200, 50.0)  # of a host: at once, then per second
-_WRONG = (20, 0.2)  # wrong tokens, the same
+_REQUESTS = (500, 10.0)  # of a host, in so many seconds
+_WRONG = (20, 100.0)  # wrong tokens, the same
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'self'; connect-src 'self'; frame-ancestors 'none'",

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.pages import report_text
 from deploy.pages.charts import run_charts
 from deploy.pages.pictures import Preview
 from deploy.pages.prometheus import exposition
@@ -91,7 +90,6 @@ class LiveState:
         page = render(
             "live.html",
             summary=summary,
-            text=report_text,
             online=self._online,
             charts=run_charts(summary),
             sheets=self._preview.sheets(summary),

@@ -16,7 +16,7 @@ from deploy.table import with_spread
 from dppm_model.config import Config, read_config
 from dppm_model.errors import RunFolderError
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilons
+from dppm_model.planner import epsilon_if_colluding, epsilons
 from dppm_model.reading import reason, there
 from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
@@ -65,6 +65,10 @@ class Score:
     def real_text(self) -> str:
         """The figure of the real images."""
         return with_spread(self.real, self.real_std, self.digits)
+
+    def rounded(self, digits: int) -> str:
+        """The figure of the synthetic images with other digits."""
+        return with_spread(self.value, self.std, digits)
 
     @property
     def row(self) -> tuple[str, str, str]:
@@ -198,6 +202,11 @@ class RunSummary:
     def planned(self) -> tuple[tuple[int, float, float], ...]:
         """Rounds, and epsilon of both views, planned for the end of each phase."""
         return _planned(self.plan)
+
+    @property
+    def epsilon_if_colluding(self) -> list[tuple[int, float]]:
+        """More sites that collude with the server than planned, and epsilon then."""
+        return epsilon_if_colluding(self.plan)
 
     @property
     def spent(self) -> tuple[float, float]:
