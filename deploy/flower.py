@@ -3,7 +3,8 @@
 Three of Flower's habits are worked around here: it would install the app's dependencies anew for
 every run, its workers import from the folder that the SuperLink was started in before the bundle,
 and a bundle takes every JSON, Markdown and YAML file it finds. So the SuperLink starts in an empty
-folder, with installation off, and the app is a staged copy of three packages and a pyproject.
+folder, with installation off, and the app is a staged copy of what its two parts import, with a
+pyproject.
 """
 
 from __future__ import annotations
@@ -17,13 +18,9 @@ from pathlib import Path
 
 import tomli_w
 
-import client
-import dppm_model
-import server
-from deploy.processes import environment, free_port, running, tool, wait_for_port
+from deploy.import_closure import APPS, closure, installed
+from deploy.processes import Supervised, environment, free_port, tool
 from dppm_model.errors import FederationError
-
-PACKAGES = {"server": server, "client": client, "dppm_model": dppm_model}
 
 
 def pyproject() -> Path:
@@ -38,14 +35,17 @@ def pyproject() -> Path:
 
 
 def stage_app(folder: Path) -> Path:
-    """Copy what a site runs, and nothing else, to ``folder/dppm``."""
-    app = folder / "dppm"
-    for name, package in PACKAGES.items():
-        shutil.copytree(
-            Path(str(package.__file__)).parent,
-            app / name,
-            ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
-        )
+    """Copy what a site and the server import, and nothing else, to ``folder/dppm``.
+
+    Flower ships one bundle to both: what a site itself runs, and has to be read by its operator, is
+    the part that `client.app` imports.
+    """
+    app, files = folder / "dppm", installed()
+    for modules in APPS.values():
+        for name, content in closure(files, *modules).items():
+            path = app / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
     shutil.copy(pyproject(), app / "pyproject.toml")
     return app
 
@@ -89,22 +89,20 @@ def run_flower(
             *("--port", str(port), "--disable-runtime-dependency-installation"),
             *("--database", str(home / "state.db")),
         ]
-        with running(superlink, home / "empty", flowers, output) as link:
-            wait_for_port(port, link, "Flower's SuperLink", log)
+        door, name = ("127.0.0.1", port), "Flower's SuperLink"
+        with Supervised(name, superlink, home / "empty", flowers, output, door):
             settings = " ".join(f"{key}={toml_string(value)}" for key, value in run_config.items())
             command = [
                 *(tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
                 *("--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"),
                 *("--run-config", settings),
             ]
-            with running(command, home, flowers, output) as run:
-                while run.poll() is None:
+            with Supervised("flwr run", command, home, flowers, output) as run:
+                while run.process.poll() is None:
                     tick()
                     time.sleep(0.2)
-                if run.returncode:
-                    raise FederationError(
-                        f"`flwr run` ended with code {run.returncode}.", f"Read {log}."
-                    )
+                if code := run.process.returncode:
+                    raise FederationError(f"`flwr run` ended with code {code}.", f"Read {log}.")
 
 
 def toml_string(value: str) -> str:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from dppm_model.errors import FederationError
 
+Door = tuple[str, int]  # address and port that a program listens on
 _START_SECONDS = 60
 _STOP_SECONDS = 10
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -142,10 +144,11 @@ def end_leftovers(sessions: Path, folder: Path) -> None:
 def _of_sessions(known: set[str], folder: Path) -> Iterator[int]:
     """Yield the processes of some sessions that work in a folder."""
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            session = (process / "stat").read_text().rpartition(") ")[2].split()[3]
-            if session in known and (process / "cwd").readlink().is_relative_to(folder):
-                yield int(process.name)
+        with contextlib.suppress(OSError):
+            number = int(process.name)
+            in_folder = (process / "cwd").readlink().is_relative_to(folder)
+            if in_folder and str(os.getsid(number)) in known:
+                yield number
 
 
 def remember(sessions: Path, process: subprocess.Popen[bytes]) -> None:
@@ -154,13 +157,59 @@ def remember(sessions: Path, process: subprocess.Popen[bytes]) -> None:
         file.write(f"{process.pid}\n")
 
 
-@contextlib.contextmanager
-def running(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep a command running for the length of a block."""
-    process = start(command, folder, environment, output)
-    try:
-        yield process
-    finally:
-        stop(process)
+@dataclass
+class Supervised:
+    """A program, for the length of a block, which ends with it.
+
+    Attributes
+    ----------
+    name
+        For people.
+    command, folder, environment, output
+        See `start`.
+    door
+        Address and port that it listens on once it is up, or None: it is not waited for.
+    sessions
+        Where its session is noted for `end_leftovers`, if anywhere.
+    deaths
+        How often it was started again.
+    """
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+    output: IO[bytes]
+    door: Door | None = None
+    sessions: Path | None = None
+    deaths: int = 0
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __enter__(self) -> Supervised:
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        self.process = start(self.command, self.folder, self.environment, self.output)
+        if self.sessions:
+            remember(self.sessions, self.process)
+        if self.door:
+            host, port = self.door
+            try:
+                wait_for_port(port, self.process, self.name, Path(self.output.name), host)
+            except FederationError:
+                stop(self.process)
+                raise
+
+    def revive(self) -> bool:
+        """Start it again if it has died; say whether it had."""
+        if self.process.poll() is None:
+            return False
+        self.deaths += 1
+        stop(self.process)  # what is left of its session
+        time.sleep(min(2 * self.deaths, 30))
+        self._start()
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        stop(self.process)

@@ -11,10 +11,12 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from deploy import flower_adapter
-from deploy.flower import PACKAGES, stage_app
+from deploy.flower import stage_app
+from deploy.import_closure import APPS, PACKAGES, Files, closure
 from dppm_model.errors import EnrolmentError
 from dppm_model.files import write_bytes
 from dppm_model.reading import reading
@@ -23,9 +25,9 @@ MOST_BYTES = 64 << 20
 _HINT = "Ask the server's operator for it anew."
 _OWN = _PROJECT, _LIST = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
 _NEEDED = (*_OWN, "client/__init__.py", "client/app.py", "dppm_model/__init__.py")
-# No path but that of a Python or YAML file of a package: nothing that a terminal or a file system
+# No path but that of a Python file of a package: nothing that a terminal or a file system
 # would take for something else.
-_NAME = re.compile(r"\w+(/\w+)*\.(py|yaml)", re.ASCII)
+_NAME = re.compile(r"\w+(/\w+)*\.py", re.ASCII)
 
 
 def build_bundle() -> bytes:
@@ -65,11 +67,16 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
     return files
 
 
-def unpack(bundle: bytes, folder: Path) -> Path:
-    """Write a bundle's files to ``folder``, which did not hold others before."""
-    for name, content in files_of(bundle).items():
+@lru_cache(maxsize=4)  # it is looked at for every message
+def part_of(bundle: bytes, app: str) -> Files:
+    """Return the files of a bundle that run at a ``site``, or at the ``server``."""
+    return closure(files_of(bundle), *APPS[app])
+
+
+def write_files(files: Files, folder: Path) -> None:
+    """Write a bundle's files, or a part of them, to a new folder."""
+    for name, content in files.items():
         write_bytes(folder / name, content)
-    return folder
 
 
 def differences(bundle: bytes) -> Iterator[tuple[str, str]]:

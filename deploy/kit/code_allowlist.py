@@ -17,7 +17,7 @@ from typing import IO
 from client import audit_log
 from client.approvals import read_approvals
 from deploy.flower_adapter import TaskQueue
-from deploy.kit.bundle import digest_of, files_of
+from deploy.kit.bundle import digest_of, part_of
 from deploy.processes import start, stop
 from dppm_model.errors import DppmError
 from dppm_model.reading import read_bytes
@@ -29,7 +29,7 @@ def bundle_file(folder: Path, digest: str) -> Path:
 
 
 def bundle_folder(folder: Path, digest: str) -> Path:
-    """Return where a site keeps the files of an approved bundle."""
+    """Return where a site keeps those files of an approved bundle that run at a site."""
     return folder / "bundles" / digest
 
 
@@ -37,14 +37,14 @@ def is_whole(folder: Path, digest: str) -> bool:
     """Say whether the bundle with this digest is there, and unpacked as it was approved.
 
     Whole are: a regular file of that digest, and beside it a folder with regular files of exactly
-    the bundle's names and content, in exactly the folders that these need. Anything else there, a
-    link, a FIFO or an empty folder, and it is not whole.
+    the names and content of its site's part, in exactly the folders that these need. Anything else
+    there, a link, a FIFO or an empty folder, and it is not whole.
     """
     try:
         bundle = read_bytes(bundle_file(folder, digest), follow=False)
         if digest_of(bundle) != digest:
             return False
-        files = files_of(bundle)
+        files = part_of(bundle, "site")
         unpacked = bundle_folder(folder, digest)
         needed = {parent for name in files for parent in Path(name).parents}
         return _tree(unpacked) == (needed, set(map(Path, files))) and all(

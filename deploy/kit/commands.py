@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from rich.markup import escape
@@ -14,6 +15,7 @@ from rich.markup import escape
 from client.policy import Policy
 from deploy import ledger
 from deploy.commands import show_plan
+from deploy.import_closure import digest, lines
 from deploy.kit import federation, site
 from deploy.kit.announcement import Announcement
 from deploy.kit.enrolment import Invitation
@@ -41,7 +43,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise NotApproved(f"{question} Nobody is there to ask.", "Say --yes if you have checked.")
+        raise NotApproved(f"{question} Standard input is not a terminal.", "Pass --yes to confirm.")
     console.print(f"{escape(question)} [bold]yes[/] or no: ", end="")
     if sys.stdin.readline().strip() != "yes":
         raise NotApproved("it was not confirmed.", "Nothing has been changed.")
@@ -248,6 +250,14 @@ def _show_proposal(proposal: site.Proposal) -> None:
     _say("Peers, whose identities will be pinned:")
     for name, key, state in proposal.peers():
         _say(f"  {name}  {key}  {state}")
+    for app, files in proposal.parts().items():
+        _say(
+            f"Code that runs at {'this site' if app == 'site' else 'the server only'}: "
+            f"{len(files)} files, {lines(files)} lines, SHA-256 {digest(files)}"
+        )
+        for folder, own in groupby(files, key=lambda name: str(Path(name).parent)):
+            part = {name: files[name] for name in own}
+            _say(f"  {folder}: {len(part)} files, {lines(part)} lines")
     changes = list(proposal.code())
     _say(
         "Code: the same as is installed here."
@@ -256,7 +266,7 @@ def _show_proposal(proposal: site.Proposal) -> None:
     )
     for name, state in changes:
         _say(f"  {state:8}{name}")
-    _say(f"Fingerprint, which must be the same at all sites: {announcement.fingerprint}")
+    _say(f"Fingerprint (must be the same at every site): {announcement.fingerprint}")
 
 
 def site_preflight(folder: Path, *, as_json: bool) -> int:

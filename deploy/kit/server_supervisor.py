@@ -10,78 +10,26 @@ import contextlib
 import os
 import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from deploy.flower import toml_string
 from deploy.kit.announcement import Announcement
-from deploy.kit.bundle import unpack
+from deploy.kit.bundle import files_of, write_files
 from deploy.kit.control import FlowerControl
 from deploy.kit.enrolment import split_address
 from deploy.kit.federation import ServerSettings, announcement_file, enrolled
 from deploy.kit.locks import alone
-from deploy.processes import (
-    end_leftovers,
-    environment,
-    listens,
-    remember,
-    start,
-    stop,
-    tool,
-    wait_for_port,
-)
+from deploy.processes import Door, Supervised, end_leftovers, environment, listens, tool
 from deploy.simulate import raise_reported
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes
 from dppm_model.run import Run
 
-Door = tuple[str, int]  # address and port that a program listens on
 _TICK_SECONDS = 0.2
 _LOOK_SECONDS = 10  # between two looks at Flower's own record of a run
 _MOST_DEATHS = 20  # of the ServerApp, before we give up
-
-
-@dataclass
-class SupervisedProcess:
-    """A program that is started again when it dies."""
-
-    name: str
-    command: Sequence[str]
-    folder: Path
-    environment: dict[str, str]
-    output: IO[bytes]
-    sessions: Path
-    door: Door | None
-    process: subprocess.Popen[bytes] = field(init=False)
-    deaths: int = 0
-
-    def __enter__(self) -> SupervisedProcess:
-        self._start()
-        return self
-
-    def _start(self) -> None:
-        self.process = start(self.command, self.folder, self.environment, self.output)
-        remember(self.sessions, self.process)
-        if self.door:
-            host, port = self.door
-            wait_for_port(port, self.process, self.name, Path(self.output.name), host)
-
-    def keep(self) -> bool:
-        """Start it again if it has died; say whether it had."""
-        if self.process.poll() is None:
-            return False
-        self.deaths += 1
-        stop(self.process)  # what is left of its session
-        time.sleep(min(2 * self.deaths, 30))
-        self._start()
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        stop(self.process)
 
 
 class ServerSupervisor:
@@ -102,7 +50,7 @@ class ServerSupervisor:
         (self._home / "empty").mkdir(parents=True, exist_ok=True)
         self._environment = environment(self._home)
         self._flower = FlowerControl(self._home)
-        self._kept: list[SupervisedProcess] = []
+        self._programs: list[Supervised] = []
         self._looked = 0.0  # when Flower was asked about the run
 
     def _check_ports(self) -> None:
@@ -134,17 +82,15 @@ class ServerSupervisor:
             sessions = self._home / "sessions"
             end_leftovers(sessions, self.folder)
             self._check_ports()
-            for name, command, folder, door in self._programs(secret):
+            for name, command, folder, door in self._commands(secret):
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
-                kept = SupervisedProcess(
-                    name, command, folder, self._environment, log, sessions, door
-                )
-                self._kept.append(stack.enter_context(kept))
+                program = Supervised(name, command, folder, self._environment, log, door, sessions)
+                self._programs.append(stack.enter_context(program))
                 if name == "superlink":  # before the door is open: who knocks is known or refused
                     self._flower.register(enrolled(self.folder))
             yield self
 
-    def _programs(self, secret: Path) -> Iterator[tuple[str, Sequence[str], Path, Door | None]]:
+    def _commands(self, secret: Path) -> Iterator[tuple[str, Sequence[str], Path, Door | None]]:
         tls, port = self.folder / "tls", self.settings.superlink_port
         empty = self._home / "empty"
         yield (
@@ -188,9 +134,9 @@ class ServerSupervisor:
 
     def keep(self) -> None:
         """Start again what has died."""
-        for kept in self._kept:
-            if kept.keep():
-                self._say(f"{kept.name} had died and was started again.")
+        for program in self._programs:
+            if program.revive():
+                self._say(f"{program.name} had died and was started again.")
 
     def train(self, run: Run, tick: Callable[[], None]) -> None:
         """Play a run to its end.
@@ -209,8 +155,8 @@ class ServerSupervisor:
         announcement = Announcement.read(announcement_file(run))
         app = run.folder.resolve() / "state" / "bundle" / "dppm"
         shutil.rmtree(app, ignore_errors=True)
-        unpack(announcement.bundle, app)
-        shutil.rmtree(app / ".info")
+        files = files_of(announcement.bundle)
+        write_files({name: files[name] for name in files if not name.startswith(".info/")}, app)
         status = run.status
         for _ in range(_MOST_DEATHS):
             for old in self._flower.live_runs():

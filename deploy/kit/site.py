@@ -16,8 +16,9 @@ from typing import Any
 from client.approvals import Approval, read_approvals
 from client.policy import Policy, write_template
 from client.site import site_records
+from deploy.import_closure import APPS
 from deploy.kit.announcement import Announcement
-from deploy.kit.bundle import differences, digest_of, unpack
+from deploy.kit.bundle import differences, digest_of, part_of, write_files
 from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
 from deploy.kit.enrolment import Enrolment, Invitation, named
 from deploy.kit.keys import make_node_key
@@ -199,6 +200,10 @@ class Proposal:
         """Compare the bundle with the code of this installation; see `bundle.differences`."""
         return differences(self.announcement.bundle)
 
+    def parts(self) -> dict[str, dict[str, bytes]]:
+        """Return the files of the bundle that run at a ``site``, and at the ``server``."""
+        return {app: dict(part_of(self.announcement.bundle, app)) for app in APPS}
+
     def peers(self) -> Iterator[tuple[str, str, str]]:
         """Compare the peers with those pinned: (name, key, ``new``, ``same`` or ``CHANGED``)."""
         pinned = pinned_peers(self.folder)
@@ -209,7 +214,7 @@ class Proposal:
             yield name, pinned[name].hex(), "not in this run"
 
     def approve(self) -> None:
-        """Store the bundle; then allow it, the plan and these peers together, in one file.
+        """Store the bundle and unpack what runs here; then allow it, plan and peers in one file.
 
         Raises
         ------
@@ -222,7 +227,7 @@ class Proposal:
         with changing(self.folder):
             if not is_whole(self.folder, digest):
                 remove(bundle_folder(self.folder, digest))
-                unpack(bundle, bundle_folder(self.folder, digest))
+                write_files(part_of(bundle, "site"), bundle_folder(self.folder, digest))
                 remove(bundle_file(self.folder, digest))
                 write_bytes(bundle_file(self.folder, digest), bundle)
             Approval(self.plan, self.announcement.peers, digest, note).write(self.folder)

@@ -19,7 +19,7 @@ from deploy.kit.connectivity import check_enrolled, check_server
 from deploy.kit.enrolment import Invitation
 from deploy.kit.locks import alone
 from deploy.kit.site import enrolment_of
-from deploy.processes import environment, free_port, start, stop, tool
+from deploy.processes import Supervised, environment, free_port, tool
 from dppm_model.errors import NotEnrolled
 from dppm_model.files import write_bytes
 
@@ -68,15 +68,13 @@ class SiteSupervisor:
                 self._port = free_port()
                 self._say(f"Waiting for {self.address} to take this site.")
                 mark = output.seek(0, os.SEEK_END)
-                process = start(self._command(), self._home / "empty", self._environment, output)
-                try:
-                    if self._connected(process, mark):
+                command, empty = self._command(), self._home / "empty"
+                with Supervised("SuperNode", command, empty, self._environment, output) as node:
+                    if self._connected(node.process, mark):
                         failed_since, tries = 0.0, 0
                         self._say("Connected.")
-                        self._answer(process, output)
+                        self._answer(node.process, output)
                         continue
-                finally:
-                    stop(process)
                 failed_since = failed_since or time.monotonic()
                 self._explain(time.monotonic() - failed_since)
                 time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])

@@ -1,4 +1,4 @@
-"""The bundle that Flower ships to the sites holds three packages and nothing else."""
+"""The bundle that Flower ships to the sites holds code of three packages and nothing else."""
 
 import io
 import subprocess
@@ -6,7 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from deploy.flower import PACKAGES, stage_app
+from deploy.flower import stage_app
+from deploy.import_closure import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,14 +28,15 @@ def test_only_the_three_packages_travel(tmp_path: Path) -> None:
     app = stage_app(tmp_path)
     (app / "secret_data.json").write_text("{}")
     (app / "dppm_model" / "patients.json").write_text("{}")
+    (app / "dppm_model" / "patients.yaml").write_text("")
     (app / "runs").mkdir()
     (app / "runs" / "model.toml").write_text("")
     names = _build(app)
     folders = {n.split("/")[0] for n in names if "/" in n and not n.startswith(".info")}
     assert folders == set(PACKAGES)
-    assert not [n for n in names if n.endswith((".json", ".md")) or "runs" in n]
+    assert not [n for n in names if n.endswith((".json", ".md", ".yaml")) or "runs" in n]
     assert not [n for n in names if n.endswith(".safetensors")]  # `Run.initial` has the weights
-    assert {"client/app.py", "server/app.py", "dppm_model/conf/config.yaml"} <= names
+    assert {"client/app.py", "server/app.py", "dppm_model/plan.py"} <= names
 
 
 def test_without_the_whitelist_the_stray_file_would_travel(tmp_path: Path) -> None:

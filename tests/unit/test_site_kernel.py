@@ -1,56 +1,77 @@
 """The site's kernel: what `client.app` imports is all that a site has to read and to trust."""
 
-import ast
-from pathlib import Path
+import subprocess
+import sys
 
+from deploy.import_closure import APPS, closure, digest, installed, lines
+from deploy.kit.bundle import build_bundle, files_of, part_of
+from dppm_model.score.phases import PHASES
 from tests.support.documents import ROOT
 
-MOST_LINES = 11_800
-SERVER_ONLY = ("training", "planner", "planning", "requests", "config", "run", "audit")
+MOST_LINES = 11_950
+SERVER_ONLY = ("training", "planner", "planner_directions", "requests", "config", "run", "audit")
 
 
-def path_of(module: str) -> Path | None:
-    """Return the file of a module of ours, or of a package's ``__init__``."""
-    stem = ROOT / module.replace(".", "/")
-    return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
-
-
-def named_in(path: Path) -> set[str]:
-    """Return all that a file imports, also within functions; what is imported *from* it too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def closure(start: str) -> dict[str, Path]:
-    """Return every module of ours that importing ``start`` reads, with the packages above it."""
-    found: dict[str, Path] = {}
-    todo = [start]
-    while todo:
-        parts = todo.pop().split(".")
-        for name in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):
-            path = path_of(name)
-            if path is not None and name not in found:
-                found[name] = path
-                todo += named_in(path)
-    return found
+def loaded(module: str) -> set[str]:
+    """Return the files of ours that are loaded after an import, in a process of its own."""
+    listed = "print(*(getattr(m, '__file__', '') or '' for m in sys.modules.values()))"
+    code = f"import sys, {module}; {listed}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    root = f"{ROOT}/"
+    files = (name.removeprefix(root) for name in done.stdout.split() if name.startswith(root))
+    return {name for name in files if not name.startswith(".venv")}
 
 
 def test_a_site_reads_nothing_of_the_servers() -> None:
-    kernel = closure("client.app")
-    assert not [name for name in kernel if name.split(".")[0] in ("server", "sampler", "deploy")]
-    assert not [
-        name for name in kernel if name.split(".")[1:2] and name.split(".")[1] in SERVER_ONLY
+    kernel = closure(installed(), *APPS["site"])
+    assert not [name for name in kernel if name.split("/")[0] not in ("client", "dppm_model")]
+    parts = {name.split("/")[1].removesuffix(".py") for name in kernel}
+    assert not parts & set(SERVER_ONLY)
+    server = closure(installed(), *APPS["server"])  # the twin
+    learners = {
+        kind.learner.partition(":")[0].replace(".", "/") + ".py" for kind in PHASES.values()
+    }
+    assert len(learners) > 2 and learners <= server.keys()
+
+
+def test_the_closure_holds_what_is_really_loaded() -> None:
+    for module, *more in APPS.values():
+        found = loaded(module)
+        assert len(found) > 20 and found <= closure(installed(), module, *more).keys()
+
+
+def test_the_bundle_is_what_its_two_apps_import_and_no_more() -> None:
+    bundle, files = build_bundle(), installed()
+    parts = {app: part_of(bundle, app) for app in APPS}
+    assert parts == {app: closure(files, *modules) for app, modules in APPS.items()}
+    both = parts["site"].keys() | parts["server"].keys()
+    assert files_of(bundle).keys() - both == {"pyproject.toml", ".info/CONTENT"}
+
+
+def test_a_closure_follows_functions_packages_and_names() -> None:
+    files = {
+        "a/__init__.py": b"",
+        "a/b.py": b"def f():\n    from a.c import d\n    import a.e\n",
+        "a/c/__init__.py": b"import a.g",
+        "a/c/d.py": b"",
+        "a/e.py": b"this is no Python",
+        "a/g.py": b"import numpy\nfrom . import h",
+        "a/h.py": b"",
+    }
+    found = closure(files, "a.b")
+    assert list(found) == [
+        "a/__init__.py",
+        "a/b.py",
+        "a/c/__init__.py",
+        "a/c/d.py",
+        "a/e.py",
+        "a/g.py",
     ]
-    assert "dppm_model.training.learner" in closure("server.app")  # the twin
+    assert lines(found) == 4 and digest(found) != digest({**found, "a/e.py": b""})
 
 
 def test_the_kernel_is_short() -> None:
-    lines = {
-        name: len(path.read_text().splitlines()) for name, path in closure("client.app").items()
-    }
-    assert sum(lines.values()) <= MOST_LINES, sorted(lines.items(), key=lambda item: -item[1])[:20]
+    kernel = closure(installed(), *APPS["site"])
+    assert lines(kernel) <= MOST_LINES, sorted(kernel, key=lambda name: -len(kernel[name]))[:20]

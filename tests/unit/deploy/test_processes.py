@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy import processes
 from deploy.kit.locks import alone, is_running
-from deploy.processes import end_leftovers, free_port, listens, remember, start, stop, wait_for_port
+from deploy.processes import Supervised, end_leftovers, free_port, listens, remember, start, stop
 from dppm_model.errors import FederationError, InUse, RunFolderError
 from dppm_model.run import Run
 
@@ -68,10 +69,30 @@ def test_a_program_that_does_not_listen_is_an_error(tmp_path: Path) -> None:
     port = free_port()
     assert not listens(port)
     with (tmp_path / "log").open("ab") as log:
-        process = start([sys.executable, "-c", ""], tmp_path, dict(os.environ), log)
-    with pytest.raises(FederationError, match="it did not start"):
-        wait_for_port(port, process, "it", tmp_path / "log")
-    process.wait()
+        quick = [sys.executable, "-c", ""]
+        it = Supervised("it", quick, tmp_path, dict(os.environ), log, ("127.0.0.1", port))
+        with pytest.raises(FederationError, match="it did not start"), it:
+            pass
+    assert it.process.poll() is not None
+
+
+def test_a_program_that_died_is_started_again_and_ends_with_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes.time, "sleep", lambda _: None)
+    noted = tmp_path / "sessions"
+    with (tmp_path / "log").open("ab") as log:
+        environment = dict(os.environ)
+        with Supervised("it", SLEEP, tmp_path, environment, log, sessions=noted) as it:
+            first = it.process.pid
+            assert not it.revive()
+            os.kill(first, signal.SIGKILL)
+            it.process.wait()
+            assert it.revive() and it.deaths == 1
+            second = it.process.pid
+            assert it.process.poll() is None and second != first
+    assert it.process.poll() is not None
+    assert noted.read_text().split() == [str(first), str(second)]
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from deploy.kit.announcement import Announcement, Facts
-from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, unpack
+from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, write_files
 from deploy.kit.enrolment import Enrolment, Invitation, _statement, fingerprint, split_address
 from deploy.kit.keys import make_node_key
 from deploy.show import plain
@@ -179,7 +179,8 @@ def test_fingerprints_are_for_the_telephone() -> None:
 def test_a_bundle_is_the_code_of_this_installation(tmp_path: Path, bundle: bytes) -> None:
     assert bundle == build_bundle()
     assert not list(differences(bundle))
-    folder = unpack(bundle, tmp_path / "bundle")
+    folder = tmp_path / "bundle"
+    write_files(files_of(bundle), folder)
     assert (folder / "client" / "app.py").read_bytes() == Path("client/app.py").read_bytes()
 
 
@@ -224,7 +225,7 @@ def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: st
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, "import os")
     with pytest.raises(EnrolmentError, match="it holds"):
-        unpack(path.read_bytes(), tmp_path / "out")
+        files_of(path.read_bytes())
     assert not (tmp_path / "out").exists()
     whole = files_of(bundle)
     for needed in ("client/app.py", "dppm_model/__init__.py", "pyproject.toml"):
