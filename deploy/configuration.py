@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from deploy.show import console, print_json
 from dppm_model.config import Config, check_config, compose_config, leaves
+from dppm_model.planning.registry import PLANNERS
 from dppm_model.score.model_config import PARTS
 from dppm_model.score.networks import KINDS
 from dppm_model.score.settings import Between
@@ -27,8 +28,12 @@ GROUPS: dict[str, tuple[type, ...]] = {
     "sampler": (FolderConfig, SamplerSettings),
     **{f"model.{name}": (part,) for name, part in PARTS.items()},
 }
+# Groups whose keys depend on one of them.
+CHOICES: dict[str, tuple[Mapping[str, type], str]] = {
+    "mechanism.name": (PLANNERS, "Which randomized response; the other keys are its own."),
+    "model.residual.network.kind": (KINDS, "Which network; the other keys are its own."),
+}
 _NAMES = {int: "whole", float: "number", str: "text", bool: "bool", NoneType: "null"}
-_NETWORK = "model.residual.network"
 _NO_LIMIT = 1 << 62
 
 
@@ -53,21 +58,26 @@ def keys(overrides: Sequence[str]) -> dict[str, Key]:
     """
     usual = dict(leaves(compose_config([])))
     chosen = dict(leaves(check_config(compose_config(overrides)).to_dict()))
-    network = KINDS.get(chosen.get(f"{_NETWORK}.kind", ""), object)
+    owners = GROUPS | {
+        group: (options[chosen[key]],)
+        for key, (options, _) in CHOICES.items()
+        if key in chosen and (group := key.rpartition(".")[0])
+    }
     found = {}
     for name, value in chosen.items():
-        types, meaning = _field(name, network)
+        types, meaning = _field(name, owners)
         changed = name not in usual or usual[name] != value
         found[name] = Key(value, usual.get(name), changed, types, " ".join(meaning.split()))
     return found
 
 
-def _field(key: str, network: type) -> tuple[str, str]:
+def _field(key: str, owners: Mapping[str, tuple[type, ...]]) -> tuple[str, str]:
     """Return type and meaning of a key; nothing of a key that has no field."""
+    if key in CHOICES:
+        options, meaning = CHOICES[key]
+        return " | ".join(options), meaning
     group, _, name = key.rpartition(".")
-    if key == f"{_NETWORK}.kind":
-        return " | ".join(KINDS), "Which network; the other keys of this group are its own."
-    for owner in (network,) if group == _NETWORK else GROUPS.get(group, ()):
+    for owner in owners.get(group, ()):
         hints = get_type_hints(owner, include_extras=True)
         if name in hints:
             fields = getattr(owner, "model_fields", {})
