@@ -110,16 +110,10 @@ def plan_table(plan: Plan, view: Any) -> Table:
     against an ideal Gaussian; bits of a number of the sum; mu of a round in the view that was
     planned for.
     """
-    table = Table(
-        title=f"Plan of {plan.sites} sites: {plan.phases[0].mechanism.title}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("phase", no_wrap=True)
-    own = plan.phases[0].mechanism.describe(plan.phases[0])
-    for column in ("T", "q", *own, "loss", "bits", "µ"):
-        table.add_column(column, justify="right", no_wrap=True)
+    mechanism = plan.phases[0].mechanism
+    own = mechanism.describe(plan.phases[0])
+    title = f"Plan of {plan.sites} sites: {mechanism.title}"
+    table = empty_table(title, ["phase"], ["T", "q", *own, "loss", "bits", "µ"])
     for p in plan.phases:
         loss = noise_ratio(p.mechanism, p, view)
         table.add_row(
