@@ -190,12 +190,14 @@ def test_refusals_of_workers_keep_their_words(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_ray_that_is_up_is_used_and_left_up(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     try:
         assert sample(tmp_path / "model", pictures(), tmp_path / "out").made == 30
         assert ray.is_initialized()
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # this Ray was the test's own
 
 
 def test_a_cluster_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
