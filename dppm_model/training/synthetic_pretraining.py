@@ -45,11 +45,15 @@ def train_on_shapes(
     network = build_upsampler(colours, {}).requires_grad_(True)
     with torch.no_grad():
         torch.nn.utils.vector_to_parameters(first_weights(network, _SEED), network.parameters())
-    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
-    for step in range(steps):
+    optimizer = torch.optim.Adam(network.parameters(), lr=1.0, betas=(0.9, 0.99))
+
+    def rate(step: int) -> float:
         share = (1 + math.cos(math.pi * step / steps)) / 2
-        rate = _RATE * min(1, (step + 1) / _WARMUP)
-        optimizer.param_groups[0]["lr"] = rate * (_LEAST_RATE + (1 - _LEAST_RATE) * share)
+        height = _RATE * min(1, (step + 1) / _WARMUP)
+        return height * (_LEAST_RATE + (1 - _LEAST_RATE) * share)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    for step in range(steps):
         crops = shape_crops(_BATCH, _CROPS, colours, generator)
         seeds = torch.randint(2**63 - 1, (_BATCH,), generator=generator)
         loss = upsampling_losses(network, *questions(crops, seeds, config)).mean()
@@ -57,6 +61,7 @@ def train_on_shapes(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), _MOST_GRADIENT)
         optimizer.step()
+        schedule.step()
         progress(step, loss.item())
     weights: NDArray[np.float32] = (
         torch.nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
