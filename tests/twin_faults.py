@@ -685,8 +685,7 @@ TWINS: dict[str, Twin] = {
         "a site asks by its public weights whatever digest the plan names",
         ARRAYS + "ArraySpec.problem",
         lambda old: lambda self, a: old(replace(self, role="private"), a),
-        "unit/score/test_parts.py::"
-        "test_a_plan_that_names_other_public_weights_is_not_answered",
+        "unit/score/test_parts.py::test_a_plan_that_names_other_public_weights_is_not_answered",
     ),
     "no rules": Twin(
         "numbers of an array are looked at one by one only: any matrix is a covariance",
