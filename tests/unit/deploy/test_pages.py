@@ -103,14 +103,14 @@ def test_peers_that_we_measured_are_those_of_the_benchmark() -> None:
             if method in names:
                 value = round(facts["evaluation"]["accuracy"], 3)
                 found.add((figures["data"], figures["epsilon"], names[method], value))
-    told = {
+    listed = {
         (data, p.epsilon, p.method, p.accuracy)
         for data in ("mnist", "fashion-mnist")
         for epsilon in (1, 10)
         for p in peers_of(data, epsilon)
         if p.measured_by == "this project"
     }
-    assert told == found
+    assert listed == found
     assert peers_of("mnist", 9.993)
     assert not peers_of("mnist", 5)
     assert not peers_of("scans", 10)
