@@ -31,7 +31,7 @@ from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.draw import device_of
-from sampler.evaluation.classifier import QUICK, Recipe, check_seeds, recipe_named
+from sampler.evaluation.classifier import RECIPES, EvaluationConfig, Recipe
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.images import load_images
@@ -240,8 +240,8 @@ def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]
     ConfigError
         An unknown recipe, or seeds that are none.
     """
-    # A run that was made before there was a choice has none in its configuration.
-    return recipe_named(settings.get("recipe", QUICK.name)), check_seeds(settings["seeds"])
+    chosen = EvaluationConfig.of(settings, "evaluation")
+    return RECIPES[chosen.recipe], chosen.seeds
 
 
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:

@@ -21,10 +21,12 @@ from dppm_model.planning.registry import PLANNERS
 from dppm_model.score.model_config import PARTS
 from dppm_model.score.networks import KINDS
 from dppm_model.score.settings import Between
+from sampler.evaluation.classifier import EvaluationConfig
 from sampler.settings import FolderConfig, SamplerSettings
 
 # Groups that `Config` leaves to their owners.
 GROUPS: dict[str, tuple[type, ...]] = {
+    "evaluation": (EvaluationConfig,),
     "sampler": (FolderConfig, SamplerSettings),
     **{f"model.{name}": (part,) for name, part in PARTS.items()},
 }

@@ -21,6 +21,8 @@ _WANTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "a text",
+    "tuple_type": "a list",
+    "list_type": "a list",
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",

@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from dppm_model.errors import ConfigError
+from dppm_model.settings import AsTuple, Natural
+from dppm_model.settings import Settings as Group
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -80,35 +82,20 @@ less on held-out training images."""
 RECIPES = {recipe.name: recipe for recipe in (QUICK, THOROUGH)}
 
 
-def recipe_named(name: object) -> Recipe:
-    """Return the recipe of a name.
+class EvaluationConfig(Group):
+    """How images are judged."""
 
-    Raises
-    ------
-    ConfigError
-        There is none of that name.
-    """
-    if not isinstance(name, str) or name not in RECIPES:
-        raise ConfigError(f"evaluation.recipe is {name!r}.", f"Use {' or '.join(RECIPES)}.")
-    return RECIPES[name]
+    recipe: Literal["quick", "thorough"] = "quick"
+    """What classifiers are trained by."""
+    seeds: Annotated[tuple[Natural, ...], AsTuple, Field(min_length=1)]
+    """One training each, different ones: with two or more there is a standard deviation."""
 
-
-def check_seeds(seeds: object) -> tuple[int, ...]:
-    """Return classifier seeds that can be trained with.
-
-    Raises
-    ------
-    ConfigError
-        No list of different whole numbers: a seed that is there twice would feign a small spread.
-    """
-    known = list(seeds) if isinstance(seeds, list | tuple) else []
-    whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in known)
-    if not known or not whole or len(set(known)) < len(known):
-        raise ConfigError(
-            f"evaluation.seeds is {seeds!r}.",
-            "Name one seed or more, different whole numbers: evaluation.seeds=[0,1,2].",
-        )
-    return tuple(known)
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):  # one that is there twice would feign a small deviation
+            raise ValueError("different seeds: evaluation.seeds=[0,1,2]")
+        return seeds
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from sampler.evaluation import real_data_baseline as baselines
 from sampler.evaluation.classifier import (
     QUICK,
     Classifier,
+    EvaluationConfig,
     Images,
     Labels,
     Recipe,
     Records,
     Settings,
-    check_seeds,
     features,
     mean_and_std,
     predict,
@@ -96,7 +96,7 @@ def evaluate(
         Images of another shape, labels out of range, a class with too few images.
     """
     begun = time.monotonic()
-    seeds = check_seeds(seeds)
+    seeds = EvaluationConfig.of({"seeds": seeds}, "evaluation").seeds
     shape = train[0].shape[1:]
     check_records("real training", train, shape, classes, FEWEST_PER_CLASS)
     check_records("real test", test, shape, classes, 1)

@@ -9,12 +9,11 @@ from dppm_model.errors import ConfigError
 from sampler.evaluation.classifier import (
     QUICK,
     RECIPES,
+    EvaluationConfig,
     Settings,
     accuracy,
-    check_seeds,
     features,
     predict,
-    recipe_named,
     shift,
     shrink,
     train_classifier,
@@ -101,9 +100,8 @@ def test_shift_moves_each_image_by_a_pixel_at_most() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_chosen_and_trains(name: str) -> None:
     group = compose_config([f"evaluation={'default' if name == 'quick' else name}"])["evaluation"]
-    recipe = recipe_named(group["recipe"])
+    recipe = RECIPES[EvaluationConfig.of(group, "evaluation").recipe]
     assert recipe.name == name
-    check_seeds(group["seeds"])
     settings = replace(recipe.cnn, steps=40)
     trained = train_classifier(*squares(400, 0), classes=4, seed=0, settings=settings)
     assert accuracy(trained, *squares(200, 1)) > 0.9
@@ -114,11 +112,11 @@ def test_every_recipe_can_be_chosen_and_trains(name: str) -> None:
 @pytest.mark.parametrize("name", ["exhaustive", None, 3, ["quick"]], ids=str)
 def test_unknown_recipes_are_refused(name: object) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.recipe") as caught:
-        recipe_named(name)
+        EvaluationConfig.of({"recipe": name, "seeds": [0]}, "evaluation")
     assert "thorough" in caught.value.hint
 
 
 @pytest.mark.parametrize("seeds", [[], 3, "01", [0, 0], [0, 1.5], [-1], [True], [None]], ids=str)
 def test_seeds_that_mean_nothing_are_refused(seeds: object) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.seeds"):
-        check_seeds(seeds)
+        EvaluationConfig.of({"seeds": seeds}, "evaluation")
