@@ -1,7 +1,7 @@
 """The site's audit log: who asked what, what left, and what it cost; sizes and digests, no values.
 
 JSON lines that a person can read and a log collector can take. The ledger, not this, is what
-spending is reckoned from.
+spending is computed from.
 """
 
 from __future__ import annotations

@@ -34,11 +34,11 @@ class Policy:
     records: Annotated[str, "Shard folder of this site's records (`dppm data import` makes one)."]
     index: Annotated[str, "File with the numbers of the records to use, or empty for all of them."]
     max_epsilon_secure_sum: Annotated[
-        float, "The most this site spends over all runs, for who sees the sums; inf: no limit."
+        float, "The most this site spends over all runs, as seen in sums; inf: no limit."
     ]
     max_epsilon_site: Annotated[
         float,
-        "The same for who sees this site's own reports; inf: no limit.",
+        "The same, as seen in this site's own reports; inf: no limit.",
     ]
     delta: Annotated[float, "The delta of both, below one over the number of records."]
     unit: Annotated[Unit, "What is protected at least: record, or person (all records of one)."]
@@ -48,10 +48,10 @@ class Policy:
     min_survivors: Annotated[
         int, "The least number of sites in a sum that this site helps to open."
     ]
-    colluding_sites: Annotated[int, "Plans must reckon with at least so many colluding sites."]
+    colluding_sites: Annotated[int, "The least number of colluding sites that a plan must assume."]
     hours: Annotated[str, "When this site answers, in local time: 20:00-06:00, or 00:00-24:00."]
     release_seconds: Annotated[
-        float, "Reports leave so long after their question, whatever they took; 0: at once."
+        float, "Seconds from question to report, whatever the work takes; 0: sent at once."
     ]
 
     def __post_init__(self) -> None:
@@ -132,8 +132,8 @@ class Policy:
             )
         if plan.colluding_sites < self.colluding_sites:
             raise TooFewSurvivors(
-                f"run {plan.run} reckons with {plan.colluding_sites} colluding sites, this site "
-                f"with {self.colluding_sites}.",
+                f"run {plan.run} assumes {plan.colluding_sites} colluding sites, this site "
+                f"wants {self.colluding_sites}.",
                 hint.format("colluding_sites"),
             )
         if self.unit == "person" and plan.unit != "person":

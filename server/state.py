@@ -38,7 +38,7 @@ def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], 
     """
     if not there(path):
         return None
-    with reading(path, RunFolderError, "Restore it, or start anew."):
+    with reading(path, RunFolderError, "Restore it, or start a new run."):
         check_regular(path)
         with safe_open(path, framework="numpy") as file:
             meta = file.metadata()

@@ -1,4 +1,4 @@
-"""The third paper: a run, as its sites are asked to approve it, and what records it is for."""
+"""The third document: a run, as its sites are asked to approve it, and what records it is for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dppm_model.records.view import Manifest
 from dppm_model.securesum.group import parse_peers, peers_text
 
 _PARTS = ("federation", "plan.json", "facts.json", "peers.toml", "bundle.fab")
-_HINT = "Ask the server's operator for it anew."
+_HINT = "Ask the server's operator for it again."
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Announcement:
 
     @property
     def fingerprint(self) -> str:
-        """What all ends read aloud: the same at every site, or somebody is being told a lie."""
+        """What operators read to each other; it must be the same at every site."""
         return fingerprint(
             self.federation.encode(),
             self.plan.digest.encode(),

@@ -22,7 +22,7 @@ from dppm_model.files import write_bytes
 from dppm_model.reading import reading
 
 MOST_BYTES = 64 << 20
-_HINT = "Ask the server's operator for it anew."
+_HINT = "Ask the server's operator for it again."
 _OWN = _PROJECT, _LIST = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
 _NEEDED = (*_OWN, "client/__init__.py", "client/app.py", "dppm_model/__init__.py")
 # No path but that of a Python file of a package: nothing that a terminal or a file system

@@ -1,4 +1,4 @@
-"""The gate of a site: takes tasks from its SuperNode, and lets approved bundles answer them.
+"""A site's allowlist of code: takes tasks from its SuperNode, lets approved bundles answer them.
 
 It stands where Flower's SuperExec would. A bundle runs only if its digest is that of an approval
 (`client.approvals`) and its files, unpacked when it was approved, still are what was approved; that
@@ -139,7 +139,7 @@ class AllowlistExecutor:
     def _worker(self, digest: str) -> subprocess.Popen[bytes]:
         """Return the process that runs this bundle, started if need be.
 
-        It is started again if there are other approvals: a new plan's costs are to be reckoned.
+        It is started again if there are other approvals: a new plan's costs have to be computed.
         """
         stamp = (self._folder / "approvals").stat().st_mtime_ns if digest else 0
         worker = self._workers.get(digest)

@@ -44,7 +44,7 @@ class FlowerControl:
         path = self._home / "nodes.json"
         old = {}
         if there(path):
-            with reading(path, FederationError, "Remove it: the sites are then registered anew."):
+            with reading(path, FederationError, "Remove it: the sites are then registered again."):
                 old = {**read_json(path)}
         alive = {str(n["node-id"]) for n in self._nodes() if n["status"] != "unregistered"}
         keys = {paper.node_key: site for site, paper in sites.items()}

@@ -1,10 +1,10 @@
-"""The three papers that operators send each other, and the fingerprints they read over the phone.
+"""What operators send each other, and the fingerprints that they read over the telephone.
 
     invitation     server -> site    where the server is, and the certificate it must show
     enrolment      site -> server    who the site is: its node key and identity key, signed by both
     announcement   server -> sites   one run: its plan, all sites' identities, the code to run
 
-None holds a secret. A fingerprint that both ends read aloud tells that nobody changed a paper.
+None holds a secret. A fingerprint that both ends read aloud tells that nobody changed a document.
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ class Enrolment:
             signed = False
         if not signed:
             raise EnrolmentError(
-                f"{path}: the enrolment is not signed by its own keys.", "Ask the site for it anew."
+                f"{path}: the enrolment is not signed by its own keys.",
+                "Ask the site to send it again.",
             )
         return paper
 
@@ -216,9 +217,9 @@ def _write(path: Path, kind: str, fields: dict[str, str]) -> None:
 
 def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
     require_file(path)
-    with reading(path, EnrolmentError, "Ask for it anew."):
+    with reading(path, EnrolmentError, "Ask for it again."):
         raw = dict(read_json(path))
     good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
     if not (good and all(isinstance(value, str) for value in raw.values())):
-        raise EnrolmentError(f"{path} is no {kind} of this version.", "Ask for it anew.")
+        raise EnrolmentError(f"{path} is no {kind} of this version.", "Ask for it again.")
     return raw

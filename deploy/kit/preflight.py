@@ -70,7 +70,7 @@ def preflight(folder: Path) -> Iterator[Found]:
         except DppmError as error:
             yield Found(check, error.message, error.hint)
         except Exception as error:  # what no check has thought of must not hide the others
-            yield Found(check, repr(error), "Restore the site's folder, or make it anew.")
+            yield Found(check, repr(error), "Restore the site's folder, or make a new one.")
 
 
 def _policy(folder: Path) -> str:

@@ -96,7 +96,7 @@ def require_site(folder: Path) -> None:
         Nothing has been written then.
     """
     if not (folder / "enrolment.json").is_file():
-        raise ConfigError(f"{folder} is no site's folder.", f"Make one: dppm site init {folder} …")
+        raise ConfigError(f"{folder} is not a site folder.", f"Make one: dppm site init {folder} …")
     sweep(folder)
 
 

@@ -2,7 +2,7 @@
 
     python -m deploy.kit.worker SITE FOLDER DIGEST ADDRESS       (task tokens on standard input)
 
-Flower starts a new Python for every message, which imports torch and reckons the plan's costs for
+Flower starts a new Python for every message, which imports torch and computes the plan's costs for
 seconds before it works for milliseconds. This process has done that once; a fork has it at once,
 and forgets all else when it ends. Without a FOLDER it answers every message with a refusal.
 

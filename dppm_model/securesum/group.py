@@ -45,7 +45,7 @@ class Group:
         if list(self.roster) != sorted(set(self.roster)) or any(len(k) != 32 for k in self.roster):
             raise PlanError(
                 "The roster is not a sorted list of different keys of 32 bytes.",
-                "Collect the sites' identity keys anew.",
+                "Collect the sites' identity keys again.",
             )
         if not n < 2 * self.min_survivors <= 2 * n:
             raise PlanError(

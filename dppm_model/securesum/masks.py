@@ -51,7 +51,7 @@ class Sum:
         Raises
         ------
         PlanError
-            If it is not a round of the plan, or there are no so many tries.
+            If it is not a round of the plan, or the attempt is out of range.
         """
         number = plan.number(phase, round_)
         if not 0 <= attempt < TRIES:

@@ -158,7 +158,7 @@ class SecureSum:
             if self._next.number != number:
                 self._next.begin(number)
             if len(self._next.materials.keys() & sites) < least:
-                self._next.begin(number)  # all anew, so that all are for the same channels
+                self._next.begin(number)  # all again, so that all are for the same channels
                 self._prepare(sites)
                 if self._next.number != number:
                     continue
@@ -199,7 +199,7 @@ class SecureSum:
 
     def _complained(self, site: int, record: str, accused: list[int]) -> None:
         if self._absent.complained(site, record, accused):
-            self._next.number = -1  # all are asked anew, without one of each pair
+            self._next.number = -1  # all are asked again, without one of each pair
 
     def _open(self, attempt: Attempt) -> Vector:
         """Open the sum of a try, and gather materials for the round after it."""

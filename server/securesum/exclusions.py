@@ -50,7 +50,7 @@ class Exclusions:
         ------
         TooFewSites
             If too few sites are left, for the second time in this round. What is held against them
-            is forgotten then, so that the next try, or the same command, begins anew with all.
+            is forgotten then, so that the next try, or the same command, begins again with all.
         """
         out = self.blame.left_out(self.late)
         if self._group.size - len(out) >= self._group.min_survivors:
@@ -60,7 +60,7 @@ class Exclusions:
         if self._forgave:
             raise TooFewSites(
                 f"Too few sites are left for round {round_of(number)}: {why}.",
-                "Mend these sites, or plan for fewer; the same command begins anew with all.",
+                "Mend these sites, or plan for fewer; the same command begins again with all.",
             )
         log.warning("round %d is tried once more with all sites: %s", round_of(number), why)
         self._forgave = True

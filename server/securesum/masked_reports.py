@@ -21,7 +21,7 @@ class MaskedReports:
     size
         Bytes of a report.
     sites
-        Whose reports are there, in their order; none begins the file anew.
+        Whose reports are there, in their order; with none the file begins empty.
     """
 
     def __init__(self, path: Path, size: int, sites: Iterable[int] = ()) -> None:

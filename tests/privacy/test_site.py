@@ -394,7 +394,7 @@ def test_the_site_has_its_own_least_number_of_colluding_sites(
     approve(tmp_path, plan)
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
-    with pytest.raises(TooFewSurvivors, match="reckons with 0 colluding sites"):
+    with pytest.raises(TooFewSurvivors, match="assumes 0 colluding sites"):
         SecureSumSite(Site(tmp_path, SeededRNG(0)), plan).join(bytes(32))
     SecureSumSite(site, plan).join(bytes(32))
     with pytest.raises(PlanError):  # and no plan counts fewer than none
