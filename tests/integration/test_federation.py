@@ -10,6 +10,7 @@ from deploy import simulate as simulation
 from deploy.flower import run_flower, stage_app
 from dppm_model.errors import FederationError, RunFolderError
 from dppm_model.run import Run
+from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
 from server import rounds
 from tests.conftest import TINY
@@ -54,7 +55,8 @@ def test_training_learns_and_accounts_for_every_round(tmp_path: Path, tiny: Path
         assert len((site / "ledger.jsonl").read_text().splitlines()) == len(lines)
     # The class means that came out of the noise look like the classes.
     model = ScoreModel.load(run.model)
-    means = model.denoiser.basis.inverse(model.denoiser.mean)
+    mixture = closed_form(model)
+    means = mixture.basis.inverse(mixture.mean)
     assert means[0, 0, 4:, :4].mean() > means[0, 0, 4:, 4:].mean() + 0.3
     assert means[1, 0, :4, 4:].mean() > means[1, 0, 4:, 4:].mean() + 0.3
 
