@@ -12,8 +12,8 @@ from rich.markup import escape
 from deploy.sampling import PROMISED, retaken, trained, with_steps
 from deploy.show import console, print_json
 from sampler.pool import PoolSettings
-from sampler.service.gate import NAME
-from sampler.service.orders import Limits
+from sampler.service.interceptor import NAME
+from sampler.service.requests import Limits
 from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings
 

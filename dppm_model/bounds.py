@@ -1,7 +1,7 @@
 """Bounds of a value as data: a row says what is taken, and refuses the rest by name.
 
 `dppm_model.score.settings` has the rows of a plan's settings, `sampler.settings` those of a
-sampler's, `sampler.service.bounds` those of requests. The configuration is checked by pydantic
+sampler's, `sampler.service.requests` those of requests. The configuration is checked by pydantic
 (`dppm_model.settings`).
 """
 

@@ -527,7 +527,7 @@ PAGES = "unit/deploy/test_pages.py::"
 ARRAYS, QUESTION = "dppm_model.score.arrays:", "privacy/test_question.py::test_"
 INVARIANCE = "privacy/test_batch_invariance.py::test_"
 SENSITIVITY = "privacy/test_sensitivity.py::test_"
-LIVE, GATE = "unit/deploy/test_live.py::", "unit/service/test_gate.py::"
+LIVE, CALLS = "unit/deploy/test_live.py::", "unit/service/test_interceptor.py::"
 TRIES, LIARS = "privacy/test_tries.py::test_", "integration/test_liars.py::test_"
 LIES = "privacy/test_adversary.py::test_every_lie_is_refused_by_name_and_answers_nothing"
 
@@ -1323,14 +1323,14 @@ TWINS: dict[str, Twin] = {
         "a sampler may have any number of noise levels",
         "sampler.settings:BOUNDS",
         lambda old: {**old, "num_levels": replace(old["num_levels"], most=2**62)},
-        "unit/service/test_bounds.py::"
+        "unit/service/test_requests.py::"
         "test_settings_build_nothing_that_is_as_long_as_a_number_is_large[num_levels]",
     ),
     "a field without bounds": Twin(
         "a field of a request is not looked at",
-        "sampler.service.bounds:request_bounds",
+        "sampler.service.requests:request_bounds",
         lambda old: lambda classes: {**old(classes), "StatusRequest": {}},
-        "unit/service/test_bounds.py::"
+        "unit/service/test_requests.py::"
         "test_every_field_of_every_request_has_a_row_and_no_row_is_left_over",
     ),
     "nan is a number": Twin(
@@ -1341,7 +1341,7 @@ TWINS: dict[str, Twin] = {
                 None if value != value else old(self, name, value, *kind)
             )
         ),
-        "unit/service/test_bounds.py::test_what_is_out_of_bounds_is_refused_by_name"
+        "unit/service/test_requests.py::test_what_is_out_of_bounds_is_refused_by_name"
         "[Sampler-sigma_max]",
     ),
     "steps run away": Twin(
@@ -1353,27 +1353,27 @@ TWINS: dict[str, Twin] = {
     ),
     "waits for ever": Twin(
         "a call whose message never comes is waited for",
-        "sampler.service.gate:Gate._requests",
+        "sampler.service.interceptor:CallInterceptor._requests",
         lambda _: _waits_for_ever,
-        GATE + "test_a_message_has_a_time_by_which_it_must_come",
+        CALLS + "test_a_message_has_a_time_by_which_it_must_come",
     ),
     "room for all": Twin(
         "a client may have any number of calls open",
-        "sampler.service.gate:Room._end_one_of",
+        "sampler.service.interceptor:OpenCalls._end_one_of",
         _nothing,
-        GATE + "test_one_call_too_many_ends_the_oldest_of_its_client",
+        CALLS + "test_one_call_too_many_ends_the_oldest_of_its_client",
     ),
     "the oldest of all": Twin(
-        "in a full room the oldest call is ended, whosever it is",
-        "sampler.service.gate:Room._end_one_of",
+        "of too many calls the oldest is ended, whosever it is",
+        "sampler.service.interceptor:OpenCalls._end_one_of",
         lambda old: lambda self, client: old(self, next(iter(self._calls)).client),
-        GATE + "test_a_full_room_ends_a_call_of_who_has_the_most",
+        CALLS + "test_where_there_are_too_many_a_call_of_the_client_with_the_most_is_ended",
     ),
     "unread and gone": Twin(
         "a stream that nobody reads counts no more once its job has ended",
-        "sampler.service.desk:Desk.finish",
+        "sampler.service.scheduler:JobScheduler.finish",
         lambda old: lambda self, job: (old(self, job), self.leave(job)),
-        GATE + "test_a_stream_that_nobody_reads_keeps_its_clients_place_and_no_others",
+        CALLS + "test_a_stream_that_nobody_reads_keeps_its_clients_place_and_no_others",
     ),
     "any host": Twin(
         "the live page takes any Host for its own",

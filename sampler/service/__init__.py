@@ -1,8 +1,8 @@
 """`dppm serve`: images of a trained run over gRPC; `sampling.proto` is the interface.
 
-`gate` lets calls in, `bounds` checks their requests, `orders` reads them, `desk` runs them on the
-workers of `sampler.pool`, `quota` and `access` say who may ask for how much, `service` and `health`
-answer calls, `server` binds them together; `client` calls.
+`interceptor` lets calls in, `requests` checks what they ask for, `scheduler` runs their jobs on the
+workers of `sampler.pool`, `quota` and `access` say who may ask for how much, `service` answers,
+`status` refuses, `server` binds them together; `client` calls.
 """
 
 import os

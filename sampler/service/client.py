@@ -19,22 +19,11 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model import errors
-from dppm_model.errors import ConfigError, ServiceError
+from dppm_model.errors import ConfigError
 from sampler.service import sampling_pb2 as pb
 from sampler.service import sampling_pb2_grpc
 from sampler.service.access import bearer, is_loopback, split_address
-from sampler.service.messages import FIX
-
-_ERRORS: Mapping[grpc.StatusCode, type[errors.DppmError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.ConfigError,
-    grpc.StatusCode.UNAUTHENTICATED: errors.BadToken,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.QuotaExceeded,
-    grpc.StatusCode.UNAVAILABLE: errors.ServerBusy,
-    grpc.StatusCode.NOT_FOUND: errors.UnknownJob,
-    grpc.StatusCode.CANCELLED: errors.JobCancelled,
-    grpc.StatusCode.INTERNAL: errors.SamplerError,
-}
+from sampler.service.status import refusal_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class Sampled:
 class Stream:
     """Images on their way: iterate over it; ``header`` says what they are.
 
-    Who does not want them all calls `cancel`, or closes the client.
+    Call `cancel`, or close the client, to leave the rest.
     """
 
     def __init__(self, call: Any) -> None:
@@ -81,7 +70,7 @@ class SamplingClient:
     token
         This client's, where the server wants one.
     ca
-        PEM file of who signed the server's certificate; None talks without TLS.
+        PEM file of the authority that signed the server's certificate; None talks without TLS.
     timeout
         Seconds for a short call.
 
@@ -188,11 +177,8 @@ def _channel(address: str, ca: Path | None) -> Any:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the error class that belongs to a status code; its text has message and hint."""
+    """Raise the error that a status stands for."""
     try:
         yield
     except grpc.RpcError as error:
-        kind = _ERRORS.get(error.code(), ServiceError)
-        name = error.code().name
-        message, _, hint = (error.details() or name).partition(FIX)
-        raise kind(message, hint or f"{name}: see sampler/service/sampling.proto.") from None
+        raise refusal_of(error) from None

@@ -22,7 +22,7 @@ class _Account:
 class Quota:
     """An allowance of images per client, which fills up again at a steady rate.
 
-    Not safe for threads: `sampler.service.desk` calls it under its own lock.
+    Not safe for threads: `sampler.service.scheduler` calls it under its own lock.
 
     Parameters
     ----------

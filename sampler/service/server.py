@@ -1,7 +1,7 @@
-"""The server: workers, desk, service, health and reflection behind one address, until it stops.
+"""The server: workers, scheduler, service, health and reflection at one address, until it stops.
 
 Calls are coroutines of a thread of their own. Jobs have threads: one for each that may run, for
-what takes time of it, and those of the desk.
+what takes time of it, and those of the scheduler.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,12 +28,10 @@ from sampler.images import shard_size
 from sampler.pool import PoolSettings, crew
 from sampler.service import sampling_pb2_grpc
 from sampler.service.access import Access, read_tokens, require_guard, split_address
-from sampler.service.bounds import MOST_BYTES, request_bounds
-from sampler.service.desk import Desk
-from sampler.service.gate import NAME, Gate
-from sampler.service.health import SERVICE, Health
-from sampler.service.orders import Limits, Served
-from sampler.service.service import SamplingService
+from sampler.service.interceptor import NAME, CallInterceptor
+from sampler.service.requests import MOST_BYTES, Limits, ModelInfo, request_bounds
+from sampler.service.scheduler import JobScheduler
+from sampler.service.service import HEALTH, Health, SamplingService
 from sampler.settings import SamplerSettings
 
 _GRACE = 2.0  # seconds that calls have to end when the server stops
@@ -69,7 +67,7 @@ class ServerSettings:
     limits
         How much may be asked for.
     shard_size
-        See `Served`; None: that of `sampler.generate`.
+        See `ModelInfo`; None: that of `sampler.generate`.
     """
 
     address: str = "127.0.0.1:50051"
@@ -94,7 +92,7 @@ class Running:
 
     address: str
     _thread: threading.Thread
-    _desk: Desk
+    _scheduler: JobScheduler
 
     def wait(self) -> None:
         """Serve until the process is told to stop."""
@@ -140,7 +138,7 @@ def serving(
     access, credentials = _guard(host, settings)
     content = read_model(model)
     denoiser = loader(content)
-    served = Served(
+    served = ModelInfo(
         model=hashlib.sha256(content).hexdigest(),
         classes=denoiser.classes,
         shape=denoiser.image_shape,
@@ -152,18 +150,20 @@ def serving(
     limits = settings.limits
     with (
         crew(content, settings.pool, loader=loader) as draws,
-        _desk(Desk(draws, limits)) as desk,
+        closing(JobScheduler(draws, limits)) as scheduler,  # ends its threads, whatever happens
         ThreadPoolExecutor(limits.jobs, thread_name_prefix="call") as pool,
     ):
-        gate = Gate(access, request_bounds(served.classes))
-        service = SamplingService(served, limits, desk, pool)
-        answering = _Answering(service, gate, desk, settings, credentials)
+        interceptor = CallInterceptor(access, request_bounds(served.classes))
+        service = SamplingService(served, limits, scheduler, pool)
+        answering = _Answering(service, interceptor, scheduler, settings, credentials)
         try:
             port = answering.listen()
-            yield Running(f"{settings.address.rpartition(':')[0]}:{port}", answering.thread, desk)
+            yield Running(
+                f"{settings.address.rpartition(':')[0]}:{port}", answering.thread, scheduler
+            )
         finally:
             answering.stop()  # no new calls from here on
-            desk.close()
+            scheduler.close()
             answering.thread.join()
 
 
@@ -173,13 +173,13 @@ class _Answering:
     def __init__(
         self,
         service: SamplingService,
-        gate: Gate,
-        desk: Desk,
+        interceptor: CallInterceptor,
+        scheduler: JobScheduler,
         settings: ServerSettings,
         credentials: Any,
     ) -> None:
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="calls")
-        self._service, self._gate, self._desk = service, gate, desk
+        self._service, self._interceptor, self._scheduler = service, interceptor, scheduler
         self._address, self._limits = settings.address, settings.limits
         self._credentials = credentials
         self._port: Future[int] = Future()
@@ -195,10 +195,10 @@ class _Answering:
         self._end()
 
     async def _serve(self) -> None:
-        server = grpc.aio.server(interceptors=(self._gate,), options=_options(self._limits))
+        server = grpc.aio.server(interceptors=(self._interceptor,), options=_options(self._limits))
         health_pb2_grpc.add_HealthServicer_to_server(Health((NAME,)), server)
         sampling_pb2_grpc.add_SamplingServicer_to_server(self._service, server)
-        reflection.enable_server_reflection((NAME, SERVICE, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((NAME, HEALTH, reflection.SERVICE_NAME), server)
         stopping = asyncio.Event()
         try:
             port = _bind(server, self._address, self._credentials)
@@ -209,10 +209,10 @@ class _Answering:
         self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
         self._port.set_result(port)
         while not stopping.is_set():
-            self._desk.cancel_stalled()
+            self._scheduler.cancel_stalled()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
-        self._gate.close()
+        self._interceptor.close()
         await server.stop(_GRACE)
 
 
@@ -225,15 +225,6 @@ def _options(limits: Limits) -> tuple[tuple[str, int], ...]:
         # Of one connection: its jobs, and short calls beside them. More wait at the client.
         ("grpc.max_concurrent_streams", limits.jobs_per_client + _SHORT_CALLS),
     )
-
-
-@contextmanager
-def _desk(desk: Desk) -> Iterator[Desk]:
-    """Close the desk also if the server does not start: its threads would outlive the block."""
-    try:
-        yield desk
-    finally:
-        desk.close()
 
 
 def _guard(host: str, settings: ServerSettings) -> tuple[Access, Any]:

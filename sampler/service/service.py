@@ -1,19 +1,28 @@
-"""Answers to the calls of `sampling.proto`, behind `sampler.service.gate`."""
+"""Answers to the calls of `sampling.proto`, and to health checks, behind the interceptor."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from sampler.images import decode_shard
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+
+from sampler.images import decode_shard, to_image
 from sampler.service import sampling_pb2 as pb
-from sampler.service.desk import Desk, Job
-from sampler.service.gate import Call
-from sampler.service.messages import image_message, privacy_message, sampler_message
-from sampler.service.orders import Limits, Served, read_order
+from sampler.service.interceptor import Call
+from sampler.service.requests import Limits, ModelInfo, read_request
+from sampler.service.scheduler import Job, JobScheduler
+from sampler.settings import SamplerSettings
+
+HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_Response = health_pb2.HealthCheckResponse
 
 
 class SamplingService:
@@ -21,31 +30,38 @@ class SamplingService:
 
     Parameters
     ----------
-    served, limits
+    model, limits
         What it offers, and how much of it.
-    desk
+    scheduler
         Runs the jobs.
     threads
         For what takes time: a thread for each job that may run.
     """
 
-    def __init__(self, served: Served, limits: Limits, desk: Desk, threads: Executor) -> None:
-        self._served, self._limits, self._desk, self._threads = served, limits, desk, threads
+    def __init__(
+        self, model: ModelInfo, limits: Limits, scheduler: JobScheduler, threads: Executor
+    ) -> None:
+        self._model, self._limits, self._scheduler, self._threads = (
+            model,
+            limits,
+            scheduler,
+            threads,
+        )
 
     async def Describe(self, request: pb.DescribeRequest, call: Call) -> pb.Description:
         """See `sampling.proto`."""
-        served, limits = self._served, self._limits
-        channels, height, width = served.shape
-        left, jobs = self._desk.quota_of(call.client)
+        model, limits = self._model, self._limits
+        channels, height, width = model.shape
+        left, jobs = self._scheduler.quota_of(call.client)
         return pb.Description(
-            model=served.model,
-            classes=served.classes,
+            model=model.model,
+            classes=model.classes,
             channels=channels,
             height=height,
             width=width,
-            privacy=privacy_message(served.privacy),
-            shard_size=served.shard_size,
-            sampler=sampler_message(served.settings),
+            privacy=privacy_message(model.privacy),
+            shard_size=model.shard_size,
+            sampler=sampler_message(model.settings),
             limits=pb.Limits(
                 images_per_request=limits.images_per_request,
                 images_per_hour=limits.images_per_hour,
@@ -59,16 +75,16 @@ class SamplingService:
 
     async def Sample(self, request: pb.SampleRequest, call: Call) -> AsyncIterator[pb.SampleReply]:
         """See `sampling.proto`."""
-        order = read_order(request, self._served, self._limits)
-        job = self._desk.submit(call.client, order, call.hang_up)
-        call.admit(lambda: self._desk.leave(job))
+        asked = read_request(request, self._model, self._limits)
+        job = self._scheduler.submit(call.client, asked, call.cancel)
+        call.admit(lambda: self._scheduler.leave(job))
         try:
             header = pb.Header(
                 job=job.id,
-                model=self._served.model,
-                privacy=privacy_message(self._served.privacy),
-                sampler=sampler_message(order.settings),
-                seed=order.seed,
+                model=self._model.model,
+                privacy=privacy_message(self._model.privacy),
+                sampler=sampler_message(asked.settings),
+                seed=asked.seed,
                 images=job.images,
             )
             yield pb.SampleReply(header=header)
@@ -76,15 +92,15 @@ class SamplingService:
                 yield pb.SampleReply(image=image)  # comes back when there is room to write more
                 job.count_sent()
         finally:  # also if the call was ended, is past its deadline, or has lost its client
-            self._desk.finish(job)
+            self._scheduler.finish(job)
 
     async def _images(self, job: Job) -> AsyncIterator[pb.Image]:
-        shards = self._desk.drawn(job)
+        shards = self._scheduler.drawn(job)
         while (one := await self._aside(next, shards, None)) is not None:
             piece, content = one
             images = (await self._aside(decode_shard, content))[0]
             for row in range(piece.start, piece.stop):
-                index, form = piece.shard.first + row, job.order.format
+                index, form = piece.shard.first + row, job.request.format
                 yield await self._aside(image_message, piece.shard.label, index, images[row], form)
 
     async def _aside(self, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -93,12 +109,12 @@ class SamplingService:
 
     async def Status(self, request: pb.StatusRequest, call: Call) -> pb.JobStatus:
         """See `sampling.proto`."""
-        return _status(self._desk.find(call.client, request.job))
+        return _status(self._scheduler.find(call.client, request.job))
 
     async def Cancel(self, request: pb.CancelRequest, call: Call) -> pb.JobStatus:
         """See `sampling.proto`."""
-        job = self._desk.find(call.client, request.job)
-        self._desk.cancel(job)
+        job = self._scheduler.find(call.client, request.job)
+        self._scheduler.cancel(job)
         return _status(job)
 
 
@@ -113,3 +129,53 @@ def _status(job: Job) -> pb.JobStatus:
         seconds=end - job.begun,
         error="" if job.error is None else str(job.error),
     )
+
+
+def sampler_message(settings: SamplerSettings) -> pb.Sampler:
+    """Return a message with every field set."""
+    values = settings.to_dict()
+    step = values.pop("step_size")
+    return pb.Sampler(**values, step_size=step if isinstance(step, tuple) else [step])
+
+
+def privacy_message(privacy: Mapping[str, Any]) -> pb.Privacy:
+    """Return what the run promises."""
+    return pb.Privacy(**{f.name: privacy[f.name] for f in pb.Privacy.DESCRIPTOR.fields})
+
+
+def image_message(label: int, index: int, pixels: NDArray[np.uint8], form: pb.Format) -> pb.Image:
+    """Return one image; ``pixels`` is (C, H, W)."""
+    channels, height, width = pixels.shape
+    if form == pb.RAW:
+        data = pixels.tobytes()
+    else:
+        buffer = io.BytesIO()
+        to_image(pixels).save(buffer, "PNG")
+        data = buffer.getvalue()
+    size = {"channels": channels, "height": height, "width": width}
+    return pb.Image(label=label, index=index, format=form, data=data, **size)
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Health checks (grpc.health.v1): the service is up for as long as its server answers.
+
+    Parameters
+    ----------
+    names
+        Services that are served.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = {"", *names}
+
+    async def Check(self, request: Any, call: Call) -> Any:
+        """Say that a service is up, or that it is none of ours."""
+        if request.service not in self._names:
+            call.end(grpc.StatusCode.NOT_FOUND, "There is no such service here.")
+        return _Response(status=_Response.SERVING)
+
+    async def Watch(self, request: Any, call: Call) -> AsyncIterator[Any]:
+        """Say so once: nothing changes until the server stops, which ends the call."""
+        known = request.service in self._names
+        yield _Response(status=_Response.SERVING if known else _Response.SERVICE_UNKNOWN)
+        await call.ended.wait()

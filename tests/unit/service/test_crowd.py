@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import JobCancelled
-from sampler.service import desk, sampling_pb2
+from sampler.service import sampling_pb2, scheduler
 from sampler.service.client import Sampled, SamplingClient
 from tests.unit.service.toys import QUICK, Grey, eventually, our_threads, server
 
@@ -72,7 +72,7 @@ def test_eight_clients_of_whom_three_are_a_nuisance(tmp_path: Path) -> None:
             thread.join(30)
         with SamplingClient(running.address) as client:
             assert eventually(lambda: client.describe().jobs_running == 0)
-        jobs = running._desk._jobs.values()
+        jobs = running._scheduler._jobs.values()
         assert not any(job.attached or job.ready for job in jobs)  # nothing is kept of the images
     assert not our_threads()
     assert eventually(lambda: open_files() <= files)
@@ -101,7 +101,9 @@ def drawn_without_a_reader(folder: Path, seconds: float) -> int:
         assert client.cancel(stream.header.job).state == sampling_pb2.JobStatus.CANCELLED
         with pytest.raises(JobCancelled):  # after what was written before
             list(stream)
-        assert eventually(lambda: not any(job.attached for job in running._desk._jobs.values()))
+        assert eventually(
+            lambda: not any(job.attached for job in running._scheduler._jobs.values())
+        )
         return found
 
 
@@ -112,7 +114,7 @@ def test_what_nobody_reads_is_not_drawn(tmp_path: Path) -> None:
 def test_broken_twin_without_back_pressure_draws_it_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk.Desk, "_wants", lambda _desk, job: job.left > 0)
+    monkeypatch.setattr(scheduler.JobScheduler, "_wants", lambda _, job: job.left > 0)
     assert drawn_without_a_reader(tmp_path, 20) == 4 * SHARDS
 
 

@@ -33,7 +33,7 @@ from sampler.pool import PoolSettings
 from sampler.service import sampling_pb2 as pb
 from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient, Stream
-from sampler.service.orders import Piece
+from sampler.service.requests import ShardSlice
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import pictures
 from tests.unit.service.toys import (
@@ -103,13 +103,13 @@ def test_images_are_those_of_generate_bit_for_bit(tmp_path: Path) -> None:
 def test_broken_twin_that_takes_the_wrong_rows_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def twin(batch: pb.Batch, size: int) -> list[Piece]:
-        return [Piece(p.shard, 0, p.stop - p.start) for p in right(batch, size)]
+    def twin(batch: pb.Batch, size: int) -> list[ShardSlice]:
+        return [ShardSlice(p.shard, 0, p.stop - p.start) for p in right(batch, size)]
 
-    from sampler.service import orders
+    from sampler.service import requests
 
-    right = orders._pieces
-    monkeypatch.setattr(orders, "_pieces", twin)
+    right = requests._pieces
+    monkeypatch.setattr(requests, "_pieces", twin)
     with connected(tmp_path) as client:
         shifted = {i.index: i.pixels for i in client.sample({0: 4}, seed=1, first=2)}
         truth = of_generate(tmp_path)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sampler.service.client import SamplingClient
-from sampler.service.orders import Limits
+from sampler.service.requests import Limits
 from sampler.service.server import Running, ServerSettings, serving
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import pictures

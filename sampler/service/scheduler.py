@@ -18,14 +18,14 @@ from dataclasses import replace
 
 from dppm_model.errors import DppmError, JobCancelled, SamplerError, ServerBusy, UnknownJob
 from sampler.pool import Draw
-from sampler.service.orders import Limits, Order, Piece
 from sampler.service.quota import Quota
+from sampler.service.requests import Limits, SampleRequest, ShardSlice
 
 _REMEMBERED = 1000  # ended jobs whose status can still be asked for
 _log = logging.getLogger(__name__)
 
 
-class State(enum.Enum):
+class JobState(enum.Enum):
     """Where a job stands; the names are those of ``JobStatus.State``."""
 
     RUNNING = enum.auto()
@@ -35,17 +35,19 @@ class State(enum.Enum):
 
 
 class Job:
-    """One order on its way. Its fields belong to the desk, which changes them under its lock."""
+    """A request on its way. Its fields belong to the scheduler, which changes them under a lock."""
 
-    def __init__(self, client: str, order: Order, hang_up: Callable[[], object]) -> None:
+    def __init__(
+        self, client: str, request: SampleRequest, on_cancel: Callable[[], object]
+    ) -> None:
         self.id = secrets.token_hex(8)  # not to be guessed by other clients
-        self.client, self.hang_up = client, hang_up
-        self.images, self.cost, self.shards = order.images, order.cost, order.shards
-        self.order = replace(order, batches=())  # they are in todo: an ended job shall be small
-        self.state = State.RUNNING
+        self.client, self.on_cancel = client, on_cancel
+        self.images, self.cost, self.shards = request.images, request.cost, request.shards
+        self.request = replace(request, batches=())  # they are in todo: an ended job shall be small
+        self.state = JobState.RUNNING
         self.error: DppmError | None = None
-        self.todo, self.left = order.pieces(), self.shards  # not yet begun
-        self.ready: deque[tuple[Piece, bytes]] = deque()
+        self.todo, self.left = request.pieces(), self.shards  # not yet begun
+        self.ready: deque[tuple[ShardSlice, bytes]] = deque()
         self.ahead = 0  # shards that are being drawn, wait to be read, or are being read
         self.drawn = self.sent = 0  # images; drawn: of shards at least begun
         self.begun = time.monotonic()
@@ -60,8 +62,8 @@ class Job:
         self.read = time.monotonic()
 
 
-class Desk:
-    """Accepts orders, has them drawn, and hands out what was drawn.
+class JobScheduler:
+    """Accepts requests, has them drawn, and hands out what was drawn.
 
     Parameters
     ----------
@@ -89,23 +91,23 @@ class Desk:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, client: str, order: Order, hang_up: Callable[[], object]) -> Job:
-        """Accept an order, to be read by `drawn`.
+    def submit(self, client: str, request: SampleRequest, on_cancel: Callable[[], object]) -> Job:
+        """Accept a request, to be read by `drawn`.
 
         Parameters
         ----------
-        hang_up
+        on_cancel
             Called if the job is ended by anyone but its reader, who may be blocked and not notice.
 
         Raises
         ------
         ServerBusy
-            If too many jobs are running, or the desk is closed.
+            If too many jobs are running, or the scheduler is closed.
         QuotaExceeded, ConfigError
             See `sampler.service.quota.Quota.enter`.
         """
         with self._change:
-            running = [job for job in self._jobs.values() if job.state is State.RUNNING]
+            running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
             if self._closed or len(running) >= self._limits.jobs:
                 raise ServerBusy(
                     "The server is about to stop."
@@ -113,14 +115,14 @@ class Desk:
                     else f"{len(running)} jobs are running, as many as the server takes.",
                     "Ask again in a while.",
                 )
-            job = Job(client, order, hang_up)
+            job = Job(client, request, on_cancel)
             self._quota.enter(client, job.cost)
             self._jobs[job.id] = job
             self._turn.append(job)
             self._change.notify_all()
         return job
 
-    def drawn(self, job: Job) -> Iterator[tuple[Piece, bytes]]:
+    def drawn(self, job: Job) -> Iterator[tuple[ShardSlice, bytes]]:
         """Yield a job's shards as they are made; asking for the next one makes room for more.
 
         Raises
@@ -131,11 +133,11 @@ class Desk:
         for _ in range(job.shards):
             with self._change:
                 job.waiting = True
-                self._change.wait_for(lambda: job.ready or job.state is not State.RUNNING)
+                self._change.wait_for(lambda: job.ready or job.state is not JobState.RUNNING)
                 job.waiting, job.read = False, time.monotonic()
                 if job.error is not None:
                     raise job.error
-                if job.state is not State.RUNNING:
+                if job.state is not JobState.RUNNING:
                     raise JobCancelled("The job was cancelled.", "Submit it again if need be.")
                 one = job.ready.popleft()
             yield one
@@ -168,7 +170,7 @@ class Desk:
         """End a job of which no more is written, with all images or without."""
         with self._change:
             whole = job.sent == job.images
-            self._end(job, State.DONE if whole else State.CANCELLED)
+            self._end(job, JobState.DONE if whole else JobState.CANCELLED)
 
     def leave(self, job: Job) -> None:
         """Close an ended job's stream: now its client may have another job.
@@ -183,9 +185,9 @@ class Desk:
     def cancel(self, job: Job) -> None:
         """End a job before its time: nothing more is begun, what waits is dropped."""
         with self._change:
-            cancelled = self._end(job, State.CANCELLED)
+            cancelled = self._end(job, JobState.CANCELLED)
         if cancelled:
-            job.hang_up()
+            job.on_cancel()
 
     def cancel_stalled(self) -> None:
         """Close streams whose clients have not read for too long, though there was something."""
@@ -197,23 +199,23 @@ class Desk:
                 if job.attached and not job.waiting and job.read < oldest
             ]
             for job in stalled:
-                self._end(job, State.CANCELLED)
+                self._end(job, JobState.CANCELLED)
         for job in stalled:
-            job.hang_up()
+            job.on_cancel()
 
     def close(self) -> None:
         """End all jobs, and wait for the shards that are being drawn."""
         with self._change:
             self._closed = True
-            running = [job for job in self._jobs.values() if job.state is State.RUNNING]
+            running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
             self._change.notify_all()
         for job in running:
             self.cancel(job)
         for thread in self._threads:
             thread.join()
 
-    def _end(self, job: Job, state: State, error: DppmError | None = None) -> bool:
-        if job.state is not State.RUNNING:
+    def _end(self, job: Job, state: JobState, error: DppmError | None = None) -> bool:
+        if job.state is not JobState.RUNNING:
             return False
         job.state, job.error, job.ended = state, error, time.monotonic()
         if job in self._turn:
@@ -222,7 +224,7 @@ class Desk:
         job.ready.clear()
         self._quota.give_back(job.client, job.cost - job.drawn)
         self._jobs[job.id] = self._jobs.pop(job.id)  # behind those that ended before
-        ended = [name for name, one in self._jobs.items() if one.state is not State.RUNNING]
+        ended = [name for name, one in self._jobs.items() if one.state is not JobState.RUNNING]
         for name in ended[:-_REMEMBERED]:
             del self._jobs[name]
         self._change.notify_all()
@@ -231,7 +233,7 @@ class Desk:
     def _wants(self, job: Job) -> bool:
         return job.left > 0 and job.ahead < self._ahead
 
-    def _take(self) -> tuple[Job, Piece]:
+    def _take(self) -> tuple[Job, ShardSlice]:
         """Take a shard of the first job in line that wants one; the job goes to the line's end."""
         while not self._wants(self._turn[0]):
             self._turn.rotate(-1)
@@ -253,7 +255,7 @@ class Desk:
                     return
                 job, piece = self._take()
             try:
-                content = draw(piece.shard, job.order.seed, job.order.settings)
+                content = draw(piece.shard, job.request.seed, job.request.settings)
             except Exception as error:  # whatever it is, it ends the job and not the worker
                 if not isinstance(error, DppmError):
                     _log.exception("%s of job %s failed", piece.shard.name, job.id)
@@ -262,9 +264,9 @@ class Desk:
                         "Ask who runs the server; its log has the reason.",
                     )
                 with self._change:
-                    self._end(job, State.FAILED, error)
+                    self._end(job, JobState.FAILED, error)
                 continue
             with self._change:
-                if job.state is State.RUNNING:
+                if job.state is JobState.RUNNING:
                     job.ready.append((piece, content))
                     self._change.notify_all()

@@ -1,9 +1,9 @@
-"""The gate before every call: who calls, is there room, did the message come in time, is it one.
+"""Before every call: who calls, is there room, did its message come in time, is it a good one.
 
-Calls are coroutines of one thread, so a call that waits costs a little memory and no thread. What
-does not go on is ended: a call whose message does not come in time, and where there are too many
-the oldest of whoever has the most. So the calls of one client, or of who has no token, take no room
-from another. A `Sample` leaves the room when the desk takes its job: quotas bound it from there on.
+Calls are coroutines of one thread, so a call that waits costs a little memory and no thread. A call
+whose message does not come in time is ended, and where there are too many calls, the oldest of the
+client that has the most. So the calls of one client, or of anyone without a token, take no room
+from another. A `Sample` counts no more once the scheduler takes its job: quotas bound it then.
 """
 
 from __future__ import annotations
@@ -17,25 +17,15 @@ from typing import Any
 
 import grpc
 
-from dppm_model import errors
-from dppm_model.errors import ConfigError, DppmError
+from dppm_model.errors import ConfigError, DppmError, JobCancelled
 from sampler.service import sampling_pb2 as pb
 from sampler.service.access import Access, host_of
-from sampler.service.bounds import Fields, check_request
-from sampler.service.messages import FIX
+from sampler.service.requests import Fields, check_request
+from sampler.service.status import CODES, FIX, refusal_text
 
-CODES = {
-    errors.ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.BadToken: grpc.StatusCode.UNAUTHENTICATED,
-    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.ServerBusy: grpc.StatusCode.UNAVAILABLE,
-    errors.UnknownJob: grpc.StatusCode.NOT_FOUND,
-    errors.JobCancelled: grpc.StatusCode.CANCELLED,
-    errors.SamplerError: grpc.StatusCode.INTERNAL,
-}
 NAME: str = pb.DESCRIPTOR.services_by_name["Sampling"].full_name
 MESSAGE_SECONDS = 5.0  # that a call's next message may take
-PER_CLIENT, IN_ALL = 64, 512  # calls in a room
+PER_CLIENT, IN_ALL = 64, 512  # open calls
 _HEALTH = "/grpc.health."
 _log = logging.getLogger(__name__)
 
@@ -48,12 +38,16 @@ class Call:
     client
         Who calls, as `Access.client` says.
     ended
-        Set when it has got its status, by whomever.
+        Set once it has its status, whoever gave it.
     """
 
-    def __init__(self, client: str, context: Any, room: Room) -> None:
+    def __init__(self, client: str, context: Any, open_calls: OpenCalls) -> None:
         self.client, self.ended = client, asyncio.Event()
-        self._context, self._room, self._loop = context, room, asyncio.get_running_loop()
+        self._context, self._open_calls, self._loop = (
+            context,
+            open_calls,
+            asyncio.get_running_loop(),
+        )
         self._tasks: set[asyncio.Task[None]] = set()  # what gRPC still does for it
         self._writing: asyncio.Task[None] | None = None
         self._gone: list[Callable[[], object]] = []
@@ -62,21 +56,21 @@ class Call:
         """Give it its status, unless it has one; also while its handler waits to read or write."""
         if not self.ended.is_set():
             self.ended.set()
-            self._room.leave(self)
+            self._open_calls.leave(self)
             self._begin(self._abort(code, text))
 
-    def hang_up(self) -> None:
+    def cancel(self) -> None:
         """End it as cancelled; from any thread."""
-        text = refusal_text(errors.JobCancelled("The job was cancelled.", "Submit it again."))
+        text = refusal_text(JobCancelled("The job was cancelled.", "Submit it again."))
         with suppress(RuntimeError):  # the loop has stopped, and its calls with it
             self._loop.call_soon_threadsafe(self.end, grpc.StatusCode.CANCELLED, text)
 
     def admit(self, gone: Callable[[], object]) -> None:
-        """Let it out of the room, as something else bounds it: that is told when it is gone.
+        """Count it no more, as something else bounds it; ``gone`` is called when it is gone.
 
         It is not gone when it has ended, but when its client has read what was written, or left.
         """
-        self._room.leave(self)
+        self._open_calls.leave(self)
         self._gone.append(gone)
 
     async def write(self, content: bytes) -> None:
@@ -90,13 +84,13 @@ class Call:
 
     async def close(self) -> None:
         """Wait until it is gone, after its handler has let go of everything."""
-        self._room.leave(self)
+        self._open_calls.leave(self)
         try:
             while self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            for tell in self._gone:
-                tell()
+            for call_back in self._gone:
+                call_back()
 
     async def _abort(self, code: grpc.StatusCode, text: str) -> None:
         if self._writing is not None:  # the status goes behind it, and headers go once
@@ -118,7 +112,7 @@ class Call:
         return task
 
 
-class Room:
+class OpenCalls:
     """Calls that nothing else bounds, oldest first.
 
     Parameters
@@ -146,7 +140,7 @@ class Room:
         if call in self._calls:
             del self._calls[call]
             self._of[call.client] -= 1
-            self._of += Counter()  # drops who has none
+            self._of += Counter()  # drops clients without any
 
     def close(self) -> None:
         """End all calls."""
@@ -161,31 +155,31 @@ class Room:
         )
 
 
-class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """No call passes without a token, and no bytes that are no message or out of bounds.
 
     Health checks pass without a token, as load balancers send none; they say nothing of a run, and
-    have a room of their own, where hosts are clients.
+    are counted apart, where hosts are clients.
 
     Parameters
     ----------
     bounds
-        See `sampler.service.bounds`.
+        See `sampler.service.requests`.
     """
 
     def __init__(self, access: Access, bounds: Mapping[str, Fields]) -> None:
         self._access, self._bounds = access, bounds
-        self._room, self._health_room = Room(), Room()
+        self._calls, self._health_calls = OpenCalls(), OpenCalls()
 
     def close(self) -> None:
-        """End the calls in the rooms: the server stops."""
-        self._room.close()
-        self._health_room.close()
+        """End the open calls: the server stops."""
+        self._calls.close()
+        self._health_calls.close()
 
     async def intercept_service(
         self, proceed: Callable[[Any], Awaitable[Any]], details: Any
     ) -> Any:
-        """Return what answers a call: its handler, behind the gate.
+        """Return what answers a call: its handler, behind the checks.
 
         It is one of streams, whatever the method is: gRPC would wait for the message of any other
         before it asks us.
@@ -199,15 +193,15 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def _answer(self, handler: Any, method: str, context: Any) -> None:
         health = method.startswith(_HEALTH)
-        room = self._health_room if health else self._room
-        call = Call(host_of(context.peer()), context, room)
+        open_calls = self._health_calls if health else self._calls
+        call = Call(host_of(context.peer()), context, open_calls)
         try:
             if not health:
                 call.client = self._access.client(context.invocation_metadata(), context.peer())
             if handler is None:
                 call.end(grpc.StatusCode.UNIMPLEMENTED, f"There is no method {method[:80]}.")
                 return
-            room.enter(call)
+            open_calls.enter(call)
             async with (
                 aclosing(self._requests(handler, method, call, context)) as requests,
                 aclosing(_replies(handler, requests, call)) as replies,
@@ -278,8 +272,3 @@ async def _replies(
     async with aclosing(replies):
         async for reply in replies:
             yield reply
-
-
-def refusal_text(error: DppmError) -> str:
-    """Return a refusal as the text of a status."""
-    return f"{error.message}{FIX}{error.hint}"

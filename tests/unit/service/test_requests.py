@@ -4,6 +4,7 @@ import math
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,14 +16,26 @@ from dppm_model.bounds import Choice, Flag, Real, Row, Text, Whole
 from dppm_model.errors import ConfigError
 from sampler import settings
 from sampler.service import sampling_pb2 as pb
-from sampler.service.bounds import MOST_BYTES, Several, check_request, request_bounds
-from sampler.service.orders import Limits, Served, read_order
+from sampler.service.requests import (
+    MOST_BYTES,
+    Limits,
+    ModelInfo,
+    SampleRequest,
+    Several,
+    check_request,
+    read_request,
+    request_bounds,
+    settings_of,
+)
+from sampler.service.service import sampler_message
 from sampler.settings import SamplerSettings
 
 CLASSES = 3
 TABLE = request_bounds(CLASSES)
 GOOD = pb.SampleRequest(batches=[pb.Batch(count=1)], sampler=pb.Sampler())
 LIMITS = {"int32": 2**31, "int64": 2**63}
+SERVED = ModelInfo("digest", CLASSES, (1, 6, 6), {}, SamplerSettings(), 10)
+FIELDS: dict[str, Any] = {"batches": [pb.Batch(label=2, first=5, count=20)]}
 EXTREME = [math.nan, math.inf, -math.inf, 1e308, -1e308, 1e300, 1e-300, 5e-324, -5e-324, -1.0]
 
 
@@ -158,13 +171,13 @@ def test_settings_build_nothing_that_is_as_long_as_a_number_is_large(name: str) 
             tracemalloc.stop()
 
 
-def test_an_order_is_small_before_it_has_passed_the_quotas() -> None:
+def test_a_request_is_small_before_it_has_passed_the_quotas() -> None:
     """A list of the shards of 100,000 large images took 40 MB."""
-    served = Served("digest", CLASSES, (1, 6, 6), {}, SamplerSettings(), shard_size=1)
+    served = replace(SERVED, shard_size=1)
     request = pb.SampleRequest(batches=[pb.Batch(count=100_000)])
     tracemalloc.start()
     try:
-        made = read_order(request, served, Limits())
+        made = read_request(request, served, Limits())
         assert made.cost == made.shards == 100_000
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
@@ -181,7 +194,82 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     begun = time.monotonic()
     try:
         check_request(request, TABLE)
-        read_order(request, Served("d", CLASSES, (1, 6, 6), {}, SamplerSettings(), 10), Limits())
+        read_request(request, SERVED, Limits())
     except ConfigError as error:
         assert error.message and error.hint
     assert time.monotonic() - begun < 1
+
+
+def asked(**fields: Any) -> SampleRequest:
+    request = pb.SampleRequest(**(FIELDS | fields))
+    check_request(request, request_bounds(SERVED.classes))
+    return read_request(request, SERVED, Limits())
+
+
+@given(first=st.integers(0, 100), count=st.integers(1, 60))
+def test_pieces_cover_a_batch_once_by_whole_aligned_shards(first: int, count: int) -> None:
+    made = asked(batches=[pb.Batch(label=1, first=first, count=count)])
+    indices = [p.shard.first + row for p in made.pieces() for row in range(p.start, p.stop)]
+    assert indices == list(range(first, first + count))
+    assert all(p.shard.first % 10 == 0 and p.shard.count == 10 for p in made.pieces())
+    assert made.images == count <= made.cost < count + 20
+    assert made.shards == len(list(made.pieces()))
+
+
+def test_settings_are_the_runs_but_for_what_is_set() -> None:
+    tuned = SamplerSettings(num_levels=3, step_size=(0.1, 0.2, 0.3))
+    assert settings_of(pb.Sampler(), tuned) == tuned
+    assert settings_of(sampler_message(tuned), SamplerSettings()) == tuned
+    changed = settings_of(
+        pb.Sampler(metropolis=False, step_size=[0.25], momentum_persistence=0.0), tuned
+    )
+    assert (changed.metropolis, changed.step_size) == (False, 0.25)
+    assert changed.momentum_persistence == 0.0
+    assert changed.num_levels == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "says", "hint"),
+    [
+        ({"batches": []}, "batches has 0 entries", "1 to 1000"),
+        ({"batches": [pb.Batch(count=1)] * 1001}, "batches has 1001", "1 to 1000"),
+        ({"batches": [pb.Batch(label=3, count=1)]}, r"batches\[0\].label is 3", "0 to 2"),
+        ({"batches": [pb.Batch(label=-1, count=1)]}, r"batches\[0\].label is -1", "0 to 2"),
+        ({"batches": [*FIELDS["batches"], pb.Batch()]}, r"batches\[1\].count is 0", "1 to"),
+        ({"batches": [pb.Batch(first=-1, count=1)]}, r"batches\[0\].first is -1", "0 to"),
+        ({"batches": [pb.Batch(first=10**9 - 1, count=2)]}, r"batches\[0\].count", "1 to 1"),
+        ({"batches": [pb.Batch(count=100_001)]}, "add up to 100001", "at most 100000"),
+        ({"seed": -1}, "seed is -1", "0 or more"),
+        ({"format": 7}, "format is 7", "PNG"),
+        ({"sampler": pb.Sampler(method="magic")}, "sampler.method is 'magic'", "heun"),
+        ({"sampler": pb.Sampler(num_levels=1)}, "sampler.num_levels is 1", "2 to"),
+        (
+            {"sampler": pb.Sampler(num_integration_steps=3)},
+            "sampler.num_integration_steps is 3",
+            "even",
+        ),
+        (
+            {"sampler": pb.Sampler(step_size=[float("nan")])},
+            "sampler.step_size is nan",
+            "from 0.001",
+        ),
+        (
+            {"sampler": pb.Sampler(step_size=[0.1, 0.2])},
+            "sampler.step_size has 2 numbers",
+            "one a level",
+        ),
+        ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "from 0.001"),
+        ({"sampler": pb.Sampler(num_levels=500)}, "each octave, is 1500", "at most 1000"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refusals(fields: dict[str, Any], says: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refusal:
+        asked(**fields)
+    assert hint in refusal.value.hint
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, 2**31])
+def test_limits_refuse(value: Any) -> None:
+    with pytest.raises(ConfigError, match="jobs_per_client"):
+        Limits(jobs_per_client=value)

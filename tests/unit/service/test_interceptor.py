@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from dppm_model.errors import JobCancelled, QuotaExceeded
-from sampler.service import gate
+from sampler.service import interceptor
 from sampler.service.access import bearer
 from sampler.service.client import SamplingClient
-from sampler.service.gate import Room
+from sampler.service.interceptor import OpenCalls
 from tests.unit.service.toys import QUICK, Grey, eventually, our_threads, server
 
 ALICE, BOB = "a" * 32, "b" * 32
@@ -178,7 +178,7 @@ def codes_of(calls: list[Any]) -> set[grpc.StatusCode]:
 def test_a_message_has_a_time_by_which_it_must_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MESSAGE_SECONDS", 0.2)
+    monkeypatch.setattr(interceptor, "MESSAGE_SECONDS", 0.2)
     with serving(tmp_path, tokens=True) as address, ExitStack() as stack:
         a = Attacker(address, BOB, stack)
         for method in (SAMPLE, CHECK, "/dppm.sampling.v1.Sampling/Status"):
@@ -193,7 +193,7 @@ def test_one_call_too_many_ends_the_oldest_of_its_client(tmp_path: Path) -> None
         a, b = Attacker(address, BOB, stack), Attacker(address, ALICE, stack)
         of_alice = b.channel().stream_stream(SAMPLE)(b.silence(), metadata=b.metadata)
         channels = [a.channel() for _ in range(2)]
-        for i in range(gate.PER_CLIENT + 3):
+        for i in range(interceptor.PER_CLIENT + 3):
             call = channels[i % 2].stream_stream(SAMPLE)
             a.kept.append(call(a.silence(), metadata=a.metadata))
         assert eventually(lambda: sum(call.done() for call in a.kept) == 3)
@@ -204,28 +204,28 @@ def test_one_call_too_many_ends_the_oldest_of_its_client(tmp_path: Path) -> None
 class Guest:
     """A call that notes its end."""
 
-    def __init__(self, client: str, room: Room) -> None:
-        self.client, self.ended, self._room = client, False, room
+    def __init__(self, client: str, calls: OpenCalls) -> None:
+        self.client, self.ended, self._calls = client, False, calls
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         self.ended = True
-        self._room.leave(self)  # type: ignore[arg-type]
+        self._calls.leave(self)  # type: ignore[arg-type]
 
 
-def test_a_full_room_ends_a_call_of_who_has_the_most() -> None:
-    room = Room(per_client=8, in_all=10)
-    greedy = [Guest("greedy", room) for _ in range(6)]
-    few = [Guest(name, room) for name in "abcd"]
+def test_where_there_are_too_many_a_call_of_the_client_with_the_most_is_ended() -> None:
+    calls = OpenCalls(per_client=8, in_all=10)
+    greedy = [Guest("greedy", calls) for _ in range(6)]
+    few = [Guest(name, calls) for name in "abcd"]
     for guest in (*few, *greedy):
-        room.enter(guest)  # type: ignore[arg-type]
-    late = [Guest(name, room) for name in "efg"]
+        calls.enter(guest)  # type: ignore[arg-type]
+    late = [Guest(name, calls) for name in "efg"]
     for guest in late:
-        room.enter(guest)  # type: ignore[arg-type]
+        calls.enter(guest)  # type: ignore[arg-type]
     assert [guest.ended for guest in greedy] == [True] * 3 + [False] * 3
     assert not any(guest.ended for guest in (*few, *late))
     for guest in (*few, *greedy, *late):
-        room.leave(guest)  # type: ignore[arg-type]
-    assert not room._calls and not room._of
+        calls.leave(guest)  # type: ignore[arg-type]
+    assert not calls._calls and not calls._of
 
 
 def test_a_stream_that_nobody_reads_keeps_its_clients_place_and_no_others(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_failure_that_nobody_foresaw_tells_callers_nothing(
     def broken(*_: object) -> None:
         raise RuntimeError("a secret of the implementation")
 
-    monkeypatch.setattr("sampler.service.service.read_order", broken)
+    monkeypatch.setattr("sampler.service.service.read_request", broken)
     with serving(tmp_path, tokens=False) as address, grpc.insecure_channel(address) as channel:
         with pytest.raises(grpc.RpcError) as refusal:
             list(channel.unary_stream(SAMPLE)(b"\x0a\x02\x18\x01"))

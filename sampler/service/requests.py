@@ -1,4 +1,8 @@
-"""What may be asked for: a request becomes an order, or is refused with the field and the fix."""
+"""What may be asked for: every request is checked, or refused with the field and the fix.
+
+First each field by itself against the table of bounds, before anything is built from one; then the
+rules that tie fields to each other, or to a server's limits.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,84 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from dppm_model.bounds import Whole
+from dppm_model.bounds import Choice, Row, Text, Whole
 from dppm_model.errors import ConfigError
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
-from sampler.service.messages import settings_of
-from sampler.settings import SamplerSettings
+from sampler.settings import BOUNDS, MOST_LEVELS, SamplerSettings
 from sampler.stages import stage_settings
 
 MAX_INDEX = 10**9  # one past the last index of a class
+# Bytes of a request: larger ones are not even read. A test holds the largest good one below it.
+MOST_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True)
-class Served:
-    """What a server offers.
+class Several:
+    """A repeated field: how many entries it has. Their bounds are ``each``, or its message's."""
+
+    least: int
+    most: int
+    each: Row | None = None
+
+
+Fields = Mapping[str, Row | Several | None]  # None: a message, which has rows of its own
+
+
+def request_bounds(classes: int) -> Mapping[str, Fields]:
+    """Return the table, by message and field, of a model with this number of classes."""
+    return {
+        "DescribeRequest": {},
+        "SampleRequest": {
+            "batches": Several(1, 1000),
+            "seed": Whole(0),
+            "sampler": None,
+            "format": Choice((pb.PNG, pb.RAW), "PNG (0) or RAW (1)"),
+        },
+        "Batch": {
+            "label": Whole(0, classes - 1),
+            "first": Whole(0, MAX_INDEX - 1),
+            "count": Whole(1, MAX_INDEX),
+        },
+        # A step size is a list here: none, one, or one a level.
+        "Sampler": {**BOUNDS, "step_size": Several(0, MOST_LEVELS, BOUNDS["step_size"])},
+        "StatusRequest": {"job": Text(64)},
+        "CancelRequest": {"job": Text(64)},
+    }
+
+
+def check_request(message: Any, bounds: Mapping[str, Fields], path: str = "") -> None:
+    """Refuse a message with a field out of its bounds.
+
+    Raises
+    ------
+    ConfigError
+        By the field's name.
+    """
+    for field in message.DESCRIPTOR.fields:
+        row, name = bounds[message.DESCRIPTOR.name][field.name], path + field.name
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        if row is None:
+            check_request(value, bounds, f"{name}.")
+        elif not isinstance(row, Several):
+            row.check(name, value)
+        elif not row.least <= len(value) <= row.most:
+            raise ConfigError(
+                f"{name} has {len(value)} entries.", f"Give {row.least} to {row.most}."
+            )
+        else:
+            for i, one in enumerate(value):
+                if row.each is None:
+                    check_request(one, bounds, f"{name}[{i}].")
+                else:
+                    row.each.check(name, one)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that a server offers.
 
     Attributes
     ----------
@@ -83,7 +151,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShardSlice:
     """The images of a shard that were asked for: its rows ``start`` to ``stop - 1``."""
 
     shard: Shard
@@ -92,15 +160,15 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Order:
-    """A request that was found good.
+class SampleRequest:
+    """A request for images that was found good.
 
     Attributes
     ----------
     batches
         Images asked for.
     shard_size
-        See `Served`.
+        See `ModelInfo`.
     """
 
     batches: tuple[pb.Batch, ...]
@@ -125,13 +193,13 @@ class Order:
         """Images to be drawn: those of whole shards."""
         return self.shards * self.shard_size
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[ShardSlice]:
         """Yield the shards one by one: a list of them all may be long."""
         return chain.from_iterable(_pieces(batch, self.shard_size) for batch in self.batches)
 
 
-def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Order:
-    """Turn a request that is within `sampler.service.bounds` into an order; nothing is built yet.
+def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) -> SampleRequest:
+    """Turn a request that passed `check_request` into one of ours; nothing is built yet.
 
     Raises
     ------
@@ -145,14 +213,14 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
             f"The batches' counts add up to {images}.",
             f"Ask for at most {limits.images_per_request} images in one request.",
         )
-    settings = settings_of(request.sampler, served.settings)
-    if served.switch_levels:
+    settings = settings_of(request.sampler, model.settings)
+    if model.switch_levels:
         stage_settings(
-            served.switch_levels, settings
+            model.switch_levels, settings
         )  # refuses now what would fail at the last stage
     each = 1 + settings.transitions_per_level * settings.num_integration_steps
-    evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + served.classes)
-    evaluations += len(served.switch_levels) * settings.octave_num_levels * each
+    evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + model.classes)
+    evaluations += len(model.switch_levels) * settings.octave_num_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
             f"sampler: num_levels * (1 + transitions_per_level * num_integration_steps), guided "
@@ -160,11 +228,28 @@ def read_order(request: pb.SampleRequest, served: Served, limits: Limits) -> Ord
             f"Choose them so that it is at most {limits.evaluations}.",
         )
     batches = tuple(request.batches)
-    return Order(batches, served.shard_size, request.seed, settings, request.format)
+    return SampleRequest(batches, model.shard_size, request.seed, settings, request.format)
 
 
-def _pieces(batch: pb.Batch, size: int) -> Iterator[Piece]:
+def settings_of(message: pb.Sampler, otherwise: SamplerSettings) -> SamplerSettings:
+    """Return ``otherwise`` with the fields that the message sets.
+
+    Raises
+    ------
+    ConfigError
+        If they do not make good settings.
+    """
+    given = {field.name: value for field, value in message.ListFields()}
+    if "step_size" in given:
+        step = tuple(given["step_size"])
+        given["step_size"] = step[0] if len(step) == 1 else step
+    return SamplerSettings.from_dict(otherwise.to_dict() | given)
+
+
+def _pieces(batch: pb.Batch, size: int) -> Iterator[ShardSlice]:
     """Cover a batch by whole shards that begin where `sampler.images.shards_of` lets them begin."""
     end = batch.first + batch.count
     for at in range(batch.first - batch.first % size, end, size):
-        yield Piece(Shard(batch.label, at, size), max(batch.first - at, 0), min(end - at, size))
+        yield ShardSlice(
+            Shard(batch.label, at, size), max(batch.first - at, 0), min(end - at, size)
+        )

@@ -1,4 +1,4 @@
-"""The desk: draws no further ahead than it may, takes turns, stops when told, keeps its workers."""
+"""The scheduler draws no further ahead than it may, takes turns, stops, and keeps its workers."""
 
 import threading
 import time
@@ -11,16 +11,16 @@ import pytest
 from dppm_model.errors import JobCancelled, QuotaExceeded, SamplerError, ServerBusy, UnknownJob
 from sampler.images import Shard
 from sampler.service import sampling_pb2 as pb
-from sampler.service.desk import Desk, Job, State
-from sampler.service.orders import Limits, Order
+from sampler.service.requests import Limits, SampleRequest
+from sampler.service.scheduler import Job, JobScheduler, JobState
 from sampler.settings import SamplerSettings
 from tests.unit.service.toys import eventually, our_threads
 
 SETTINGS = SamplerSettings()
 
 
-def order(shards: int, label: int = 0) -> Order:
-    return Order((pb.Batch(label=label, count=10 * shards),), 10, 0, SETTINGS, pb.RAW)
+def request(shards: int, label: int = 0) -> SampleRequest:
+    return SampleRequest((pb.Batch(label=label, count=10 * shards),), 10, 0, SETTINGS, pb.RAW)
 
 
 class Recorder:
@@ -40,8 +40,8 @@ class Recorder:
 
 
 @contextmanager
-def desk(*crew: Recorder, ahead: int | None = None, **limits: int) -> Iterator[Desk]:
-    made = Desk(crew, Limits(**limits), ahead)
+def scheduler(*crew: Recorder, ahead: int | None = None, **limits: int) -> Iterator[JobScheduler]:
+    made = JobScheduler(crew, Limits(**limits), ahead)
     try:
         yield made
     finally:
@@ -53,29 +53,32 @@ def desk(*crew: Recorder, ahead: int | None = None, **limits: int) -> Iterator[D
 
 
 def submit(
-    desk: Desk, order: Order, client: str = "a", hang_up: Callable[[], Any] = lambda: None
+    scheduler: JobScheduler,
+    request: SampleRequest,
+    client: str = "a",
+    on_cancel: Callable[[], Any] = lambda: None,
 ) -> Job:
-    return desk.submit(client, order, hang_up)
+    return scheduler.submit(client, request, on_cancel)
 
 
-def read(desk: Desk, job: Job) -> list[bytes]:
+def read(scheduler: JobScheduler, job: Job) -> list[bytes]:
     contents = []
     try:
-        for piece, content in desk.drawn(job):
+        for piece, content in scheduler.drawn(job):
             contents.append(content)
             for _ in range(piece.start, piece.stop):
                 job.count_sent()
-        desk.finish(job)
+        scheduler.finish(job)
     finally:
-        desk.leave(job)
+        scheduler.leave(job)
     return contents
 
 
 def drawn_for_a_reader_of_three_shards(ahead: int | None) -> int:
     """Return how many shards of fifty are drawn when only three are ever read."""
     worker = Recorder()
-    with desk(worker, ahead=ahead) as one:
-        job = submit(one, order(50))
+    with scheduler(worker, ahead=ahead) as one:
+        job = submit(one, request(50))
         reader = one.drawn(job)
         for _ in range(3):
             next(reader)
@@ -94,9 +97,9 @@ def test_broken_twin_without_a_bound_draws_everything() -> None:
 def test_a_small_job_does_not_wait_for_a_large_one() -> None:
     go = threading.Semaphore(0)
     worker = Recorder(go)
-    with desk(worker, ahead=10**9) as one:
-        submit(one, order(50))
-        small = submit(one, order(2, label=1))
+    with scheduler(worker, ahead=10**9) as one:
+        submit(one, request(50))
+        small = submit(one, request(2, label=1))
         go.release(6)
         assert read(one, small) == [b"class-001-000000.npz", b"class-001-000010.npz"]
         assert sum(s.label == 0 for s in worker.drawn) <= 4
@@ -111,17 +114,17 @@ def test_all_workers_draw_for_one_job() -> None:
             together.wait()
             return super().__call__(shard, seed, settings)
 
-    with desk(Meeting(), Meeting(), Meeting()) as one:
-        job = submit(one, order(9))
-        assert sorted(read(one, job)) == sorted(p.shard.name.encode() for p in order(9).pieces())
-        assert (job.state, job.sent, job.drawn) == (State.DONE, 90, 90)
+    with scheduler(Meeting(), Meeting(), Meeting()) as one:
+        job = submit(one, request(9))
+        assert sorted(read(one, job)) == sorted(p.shard.name.encode() for p in request(9).pieces())
+        assert (job.state, job.sent, job.drawn) == (JobState.DONE, 90, 90)
 
 
 def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
     go, hung_up = threading.Semaphore(1), []
     worker = Recorder(go)
-    with desk(worker) as one:
-        job = submit(one, order(50), hang_up=lambda: hung_up.append(1))
+    with scheduler(worker) as one:
+        job = submit(one, request(50), on_cancel=lambda: hung_up.append(1))
         reader = one.drawn(job)
         next(reader)
         threading.Timer(0.05, one.cancel, (job,)).start()
@@ -131,33 +134,33 @@ def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
         assert hung_up == [1]
         assert one.quota_of("a")[0] >= 100_000 - 20  # what was not begun is given back
         go.release(50)
-        assert read(one, submit(one, order(1))) == [b"class-000-000000.npz"]
+        assert read(one, submit(one, request(1))) == [b"class-000-000000.npz"]
         assert len(worker.drawn) <= 3  # the first, the one under way, and the new job's
         one.finish(job)
         assert one.quota_of("a")[1] == 1  # its stream is still open
         one.leave(job)
         assert one.quota_of("a")[1] == 0
-        assert job.state is State.CANCELLED
-        assert not (job.left or job.ready or job.order.batches)  # what is remembered is small
+        assert job.state is JobState.CANCELLED
+        assert not (job.left or job.ready or job.request.batches)  # what is remembered is small
 
 
 def test_a_failing_shard_ends_its_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    with desk(Recorder()) as one:
+    with scheduler(Recorder()) as one:
         with pytest.raises(SamplerError, match="class-009-000000") as refusal:
-            read(one, bad := submit(one, order(3, label=9)))
+            read(one, bad := submit(one, request(3, label=9)))
         assert "secret" not in str(refusal.value)
         assert "a secret of the implementation" in caplog.text  # for who runs the server
-        assert bad.state is State.FAILED
-        assert len(read(one, submit(one, order(3)))) == 3
+        assert bad.state is JobState.FAILED
+        assert len(read(one, submit(one, request(3)))) == 3
         assert one.quota_of("a")[1] == 0
 
 
 def test_unread_jobs_are_cancelled_after_a_while_and_waiting_ones_are_not() -> None:
     go, hung_up = threading.Semaphore(2), []
-    with desk(Recorder(go), stall_seconds=1) as one:
-        stalled = submit(one, order(1), hang_up=lambda: hung_up.append("stalled"))
+    with scheduler(Recorder(go), stall_seconds=1) as one:
+        stalled = submit(one, request(1), on_cancel=lambda: hung_up.append("stalled"))
         next(one.drawn(stalled))  # and then nothing is read
-        waiting = submit(one, order(50), hang_up=lambda: hung_up.append("waiting"))
+        waiting = submit(one, request(50), on_cancel=lambda: hung_up.append("waiting"))
 
         def read_to_the_end() -> None:
             with pytest.raises(JobCancelled):
@@ -177,20 +180,20 @@ def test_unread_jobs_are_cancelled_after_a_while_and_waiting_ones_are_not() -> N
 
 
 def test_limits_of_jobs() -> None:
-    with desk(Recorder(), jobs=2, jobs_per_client=1) as one:
-        first = submit(one, order(1))
+    with scheduler(Recorder(), jobs=2, jobs_per_client=1) as one:
+        first = submit(one, request(1))
         with pytest.raises(QuotaExceeded):
-            submit(one, order(1))
-        submit(one, order(1), client="b")
+            submit(one, request(1))
+        submit(one, request(1), client="b")
         with pytest.raises(ServerBusy, match="2 jobs are running"):
-            submit(one, order(1), client="c")
+            submit(one, request(1), client="c")
         one.cancel(first)
-        submit(one, order(1), client="c")
+        submit(one, request(1), client="c")
 
 
 def test_jobs_of_others_are_unknown() -> None:
-    with desk(Recorder()) as one:
-        job = submit(one, order(1))
+    with scheduler(Recorder()) as one:
+        job = submit(one, request(1))
         assert one.find("a", job.id) is job
         for client, name in (("b", job.id), ("a", "nothing")):
             with pytest.raises(UnknownJob):
@@ -198,32 +201,32 @@ def test_jobs_of_others_are_unknown() -> None:
 
 
 def test_only_the_last_ended_jobs_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sampler.service.desk._REMEMBERED", 3)
-    with desk(Recorder()) as one:
-        jobs = [submit(one, order(1)) for _ in range(6)]
+    monkeypatch.setattr("sampler.service.scheduler._REMEMBERED", 3)
+    with scheduler(Recorder()) as one:
+        jobs = [submit(one, request(1)) for _ in range(6)]
         for job in jobs:
             read(one, job)
         assert list(one._jobs) == [job.id for job in jobs[3:]]
 
 
 def test_closing_ends_jobs_and_takes_no_more() -> None:
-    with desk(Recorder()) as one:
-        job = submit(one, order(50))
+    with scheduler(Recorder()) as one:
+        job = submit(one, request(50))
         one.close()
-        assert job.state is State.CANCELLED
+        assert job.state is JobState.CANCELLED
         with pytest.raises(ServerBusy, match="about to stop"):
-            submit(one, order(1))
+            submit(one, request(1))
 
 
 def test_many_jobs_at_once_all_finish() -> None:
     """A lost wake-up would leave a reader or a worker asleep for ever."""
-    with desk(Recorder(), Recorder(), jobs=100, jobs_per_client=100) as one:
-        jobs = [submit(one, order(1 + i % 7)) for i in range(60)]
+    with scheduler(Recorder(), Recorder(), jobs=100, jobs_per_client=100) as one:
+        jobs = [submit(one, request(1 + i % 7)) for i in range(60)]
         threads = [threading.Thread(target=read, args=(one, job)) for job in jobs]
         for thread in threads:
             thread.start()
         end = time.monotonic() + 10
         for thread in threads:
             thread.join(max(0, end - time.monotonic()))
-        assert {job.state for job in jobs} == {State.DONE}
+        assert {job.state for job in jobs} == {JobState.DONE}
         assert one.quota_of("a")[1] == 0
