@@ -28,6 +28,7 @@ from dppm_model.aggregation import SECURE_SUM, Answer, Fields, SiteAggregation
 from dppm_model.errors import ConfigError, DppmError, SecureSumError
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.plan import Plan
+from dppm_model.privacy.accountant import finite
 
 log = logging.getLogger("dppm.client")
 Released = dict[str, Fields]
@@ -129,7 +130,7 @@ def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> R
     with contextlib.suppress(DppmError):  # a broken ledger is noted as the refusal that it is
         debits, head = (site.ledger.debits[before:], site.ledger.head) if site else ((), "")
         facts["charged"] = [
-            {"secure_sum_mu": d.secure_sum.mu, "site_mu": d.site.mu} for d in debits
+            {"secure_sum_mu": finite(d.secure_sum.mu), "site_mu": finite(d.site.mu)} for d in debits
         ]
         facts["ledger"] = head
     audit_log.note(folder, "answer", **facts, released=audit_log.described(answer))

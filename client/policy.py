@@ -40,7 +40,12 @@ class Policy:
         float,
         "The same, as seen in this site's own reports; inf: no limit.",
     ]
-    delta: Annotated[float, "The delta of both, below one over the number of records."]
+    max_epsilon_trusted_server: Annotated[
+        float,
+        "The same for who sees only what a server releases that adds the noise itself, sees exact "
+        "sums without any, and is trusted with them; 0: no server is trusted so.",
+    ]
+    delta: Annotated[float, "The delta of all, below one over the number of records."]
     unit: Annotated[Unit, "What is protected at least: record, or person (all records of one)."]
     max_records_per_person: Annotated[int, "The most records of a person in one answer."]
     min_records: Annotated[int, "With fewer records (or persons) this site takes no part."]
@@ -62,6 +67,11 @@ class Policy:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}.", "Give a number above zero.")
+        trusted = self.max_epsilon_trusted_server
+        if type(trusted) not in (int, float) or not trusted >= 0:
+            raise ConfigError(
+                f"max_epsilon_trusted_server is {trusted!r}.", "Give 0 or a number above it."
+            )
         if not self.delta < 1:
             raise ConfigError(f"delta is {self.delta!r}.", "Give a number below one.")
         seconds = self.release_seconds
@@ -113,7 +123,12 @@ class Policy:
     @property
     def budget(self) -> Budget:
         """The limits."""
-        return Budget(self.max_epsilon_secure_sum, self.max_epsilon_site, self.delta)
+        return Budget(
+            self.max_epsilon_secure_sum,
+            self.max_epsilon_site,
+            self.delta,
+            self.max_epsilon_trusted_server,
+        )
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that protects less than the operator wants.
@@ -146,6 +161,11 @@ class Policy:
                 f"run {plan.run} takes {plan.records_per_person} records of a person, this site "
                 f"gives {self.max_records_per_person}.",
                 hint.format("max_records_per_person"),
+            )
+        if plan.trusts_server and not self.max_epsilon_trusted_server > 0:
+            raise PolicyError(
+                f"run {plan.run} would show the server exact sums, and trusts it to add the noise.",
+                hint.format("max_epsilon_trusted_server"),
             )
         if others := {p.mechanism.name for p in plan.phases} - set(self.mechanisms):
             raise PolicyError(

@@ -127,6 +127,11 @@ def _plan_scale(
 def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     """Print the plan as a table, what it promises and costs, and what it assumes."""
     console.print(plan_table(made, config.privacy_request().view))
+    if made.trusts_server:
+        console.print(
+            f"ε = [bold]{epsilon_text(privacy['epsilon_release'])}[/] for whoever sees only what "
+            "the server releases. The server itself sees exact sums: it must be trusted."
+        )
     console.print(
         f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] for whoever sees the sum over "
         f"{privacy['honest_sites']} honest sites, {epsilon_text(privacy['epsilon_site'])} for "

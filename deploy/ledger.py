@@ -10,7 +10,7 @@ from rich.table import Table
 
 from deploy.show import console, empty_table, epsilon_text, print_json
 from dppm_model.errors import LedgerError
-from dppm_model.privacy.accountant import check_delta, epsilon
+from dppm_model.privacy.accountant import check_delta, epsilon, finite
 from dppm_model.privacy.ledger import Ledger, costs_of
 
 
@@ -55,7 +55,8 @@ def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
     check_delta(delta)
     debits = ledger.debits
     rounds = Counter(
-        (d.run, d.phase, d.secure_sum.mu, d.site.mu, d.site.sampling_rate) for d in debits
+        (d.run, d.phase, finite(d.secure_sum.mu), finite(d.site.mu), d.site.sampling_rate)
+        for d in debits
     )
     names = ("run", "phase", "mu_secure_sum", "mu_site", "sampling_rate")
     return {
@@ -63,8 +64,8 @@ def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
         "debits": len(debits),
         "head": ledger.head,
         "delta": delta,
-        "epsilon_secure_sum": epsilon(costs_of(debits, "secure_sum"), delta),
-        "epsilon_site": epsilon(costs_of(debits, "site"), delta),
+        "epsilon_secure_sum": finite(epsilon(costs_of(debits, "secure_sum"), delta)),
+        "epsilon_site": finite(epsilon(costs_of(debits, "site"), delta)),
         "phases": [
             {**dict(zip(names, key, strict=True)), "rounds": n} for key, n in rounds.items()
         ],
@@ -80,7 +81,6 @@ def _table(found: dict[str, Any]) -> Table:
             p["phase"],
             str(p["rounds"]),
             f"{p['sampling_rate']:.3g}",
-            f"{p['mu_secure_sum']:.3f}",
-            f"{p['mu_site']:.3f}",
+            *("∞" if mu is None else f"{mu:.3f}" for mu in (p["mu_secure_sum"], p["mu_site"])),
         )
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -98,8 +99,10 @@ def empty_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Tab
     return table
 
 
-def epsilon_text(value: float) -> str:
-    """Write an epsilon so that the printed digits are never below it."""
+def epsilon_text(value: float | None) -> str:
+    """Write an epsilon so that the printed digits are never below it; None is infinite."""
+    if value is None or math.isinf(value):
+        return "∞ (no protection)"
     return f"{round_up(value, 3):.3f}"
 
 

@@ -33,6 +33,7 @@ from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons, make_plan
+from dppm_model.privacy.accountant import epsilon, finite
 from dppm_model.progress import Progress, silent
 from dppm_model.records.partition import partition
 from dppm_model.records.sources import data_root, load
@@ -109,8 +110,9 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
     secure_sum, site = epsilons(plan)
     return {
         **plan.summary(),
-        "epsilon_secure_sum": secure_sum,
-        "epsilon_site": site,
+        "epsilon_secure_sum": finite(secure_sum),
+        "epsilon_site": finite(site),
+        "epsilon_release": epsilon(plan.costs("release"), plan.delta),
         "public_data": [
             *([] if config.public is None else [config.public]),
             *sorted({kind_of(p.name).public_data or "" for p in plan.phases} - {""}),

@@ -15,11 +15,16 @@ from dppm_model.privacy.ledger import Debit, costs_of
 
 @dataclass(frozen=True)
 class Budget:
-    """What a site, or the server, is willing to spend over all runs, in either view."""
+    """What a site, or the server, is willing to spend over all runs, in either view.
+
+    Runs whose server is trusted to add the noise (`Plan.trusts_server`) have a limit of their own,
+    for whoever sees only what that server releases; the other limits are over all other runs.
+    """
 
     max_epsilon_secure_sum: float
     max_epsilon_site: float
     delta: float
+    max_epsilon_trusted_server: float = 0.0
 
     def check(self, plan: Plan, number: int, debits: tuple[Debit, ...], hint: str) -> None:
         """Refuse round ``number`` of a plan if it, with all before it, would pass a limit.
@@ -36,18 +41,25 @@ class Budget:
         BudgetExhausted
             A round that meets the limit exactly still fits.
         """
-        others = tuple(d for d in debits if d.run != plan.run)
-        limits: list[tuple[View, float]] = [
-            ("secure_sum", self.max_epsilon_secure_sum),
-            ("site", self.max_epsilon_site),
-        ]
-        for view, limit in limits:
+        others = alike(plan, debits)
+        limits: dict[View, float] = {
+            "secure_sum": self.max_epsilon_secure_sum,
+            "site": self.max_epsilon_site,
+            "release": self.max_epsilon_trusted_server,
+        }
+        for view in plan.views:
+            limit = limits[view]
             if number >= affordable_rounds(plan, view, costs_of(others, view), limit, self.delta):
                 raise BudgetExhausted(
                     f"round {number + 1} of run {plan.run} would pass the {view} limit of epsilon "
                     f"= {limit}.",
                     hint,
                 )
+
+
+def alike(plan: Plan, debits: tuple[Debit, ...]) -> tuple[Debit, ...]:
+    """Return the debits of other runs that count against the same limits as a plan's."""
+    return tuple(d for d in debits if d.run != plan.run and d.trusts_server == plan.trusts_server)
 
 
 @lru_cache(maxsize=64)

@@ -200,9 +200,10 @@ class Config(Settings):
         """Return the server's own limit: the target of the plan."""
         epsilon = self.privacy.epsilon
         return Budget(
-            epsilon if self.privacy.view == "secure_sum" else math.inf,
+            math.inf if self.privacy.view == "site" else epsilon,
             epsilon if self.privacy.view == "site" else math.inf,
             self.privacy.delta,
+            epsilon if self.privacy.view == "release" else 0.0,
         )
 
     def privacy_request(self) -> PrivacyRequest:

@@ -14,7 +14,8 @@ from enum import Enum
 class FaultPoint(Enum):
     """Points in the order of a round; the first word says whose process reaches them.
 
-    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are of rounds that somebody spoils.
+    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are of rounds that somebody spoils,
+    `SERVER_RELEASED` of those in which the noise is the server's.
     """
 
     SERVER_DEBITED = 1
@@ -32,8 +33,9 @@ class FaultPoint(Enum):
     SERVER_JUDGED = 13
     SITE_REMOVED = 14
     SERVER_OPENED = 15
-    SERVER_LEARNED = 16
-    SERVER_SAVED = 17
+    SERVER_RELEASED = 16
+    SERVER_LEARNED = 17
+    SERVER_SAVED = 18
 
 
 _watchers: list[Callable[[FaultPoint], None]] = []

@@ -20,7 +20,7 @@ from dppm_model.bounds import require_whole, require_within
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.base import View
 from dppm_model.phase import PhasePlan, named
-from dppm_model.privacy.accountant import RoundCost
+from dppm_model.privacy.accountant import RoundCost, finite
 from dppm_model.privacy.ledger import Debit
 from dppm_model.reading import as_floats, parse_json, reading
 from dppm_model.records.units import Unit
@@ -233,6 +233,7 @@ class Plan:
             round=round_,
             secure_sum=p.cost("secure_sum", 1),
             site=p.cost("site", 1),
+            release=p.cost("release", 1),
         )
 
     def summary(self) -> dict[str, Any]:
@@ -249,7 +250,7 @@ class Plan:
             "plan": self.digest,
             "model": self.model.digest,
             "phases": [
-                p.to_dict() | {f"mu_{view}": p.cost(view, 1).mu for view in get_args(View)}
+                p.to_dict() | {f"mu_{view}": finite(p.cost(view, 1).mu) for view in get_args(View)}
                 for p in self.phases
             ],
         }

@@ -105,6 +105,11 @@ class Run:
         return self.folder / "state" / "exchange.safetensors"
 
     @property
+    def release(self) -> Path:
+        """The last round's sum with the server's noise, where the noise is the server's."""
+        return self.folder / "state" / "release.safetensors"
+
+    @property
     def roster(self) -> Path:
         """Identity keys of all sites."""
         return self.folder / "roster.toml"

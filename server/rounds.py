@@ -11,21 +11,24 @@ import math
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dppm_model.aggregation import Aggregation
+from dppm_model.aggregation import Aggregate, Aggregation
 from dppm_model.budget import Budget
 from dppm_model.errors import RunFolderError
 from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import append_json_line, write_bytes
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
+from dppm_model.privacy.accountant import finite
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.round import estimate
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import write_question
 from dppm_model.training.learner import build_learner
-from server.state import Snapshot
+from server.state import Release, Snapshot
 
 
 def train(
@@ -88,8 +91,9 @@ def train(
             reached(FaultPoint.SERVER_DEBITED)
             question = write_question(phase.name, learner.result())
             answer = aggregation.aggregate(index, round_, question)
-            mean = estimate(answer.total, answer.sites, phase, plan.signs_seed(index, round_))
-            noise_std = phase.noise_std(answer.sites)
+            total, sites = released(run, plan, index, round_, answer)
+            mean = estimate(total, sites, phase, plan.signs_seed(index, round_))
+            noise_std = phase.noise_std(sites)
             learner.step(mean, noise_std)
             reached(FaultPoint.SERVER_LEARNED)
             done = plan.number(index, round_) + 1
@@ -100,15 +104,15 @@ def train(
                     "phase": phase.name,
                     "round": round_,
                     "seconds": round(time.monotonic() - begun, 4),
-                    "sites": answer.sites,
+                    "sites": sites,
                     "left_out": answer.left_out,
                     "blamed": answer.blamed,
                     "uplink_bytes": answer.uplink_bytes,
                     "downlink_bytes": answer.downlink_bytes,
                     "answer_norm": float(np.linalg.norm(mean)) / phase.clip_norm,
                     "noise_norm": noise_std * math.sqrt(phase.dimension) / phase.clip_norm,
-                    "epsilon_secure_sum": secure_sum,
-                    "epsilon_site": site,
+                    "epsilon_secure_sum": finite(secure_sum),
+                    "epsilon_site": finite(site),
                 },
             )
             Snapshot(plan.digest, index, round_ + 1, started_from, learner.state_dict()).write(
@@ -118,6 +122,28 @@ def train(
         model = learner.result()
     model.save(run.model)
     return model
+
+
+def released(
+    run: Run, plan: Plan, phase: int, round_: int, answer: Aggregate
+) -> tuple[NDArray[np.int64], int]:
+    """Return what is released of a round's sum, and the number of sites in it; once and for all.
+
+    The server's own noise is drawn once a round. What came of it is on disk before anybody sees
+    anything of it, and a server that died goes on with it: two releases of one sum with fresh noise
+    would have half the noise, and that of two sums, of more and of fewer sites, their difference.
+    """
+    mechanism = plan.phases[phase].mechanism
+    if not mechanism.trusts_server:
+        return answer.total, answer.sites
+    number = plan.number(phase, round_)
+    kept = Release.read(run.release, plan.digest)
+    if kept is None or kept.number != number:
+        total = mechanism.release(answer.total, plan.phases[phase], SecureRNG())
+        kept = Release(plan.digest, number, answer.sites, total)
+        kept.write(run.release)
+        reached(FaultPoint.SERVER_RELEASED)
+    return kept.total, kept.sites
 
 
 def _drop_unfinished(run: Run, plan: Plan, snapshot: Snapshot | None) -> None:

@@ -98,3 +98,39 @@ class Snapshot:
             model=tensors.pop("model").tobytes(),
             learner={name.removeprefix("learner."): value for name, value in tensors.items()},
         )
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was released of a round: the sum with the server's noise, never the sum itself.
+
+    Attributes
+    ----------
+    number
+        Of the round, over all phases.
+    sites
+        How many reports are in the sum.
+    total
+        (report_length,) int64.
+    """
+
+    plan: str
+    number: int
+    sites: int
+    total: NDArray[np.int64]
+
+    def write(self, path: Path) -> None:
+        """Write atomically and durably."""
+        meta = {"plan": self.plan, "number": str(self.number), "sites": str(self.sites)}
+        write_bytes(path, safetensors.numpy.save({"total": self.total}, meta))
+
+    @classmethod
+    def read(cls, path: Path, plan: str) -> Release | None:
+        """Read the last release of this plan, or None if there was none; raises as `Snapshot`."""
+        return read_state(
+            path,
+            plan,
+            lambda meta, tensors: cls(
+                meta["plan"], int(meta["number"]), int(meta["sites"]), tensors["total"]
+            ),
+        )

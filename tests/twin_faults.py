@@ -1155,6 +1155,24 @@ TWINS: dict[str, Twin] = {
         _nothing,
         SITE + "what_the_policy_does_not_allow_is_refused_before_keys_are_made[unit-person]",
     ),
+    "server trusted unasked": Twin(
+        "a site gives exact sums to a server that its policy does not trust",
+        "client.policy:Policy.check_plan",
+        _nothing,
+        "privacy/test_mechanisms.py::test_a_site_that_does_not_trust_the_server_refuses",
+    ),
+    "no noise": Twin(
+        "a server that is trusted with exact sums releases them without noise",
+        "dppm_model.mechanism.gaussian:rounded_normal",
+        lambda _: lambda deviation, count, coins: np.zeros(count, dtype=np.int64),
+        "privacy/test_mechanisms.py::test_a_server_that_died_releases_the_same_noise",
+    ),
+    "noise drawn twice": Twin(
+        "a server that died draws new noise for the same sum",
+        "server.state:Release.read",
+        lambda _: classmethod(lambda cls, path, plan: None),
+        "privacy/test_mechanisms.py::test_a_server_that_died_releases_the_same_noise",
+    ),
     "too few records": Twin(
         "a shard smaller than the site's policy says takes part",
         "client.policy:Policy.check_records",

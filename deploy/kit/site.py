@@ -24,6 +24,7 @@ from deploy.kit.enrolment import Enrolment, Invitation, named
 from deploy.kit.keys import make_node_key
 from deploy.kit.locks import changing
 from deploy.making import making
+from dppm_model.budget import alike
 from dppm_model.errors import ConfigError, EnrolmentError, InUse
 from dppm_model.files import remove, sweep, write_bytes
 from dppm_model.mechanism.base import View
@@ -35,6 +36,7 @@ from dppm_model.securesum.keys import Identity
 
 DEFAULTS: Mapping[str, Any] = {
     "index": "",
+    "max_epsilon_trusted_server": 0.0,
     "max_records_per_person": 8,
     "min_records": 100,
     "mechanisms": ["binomial"],
@@ -182,14 +184,16 @@ class Proposal:
     def spending(self) -> dict[str, tuple[float, float, float, float]]:
         """Return (spent, this plan, both together, limit) in epsilon for each view."""
         debits = Ledger(self.folder / "ledger.jsonl").debits
-        others = tuple(d for d in debits if d.run != self.plan.run)
+        others = alike(self.plan, debits)
         delta = self.policy.delta
         found: dict[str, tuple[float, float, float, float]] = {}
-        views: tuple[tuple[View, float], ...] = (
-            ("secure_sum", self.policy.max_epsilon_secure_sum),
-            ("site", self.policy.max_epsilon_site),
-        )
-        for view, limit in views:
+        limits: dict[View, float] = {
+            "secure_sum": self.policy.max_epsilon_secure_sum,
+            "site": self.policy.max_epsilon_site,
+            "release": self.policy.max_epsilon_trusted_server,
+        }
+        for view in self.plan.views:
+            limit = limits[view]
             planned = epsilon(self.plan.costs(view), delta)  # at the site's delta, as the rest
             costs = costs_of(others, view)
             both = epsilon((*costs, *self.plan.costs(view)), delta)

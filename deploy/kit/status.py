@@ -16,7 +16,7 @@ from deploy.kit.site import enrolment_of
 from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import FederationError, StorageError
 from dppm_model.files import read_json_lines
-from dppm_model.privacy.accountant import epsilon
+from dppm_model.privacy.accountant import epsilon, finite
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
 from dppm_model.reading import reading
 from dppm_model.run import Run
@@ -78,8 +78,8 @@ def site_status(folder: Path) -> dict[str, Any]:
 
 
 def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> dict[str, Any]:
-    spent = epsilon(costs_of(debits, view), delta)
-    return {"spent": spent, "limit": limit if limit < float("inf") else None}
+    spent = epsilon(costs_of(debits, view), delta)  # infinite after a run that trusts its server
+    return {"spent": finite(spent), "limit": limit if limit < float("inf") else None}
 
 
 def _last(log: Path) -> tuple[str | None, str | None]:

@@ -10,10 +10,14 @@ from dppm_model.mechanism.base import Mechanism
 from dppm_model.planning.base import Audit, Planner
 from dppm_model.planning.binomial import BinomialPlanner
 from dppm_model.planning.directions import DirectionsPlanner
+from dppm_model.planning.gaussian import GaussianPlanner
 
-AnyPlanner = Annotated[BinomialPlanner | DirectionsPlanner, Field(discriminator="name")]
+AnyPlanner = Annotated[
+    BinomialPlanner | DirectionsPlanner | GaussianPlanner, Field(discriminator="name")
+]
 PLANNERS: dict[str, type[Planner]] = {
-    planner.mechanism.name: planner for planner in (BinomialPlanner, DirectionsPlanner)
+    planner.mechanism.name: planner
+    for planner in (BinomialPlanner, DirectionsPlanner, GaussianPlanner)
 }
 
 

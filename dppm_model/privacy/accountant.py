@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
+from typing import Any
 
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.privacy.composition import Rounds, compose
@@ -23,7 +24,7 @@ class RoundCost:
     Attributes
     ----------
     mu
-        Gaussian-DP parameter of one unsampled round.
+        Gaussian-DP parameter of one unsampled round; infinite where nothing is protected.
     sampling_rate
         q, the Poisson rate.
     rounds
@@ -41,8 +42,8 @@ class RoundCost:
     pure_epsilon: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.mu, bool) or not (math.isfinite(self.mu) and self.mu > 0):
-            raise PlanError(f"mu is {self.mu}.", "A round's mu is finite and above zero.")
+        if isinstance(self.mu, bool) or not self.mu > 0:
+            raise PlanError(f"mu is {self.mu}.", "A round's mu is above zero.")
         if isinstance(self.sampling_rate, bool) or not 0 < self.sampling_rate <= 1:
             raise PlanError(f"sampling_rate is {self.sampling_rate}.", "Give a rate in (0, 1].")
         whole = isinstance(self.rounds, int) and not isinstance(self.rounds, bool)
@@ -54,6 +55,20 @@ class RoundCost:
             )
         if self.pure_epsilon is not None and not self.pure_epsilon > 0:
             raise PlanError(f"pure_epsilon is {self.pure_epsilon}.", "Give a number above zero.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, which has no infinity: None stands for it."""
+        return asdict(self) | {"mu": finite(self.mu)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> RoundCost:
+        """Rebuild what `to_dict` returned."""
+        return cls(**raw | {"mu": math.inf if raw["mu"] is None else raw["mu"]})
+
+
+def finite(value: float) -> float | None:
+    """Return a number for JSON; None for infinity."""
+    return None if math.isinf(value) else value
 
 
 def check_delta(delta: float) -> None:
@@ -96,6 +111,8 @@ def epsilon(costs: Sequence[RoundCost], delta: float) -> float:
         If delta is not in (0, 1).
     """
     check_delta(delta)
+    if any(c.rounds and math.isinf(c.mu) for c in costs):
+        return math.inf
     costs = sorted((c for c in costs if c.rounds), key=lambda c: (c.mu, c.sampling_rate, c.rounds))
     return min(_epsilon(tuple(costs), delta), pure(costs)) if costs else 0.0
 
@@ -142,6 +159,8 @@ def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
     costs = [c for c in costs if c.rounds]
     if pure(costs) <= epsilon:
         return 0.0
+    if any(math.isinf(c.mu) for c in costs):
+        return 1.0
     tails = _tails(math.fsum(c.total_variation for c in costs), epsilon)
     return min(1.0, compose(_gathered(costs)).delta(epsilon) + tails)
 

@@ -19,10 +19,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,22 @@ class Debit:
     round: int
     secure_sum: RoundCost
     site: RoundCost
+    release: RoundCost
+
+    @property
+    def trusts_server(self) -> bool:
+        """Whether the round was protected by the server's noise only."""
+        return math.isinf(self.secure_sum.mu)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {k: v.to_dict() if isinstance(v, RoundCost) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Debit:
         """Rebuild an entry from its JSON object."""
-        secure_sum, site = (RoundCost(**raw.pop(view)) for view in ("secure_sum", "site"))
-        return cls(**raw, secure_sum=secure_sum, site=site)
+        views = ("secure_sum", "site", "release")
+        return cls(**raw | {view: RoundCost.from_dict(raw[view]) for view in views})
 
 
 def _digest(line: bytes) -> str:
@@ -187,7 +198,7 @@ class Ledger:
                     "another plan.",
                     "A round is answered once; start a new run for a new plan.",
                 )
-        line = json.dumps({**asdict(entry), "previous": self._head}).encode()
+        line = json.dumps({**entry.to_dict(), "previous": self._head}).encode()
         append_line(handle, line)
         self._debits.append(entry)
         self._head = _digest(line)
@@ -201,7 +212,7 @@ class Ledger:
 
 def costs_of(debits: tuple[Debit, ...], view: str) -> tuple[RoundCost, ...]:
     """Gather equal rounds, since the accountant composes T equal rounds faster than T rounds."""
-    counts = Counter(d.site if view == "site" else d.secure_sum for d in debits)
+    counts = Counter(getattr(d, view) for d in debits)
     return tuple(
         replace(one, rounds=n, total_variation=n * one.total_variation) for one, n in counts.items()
     )

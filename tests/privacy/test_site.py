@@ -261,7 +261,7 @@ def test_policy_is_closed(tmp_path: Path) -> None:
     for text, field in (
         (good.replace("1.0", "-1.0"), "max_epsilon_secure_sum"),
         (good.replace("= 3", "= 2.5"), "min_survivors"),
-        (good.replace("= 0.0", "= -1.0"), "release_seconds"),
+        (good.replace("release_seconds = 0.0", "release_seconds = -1.0"), "release_seconds"),
         (good.replace('"record"', '"image"'), "unit"),
         (good.replace('"binomial"', '"gauss"'), "mechanisms"),
         (good.replace("00:00-24:00", "24:30-25:00"), "hours"),

@@ -16,6 +16,7 @@ def policy(records: str, limit: float = inf, min_survivors: int = 1) -> Policy:
         index="",
         max_epsilon_secure_sum=limit,
         max_epsilon_site=inf,
+        max_epsilon_trusted_server=0.0,
         delta=1e-5,
         unit="record",
         max_records_per_person=1,

@@ -150,7 +150,7 @@ def test_the_ledger_is_shown_and_verified(
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for r in range(3):
         ledger.debit(
-            Debit("run", "plan", "means", r, RoundCost(0.5, 1.0, 1), RoundCost(2.0, 1.0, 1))
+            Debit("run", "plan", "means", r, *(RoundCost(mu, 1.0, 1) for mu in (0.5, 2.0, 0.5)))
         )
     assert run("ledger", "show", str(tmp_path), "--json") == 0
     shown = json.loads(capsys.readouterr().out)

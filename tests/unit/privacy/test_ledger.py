@@ -24,7 +24,7 @@ from tests.support.fault_injection import (
 )
 
 SITE = RoundCost(2.0, 0.1, 1)
-DEBIT = Debit("run", "plan", "score", 0, RoundCost(0.5, 0.1, 1, 1e-20), SITE)
+DEBIT = Debit("run", "plan", "score", 0, RoundCost(0.5, 0.1, 1, 1e-20), SITE, SITE)
 
 
 def _fill(path: Path, rounds: int = 4) -> Ledger:

@@ -1,0 +1,196 @@
+"""What every mechanism owes, tried on all that are registered; and what the Gaussian's is not."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import dp_accounting
+import mpmath
+import numpy as np
+import pytest
+from dp_accounting.pld import PLDAccountant
+from scipy.stats import norm
+
+from client.policy import Policy
+from deploy.cli import main
+from dppm_model.aggregation import Aggregate
+from dppm_model.errors import ConfigError, PlanError, PolicyError
+from dppm_model.mechanism.base import KnownVectors, Mechanism, View
+from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.directions import DirectionsMechanism
+from dppm_model.mechanism.gaussian import GaussianMechanism, rounded_normal
+from dppm_model.mechanism.quantize import GRID_STEPS
+from dppm_model.mechanism.registry import MECHANISMS
+from dppm_model.phase import PhasePlan
+from dppm_model.plan import Plan
+from dppm_model.planner import make_plan
+from dppm_model.planning.registry import PLANNERS
+from dppm_model.privacy.accountant import RoundCost, delta, epsilon
+from dppm_model.requests import PhaseRequest, PrivacyRequest
+from dppm_model.run import Run
+from server.rounds import released
+from tests.conftest import TINY
+from tests.support.plan_factory import MODEL, TOY
+from tests.support.policy_factory import policy
+from tests.support.seeded_rng import ScriptedRNG, SeededRNG, chi_square
+
+TOYS: dict[str, Mechanism] = {
+    "binomial": BinomialMechanism(range_=4.0, truth_strength=0.2, responses=40),
+    "directions": DirectionsMechanism(directions=64, truth_strength=0.5, slots=20),
+    "gaussian": GaussianMechanism(noise_multiplier=2.0),
+}
+
+
+def phase_of(name: str, **changes: object) -> PhasePlan:
+    return replace(TOY, mechanism=TOYS[name], dimension=32, sampling_rate=1.0, **changes)
+
+
+def view_of(name: str) -> View:
+    return "release" if MECHANISMS[name].trusts_server else "secure_sum"
+
+
+def request(name: str, target: float) -> PrivacyRequest:
+    counts = {"sites": 3, "records": 3000, "min_survivors": 3, "colluding_sites": 0}
+    return PrivacyRequest(
+        target, 1e-5, view_of(name), "record", 1, **counts, mechanism=PLANNERS[name]()
+    )
+
+
+def plan_of(name: str, target: float = 4.0) -> Plan:
+    asked = [
+        PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05),
+        PhaseRequest("x", 200, 0.3, 40, 0.6, 0.3),
+    ]
+    return make_plan(request(name, target), asked, MODEL, run="x")
+
+
+def test_every_mechanism_is_tried_here() -> None:
+    assert TOYS.keys() == MECHANISMS.keys() == PLANNERS.keys()
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_sums_are_estimated_without_bias_and_with_the_variance_that_is_said(name: str) -> None:
+    phase, coins = phase_of(name), SeededRNG(name)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(12, 32))
+    rows = np.trunc(rows / np.linalg.norm(rows, axis=1)[:, None] * GRID_STEPS * 0.999)
+    sites = [KnownVectors(part.astype(np.int64)) for part in (rows[:6], rows[6:])]
+    nobody, rounds, found, noise = KnownVectors(np.zeros((0, 32), np.int64)), 1500, [], []
+    for i in range(rounds):
+        seed = str(i).encode()
+        for kept, who in ((found, sites), (noise, [nobody, nobody])):
+            reports = [phase.mechanism.encode(site, phase, seed, coins) for site in who]
+            for one in reports:
+                assert one.shape == (phase.report_length,)
+                assert one.min() >= 0 and one.max() <= phase.max_count
+            total = phase.mechanism.release(np.sum(reports, axis=0), phase, coins)
+            kept.append(phase.mechanism.decode(total, 2, phase, seed))
+    truth = phase.grid.to_float(rows.sum(axis=0))
+    error = np.std(found, axis=0) / math.sqrt(rounds)
+    bias = 0.0 if phase.mechanism.adds_up else 0.05 * np.abs(truth).max()
+    assert (np.abs(np.mean(found, axis=0) - truth) < 5.5 * error + bias).all()
+    assert np.var(noise) == pytest.approx(phase.mechanism.variance(2, phase), rel=0.05)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_rounds_cost_what_they_cost_together_and_survive_json(name: str) -> None:
+    phase, view = phase_of(name, rounds=7), view_of(name)
+    once = [phase.cost(view, 1)] * 7
+    assert epsilon(once, 1e-5) == pytest.approx(epsilon([phase.cost(view, 7)], 1e-5), rel=1e-6)
+    assert PhasePlan.from_dict(json.loads(json.dumps(phase.to_dict()))) == phase
+    assert phase.to_dict()["mechanism"] == name
+    for one in ("release", "secure_sum", "site"):
+        cost = phase.cost(one, 1)  # type: ignore[arg-type]
+        assert RoundCost.from_dict(json.loads(json.dumps(cost.to_dict(), allow_nan=False))) == cost
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("target", [1.0, 6.0])
+def test_planners_meet_the_target_from_below(name: str, target: float) -> None:
+    plan = plan_of(name, target)
+    assert 0.97 * target < epsilon(plan.costs(view_of(name)), plan.delta) <= target
+
+
+# The Gaussian at the server.
+
+
+@pytest.mark.parametrize(("z", "q", "rounds"), [(1.0, 0.1, 100), (4.0, 1.0, 3), (0.8, 0.01, 500)])
+def test_the_release_costs_what_dp_sgd_costs(z: float, q: float, rounds: int) -> None:
+    phase = replace(TOY, mechanism=GaussianMechanism(z), sampling_rate=q, rounds=rounds)
+    event = dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(z))
+    theirs = PLDAccountant().compose(event, rounds).get_epsilon(1e-5)
+    assert epsilon([phase.cost("release", rounds)], 1e-5) == pytest.approx(theirs, rel=2e-3)
+
+
+def test_nothing_is_claimed_against_who_sees_sums() -> None:
+    plan = plan_of("gaussian")
+    for view in ("secure_sum", "site"):
+        costs = plan.costs(view)  # type: ignore[arg-type]
+        assert epsilon(costs, 1e-5) == math.inf and delta(costs, 50.0) == 1
+        assert all(phase[f"mu_{view}"] is None for phase in plan.summary()["phases"])
+        with pytest.raises(ConfigError, match="protects nothing"):
+            replace(request("gaussian", 1.0), view=view)
+    assert plan.trusts_server and plan.views == ("release",)
+    mixed = (plan.phases[0], replace(plan.phases[1], mechanism=TOYS["binomial"]))
+    with pytest.raises(PlanError, match="Some phases trust the server"):
+        replace(plan, phases=mixed)
+
+
+def test_a_site_that_does_not_trust_the_server_refuses() -> None:
+    plan, own = plan_of("gaussian"), replace(policy("x", 9.0, 3), mechanisms=tuple(MECHANISMS))
+    with pytest.raises(PolicyError, match="exact sums"):
+        own.check_plan(plan)
+    replace(own, max_epsilon_trusted_server=1.0).check_plan(plan)
+    with pytest.raises(ConfigError, match="max_epsilon_trusted_server"):
+        replace(own, max_epsilon_trusted_server=-1.0)
+    assert isinstance(own, Policy)
+
+
+def test_a_server_that_died_releases_the_same_noise(tmp_path: Path) -> None:
+    """And the same sum, should another one be opened meanwhile; the next round has its own."""
+    run, plan = Run(tmp_path), plan_of("gaussian")
+    exact = np.full(500, 10**9)
+    first = released(run, plan, 0, 0, Aggregate(exact, 3, {}, [], 0, 0))
+    assert (first[0] != exact).mean() > 0.99
+    again = released(run, plan, 0, 0, Aggregate(exact - 5, 2, {}, [], 0, 0))
+    assert (again[0] == first[0]).all() and again[1] == 3
+    following = released(run, plan, 0, 1, Aggregate(exact, 3, {}, [], 0, 0))
+    assert (following[0] != first[0]).mean() > 0.99
+
+
+def test_the_noise_is_a_rounded_normal() -> None:
+    """By chi-square at a small deviation, false alarm 1e-6; by moments at that of a plan."""
+    found = rounded_normal(1.7, 200_000, SeededRNG("noise"))
+    k = np.arange(-12, 13)
+    expected = norm.cdf((k + 0.5) / 1.7) - norm.cdf((k - 0.5) / 1.7)
+    counts = np.bincount(np.clip(found, -12, 12) + 12, minlength=25)
+    assert chi_square(counts, 200_000 * expected) > 1e-6
+    large = rounded_normal(2.0 * GRID_STEPS, 100_000, SeededRNG(1)) / (2.0 * GRID_STEPS)
+    assert abs(large.mean()) < 5 / 100_000**0.5 and abs(large.std() - 1) < 5 / 200_000**0.5
+
+
+@pytest.mark.parametrize("k", [0, 3])
+@pytest.mark.parametrize("above", [False, True])
+def test_a_uniform_at_an_edge_is_decided_by_more_bits(k: int, above: bool) -> None:
+    """The first 64 bits tie with P[X > k + 1/2]; the next bits are just below, or at, its own."""
+    with mpmath.workprec(400):
+        edge = int(mpmath.floor(mpmath.ldexp(mpmath.ncdf(-(mpmath.mpf(k) + 0.5) / 2), 128)))
+    first, rest = divmod(edge + (1 if above else -1), 1 << 64)
+    script = (first << 1).to_bytes(8, "little") + rest.to_bytes(8, "little")
+    assert rounded_normal(2.0, 1, ScriptedRNG(script))[0] == (k if above else k + 1)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_a_whole_run_in_process(name: str, tmp_path: Path, tiny: Path) -> None:
+    view = f"privacy.view={view_of(name)}"
+    assert main(["simulate", str(tmp_path / "run"), *TINY, f"mechanism={name}", view]) == 0
+    run = Run(tmp_path / "run")
+    privacy, last = run.read_json(run.privacy), run.rounds()[-1]
+    assert len(run.rounds()) == run.plan().rounds and run.model.exists()
+    assert privacy["epsilon_release"] <= 8
+    for key in ("epsilon_secure_sum", "epsilon_site"):
+        assert last[key] == privacy[key]
+        assert (privacy[key] is None) == (name == "gaussian")
+    assert main(["plan", *TINY, f"mechanism={name}", view]) == 0
+    assert main(["ledger", "show", str(run.folder)]) == 0
