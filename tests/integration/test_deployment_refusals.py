@@ -181,8 +181,8 @@ def test_a_budget_ends_and_an_unapproved_bundle_is_not_run(
         sites = [r["sites"] for r in hosts.run("budget").rounds()]
         assert sites == [3, 3, 3] + [2] * (plan.rounds - 3)
         assert len(Ledger(hosts.site(2) / "ledger.jsonl").debits) == 3
-        status = hosts.ask("site-2", "site", "status", hosts.site(2))
-        assert "BudgetExhausted" in status["last_error"]
+        refused = (hosts.site(2) / "audit.jsonl").read_text()
+        assert '"BudgetExhausted"' in refused
         policy.write(hosts.site(2) / "site.toml")
 
         # Another bundle than the third site has looked at.
