@@ -36,9 +36,9 @@ from dppm_model.planner import epsilons, make_plan
 from dppm_model.privacy.accountant import epsilon, finite
 from dppm_model.progress import Progress, silent
 from dppm_model.records.partition import partition
+from dppm_model.records.shards import Records
 from dppm_model.records.sources import data_root, load
 from dppm_model.records.units import Units
-from dppm_model.records.view import Records
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData

@@ -14,7 +14,7 @@ from dppm_model.errors import DataError, DppmError, EnrolmentError
 from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
 from dppm_model.reading import parse_json, read_bytes, reading
-from dppm_model.records.view import Manifest
+from dppm_model.records.shards import Manifest
 from dppm_model.securesum.group import parse_peers, peers_text
 
 _PARTS = ("federation", "plan.json", "facts.json", "peers.toml", "bundle.fab")

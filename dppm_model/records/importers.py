@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.progress import Progress, silent
-from dppm_model.records.pictures import SUFFIXES, all_grey, read_picture
-from dppm_model.records.replacing import replacing
 from dppm_model.records.sources import DATASETS, data_root
-from dppm_model.records.writing import write_records
+from dppm_model.records.writing import replacing, write_records
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+_GREY = {"1", "L", "LA"}
+_HINT = "Remove or mend it."
 _CHUNK = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
@@ -283,3 +285,55 @@ def _images(images: NDArray[Any], path: Path) -> NDArray[Any]:
         f"{path}: images have shape {images.shape}.",
         "Give (n, H, W) or (n, H, W, 3); volumes are not supported.",
     )
+
+
+def all_grey(files: Iterable[Path]) -> bool:
+    """Return whether no file has colour, from the headers alone."""
+    return all(_mode(path) in _GREY for path in files)
+
+
+def _mode(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            return image.mode
+    except Exception as error:  # a damaged file makes decoders raise anything, SyntaxError too
+        raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
+
+
+def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
+    """Read one image, turned upright as its EXIF says and laid on white where transparent.
+
+    Parameters
+    ----------
+    size
+        Pixels a side; the largest centred square is cut out and resized.
+
+    Returns
+    -------
+    uint8 (C, H, W), C = 1 or 3.
+
+    Raises
+    ------
+    DataError
+        If it is damaged, or has more than 8 bits a pixel: which of them matter only the owner of
+        the images can say (a window for scans), and cutting them off would spoil them silently.
+    """
+    mode = _mode(path)
+    if mode.startswith(("I", "F")):
+        raise DataError(
+            f"{path} has more than 8 bits a pixel (mode {mode}).",
+            "Convert the images to 8-bit grey or RGB.",
+        )
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
+            image = image.convert("L" if grey else "RGB")
+            if size is not None:
+                image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+            array = np.asarray(image, dtype=np.uint8)
+    except Exception as error:
+        raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
+    return array[None] if grey else np.moveaxis(array, -1, 0)

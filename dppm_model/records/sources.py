@@ -16,7 +16,7 @@ from dppm_model.errors import ConfigError, DataError, DownloadError
 from dppm_model.progress import Progress, silent
 from dppm_model.records import routes
 from dppm_model.records.glyphs import store as glyphs
-from dppm_model.records.idx import Split
+from dppm_model.records.routes import Split
 from dppm_model.records.shards import Records, digest, open_records, verify
 from dppm_model.records.writing import write_records
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
-from dppm_model.records.view import Records
+from dppm_model.records.shards import Records
 
 Unit = Literal["record", "person"]
 _SEEDS = 2**63 - 1  # seeds are 63 bits, as those of `SecureRNG`

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
-from dppm_model.files import sync, write_json
-from dppm_model.records.replacing import replacing
-from dppm_model.records.shards import digest, in_chunks
-from dppm_model.records.view import Manifest
+from dppm_model.files import remove, sync, write_json
+from dppm_model.locks import lock
+from dppm_model.records.shards import Manifest, digest, in_chunks
 
 Images = NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
 _FILES = {"manifest.json", "images.npy", "labels.npy", "persons.npy"}
@@ -127,3 +130,53 @@ def _check_chunk(name: str, chunk: NDArray[Any]) -> None:
             f"{name}: images are {chunk.dtype} of shape {chunk.shape}, not uint8 (n,C,H,W).",
             "Convert them to 8-bit grey (C=1) or RGB (C=3).",
         )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the place where a folder is to be made; ``path`` becomes it when the block ends.
+
+    If the block fails, ``path`` stays as it is. Another process that wants to replace it waits.
+
+    It is made in ``.NAME.new``, which has this name whoever makes it and is emptied by the next: it
+    may hold people's records, and a process that was killed cannot remove them.
+
+    Yields
+    ------
+    A path that does not exist, in a folder that is the block's own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.parent / f".{path.name}.new"
+    old, made = work / "old", work / "made"
+    with _own(work):
+        if old.exists() and not path.exists():  # killed between the two renames
+            old.rename(path)
+        try:
+            for left in work.iterdir():
+                remove(left)
+            yield made
+            if path.exists():
+                path.rename(old)
+            made.rename(path)
+            sync(path.parent)
+        finally:
+            if path.exists() or not old.exists():  # or all that is left is in there
+                shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Make a folder, or take over a dead process's, and hold its lock."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # its owner before us is done, and has removed it
+        try:
+            if lock(handle, folder):
+                yield
+                return
+        finally:
+            os.close(handle)

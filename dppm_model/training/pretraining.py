@@ -14,7 +14,7 @@ import torch
 
 from dppm_model.mechanism.quantize import CLIP_NORM, GRID_STEPS, Grid
 from dppm_model.phase import PhasePlan
-from dppm_model.records.view import Records
+from dppm_model.records.shards import Records
 from dppm_model.requests import PhaseRequest
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData

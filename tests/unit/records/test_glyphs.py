@@ -273,7 +273,7 @@ def test_a_full_disk_is_told(root: Path, fonts: Path, monkeypatch) -> None:
     def full(*_args, **_kwargs) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dppm_model.records.replacing.Path.mkdir", full)
+    monkeypatch.setattr("dppm_model.records.writing.Path.mkdir", full)
     with pytest.raises(DataError, match="No space left"):
         sources.fetch("glyphs", source=fonts)
 

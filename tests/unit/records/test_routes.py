@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import DataError
-from dppm_model.records import idx, routes
+from dppm_model.records import routes
 from tests.unit.records.toys import idx_files, idx_folder, same, to_idx
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_idx_folder_is_read(tmp_path: Path, zipped: bool) -> None:
-    assert same(idx.read_folder(idx_folder(tmp_path / "f", zipped=zipped)))
+    assert same(routes.read_folder(idx_folder(tmp_path / "f", zipped=zipped)))
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,15 @@ def test_an_idx_folder_is_read(tmp_path: Path, zipped: bool) -> None:
     ],
 )
 def test_a_damaged_idx_file_is_refused(content: bytes) -> None:
-    assert idx.read_idx(to_idx(np.zeros((2, 3, 3))), "good", 3).shape == (2, 3, 3)
+    assert routes.read_idx(to_idx(np.zeros((2, 3, 3))), "good", 3).shape == (2, 3, 3)
     with pytest.raises(DataError, match="no complete idx"):
-        idx.read_idx(content, "bad", 3)
+        routes.read_idx(content, "bad", 3)
 
 
 def test_a_missing_idx_file_is_named(tmp_path: Path) -> None:
     (idx_folder(tmp_path / "f") / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="t10k-labels"):
-        idx.read_folder(tmp_path / "f")
+        routes.read_folder(tmp_path / "f")
 
 
 # -- routes, with package clients that write what a test gives them

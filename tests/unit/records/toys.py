@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dppm_model.records import idx
+from dppm_model.records import routes
 from dppm_model.records.shards import digest
 
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def to_idx(array: np.ndarray) -> bytes:
 def idx_files() -> dict[str, bytes]:
     files = {}
     for split, (images, labels) in SPLITS.items():
-        for name, array in zip(idx.FILES[split], (images[:, 0], labels), strict=True):
+        for name, array in zip(routes.FILES[split], (images[:, 0], labels), strict=True):
             files[name] = to_idx(array)
     return files
 
@@ -37,7 +37,7 @@ def idx_folder(folder: Path, *, zipped: bool = False) -> Path:
     return folder
 
 
-def same(splits: dict[str, idx.Split]) -> bool:
+def same(splits: dict[str, routes.Split]) -> bool:
     return all(
         digest(i.shape[1:], [i], y, None) == digest((1, 28, 28), [SPLITS[s][0]], SPLITS[s][1], None)
         for s, (i, y) in splits.items()
