@@ -1,8 +1,8 @@
 """The Flower ClientApp of a site: unpack a message, let the site answer, pack the reply.
 
-No other field leaves a site than those that its aggregation (`client.securesum`) writes: no loss,
-no count, no timing. A refusal holds the name of the error and whose keys or shares were wrong; its
-text stays in the site's own log.
+Only the fields written by the aggregation (`client.securesum`) leave a site: no loss, no count, no
+timing. A refusal holds the name of the error and whose keys or shares were wrong; its text stays
+in the site's log.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ AGGREGATIONS: dict[str, type[SiteAggregation]] = {SECURE_SUM: SecureSumSite}
 
 @lru_cache(maxsize=4)
 def read_plan(text: str) -> Plan:
-    """Read a plan, once for all its rounds that one process sees."""
+    """Read a plan; cached, since one process sees it in every round."""
     return Plan.from_json(text)
 
 
 def preload(folder: Path) -> None:
-    """Compute what a site's approved plans cost, before this process is forked for its messages."""
+    """Compute the costs of a site's approved plans before this process forks to handle messages."""
     site = Site(folder, SecureRNG())
     for approval in read_approvals(folder):
-        with contextlib.suppress(DppmError):  # whoever asks by such a plan will hear it
+        with contextlib.suppress(DppmError):  # refused when a round of it is asked
             site.precompute_costs(read_plan(approval.plan.to_json()))
 
 
 def site_folder(context: Context) -> Path:
-    """Find the site's folder: node config ``site`` (deployment) or the simulation's numbering.
+    """Find the site's folder: node config ``site`` (deployment) or a number (simulation).
 
-    The server chooses the run config, so a node that names its own folder never reads it.
+    The server controls the run config, so it is ignored if the node config names a folder.
     """
     if "site" in context.node_config:
         return Path(str(context.node_config["site"]))
@@ -65,7 +65,7 @@ def site_folder(context: Context) -> Path:
 
 
 def _refused(error: DppmError) -> Fields:
-    """The name of an error, and whose keys or shares it refuses, by their places in the roster."""
+    """Name an error, and the sites whose keys or shares it refuses, by their roster indices."""
     accused = error.accused if isinstance(error, SecureSumError) else ()
     return {"error": _log(error)} | ({"accused": list(accused)} if accused else {})
 
@@ -76,7 +76,7 @@ def _log(error: DppmError) -> str:
 
 
 def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> ClientApp:
-    """Build the ClientApp: it takes the messages of all `AGGREGATIONS`.
+    """Build the ClientApp, which handles the messages of all `AGGREGATIONS`.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> Cli
         try:
             own = coins(int(context.node_config.get("partition-id", 0)))
             fields = ask(site_folder(context), own, message, context)
-        except Exception as error:  # whose text Flower would send to the server
+        except Exception as error:  # Flower would send its text to the server
             fields = refusal(error)
         reply = RecordDict({name: ConfigRecord(values) for name, values in fields.items()})
         return Message(reply, reply_to=message)
@@ -103,9 +103,9 @@ def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> Cli
 
 
 def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> Released:
-    """Let a site answer, and note in its audit log what is about to leave before it does.
+    """Let a site answer, and record in its audit log what is about to leave.
 
-    A note that cannot be written is an error like any other: nothing is released then.
+    If the record cannot be written, nothing is released.
     """
     site, before, kind = None, 0, message.metadata.message_type
     facts: dict[str, Any] = {
@@ -127,7 +127,7 @@ def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> R
             answer = released(AGGREGATIONS[plan.aggregation](site, plan).handle(kind, content))
     except Exception as error:
         answer = refusal(error)
-    with contextlib.suppress(DppmError):  # a broken ledger is noted as the refusal that it is
+    with contextlib.suppress(DppmError):  # a broken ledger is already recorded as a refusal
         debits, head = (site.ledger.debits[before:], site.ledger.head) if site else ((), "")
         facts["charged"] = [
             {"secure_sum_mu": finite(d.secure_sum.mu), "site_mu": finite(d.site.mu)} for d in debits
@@ -138,7 +138,7 @@ def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> R
 
 
 def released(answer: Answer) -> Released:
-    """Return what leaves: of an error its name, and whom it accuses."""
+    """Replace each error by what may leave the site: its name and the sites it accuses."""
     return {
         name: _refused(part) if isinstance(part, DppmError) else part
         for name, part in answer.items()
@@ -146,7 +146,7 @@ def released(answer: Answer) -> Released:
 
 
 def refusal(error: Exception) -> Released:
-    """Answer with the name of an error of ours, or with ``InternalError`` for any other."""
+    """Return the name of a `DppmError`, or ``InternalError`` for anything else."""
     if isinstance(error, DppmError):
         return {"refusal": _refused(error)}
     log.exception("A message could not be answered.", exc_info=error)

@@ -1,8 +1,8 @@
-"""What the site's operator has approved: a plan, the peers it is played with, the code that runs.
+"""Approvals by the site's operator: a plan, the peers that take part, and the code that runs.
 
-One file an approval, ``approvals/DIGEST.json``, written at once: whoever deletes it withdraws it.
-The three belong together: a plan is not answered to other peers, nor by other code, than it was
-approved with.
+Each approval is one file, ``approvals/DIGEST.json``, written atomically; deleting it withdraws the
+approval. The three belong together: a plan is answered only with the peers and the code that it
+was approved with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dppm_model.plan import Plan
 from dppm_model.reading import read_json, reason
 from dppm_model.securesum.group import check_peers
 
-BUNDLE = "DPPM_BUNDLE"  # set by the gate (`deploy.kit`): the digest of the bundle that runs
+BUNDLE = "DPPM_BUNDLE"  # digest of the running bundle, set by `deploy.kit.code_allowlist`
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Approval:
     Attributes
     ----------
     plan
-        All that may be asked.
+        The questions that may be asked.
     peers
         Name and identity key of every site.
     bundle
         SHA-256 of the Flower bundle that may answer; empty in simulation, where none is shipped.
     note
-        When it was approved, for people.
+        Date of approval, for people to read.
     """
 
     plan: Plan
@@ -47,7 +47,7 @@ class Approval:
         return tuple(sorted(self.peers.values()))
 
     def write(self, folder: Path) -> None:
-        """Approve, in a site's folder."""
+        """Write the approval into a site's folder."""
         own = {
             "plan": self.plan.to_json(),
             "peers": {name: key.hex() for name, key in self.peers.items()},
@@ -58,7 +58,7 @@ class Approval:
 
 
 def approval_file(folder: Path, digest: str) -> Path:
-    """Return where a site keeps the approval of a plan."""
+    """Return the path of a plan's approval."""
     return folder / "approvals" / f"{digest}.json"
 
 
@@ -74,12 +74,12 @@ def read_approvals(folder: Path) -> list[Approval]:
 
 
 def approval_of(folder: Path, plan: Plan) -> Approval:
-    """Find the approval of a plan, by the code that runs here.
+    """Find the approval of a plan for the code that runs here.
 
     Raises
     ------
     NotApproved
-        If there is none, or it is for other code.
+        If there is none, or it is for different code.
     ConfigError
         If it is damaged.
     """
@@ -92,8 +92,8 @@ def approval_of(folder: Path, plan: Plan) -> Approval:
     approval = _read(path)
     if approval.bundle != os.environ.get(BUNDLE, ""):
         raise NotApproved(
-            f"run {plan.run} was approved with another bundle than the one that runs.",
-            "Ask by the code that was announced with the plan.",
+            f"run {plan.run} was approved with a different bundle from the one that runs.",
+            "Run the code that was announced with the plan.",
         )
     return approval
 
@@ -104,8 +104,8 @@ def _read(path: Path) -> Approval:
         peers = {name: bytes.fromhex(key) for name, key in raw["peers"].items()}
         plan = Plan.from_json(raw["plan"])
         approval = Approval(plan, check_peers(peers, str(path)), str(raw["bundle"]), raw["note"])
-    except Exception as error:  # a refusal of the plan's, too: it is this file that is wrong
+    except Exception as error:  # including a refusal by the plan: this file is at fault
         raise ConfigError(f"{path}: {reason(error)}.", "Approve the announcement again.") from None
     if path.stem != plan.digest:
-        raise ConfigError(f"{path} is of another plan.", "Approve the announcement again.")
+        raise ConfigError(f"{path} is for another plan.", "Approve the announcement again.")
     return approval

@@ -1,7 +1,6 @@
-"""The site's audit log: who asked what, what left, and what it cost; sizes and digests, no values.
+"""The site's audit log: what was asked, what left, and what it cost; sizes and digests, no values.
 
-JSON lines that a person can read and a log collector can take. The ledger, not this, is what
-spending is computed from.
+JSON lines, for people and for log collectors. Spending is computed from the ledger, not from this.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ Answer = Mapping[str, Mapping[str, Any]]
 
 
 def note(folder: Path, event: str, **facts: Any) -> None:
-    """Append a line, on disk before this returns."""
+    """Append a line; it is on disk when this returns."""
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     append_json_line(folder / NAME, {"time": moment, "event": event, **facts})
 
 
 def described(answer: Answer) -> dict[str, Any]:
-    """Describe what leaves: of every field its size in bytes and its SHA-256, of errors the name.
+    """Describe what leaves: size in bytes and SHA-256 of each record, and the names of errors.
 
-    Numbers count eight bytes, lists the sum of their items.
+    A number counts eight bytes, a list the sum of its items.
     """
     found: dict[str, Any] = {}
     for name, fields in answer.items():

@@ -1,4 +1,4 @@
-"""What a site's operator allows: ``site.toml``, which the server never sees."""
+"""The policy of a site's operator, ``site.toml``, which the server never sees."""
 
 from __future__ import annotations
 
@@ -26,37 +26,35 @@ _HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
 
 @dataclass(frozen=True)
 class Policy:
-    """The site's own file ``site.toml``. The server never sees it and cannot raise a limit in it.
+    """The contents of ``site.toml``. The server never sees it and cannot raise a limit in it.
 
-    It is closed: a missing limit or an unknown key refuses everything.
+    A missing limit or an unknown key refuses everything.
     """
 
-    records: Annotated[str, "Shard folder of this site's records (`dppm data import` makes one)."]
-    index: Annotated[str, "File with the numbers of the records to use, or empty for all of them."]
+    records: Annotated[str, "Shard folder with this site's records, as made by `dppm data import`."]
+    index: Annotated[str, "File with the indices of the records to use; empty for all records."]
     max_epsilon_secure_sum: Annotated[
-        float, "The most this site spends over all runs, as seen in sums; inf: no limit."
+        float, "Limit over all runs against anyone who sees the sums; inf: no limit."
     ]
     max_epsilon_site: Annotated[
         float,
-        "The same, as seen in this site's own reports; inf: no limit.",
+        "Limit over all runs against anyone who sees this site's reports; inf: no limit.",
     ]
     max_epsilon_trusted_server: Annotated[
         float,
-        "The same for who sees only what a server releases that adds the noise itself, sees exact "
-        "sums without any, and is trusted with them; 0: no server is trusted so.",
+        "Limit over all runs whose server adds the noise itself: it sees exact sums, and this is "
+        "the limit against anyone who sees only what it releases; 0: trust no server.",
     ]
-    delta: Annotated[float, "The delta of all, below one over the number of records."]
-    unit: Annotated[Unit, "What is protected at least: record, or person (all records of one)."]
-    max_records_per_person: Annotated[int, "The most records of a person in one answer."]
-    min_records: Annotated[int, "With fewer records (or persons) this site takes no part."]
-    mechanisms: Annotated[tuple[str, ...], "Mechanisms that are allowed."]
-    min_survivors: Annotated[
-        int, "The least number of sites in a sum that this site helps to open."
-    ]
-    colluding_sites: Annotated[int, "The least number of colluding sites that a plan must assume."]
-    hours: Annotated[str, "When this site answers, in local time: 20:00-06:00, or 00:00-24:00."]
+    delta: Annotated[float, "Delta of all limits; below one over the number of records."]
+    unit: Annotated[Unit, "Smallest unit to protect: record, or person (all records of one)."]
+    max_records_per_person: Annotated[int, "Maximum number of records of a person in one answer."]
+    min_records: Annotated[int, "Minimum number of records (or persons) to take part."]
+    mechanisms: Annotated[tuple[str, ...], "Allowed mechanisms."]
+    min_survivors: Annotated[int, "Minimum number of sites in a sum that this site helps to open."]
+    colluding_sites: Annotated[int, "Minimum number of colluding sites a plan must assume."]
+    hours: Annotated[str, "Local time in which this site answers, such as 20:00-06:00."]
     release_seconds: Annotated[
-        float, "Seconds from question to report, whatever the work takes; 0: sent at once."
+        float, "Seconds from a question to its report, independent of compute time; 0: no delay."
     ]
 
     def __post_init__(self) -> None:
@@ -85,24 +83,24 @@ class Policy:
         ):
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise ConfigError(f"{name} is {value!r}.", f"Give a whole number from {least}.")
+                raise ConfigError(f"{name} is {value!r}.", f"Give a whole number, {least} or more.")
         if self.unit not in get_args(Unit):
             raise ConfigError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
         if not self.mechanisms or any(name not in MECHANISMS for name in self.mechanisms):
             raise ConfigError(
-                f"mechanisms is {self.mechanisms!r}.", f"List some of {', '.join(MECHANISMS)}."
+                f"mechanisms is {self.mechanisms!r}.", f"List any of: {', '.join(MECHANISMS)}."
             )
         if not _minutes_of(self.hours):
             raise ConfigError(f"hours is {self.hours!r}.", "Give two times, as in 20:00-06:00.")
 
     @classmethod
     def read(cls, path: Path) -> Policy:
-        """Read the file; a missing limit or an unknown key refuses.
+        """Read the file.
 
         Raises
         ------
         ConfigError
-            If the file is missing, not exactly of these keys, or a value is out of its range.
+            If the file or a key is missing, a key is unknown, or a value is out of range.
         """
         with reading(path, ConfigError, "Write a site.toml for this site."):
             raw = tomllib.loads(read_text(path))
@@ -114,7 +112,7 @@ class Policy:
                 f"{path}: {', '.join(unknown)} is unknown.",
                 f"site.toml has exactly these keys: {', '.join(sorted(known))}.",
             )
-        with reading(path, ConfigError, "Compare with `dppm site init`'s."):
+        with reading(path, ConfigError, "Compare it with one that `dppm site init` wrote."):
             try:
                 return cls(**{**raw, "mechanisms": tuple(raw["mechanisms"])})
             except ConfigError as error:
@@ -122,7 +120,7 @@ class Policy:
 
     @property
     def budget(self) -> Budget:
-        """The limits."""
+        """The site's limits on what it spends."""
         return Budget(
             self.max_epsilon_secure_sum,
             self.max_epsilon_site,
@@ -131,35 +129,35 @@ class Policy:
         )
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse a plan that protects less than the operator wants.
+        """Refuse a plan that protects less than the operator requires.
 
         Raises
         ------
         TooFewSurvivors, PolicyError
-            The server cannot override any of it.
+            If it does; the server cannot override this.
         """
-        hint = "The site's operator may change {} in site.toml; the server cannot."
+        hint = "The site's operator can change {} in site.toml; the server cannot."
         if plan.min_survivors < self.min_survivors:
             raise TooFewSurvivors(
-                f"run {plan.run} opens sums of {plan.min_survivors} sites, this site wants "
+                f"run {plan.run} opens sums of {plan.min_survivors} sites, this site requires "
                 f"{self.min_survivors}.",
                 hint.format("min_survivors"),
             )
         if plan.colluding_sites < self.colluding_sites:
             raise TooFewSurvivors(
                 f"run {plan.run} assumes {plan.colluding_sites} colluding sites, this site "
-                f"wants {self.colluding_sites}.",
+                f"requires {self.colluding_sites}.",
                 hint.format("colluding_sites"),
             )
         if self.unit == "person" and plan.unit != "person":
             raise PolicyError(
-                f"run {plan.run} protects a {plan.unit}, this site's unit is the person.",
+                f"run {plan.run} protects a {plan.unit}, this site requires unit = person.",
                 hint.format("unit"),
             )
         if plan.records_per_person > self.max_records_per_person:
             raise PolicyError(
-                f"run {plan.run} takes {plan.records_per_person} records of a person, this site "
-                f"gives {self.max_records_per_person}.",
+                f"run {plan.run} uses {plan.records_per_person} records of a person, this site "
+                f"allows {self.max_records_per_person}.",
                 hint.format("max_records_per_person"),
             )
         if plan.trusts_server and not self.max_epsilon_trusted_server > 0:
@@ -169,7 +167,7 @@ class Policy:
             )
         if others := {p.mechanism.name for p in plan.phases} - set(self.mechanisms):
             raise PolicyError(
-                f"run {plan.run} asks by {', '.join(sorted(others))}, this site answers by "
+                f"run {plan.run} uses {', '.join(sorted(others))}, this site allows "
                 f"{', '.join(self.mechanisms)}.",
                 hint.format("mechanisms"),
             )
@@ -180,7 +178,7 @@ class Policy:
         Raises
         ------
         PolicyError
-            Without saying how many there are: the name of the error reaches the server.
+            If there are too few. The message does not say how many there are.
         """
         if units < self.min_records:
             raise PolicyError(
@@ -189,7 +187,7 @@ class Policy:
             )
 
     def check_hours(self, now: datetime) -> None:
-        """Refuse outside the hours of the site.
+        """Refuse outside the site's hours.
 
         Raises
         ------
@@ -208,7 +206,7 @@ class Policy:
 
 
 def _minutes_of(hours: str) -> tuple[int, ...]:
-    """Read begin and end in minutes of the day; nothing if they are not two times."""
+    """Parse begin and end in minutes since midnight; empty if they are not two times."""
     match = _HOURS.fullmatch(hours) if isinstance(hours, str) else None
     if not match:
         return ()
@@ -217,7 +215,7 @@ def _minutes_of(hours: str) -> tuple[int, ...]:
 
 
 def write_template(path: Path, values: Mapping[str, Any]) -> None:
-    """Write ``site.toml`` for an operator: what is not known yet is there, but not set."""
+    """Write ``site.toml`` for an operator; keys without a value are commented out."""
     lines = ["# This site's policy. The server never sees it and cannot change it.\n"]
     for name, hint in get_type_hints(Policy, include_extras=True).items():
         lines.append(f"\n# {hint.__metadata__[0]}\n")

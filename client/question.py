@@ -1,4 +1,4 @@
-"""What a site is asked in a round: read, and tried, before anything is spent for it."""
+"""The question of a round, checked before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dppm_model.score.query import Query
 from dppm_model.score.unit_batches import try_question
 
 
-@lru_cache(maxsize=1)  # once for all the virtual sites that one process plays in a round
+@lru_cache(maxsize=1)  # shared by all virtual sites of one process
 def read_question(phase: PhasePlan, config: ModelConfig, content: bytes) -> Query:
-    """Build the question from the plan and the arrays that were sent, and try it.
+    """Build a question from the plan and the arrays that were sent, and try it out.
 
     Raises
     ------

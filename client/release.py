@@ -1,4 +1,4 @@
-"""Constant-time release: when a report leaves must not tell how many records it was made of."""
+"""Constant-time release, so that response times do not reveal the number of records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def constant_time_release(seconds: float) -> Iterator[None]:
-    """Leave after ``seconds``, or after a multiple of them if the work takes longer; 0: at once.
+    """Return ``seconds`` after the start, or at a multiple if the work takes longer; 0: no delay.
 
-    Also when the work fails. Choose more than any round takes: a multiple says that one was passed.
+    The same holds if the work fails. Choose more than any round takes: a multiple reveals that the
+    work took longer.
     """
     begun = time.monotonic()
     try:

@@ -1,4 +1,4 @@
-"""The reports that a site keeps: of each run the last, since it may have to be sent again."""
+"""The last report of each run, which a site keeps since it may have to be sent again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Reports:
         self._folder, self._ledger = folder / "reports", ledger
 
     def find(self, run: str, phase: str, round_: int) -> Tallies | None:
-        """Return the report of a round, the same bits as they were kept, or None.
+        """Return the stored report of a round, or None.
 
         Raises
         ------
@@ -37,26 +37,26 @@ class Reports:
             return read_array(path)
 
     def keep(self, run: str, phase: str, round_: int, tallies: Tallies) -> None:
-        """Write a report, durably, before it is released."""
+        """Write a report durably before it is released."""
         buffer = io.BytesIO()
         np.save(buffer, tallies)
         write_bytes(self._path(run, phase, round_), buffer.getvalue())
 
     def forget(self) -> None:
-        """Remove the reports of past rounds: only that of the last debit may be asked for again.
+        """Remove the reports of past rounds: only the last debit's report may be asked for again.
 
         Raises
         ------
         LedgerError
-            If there is a report of a run that the ledger knows nothing of: a report is kept after
-            its debit, so the ledger was lost.
+            If a run has a report but no debit: a report is stored after its debit, so the ledger
+            was lost.
         """
         last = {d.run: self._path(d.run, d.phase, d.round) for d in self._ledger.debits}
         for path in self._folder.glob("*/*.npy"):
             if path.parent.name not in last:
                 raise LedgerError(
-                    f"{self._ledger.path} has no debit of run {path.parent.name}, and a report of "
-                    "it was made: the ledger was lost.",
+                    f"{self._ledger.path} has no debit of run {path.parent.name}, but a report "
+                    "of it exists: the ledger was lost.",
                     "Restore it from a backup; what was spent stays spent.",
                 )
             if path != last[path.parent.name]:

@@ -1,12 +1,12 @@
-"""A site's side of the secure sum: five messages, each answered by the site's own list of peers.
+"""A site's side of the secure sum: five messages, each checked against the site's list of peers.
 
-    query.join    -> identity, signed channel key                     once a run
-    train         -> masked report, its digest, signed participants   each round
-    query.open    -> shares that open the round; keys and shares for the next
-    query.checks  -> check numbers of masks with drop-outs, or with peers that do not fit
-    query.remove  -> keys of the masks with sites that are proven guilty
+query.join    -> identity, signed channel key                     once a run
+train         -> masked report, its digest, signed participants   each round
+query.open    -> shares that open the round; keys and shares for the next
+query.checks  -> check numbers of masks with drop-outs, or with peers whose masks do not match
+query.remove  -> keys of the masks shared with sites that are proven guilty
 
-What may be told, and when, `dppm_model.securesum.member` decides; `server.securesum` asks.
+`dppm_model.securesum.member` decides what may be revealed, and when; `server.securesum` asks.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SecureSumSite:
     Parameters
     ----------
     site
-        Decides whether the run may be answered, and has the answers.
+        Decides whether the run may be answered, and computes the answers.
     plan
-        As the server sent it; whatever it says, only an approved one is answered.
+        As the server sent it; only an approved plan is answered.
     """
 
     messages: ClassVar[tuple[str, ...]] = (
@@ -97,17 +97,17 @@ class SecureSumSite:
     ) -> tuple[bytes, bytes, Checks]:
         """Answer one round under the masks of a try, or repeat the answer.
 
-        In every try it is the same answer: the tallies that were stored (`Site.answer`).
+        The answer is the same in every try: the stored tallies (`Site.answer`).
 
         Returns
         -------
-        The masked report, the signature of its participants, and what is said of the self-mask;
-        see `Member`.
+        The masked report, the signature of its participants, and the check numbers of the
+        self-mask; see `Member`.
 
         Raises
         ------
         SecureSumError
-            If the participants are not as they should be; see `Member.admit`.
+            If the participants are not valid; see `Member.admit`.
         """
         sum_ = Sum.of(self.plan, phase, round_, attempt)
         with self.site.alone():
@@ -120,7 +120,7 @@ class SecureSumSite:
             return masked, member.attest(sum_.number), checks
 
     def checks(self, sum_: Sum, peers: Sequence[int]) -> Checks:
-        """Say what the masks with some peers should add up to; see `Masking.checks`."""
+        """Return check numbers of the masks shared with some peers; see `Masking.checks`."""
         with self.site.alone():
             return self.member(opens=True).begun(sum_.number).checks(sum_, peers)
 
@@ -129,7 +129,7 @@ class SecureSumSite:
     ) -> dict[int, bytes]:
         """Help to open the sum of one round; see `Member.reveal`.
 
-        ``materials`` are for a site that missed the question, or was left out: it can help without
+        ``materials`` are for a site that missed the question or was left out: it can help without
         having answered.
         """
         with self.site.alone():
@@ -148,7 +148,7 @@ class SecureSumSite:
             return keys
 
     def member(self, *, opens: bool = False) -> Member:
-        """Return the site's side of the run's secure sum, from the site's *own* list of peers."""
+        """Return the site's side of the run's secure sum, by the site's *own* list of peers."""
         approval = self.site.authorize(self.plan, opens=opens)
         group = Group.of(self.plan, approval.roster)
         path = self.site.folder / "sums" / f"{self.plan.run}.json"
@@ -158,7 +158,7 @@ class SecureSumSite:
             )
         return Member(group, self.site.identity, path)
 
-    # The same as fields of messages.
+    # The same, by message fields.
 
     def _join(self, content: Question) -> Answer:
         joined = self.join(wire.read_nonce(content["join"]))
@@ -170,7 +170,7 @@ class SecureSumSite:
         phase, round_, attempt = _numbers(content)
         arrays = question["arrays"]
         if not isinstance(arrays, bytes):
-            raise ModelError("The question's arrays are no bytes.", "Server and site differ.")
+            raise ModelError("The question's arrays are not bytes.", "Server and site differ.")
         answer = self.report(phase, round_, arrays, materials, attempt)
         return {"report": wire.write_report(index, *answer)}
 
@@ -183,7 +183,7 @@ class SecureSumSite:
         return {"keys": wire.write_keys(self.pair_keys(self._sum(content), proofs))}
 
     def _open(self, content: Question) -> Answer:
-        """Help to open a round and prepare the next; one may be refused without the other."""
+        """Help to open a round, and prepare the next; either may be refused alone."""
 
         def shares() -> Fields:
             number, survivors = wire.read_survivors(content["survivors"])
@@ -219,14 +219,14 @@ class SecureSumSite:
 
 
 def _numbers(content: Question) -> tuple[int, int, int]:
-    """Phase, round and try that a message is about."""
+    """Read the phase, round and try that a message is about."""
     question = content["question"]
     phase, round_, attempt = (wire.read_number(question, n) for n in ("phase", "round", "attempt"))
     return phase, round_, attempt
 
 
 def _part(name: str, act: Callable[[], Fields]) -> Answer:
-    """One part of an answer, or the refusal of it."""
+    """Return one part of an answer, or its refusal."""
     try:
         return {name: act()}
     except DppmError as error:

@@ -1,11 +1,10 @@
-"""A site's kernel: its records, its ledger, its limits, and the one thing it ever answers.
+"""A site's kernel: its records, its ledger, its limits, and its only kind of answer.
 
-The order of an answer is the privacy of the project. `Site.authorize` checks the plan and what its
-operator allows. `Site.answer` checks the budget, what the server sent to ask by, and that this
-machine treats all records alike; it debits on disk, only then reads data, and stores the report.
-The aggregation (`client.securesum`) checks the participants before, and releases the report masked.
-Whatever goes wrong in between, a report that was released has been debited, and the same round is
-never answered with fresh coins.
+Privacy rests on the order of an answer. `Site.authorize` checks the plan against the operator's
+approval and policy. `Site.answer` checks the budget, the question, and that this machine treats all
+records alike; it debits on disk, only then reads data, and stores the report. The aggregation
+(`client.securesum`) checks the participants first, and releases the report masked. Whatever fails
+in between, a released report has been debited, and no round is answered twice with fresh coins.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def site_records(folder: Path, policy: Policy) -> Records:
     records = open_records(Path(policy.records))
     if not policy.index:
         return records
-    hint = "Give an .npy file with record numbers, or an empty name for all records."
+    hint = "Name an .npy file with record indices, or leave it empty for all records."
     with reading(f"index: {folder / policy.index}", DataError, hint):
         index = read_array(folder / policy.index)
     return records.select(index)
@@ -70,7 +69,7 @@ class Site:
 
     def __init__(self, folder: Path, coins: SecureRNG) -> None:
         self.folder, self.coins = folder, coins
-        sweep(folder)  # a process that was killed may have left secrets, forgotten since
+        sweep(folder)  # a killed process may have left secrets that were since forgotten
         self.policy = Policy.read(folder / "site.toml")
         self.identity = Identity.read(folder / "identity.key")
         self.ledger = Ledger(folder / "ledger.jsonl")
@@ -81,15 +80,15 @@ class Site:
         return site_records(self.folder, self.policy)
 
     def authorize(self, plan: Plan, *, opens: bool = False) -> Approval:
-        """Return what the operator approved this plan with, if the site takes part in it.
+        """Return the operator's approval of a plan, if the site takes part in it.
 
-        Only who asks by an approved plan hears anything that depends on the records. Where a sum is
-        opened (``opens``), neither they nor the hour matter: its reports are out already.
+        Only questions under an approved plan get an answer that depends on the records. To open a
+        sum (``opens``), neither the records nor the hour matter: its reports have left already.
 
         Raises
         ------
         PlanError, NotApproved, PolicyError, TooFewSurvivors
-            If the run was begun under another plan, or the operator does not want this one.
+            If the run was begun under another plan, or the operator does not allow this one.
         """
         self._check_plan(plan)
         approval = approval_of(self.folder, plan)
@@ -111,31 +110,31 @@ class Site:
             plan,
             number,
             self.ledger.debits,
-            "The site's operator may raise the limit in site.toml; the server cannot.",
+            "The site's operator can raise the limit in site.toml; the server cannot.",
         )
 
     def answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
         """Return a round's tallies (D,), in the smallest unsigned type that holds m.
 
-        The same bits, should it be asked for again (Lemma 11). They are not masked yet: an
-        aggregation (`AGGREGATIONS`) asks for them, alone in the folder and after `authorize`.
+        Asked again, it returns the same bits (Lemma 11). They are not masked: the aggregation
+        (`AGGREGATIONS`) asks for them after `authorize`, holding the folder's lock.
 
         Parameters
         ----------
         question
-            The arrays to ask by, as the server sent them. What is asked, and of which sizes, is the
-            plan's (`dppm_model.score.phases.read_question`).
+            The question's arrays, as the server sent them. The plan fixes what is asked, and the
+            sizes of the arrays (`dppm_model.score.phases.read_question`).
 
         Raises
         ------
         PlanError
-            If the round is not one of the plan's, or was answered and given up.
+            If the plan has no such round, or it was answered and its report is gone.
         BudgetExhausted
-            If the round would pass the site's limit. No data have been read then.
+            If the round would exceed the site's limit; no data are read.
         ModelError
-            If an array is not one of the question, or out of its public range; nothing is spent.
+            If an array is unknown or out of its public range; nothing is spent.
         NotBatchInvariant
-            If a record's integers depend on its company on this machine; nothing is spent.
+            If a record's integers depend on its batch on this machine; nothing is spent.
         """
         planned = plan.phases[phase]
         name = planned.name
@@ -146,10 +145,10 @@ class Site:
         entry = plan.debit(phase, round_)
         own = [d for d in self.ledger.debits if d.run == plan.run]
         if entry in own[:-1]:
-            # Its report was released and given up for a later round's. Only the last debit can be
-            # without a report because of a crash before the release.
+            # Its report was released, then replaced by a later round's. Only the last debit may
+            # lack a report, after a crash before the release.
             raise PlanError(
-                f"round {round_} of phase {name} was answered before.",
+                f"round {round_} of phase {name} was already answered.",
                 "A round is answered once; ask for the next one.",
             )
         records = self.records()
@@ -157,7 +156,7 @@ class Site:
         if asked != (held := (records.manifest.shape, len(records.manifest.classes))):
             raise ModelError(
                 f"the plan's model is for shape and classes {asked}, the site holds {held}.",
-                "The server's configuration is of other data.",
+                "The server is configured for other data.",
             )
         query = read_question(planned, plan.model, question)
         check_batch_invariance(name, plan.model)
@@ -176,25 +175,25 @@ class Site:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep a second process from answering the same round with other coins meanwhile."""
+        """Keep a second process from answering the same round with other coins."""
         with locked(self.folder / ".lock"):
             self.reports.forget()
             yield
 
     def _check_plan(self, plan: Plan) -> None:
-        """A run is answered under one plan only: the one of its first debit."""
+        """Refuse any plan but the one of the run's first debit."""
         for debit in self.ledger.debits:
             if debit.run == plan.run and debit.plan != plan.digest:
                 raise PlanError(
-                    f"run {plan.run} was begun under plan {debit.plan[:12]}, now asked under "
+                    f"run {plan.run} was begun under plan {debit.plan[:12]}, not "
                     f"{plan.digest[:12]}.",
-                    "A plan cannot change in mid run; start a new run.",
+                    "A plan cannot change during a run; start a new run.",
                 )
 
     def precompute_costs(self, plan: Plan) -> None:
-        """Compute what a plan costs, and try this machine's arithmetic; this process then knows it.
+        """Compute a plan's cost and check this machine's arithmetic; this process caches both.
 
-        Both take seconds, which a process for each message cannot afford.
+        Both take seconds, too long for the process of a single message.
         """
         with contextlib.suppress(BudgetExhausted):
             self.check_budget(plan, 0)

@@ -1,4 +1,4 @@
-"""The server: asks, sums what the sites report, accounts for it, learns from the sum.
+"""The server: asks the sites, sums their reports, accounts for them, and learns from the sum.
 
 Imports `dppm_model` only; never `client`, `sampler` or `deploy`.
 """

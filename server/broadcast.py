@@ -1,4 +1,4 @@
-"""Ask many sites at once over Flower's grid, take what comes in time, ask the silent ones again."""
+"""Ask many sites at once over Flower's grid, and ask those again that do not answer in time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dppm_model.errors import DppmError, TooFewSites
 from dppm_model.securesum.wire import read_accused
 
 log = logging.getLogger("dppm.server")
-_POLL_SHARE, _LEAST_POLL, _MOST_POLL = 0.1, 0.02, 0.5  # of the time waited; seconds
+_POLL_SHARE, _LEAST_POLL, _MOST_POLL = 0.1, 0.02, 0.5  # share of the time waited; seconds
 
 Fields = Mapping[str, Mapping[str, Any]]
 Records = Mapping[str, ConfigRecord]
@@ -25,7 +25,7 @@ Complain = Callable[[int, str, list[int]], None]
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long and how often sites are asked.
+    """Deadlines and retries of messages to sites.
 
     Attributes
     ----------
@@ -44,14 +44,14 @@ class RetryPolicy:
 
 @dataclass
 class Traffic:
-    """Bytes of all fields that were sent to sites (down) and came from them (up)."""
+    """Bytes of all fields sent to sites (down) and received from them (up)."""
 
     down: int = 0
     up: int = 0
 
 
 class Broadcaster:
-    """Sends messages of one federation and counts what goes over the wire."""
+    """Sender of one federation's messages, which counts the bytes on the wire."""
 
     def __init__(self, grid: Grid, retry: RetryPolicy) -> None:
         self.grid, self.retry = grid, retry
@@ -68,35 +68,35 @@ class Broadcaster:
         name: Callable[[int], str] = str,
         complain: Complain = lambda *_: None,
     ) -> dict[int, str]:
-        """Ask sites until all have answered or the deadline is over, and again while too few have.
+        """Ask sites until all have answered or time is up; ask again while too few have answered.
 
         Parameters
         ----------
         kind
             Message type.
         nodes
-            Flower's node of each site that is asked.
+            Flower node of each site to ask.
         content
-            What site i is sent.
+            Returns the fields to send to site i.
         read
-            Takes the reply of a site; raises `DppmError` if it does not count.
+            Takes the reply of a site; raises `DppmError` if it is not valid.
         enough
-            Whether the replies so far suffice; then silence and refusals are no error.
+            Whether the replies so far suffice; silence and refusals are then not errors.
         what
-            For the error, what is asked for.
+            Describes what is asked for, for the error message.
         name
-            Of a site, for the log.
+            Name of a site, for the log.
         complain
-            Takes whom a refusal of a site accuses, and the name of its record.
+            Takes a site, the name of the record it refused with, and the sites it accuses.
 
         Returns
         -------
-        Why the answers of some sites do not count, wholly or in part.
+        The reason for each site whose answer, or part of it, is not valid.
 
         Raises
         ------
         TooFewSites
-            If there are not enough after the last try; says why.
+            If there are not enough answers after the last try.
         """
         silent, reasons = dict(nodes), dict[int, str]()
         for attempt in range(self.retry.retries + 1):
@@ -128,11 +128,11 @@ class Broadcaster:
         read: Callable[[int, Records], None],
         complain: Complain,
     ) -> Iterator[tuple[int, str | None]]:
-        """One try; takes the sites that answered or refused out of ``silent``.
+        """Ask once; remove the sites that answered or refused from ``silent``.
 
         Yields
         ------
-        Who has answered, and why that does not count.
+        Each site that replied, and why its reply is not valid, or None.
         """
         messages = [self._message(kind, node, content(site)) for site, node in silent.items()]
         pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
@@ -171,32 +171,32 @@ class Broadcaster:
 
 
 def connected(grid: Grid, wanted: int, least: int, seconds: float) -> list[int]:
-    """Wait for ``wanted`` nodes, or after ``seconds`` for the ``least`` that will do.
+    """Wait for ``wanted`` nodes, but no longer than ``seconds``.
 
     Raises
     ------
     TooFewSites
-        If there are fewer.
+        If fewer than ``least`` are connected then.
     """
     deadline = time.monotonic() + seconds
     while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() < deadline:
         time.sleep(0.2)
     if len(nodes) < least:
         raise TooFewSites(
-            f"{len(nodes)} of {wanted} sites are connected after {seconds:.0f} s, {least} must be.",
+            f"{len(nodes)} of {wanted} sites are connected after {seconds:.0f} s; {least} must be.",
             "Start the missing sites, or plan for fewer (sites=…).",
         )
     return nodes
 
 
 def _refusal(records: Records) -> str | None:
-    """The name of the first error that a reply refuses with."""
+    """Return the name of the first error in a reply, if any."""
     errors = [record["error"] for record in records.values() if "error" in record]
     return f"refused: {errors[0]!s:.100}" if errors else None
 
 
 def _size(fields: Mapping[str, Mapping[str, Any]]) -> int:
-    """Bytes of all values; numbers count eight."""
+    """Count the bytes of all values; a number counts eight."""
     total = 0
     for values in fields.values():
         for value in values.values():

@@ -1,7 +1,7 @@
 """The round loop: ask, sum, learn, and stop when the plan is done.
 
-Any crash leaves one of two states: the round's snapshot is there, or it is not and the round is
-asked for again. Sites then send the report that they stored, so nothing is spent twice.
+After a crash the round's snapshot either exists, or the round is asked for again. Sites then send
+the report that they stored, so nothing is spent twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from server.state import Release, Snapshot
 def train(
     run: Run, initial: ScoreModel, seed: int, budget: Budget, aggregation: Aggregation
 ) -> ScoreModel:
-    """Run the plan of a run folder to its end, from wherever it stands.
+    """Run the plan of a run folder to its end, from its last finished round.
 
     Parameters
     ----------
@@ -45,20 +45,20 @@ def train(
     seed
         Seed of the learners' public randomness.
     budget
-        The server's own limit; the round that would pass it is refused before any site is asked.
+        The server's own limit; a round that would exceed it is refused before any site is asked.
     aggregation
-        How the sites are reached, and their reports added up.
+        Reaches the sites and adds up their reports.
 
     Returns
     -------
-    The trained model, which is also in the run folder.
+    The trained model, which is also saved in the run folder.
 
     Raises
     ------
     BudgetExhausted
         If the plan costs more than ``budget``; the rounds that fit have been run.
     RunFolderError
-        If the model that the folder begins with is not one of the plan.
+        If the folder's initial model does not match the plan.
     """
     plan = run.plan()
     ledger = Ledger(run.ledger)
@@ -66,7 +66,7 @@ def train(
     model = initial if snapshot is None else ScoreModel.from_bytes(snapshot.model)
     if model.config != plan.model:
         raise RunFolderError(
-            "The run's first model is of another configuration than the plan's.",
+            "The run's initial model has a different configuration from the plan's.",
             "Restore state/initial.safetensors, or start a new run.",
         )
     first_phase = 0 if snapshot is None else snapshot.phase
@@ -85,7 +85,7 @@ def train(
                 plan,
                 plan.number(index, round_),
                 ledger.debits,
-                "Plan for what privacy.epsilon allows.",
+                "Make a plan that fits into privacy.epsilon.",
             )
             ledger.debit(plan.debit(index, round_))
             reached(FaultPoint.SERVER_DEBITED)
@@ -147,7 +147,7 @@ def released(
 
 
 def _drop_unfinished(run: Run, plan: Plan, snapshot: Snapshot | None) -> None:
-    """Take out the metrics of a round whose snapshot was not written: it is asked for again."""
+    """Remove the metrics of a round whose snapshot was not written: it is asked for again."""
     done = 0
     if snapshot is not None:
         done = sum(p.rounds for p in plan.phases[: snapshot.phase]) + snapshot.round

@@ -1,9 +1,9 @@
-"""The server's side of the secure sum: what `client.securesum` answers, over many sites.
+"""The server's side of the secure sum; `client.securesum` answers its messages.
 
-aggregation       one round: tries of it, until one sum of good reports is opened
+aggregation       one round: repeated tries until a sum of valid reports is opened
 attempt           one try: masked reports in, one sum out
-membership        which sites have joined, over which node
+membership        which sites have joined, and by which node
 key_collection    keys and shares for the next try
-blame             who lied, as far as is known; exclusions, whom a try goes without
-round_checkpoint  where a round stands on disk; masked_reports, the reports of its try
+blame             which sites lied, as far as is known; exclusions, the sites a try leaves out
+round_checkpoint  the state of a round on disk; masked_reports, the reports of its try
 """

@@ -1,8 +1,8 @@
-"""The server's side of a round: tries of it, until one sum of good reports is opened.
+"""The server's side of a round: repeated tries until a sum of valid reports is opened.
 
-A try is given up, before anybody has helped to open it, as soon as it shows who may have spoiled
-it. The next is without them, under other keys and masks, and with the same stored reports. So one
-site that lies or fails can take at most its own report out of the sum.
+A try is abandoned, before any site has helped to open it, as soon as it shows which sites may have
+spoiled it. The next leaves them out, with new keys and masks and the same stored reports. So a
+site that lies or fails can keep at most its own report out of the sum.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ log = logging.getLogger("dppm.server")
 
 
 class SecureSum:
-    """The sites of one run, as the server reaches them.
+    """The server's side of one run's secure sum.
 
     Parameters
     ----------
     grid
-        Flower's messages.
+        Carries Flower's messages.
     plan, peers
-        The run, and its sites' identity keys by their names.
+        The plan, and the sites' identity keys by name.
     path
-        Where the checkpoint of the present round is kept; the masked reports are beside it.
+        File of the current round's checkpoint; the masked reports are kept beside it.
     retry
-        How long and how often sites are asked.
+        Deadlines and retries.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class SecureSum:
         self._absent = Exclusions(self.group, self._members, Blame())
 
     def aggregate(self, phase: int, round_: int, question: bytes) -> Aggregate:
-        """Ask all sites for one round and open the sum of the reports that come in time.
+        """Ask all sites for one round, and open the sum of the reports that arrive in time.
 
-        ``question`` is the arrays that the round asks by.
+        ``question`` holds the arrays of the round's question.
 
         Raises
         ------
         TooFewSites
             If fewer than `min_survivors` take part, report, or help.
         WrongSum
-            If what came does not fit together, and nobody can be left out for it.
+            If the answers are inconsistent, and no site can be left out for it.
         """
         traffic = self._broadcaster.traffic
         up, down = traffic.up, traffic.down
@@ -102,7 +102,7 @@ class SecureSum:
             checkpoint.write(self._path)
             reached(FaultPoint.SERVER_BLAMED)
         reached(FaultPoint.SERVER_CLOSED)
-        self._members.call()  # who came meanwhile takes part in the next round
+        self._members.call()  # newly connected sites take part in the next round
         known = blame.lines
         total = self._bounded(self._open(attempt), attempt, phase)
         if blame.lines != known:
@@ -134,7 +134,7 @@ class SecureSum:
         )
 
     def _collected(self, attempt: Attempt, question: bytes) -> bool:
-        """Say whether a try has good reports of enough sites; else the next goes without others."""
+        """Return whether enough sites sent valid reports; else exclude sites from the next try."""
         before, absent = len(self._absent.blame), self._absent
         try:
             late = attempt.collect(question)
@@ -146,7 +146,7 @@ class SecureSum:
         return not late and len(absent.blame) == before
 
     def _begin(self, checkpoint: RoundCheckpoint) -> RoundCheckpoint:
-        """Fix who takes part: all sites whose keys and shares for this try are there."""
+        """Fix the participants: all sites whose keys and shares for this try have arrived."""
         number, least = checkpoint.number, self.group.min_survivors
         while True:
             try:
@@ -158,7 +158,7 @@ class SecureSum:
             if self._next.number != number:
                 self._next.begin(number)
             if len(self._next.materials.keys() & sites) < least:
-                self._next.begin(number)  # all again, so that all are for the same channels
+                self._next.begin(number)  # start over: all must be for the same channels
                 self._prepare(sites)
                 if self._next.number != number:
                     continue
@@ -166,8 +166,8 @@ class SecureSum:
             complete = self._next.complete(sites & self._next.materials.keys())
             if len(complete) < least:
                 raise TooFewSites(
-                    f"Only {len(complete)} sites sent shares for all others.",
-                    "Check their versions.",
+                    f"Only {len(complete)} sites sent shares for all other sites.",
+                    "Check the versions that the sites run.",
                 )
             begun = RoundCheckpoint(self.plan.digest, number, checkpoint.blame, complete)
             begun.write(self._path)
@@ -175,7 +175,7 @@ class SecureSum:
             return begun
 
     def _prepare(self, sites: frozenset[int]) -> None:
-        """Gather materials for a try; if others have to be asked, they are of no use any more."""
+        """Collect keys and shares for a try; discard them if the set of sites changes."""
         number, least = self._next.number, self.group.min_survivors
         channels = self._absent.channels()
         asked = self._next.asks(channels)
@@ -199,13 +199,13 @@ class SecureSum:
 
     def _complained(self, site: int, record: str, accused: list[int]) -> None:
         if self._absent.complained(site, record, accused):
-            self._next.number = -1  # all are asked again, without one of each pair
+            self._next.number = -1  # ask all again, leaving out one of each pair
 
     def _open(self, attempt: Attempt) -> Vector:
-        """Open the sum of a try, and gather materials for the round after it."""
+        """Open the sum of a try, and collect keys and shares for the next round."""
         round_ = round_of(attempt.opening.sum.number) + 1
         holders = {site for site in range(self.group.size) if attempt.holds(site)}
-        if round_ == self.plan.rounds:  # there is no next one
+        if round_ == self.plan.rounds:  # there is no next round
             nodes = select(self._members.nodes, holders)
             return attempt.open(nodes, {"question": self._question}, lambda *_: None)
         self._next.begin(round_ * TRIES)
@@ -214,12 +214,12 @@ class SecureSum:
         return attempt.open(nodes, self._next.asks(channels), self._next.reader(channels))
 
     def _bounded(self, total: Vector, attempt: Attempt, phase: int) -> NDArray[np.int64]:
-        """Keep the sum in the range that honest reports give it.
+        """Clamp the sum to the range that honest reports can give it.
 
-        A site that reports what it likes spoils a sum, and nobody can see whose report it was.
+        A site that reports arbitrary numbers spoils a sum, and it cannot be identified.
         """
         number = attempt.opening.sum.number
         most = len(attempt.opening.reported) * self.plan.phases[phase].max_count
         if int(total.max(initial=0)) > most:
-            log.warning("try %d: the sum is larger than its sites can make it", number)
+            log.warning("try %d: the sum exceeds what its sites can report", number)
         return np.minimum(total.astype(np.int64), most)

@@ -294,5 +294,5 @@ def test_a_report_larger_than_any_spoils_a_sum_and_ends_no_run(
 
     edit, seen = edits(Liar(run, NODE), lie)
     play(run, edit=edit, seen=seen, lost=lambda site, now, _: (site, now) == (NODE + 1, "train"))
-    assert caplog.text.count("larger than its sites can make it") == run.plan().rounds
+    assert caplog.text.count("the sum exceeds what its sites can report") == run.plan().rounds
     assert [line["sites"] for line in run.rounds()] == [4] * run.plan().rounds

@@ -123,7 +123,7 @@ def test_a_round_whose_report_was_given_up_is_not_answered_anew(
     site = make_site(tmp_path, tiny)
     site.answer(plan, 0, 0, question)
     site.answer(plan, 0, 1, question)
-    with pytest.raises(PlanError, match="answered before"):
+    with pytest.raises(PlanError, match="already answered"):
         site.answer(plan, 0, 0, question)
 
 
@@ -312,7 +312,7 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     for running, right, wrong in (("11", plan, second), ("22", second, plan)):
         monkeypatch.setenv(BUNDLE, running)
         SecureSumSite(site, right).join(bytes(32))
-        with pytest.raises(NotApproved, match="another bundle"):
+        with pytest.raises(NotApproved, match="different bundle"):
             SecureSumSite(site, wrong).join(bytes(32))
     assert site.authorize(second).roster == tuple(sorted((own, others[0], others[2])))
     monkeypatch.setenv(BUNDLE, "11")
