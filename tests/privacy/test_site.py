@@ -381,7 +381,7 @@ def test_the_site_has_its_own_least_number_of_survivors(
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
     approve(tmp_path, plan, lower)
     SecureSumSite(site, plan).join(bytes(32))
-    with pytest.raises(TooFewSurvivors, match="this site wants 3"):
+    with pytest.raises(TooFewSurvivors, match="this site requires 3"):
         SecureSumSite(site, lower).join(bytes(32))
     with pytest.raises(PlanError, match="More than half"):  # no plan says less than that
         replace(lower, min_survivors=1)
