@@ -1,6 +1,6 @@
-"""The server's state files: read back whole and of this plan, or refused; and the snapshot.
+"""The server's state files, refused if damaged or for another plan; and the snapshot.
 
-The snapshot is one atomic file a round, from which a killed run goes on.
+The snapshot is an atomic file, written each round, from which a killed run resumes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run stands.
+    """The state of a run between two rounds.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Snapshot:
     learner: Arrays
 
     def write(self, path: Path) -> None:
-        """Write atomically; the file before stays whole until the new one is."""
+        """Write atomically; the previous file stays valid until the new one is complete."""
         tensors = {f"learner.{name}": np.asarray(value) for name, value in self.learner.items()}
         tensors["model"] = np.frombuffer(self.model, dtype=np.uint8)
         meta = {"plan": self.plan, "phase": str(self.phase), "round": str(self.round)}

@@ -1,10 +1,10 @@
-"""One try of a round: masked reports in, one sum out, and whoever spoils it found out.
+"""One try of a round: masked reports in, one sum out, and any site that spoils it identified.
 
-Two messages a site: the question, answered by the masked report; and the survivors, answered by
-shares that open their sum, with the keys and shares of the next round. Two more only where they are
-needed: what survivors say of their masks with drop-outs (or, where the masked sum does not fit, of
-those with each other), before anything is opened; and the keys of the masks with sites that the
-opened shares prove guilty.
+Each site gets two messages: the question, answered by the masked report; and the survivors,
+answered by the shares that open their sum, with the keys and shares of the next round. Two more are
+sent only when needed: one for check numbers of the masks that survivors share with drop-outs (or,
+if the masked sum is inconsistent, with each other), before anything is opened; and one for the keys
+of the masks shared with sites that the opened shares prove guilty.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Attempt:
     Parameters
     ----------
     checkpoint
-        Where it stands.
+        The state to continue from.
     question
-        What every message of it carries: plan, phase, round and try.
+        Fields of every message: plan, phase, round and try.
     reports
-        Where masked reports are kept.
+        Storage of the masked reports.
 
     Attributes
     ----------
     reasons
-        Why sites are not in the sum, as far as their answers say.
+        Why sites are not in the sum, as far as their answers tell.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Attempt:
         self.reasons: dict[int, str] = {}
 
     def collect(self, arrays: bytes) -> dict[int, str]:
-        """Add up the masked reports, and find who masked wrongly: then `Blame` grows.
+        """Add up the masked reports, and blame sites that masked wrongly.
 
         Returns
         -------
-        Sites that have reported, and then did not say what they were asked, with why.
+        Sites that reported but then did not send their check numbers, with the reason.
 
         Raises
         ------
         TooFewSites
-            If fewer than `min_survivors` report, and nobody is to blame.
+            If fewer than `min_survivors` report, and no site is to blame.
         """
         before = len(self._blame)
         try:
@@ -91,7 +91,7 @@ class Attempt:
         except TooFewSites:
             if len(self._blame) == before:
                 raise
-        if len(self._blame) > before:  # the next try is without whom the complaints are about
+        if len(self._blame) > before:  # the next try leaves out the accused sites
             return {}
         self._reports.sync()
         late = self._ask_checks(self.opening.missing, self.opening.add_pairs)
@@ -104,11 +104,11 @@ class Attempt:
             self._blame.add(site, f"{self._name(site)} masked its report wrongly")
         for pair in sorted(pairs):
             a, b = map(self._name, pair)
-            self._blame.add_pair(*pair, f"{a} and {b} do not say the same of their mask")
+            self._blame.add_pair(*pair, f"{a} and {b} disagree about their mask")
         if len(self._blame) == before and not late:
             raise WrongSum(
-                f"The masked sum of try {self.opening.sum.number} does not fit, and nobody is to "
-                "blame.",
+                f"The masked sum of try {self.opening.sum.number} is inconsistent, and no site is "
+                "to blame.",
                 "Check the server's memory and disk.",
             )
         return late
@@ -146,7 +146,7 @@ class Attempt:
     def _ask_checks(
         self, peers: Collection[int], keep: Callable[[int, Checks], None]
     ) -> dict[int, str]:
-        """Ask those that have reported for check numbers; return those that do not say them."""
+        """Ask sites that reported for check numbers; return those that do not send them."""
         if not peers:
             return {}
         silent = set(self.opening.masks)
@@ -155,7 +155,7 @@ class Attempt:
             keep(site, wire.read_checks(records.get("checks", {})))
             silent.discard(site)
 
-        with suppress(TooFewSites):  # whoever is silent is left out
+        with suppress(TooFewSites):  # silent sites are left out
             self._ask(
                 "query.checks",
                 self.opening.masks,
@@ -165,9 +165,9 @@ class Attempt:
                 },
                 read,
                 lambda: not silent,
-                lambda: f"{self._called}: all must say what they know of their masks",
+                lambda: f"{self._called}: all must send check numbers of their masks",
             )
-        return dict.fromkeys(silent, "did not say what it knows of its masks")
+        return dict.fromkeys(silent, "did not send check numbers of its masks")
 
     def open(
         self,
@@ -175,23 +175,23 @@ class Attempt:
         others: dict[str, wire.Fields],
         keep: Read,
     ) -> Vector:
-        """Gather shares for the survivors' sum, and open it; take out who is proven guilty.
+        """Collect shares of the survivors' sum, and open it; take out sites proven guilty.
 
         Parameters
         ----------
         everybody
-            Nodes of all sites that are asked for something at the same time,
+            Nodes of all sites that get a message at this time.
         others
-            with this, and
+            Fields of that message.
         keep
-            which takes what they answer to that.
+            Takes their answers to it.
 
         Raises
         ------
         TooFewSites
-            If fewer than `min_survivors` help, or not all to take a guilty site out.
+            If fewer than `min_survivors` help, or not all help to take out a guilty site.
         WrongSum
-            If what came does not fit together, and nothing proves who lied.
+            If the answers are inconsistent, and nothing proves which site lied.
         """
         opening, number = self.opening, self.opening.sum.number
         survivors = wire.write_survivors(number, self.signatures)
@@ -221,7 +221,7 @@ class Attempt:
             self._complain,
         )
         for site in sorted(opening.liars):
-            self._blame.add(site, f"{self._name(site)} told a share that nobody has dealt it")
+            self._blame.add(site, f"{self._name(site)} sent a share that no site has dealt it")
         try:
             return opening.open()
         except WrongSum:
@@ -230,12 +230,12 @@ class Attempt:
         return opening.open()
 
     def holds(self, site: int) -> bool:
-        """Say whether a site holds shares of all participants: it can help, reporting or not."""
+        """Return whether a site holds shares of all participants, and so can help."""
         materials = self.opening.participants
         return all(site in m.shares for dealer, m in materials.items() if dealer != site)
 
     def closed(self) -> RoundCheckpoint:
-        """What a server that dies has to go on with from now on."""
+        """Return the state that a restarted server has to continue from."""
         opening = self.opening
         return RoundCheckpoint(
             self._plan,
@@ -249,11 +249,11 @@ class Attempt:
         )
 
     def _remove_guilty(self) -> bool:
-        """Take out of the sum whom the opened shares prove guilty; say whether there are such."""
+        """Take sites that the opened shares prove guilty out of the sum; tell if there were any."""
         opening, proofs = self.opening, self.opening.proofs()
         for proof in proofs:
             name = self._name(proof.accused)
-            self._blame.add(proof.accused, f"{name} dealt or said what its own secrets refute")
+            self._blame.add(proof.accused, f"{name} sent what its own secrets refute")
         if not proofs:
             return False
         reached(FaultPoint.SERVER_JUDGED)
@@ -271,7 +271,7 @@ class Attempt:
             lambda _: {"question": self._question, **written},
             read,
             lambda: not silent,
-            lambda: f"{self._called}: all must help to take out who lied",
+            lambda: f"{self._called}: all must help to take out a guilty site",
         )
         return True
 

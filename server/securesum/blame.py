@@ -1,9 +1,9 @@
-"""Who lied, as far as is known, and whom the next try does without.
+"""Sites that lied, as far as is known, and the sites to leave out of the next try.
 
-Some are found out for certain. Of others it is known that one of two lied: a site that says that
-another's share is wrong, or two that do not say the same of the mask that they share. Of such pairs
-each has a liar; so the fewest sites that meet all pairs are no more than the liars are, and as many
-tries as they can spoil are bounded: with more than k pairs, a liar is among any k that meet all.
+Some sites are known for certain. Of others it is known that one of two lied: one says that the
+other's share is wrong, or the two disagree about the mask that they share. Each such pair has a
+liar, so the smallest set of sites that covers all pairs is no larger than the set of liars. This
+bounds the tries they can spoil: with more than k pairs, any k sites that cover all include a liar.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Pair = tuple[int, int]
 
 @dataclass
 class Blame:
-    """What is held against sites, by their places in the roster, with why.
+    """Accusations against sites, by roster index, with reasons.
 
     Attributes
     ----------
     certain
-        Sites that were found out.
+        Sites that are known to have lied.
     pairs
-        One of each pair lied. Where it may be either, the first is left out.
+        Pairs of which one lied. If it may be either, the first is left out.
     muted
-        Sites whose channel keys are in question, if they are left out. All others that are hold
-        shares all the same, and can help to open what the rest report.
+        Sites whose channel keys are in doubt, if they are left out. All other sites that are
+        left out still hold shares, and can help to open the others' sum.
     """
 
     certain: dict[int, str] = field(default_factory=dict)
@@ -37,16 +37,16 @@ class Blame:
         return len(self.certain) + len(self.pairs)
 
     def add(self, site: int, why: str) -> None:
-        """Note that a site was found out."""
+        """Record that a site lied."""
         self.certain.setdefault(site, why)
 
     def add_pair(self, first: int, second: int, why: str) -> None:
-        """Note that one of two lied."""
+        """Record that one of two sites lied."""
         if (second, first) not in self.pairs:
             self.pairs.setdefault((first, second), why)
 
     def left_out(self, absent: Collection[int] = ()) -> dict[int, str]:
-        """Return the fewest sites that are enough to leave out, with why.
+        """Return a smallest sufficient set of sites to leave out, with reasons.
 
         The first of a pair comes before the second, earlier pairs before later ones.
 
@@ -65,19 +65,19 @@ class Blame:
         return self.certain | reasons
 
     def forget(self) -> None:
-        """Hold nothing against anybody any more."""
+        """Drop all accusations."""
         self.certain.clear()
         self.pairs.clear()
         self.muted.clear()
 
     @property
     def lines(self) -> list[str]:
-        """All of it, in the order in which it was found out."""
+        """Return all reasons, in the order in which they were recorded."""
         return [*self.certain.values(), *self.pairs.values()]
 
 
 def _meets(pairs: list[Pair], most: int) -> tuple[int, ...] | None:
-    """Return at most ``most`` sites that are in all pairs, or None if there are none such."""
+    """Return at most ``most`` sites that cover all pairs, or None if there is no such set."""
     if not pairs:
         return ()
     if most == 0:

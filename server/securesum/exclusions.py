@@ -1,6 +1,6 @@
-"""Whom the tries of a round go without.
+"""Sites that the tries of a round leave out.
 
-They are those that were found out, one of each two of whom one lied, and those that are late.
+They are the sites that are known to have lied, one of each pair of which one lied, and late sites.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ log = logging.getLogger("dppm.server")
 
 
 class Exclusions:
-    """What holds for one round.
+    """The sites left out in one round.
 
     Parameters
     ----------
     blame
-        What is held against sites, from the beginning of the run.
+        Accusations since the start of the run.
 
     Attributes
     ----------
     late
-        Sites that this round goes on without, with why: a slow site is not a liar.
+        Sites that this round leaves out for being slow, not for lying, with reasons.
     """
 
     def __init__(self, group: Group, members: Membership, blame: Blame) -> None:
@@ -40,11 +40,11 @@ class Exclusions:
 
     @property
     def told(self) -> list[str]:
-        """What was found out in this round."""
+        """Return the reasons that were recorded in this round."""
         return [line for line in self.blame.lines if line not in self._known]
 
     def left_out(self, number: int) -> dict[int, str]:
-        """Return whom a try goes without, with why.
+        """Return the sites that a try leaves out, with reasons.
 
         Raises
         ------
@@ -60,16 +60,16 @@ class Exclusions:
         if self._forgave:
             raise TooFewSites(
                 f"Too few sites are left for round {round_of(number)}: {why}.",
-                "Mend these sites, or plan for fewer; the same command begins again with all.",
+                "Repair these sites, or plan for fewer; the same command begins again with all.",
             )
         log.warning("round %d is tried once more with all sites: %s", round_of(number), why)
         self._forgave = True
         return self.late
 
     def goes_on(self, late: Mapping[int, str]) -> bool:
-        """Note who is late; say whether a site that was left out is back for one of them.
+        """Record late sites; return whether this readmits a site that was left out.
 
-        So it is where one of the two lied.
+        It does where the late site is the other one of a pair.
         """
         out = self.blame.left_out(self.late)
         if not out.keys() - self.blame.left_out({*self.late, *late}).keys():
@@ -78,14 +78,14 @@ class Exclusions:
         return True
 
     def complained(self, site: int, record: str, accused: Collection[int]) -> bool:
-        """Note that a site says of others that their keys or shares are wrong.
+        """Record that a site says that keys or shares of others are wrong.
 
-        Of two that may have lied about shares the accused is left out. Channel keys have been
-        looked at here, and have changed for all if they have: there it is who complains alone.
+        Where either may have lied about shares, the accused is left out. Channel keys were checked
+        here, and a changed one would be seen by all: there the site that complains is left out.
 
         Returns
         -------
-        Whether that is new.
+        Whether the accusation is new.
         """
         before = len(self.blame)
         for other in accused:
@@ -100,12 +100,12 @@ class Exclusions:
         return len(self.blame) > before
 
     def channels(self) -> dict[int, Channel]:
-        """Channels of all who may hold shares, those among them whose reports are not asked for."""
+        """Return the channels of all sites that may hold shares, even if they do not report."""
         doubtful = self.blame.muted & self.blame.left_out(self.late).keys()
         return self._members.channels_but({*self.blame.certain} | doubtful)
 
     def reasons(self, reported: Collection[int], answers: Mapping[int, str]) -> dict[str, str]:
-        """Return, by name, why reports are not in the sum; ``answers`` are what sites said."""
+        """Return, by name, why sites are not in the sum; ``answers`` holds reasons they gave."""
         sites = set(range(self._group.size))
         reasons = {
             **dict.fromkeys(sites - self._members.nodes.keys(), "not connected"),

@@ -1,4 +1,4 @@
-"""Keys and shares of the next try, as sites send them: with the end of a round, or when asked."""
+"""Keys and shares of the next try, which sites send at the end of a round, or when asked."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Read = Callable[[int, Records], None]
 
 
 class KeyCollection:
-    """Materials for one try.
+    """The keys and shares collected for one try.
 
     Attributes
     ----------
     number
-        The try; -1 if they are of no use any more.
+        The try; -1 if they are no longer usable.
     materials
-        What has come.
+        Keys and shares that have arrived.
     """
 
     def __init__(self, group: Group, question: wire.Fields) -> None:
@@ -30,16 +30,16 @@ class KeyCollection:
         self.materials: dict[int, RoundKeys] = {}
 
     def begin(self, number: int) -> None:
-        """Gather for another try."""
+        """Start collecting for another try."""
         self.number, self.materials = number, {}
 
     def asks(self, channels: Mapping[int, Channel]) -> dict[str, wire.Fields]:
-        """Return what sites are asked with: the channels that their shares are to be for."""
+        """Return the fields to ask with, including the channels to deal shares for."""
         written = wire.write_channels(self.number, channels)
         return {"question": self._question, "channels": written}
 
     def reader(self, channels: Mapping[int, Channel]) -> Read:
-        """Return what takes their answers; it raises `WrongReport` for wrong ones."""
+        """Return a reader of their answers, which raises `WrongReport` for invalid ones."""
         number, asked = self.number, frozenset(channels)
 
         def read(site: int, records: Records) -> None:
@@ -51,7 +51,7 @@ class KeyCollection:
         return read
 
     def complete(self, sites: frozenset[int]) -> dict[int, RoundKeys]:
-        """Return the materials of those of some sites that have shares for all others of them."""
+        """Return the materials of those of ``sites`` that dealt shares to all others of them."""
         return {
             i: m
             for i, m in sorted(self.materials.items())

@@ -1,7 +1,7 @@
-"""The masked reports of the present try, in one file, in the order in which they came.
+"""The masked reports of the current try, in one file, in the order of arrival.
 
-Each is noise without the masks of all others. They are kept until the next try so that the report
-of a site that masked wrongly can be found, and one that is proven guilty be taken out of the sum.
+Each is noise without the masks of all others. They are kept until the next try, so that a report
+that was masked wrongly can be found, and the report of a guilty site be taken out of the sum.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class MaskedReports:
-    """MaskedReports of equal size.
+    """Masked reports of equal size.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class MaskedReports:
         self._sites.append(site)
 
     def sync(self) -> None:
-        """Write durably: whatever follows may rely on it."""
+        """Flush to disk: the next steps rely on it."""
         with self._path.open("ab") as file:
             os.fsync(file.fileno())
 

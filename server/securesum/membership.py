@@ -1,4 +1,4 @@
-"""Who is there: the sites of one run by name, their nodes, and the keys of their channels."""
+"""Membership of one run: the names of its sites, their nodes, and their channel keys."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ log = logging.getLogger("dppm.server")
 
 
 class Membership:
-    """The sites that have joined.
+    """The sites that have joined a run.
 
     Parameters
     ----------
     names
-        Of all sites, in their places in the roster.
+        Names of all sites, in roster order.
     question
-        What every message carries.
+        Fields of every message.
 
     Attributes
     ----------
     nodes
-        Flower's node of each site that is connected.
+        Flower node of each connected site.
     channels
-        Keys of all sites that ever joined.
+        Channel keys of all sites that ever joined.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Membership:
         self.channels: dict[int, Channel] = {}
 
     def name(self, site: int) -> str:
-        """Return the name of a site by its place."""
+        """Return the name of a site by its roster index."""
         return self._names[site]
 
     def call(self) -> None:
-        """Learn the identity and the channel key of every node that is new.
+        """Ask every new node for its identity and channel key.
 
-        Each signs a nonce of its own, so that nobody can show what another site has signed.
+        Each signs its own nonce, so that no node can replay another site's signature.
         """
         there = set(self._grid.get_node_ids())
         self.nodes = {s: n for s, n in self.nodes.items() if n in there}
@@ -71,7 +71,7 @@ class Membership:
             if not verify(identity, joined(self._group, nonces[node], channel.public), proof):
                 raise UnknownSite(
                     f"Node {node} joins as {self.name(site)}, without its identity.",
-                    "It shows what another node has signed; find out whose it is.",
+                    "It replays another node's signature; find out whose node it is.",
                 )
             self._take(site, node, channel)
 
@@ -88,16 +88,16 @@ class Membership:
     def _take(self, site: int, node: int, channel: Channel) -> None:
         if site in self.nodes:
             raise UnknownSite(
-                f"Node {node} joins as {self.name(site)}, which is connected by another node.",
-                "Let a site run one SuperNode.",
+                f"Node {node} joins as {self.name(site)}, which another node has joined as.",
+                "Run only one SuperNode per site.",
             )
         if self.channels.setdefault(site, channel).public != channel.public:
             raise ChangedKey(
-                f"The channel key of {self.name(site)} has changed in mid run.",
+                f"The channel key of {self.name(site)} has changed during the run.",
                 "A site that lost its files sits out until the next run.",
             )
         self.nodes[site] = node
 
     def channels_but(self, sites: Collection[int]) -> dict[int, Channel]:
-        """Return the channels of all sites but some."""
+        """Return the channels of all sites but ``sites``."""
         return {site: c for site, c in self.channels.items() if site not in sites}

@@ -1,8 +1,8 @@
-"""Where the secure sum of the present round stands: one atomic file, rewritten twice a round.
+"""The state of the current round's secure sum: one atomic file, rewritten twice a round.
 
 It is written when the participants of a try are fixed, before any is asked, and when its survivors
-are fixed, before any is asked to help. Sites refuse a second list of either, so a server that died
-must go on with these. It is written as well when a try has to be given up, with who is to blame:
+are fixed, before any is asked to help. Sites refuse a second list of either, so a restarted server
+must continue with these. It is also written, with the accusations, when a try is abandoned, since
 the next has another number.
 """
 
@@ -29,21 +29,21 @@ from server.state import Arrays, read_state
 
 @dataclass(frozen=True)
 class RoundCheckpoint:
-    """A try of a round.
+    """The state of one try.
 
     Attributes
     ----------
     number
-        Of the try, see `dppm_model.securesum.masks.Sum`.
+        Number of the try, see `dppm_model.securesum.masks.Sum`.
     blame
-        What is held against sites, from the beginning of the run.
+        Accusations since the start of the run.
     materials
-        Of the participants; empty until they are fixed.
+        Keys and shares of the participants; empty until they are fixed.
     survivors, masks, total
-        Who is in the masked sum, in the order in which they came, with their signatures and what
-        they say of their masks, and the sum; None while reports are still taken.
+        The sites in the masked sum, in order of arrival, with their signatures and the check
+        numbers of their masks, and the sum; None while reports are still accepted.
     pairs
-        What the survivors say of their masks with drop-outs.
+        The survivors' check numbers of their masks with drop-outs.
     """
 
     plan: str
@@ -132,12 +132,12 @@ def _read(said: Any) -> dict[int, Checks] | None:
 
 
 def stage(run: Run, plan: Plan, done: int) -> str:
-    """Say what the server waits for, as far as its state files tell.
+    """Describe what the server waits for, according to its state files.
 
     Parameters
     ----------
     done
-        How many rounds are finished.
+        Number of finished rounds.
     """
     checkpoint = RoundCheckpoint.read(run.checkpoint, plan.digest)
     if checkpoint is None or round_of(checkpoint.number) < done or not checkpoint.materials:

@@ -272,7 +272,7 @@ def test_a_second_node_for_a_site_is_refused_by_name(
     shutil.rmtree(run.sites / "0004")
     shutil.copytree(run.sites / "0000", run.sites / "0004")
     play(run)
-    assert "which is connected by another node" in caplog.text and "site-0000" in caplog.text
+    assert "which another node has joined as" in caplog.text and "site-0000" in caplog.text
     assert [line["sites"] for line in run.rounds()] == [4] * run.plan().rounds
 
 
