@@ -1,4 +1,4 @@
-"""`dppm audit RUN`: attacks on what a run released, beside what was claimed."""
+"""`dppm audit RUN`: attacks on a run's releases, beside the claimed ε."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def audit_run(
     Raises
     ------
     ClaimRefuted
-        If a game found more than was claimed (and answers were random).
+        If a game demonstrated more than was claimed (and answers were random).
     """
     found = attack(trained(run, "audit"), members, randomized=not without_randomization, **sizes)
     if as_json:
@@ -54,7 +54,7 @@ def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> 
     Parameters
     ----------
     members
-        Records that are guessed at from the model and its images.
+        Number of records for the attacks on the model and its images.
     sizes
         ``canaries``, ``images`` and ``trials`` of the games.
     """
@@ -79,20 +79,20 @@ def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> 
 
 
 def refuse_refuted(found: Mapping[str, Any]) -> None:
-    """Fail if a game found more than was claimed.
+    """Fail if a game demonstrated more than was claimed.
 
     Raises
     ------
     ClaimRefuted
-        Naming the worst one.
+        If so; it names the worst game.
     """
     refuted = [g for g in found["games"] if g["epsilon"] > g["claim"]]
     if refuted and found["randomized"]:
         worst = max(refuted, key=lambda g: float(g["epsilon"]) / float(g["claim"]))
         raise ClaimRefuted(
             f"{worst['game']} ({worst['view']}) shows epsilon of at least {worst['epsilon']:.2f}, "
-            f"claimed were {worst['claim']:.2f}.",
-            "The bound has 95 % confidence: audit again, and report it if it repeats.",
+            f"but {worst['claim']:.2f} was claimed.",
+            "The bound has 95 % confidence: audit again, and report the issue if it repeats.",
         )
 
 
@@ -117,10 +117,10 @@ def _games(
 
 
 def _membership(run: Run, members: int) -> dict[str, Any]:
-    """Attack the model and its images with records that were trained on, and others."""
+    """Attack the model and its images with training records and with others."""
     config = read_config(run.config)
     if not run.samples.exists():
-        console.print(f"{run.folder} has no images yet: the attacks on them are left out.")
+        console.print(f"{run.folder} has no images yet: skipping the attacks on them.")
         return {}
     train, test = (sources.load(config.data, split) for split in ("train", "test"))
     n = min(members, len(train.images), len(test.images))
@@ -138,7 +138,7 @@ def _membership(run: Run, members: int) -> dict[str, Any]:
 def _show(found: dict[str, Any]) -> None:
     title = "Lower bounds on ε"
     if not found["randomized"]:
-        title += " WITHOUT randomization (what a useless mechanism would show)"
+        title += " WITHOUT randomization (as for a mechanism without privacy)"
     numbers = ["guesses", "right", "ε at least", "claimed"]
     table = empty_table(title, ["game", "view"], numbers)
     for g in found["games"]:

@@ -1,7 +1,7 @@
-"""The `dppm` command: all that can be typed, with examples.
+"""The `dppm` command line, with an example for every command.
 
-The function of a command is imported when it runs, so that help, completion and mistyped commands
-wait for none of it. Mistyped commands exit with 2, refusals with their own codes (10-52).
+A command's function is imported when it runs, so that help, completion and usage errors are fast.
+Usage errors exit with 2, refusals with their own codes (10-52).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ PAGE_ADDRESS = "127.0.0.1:8600"  # of the live page
 
 
 class Command(click.Command):
-    """A command whose function is imported when it runs; it takes the parameters by their names.
+    """A command whose function is imported when it runs, and gets its parameters by name.
 
     Parameters
     ----------
     path
-        What is typed, without ``dppm``.
+        Words of the command, without ``dppm``.
     function
-        ``module:name``. ``[RUN] [OVERRIDE ...]`` reach it as ``folder`` and ``overrides``.
+        ``module:name``; gets ``[RUN] [OVERRIDE ...]`` as ``folder`` and ``overrides``.
     text
         One line of help.
     params
-        Beside ``--json``, which is ``as_json``.
+        Parameters besides ``--json``, which is ``as_json``.
     examples
-        What may follow on the command line, each an example.
+        Examples of the rest of the command line.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Command(click.Command):
 
     @property
     def function(self) -> Callable[..., int | None]:
-        """What it runs, imported now."""
+        """The command's function, imported on access."""
         module, _, name = self._function.partition(":")
         found: Callable[..., int | None] = getattr(import_module(module), name)
         return found
@@ -68,19 +68,19 @@ class Command(click.Command):
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Tell the run folder from the overrides: an override has an equals sign."""
+    """Separate the run folder from the overrides, which have an equals sign."""
     overrides = [a for a in arguments if "=" in a]
     folders = [a for a in arguments if "=" not in a]
     if len(folders) > 1:
         raise ConfigError(
-            f"{' and '.join(folders)}: more than one run folder.",
+            f"More than one run folder: {' and '.join(folders)}.",
             "Name one; overrides are key=value.",
         )
     return (Path(folders[0]) if folders else None), overrides
 
 
 def option(flags: str, text: str, **rest: Any) -> click.Option:
-    """Return an option with a value; a number may have a least one."""
+    """Return an option with a value; ``least`` is the minimum of a number."""
     if (least := rest.pop("least", None)) is not None:
         rest["type"] = click.IntRange(least)
     return click.Option([flags], help=text, show_default=rest.get("default") is not None, **rest)
@@ -92,7 +92,7 @@ def flag(flags: str, text: str, name: str | None = None) -> click.Option:
 
 
 def argument(name: str, text: str, **rest: Any) -> click.Argument:
-    """Return what is given by its place."""
+    """Return a positional argument."""
     return click.Argument([name], help=text, **rest)
 
 
@@ -102,64 +102,67 @@ OVERRIDES = argument("overrides", _KEYS, nargs=-1, metavar="[OVERRIDE ...]")
 ARGUMENTS = argument("arguments", _KEYS, nargs=-1, metavar="[RUN] [OVERRIDE ...]")
 RUN = argument("run", "run folder", type=PATH)
 RUN_NAME = argument("run", "name of the run")
-FOLDER = argument("folder", "the server's or the site's own folder", type=PATH)
+FOLDER = argument("folder", "the server's or site's folder", type=PATH)
 LEDGER = argument("path", "run folder, site folder, or ledger.jsonl", type=PATH)
 TLS = (
-    file("--tls-cert", "PEM file; with --tls-key"),
-    file("--tls-key", "PEM file; with --tls-cert"),
-    file("--token-file", "one client a line: NAME TOKEN"),
+    file("--tls-cert", "PEM file; requires --tls-key"),
+    file("--tls-key", "PEM file; requires --tls-cert"),
+    file("--token-file", "file with one client per line: NAME TOKEN"),
 )
-YES = flag("--yes", "fingerprints were compared; do not ask")
-EPSILON_DELTA = option("--delta", "delta of the epsilon shown", default=1e-5)
+YES = flag("--yes", "confirm that fingerprints were compared; do not ask")
+EPSILON_DELTA = option("--delta", "delta at which epsilon is shown", default=1e-5)
 
 GROUPS = {
-    "data": "fetch, import or list data sets",
-    "ledger": "show what was spent, or verify that nothing was changed",
-    "server": "a federation's server: init, enrol, announce, run, status",
-    "site": "a data-holding site: init, approve, preflight, run, status, ledger",
+    "data": "fetch, import and list data sets",
+    "ledger": "show the privacy spent, or verify the ledger's integrity",
+    "server": "run a federation's server: init, enrol, announce, run, status",
+    "site": "run a data-holding site: init, approve, preflight, run, status, ledger",
 }
 COMMANDS = (
     Command(
         "data fetch",
         "deploy.commands:fetch",
-        "bring a public data set into the local store",
-        argument("name", "of the data set"),
+        "fetch a public data set into the local store",
+        argument("name", "name of the data set"),
         examples=["mnist", "glyphs    (A-Z from fonts, 256x256; glyphs-aj: A-J)"],
     ),
     Command(
         "data import",
         "deploy.commands:import_data",
         "import your own images into the local store",
-        argument("source", "folder or file", type=PATH),
-        option("--name", "of the new data set"),
-        option("--size", "resize to this many pixels a side", type=int),
+        argument("source", "folder, CSV or npz file", type=PATH),
+        option("--name", "name of the new data set"),
+        option("--size", "side in pixels to resize to", type=int),
         option("--test-fraction", "held-out share", default=0.1),
         examples=["~/scans --name scans --size 64"],
     ),
     Command(
-        "data list", "deploy.commands:list_data", "list the local store", examples=["", "--json"]
+        "data list",
+        "deploy.commands:list_data",
+        "list the data sets in the local store",
+        examples=["", "--json"],
     ),
     Command(
         "config",
         "deploy.configuration:show",
-        "list every key of the configuration: its value, type and meaning",
+        "list all configuration keys with value, type and meaning",
         OVERRIDES,
         flag("--yaml", "print the configuration as YAML on standard output", name="as_yaml"),
-        examples=["", "model=residual privacy.epsilon=1    (marks what differs)", "--yaml"],
+        examples=["", "model=residual privacy.epsilon=1    (marks changed keys)", "--yaml"],
     ),
     Command(
         "plan",
         "deploy.commands:plan",
-        "print what a run would cost, before anything is spent",
+        "show the privacy, bytes and time a run would cost; spends nothing",
         OVERRIDES,
-        flag("--measure", "time a round of each phase here, on the data"),
-        flag("--scale", "a gradient round at larger scales"),
+        flag("--measure", "time a round of each phase on this machine"),
+        flag("--scale", "show costs of a gradient round at larger scales"),
         option("--at-sites", "with --scale", metavar="N,N,…"),
         option("--at-parameters", "with --scale", metavar="D,D,…"),
         examples=[
             "",
             "data=mnist sites=50 privacy.epsilon=1 --json",
-            "--measure    (time a round of each phase on this machine)",
+            "--measure",
             "--scale    (up to 100,000 sites and 10^9 parameters; takes minutes)",
             "--scale --at-sites 10,500 --at-parameters 1e6,3e7 privacy.epsilon=1",
         ],
@@ -167,34 +170,34 @@ COMMANDS = (
     Command(
         "simulate",
         "deploy.commands:simulate",
-        "train with virtual sites on this machine",
+        "train a model with virtual sites on this machine",
         ARGUMENTS,
-        flag("--watch", "show a live page meanwhile"),
+        flag("--watch", "serve a live page during training"),
         examples=[
             "",
             "runs/small sites=20 privacy.epsilon=1",
-            "runs/small    (continues it)",
+            "runs/small    (resumes it)",
             "runs/small --watch    (with a live page in the browser)",
         ],
     ),
     Command(
         "sample",
         "deploy.sampling:sample",
-        "draw images from a trained run by Hamiltonian Monte Carlo on Ray",
+        "draw images from a trained run, by Hamiltonian Monte Carlo on Ray",
         ARGUMENTS,
         examples=["runs/demo", "runs/demo sampler.per_class=5000 pool.workers=8"],
     ),
     Command(
         "diagnose",
         "deploy.sampling:diagnose",
-        "look at the sampler: acceptance, energy errors, mixing, a film strip",
+        "diagnose the sampler: acceptance, energy errors, mixing, film strip",
         ARGUMENTS,
         examples=["runs/demo", "runs/demo sampler.step_size=auto sampler.num_integration_steps=4"],
     ),
     Command(
         "evaluate",
         "deploy.commands:evaluate",
-        "train classifiers on the synthetic images and test them on real ones",
+        "train classifiers on synthetic images and test them on real ones",
         ARGUMENTS,
         examples=[
             "runs/demo",
@@ -212,7 +215,7 @@ COMMANDS = (
     Command(
         "ledger show",
         "deploy.ledger:show",
-        "show what was spent, by run and phase",
+        "show the privacy spent, by run and phase",
         LEDGER,
         EPSILON_DELTA,
         examples=["runs/demo", "runs/demo/sites/0003 --delta 1e-6"],
@@ -220,7 +223,7 @@ COMMANDS = (
     Command(
         "ledger verify",
         "deploy.ledger:verify",
-        "verify that nothing was changed",
+        "verify that a ledger was not edited, cut or replaced",
         LEDGER,
         EPSILON_DELTA,
         examples=["runs/demo"],
@@ -228,43 +231,46 @@ COMMANDS = (
     Command(
         "audit",
         "deploy.audit:audit_run",
-        "attack what a run released: lower bounds on epsilon against the claims",
+        "attack a run's releases: lower bounds on epsilon beside the claims",
         RUN,
-        option("--canaries", "worst-case vectors (one run)", default=5000, least=10),
-        option("--images", "images of noise (one run)", default=400, least=10),
+        option("--canaries", "worst-case vectors (attack on one run)", default=5000, least=10),
+        option("--images", "images of noise (attack on one run)", default=400, least=10),
         option(
-            "--trials", "rounds in each of two worlds", default=100_000, type=click.IntRange(1000)
+            "--trials",
+            "simulated rounds with and without the unit",
+            default=100_000,
+            type=click.IntRange(1000),
         ),
-        option("--members", "records of the image attacks", default=2000, least=100),
+        option("--members", "records for the attacks on images", default=2000, least=100),
         flag(
             "--without-randomization",
-            "attack expected answers instead of random ones; nothing private is read",
+            "attack answers without randomization; reads nothing private",
         ),
         examples=[
             "runs/demo",
             "runs/demo --canaries 20000 --trials 200000",
-            "runs/demo --without-randomization    (the auditor's own test: it must find much)",
+            "runs/demo --without-randomization    (tests the auditor: it must refute the claim)",
         ],
     ),
     Command(
         "compare",
         "deploy.compare:compare",
-        "set finished runs side by side in a Markdown table",
+        "compare finished runs in a Markdown table",
         argument("runs", "evaluated run folders", type=PATH, nargs=-1, required=True),
         examples=["runs/demo runs/eps1", "runs/* > table.md", "runs/demo --json"],
     ),
     Command(
         "report",
         "deploy.pages.report:report",
-        "write an HTML report: privacy, images, evaluation, costs",
+        "write an HTML report: privacy, samples, evaluation, costs",
         RUN,
-        flag("--public", "leave out what was measured on real data"),
-        examples=["runs/demo", "runs/demo --public    (only what ε covers)"],
+        flag("--public", "leave out figures measured on real data"),
+        examples=["runs/demo", "runs/demo --public    (only figures that ε covers)"],
     ),
     Command(
         "watch",
         "deploy.pages.watch:watch",
-        "show a run in the browser while it trains; only its folder is read",
+        "show a run in the browser while it trains",
         RUN,
         option("--address", "host:port", default=PAGE_ADDRESS),
         *TLS,
@@ -277,14 +283,14 @@ COMMANDS = (
     Command(
         "serve",
         "deploy.serve:serve",
-        "serve images of a trained run over gRPC, until Ctrl-C",
+        "serve images of a trained run over gRPC",
         ARGUMENTS,
-        option("--address", "host:port; port 0 takes a free one", default="127.0.0.1:50051"),
-        option("--workers", "Ray actors; 0: this process, without Ray", default=0),
+        option("--address", "host:port; port 0 picks a free one", default="127.0.0.1:50051"),
+        option("--workers", "number of Ray actors; 0: this process, without Ray", default=0),
         *TLS,
-        option("--images-per-hour", "of each client, in whole shards", default=100_000),
-        option("--jobs-per-client", "at a time", default=8),
-        flag("--insecure", "listen to the network without TLS and tokens as well"),
+        option("--images-per-hour", "limit per client, counted in whole shards", default=100_000),
+        option("--jobs-per-client", "limit of concurrent jobs per client", default=8),
+        flag("--insecure", "allow network access without TLS and tokens"),
         examples=[
             "runs/demo",
             "runs/demo --address 127.0.0.1:6000 --workers 4",
@@ -296,15 +302,15 @@ COMMANDS = (
     Command(
         "server init",
         "deploy.kit.commands:server_init",
-        "make a federation's folder: certificates, proxy, and the invitation for the sites",
+        "create a federation: certificates, proxy, and an invitation for the sites",
         FOLDER,
-        option("--name", "of the federation", required=True),
-        option("--address", "host:port that sites connect to", required=True),
-        option("--listen", "address:port the proxy listens on (all, the same port)"),
+        option("--name", "name of the federation", required=True),
+        option("--address", "public host:port that sites connect to", required=True),
+        option("--listen", "address:port the proxy listens on (default: all addresses, same port)"),
         option("--superlink-port", "loopback port of the SuperLink", default=9091),
-        file("--cert", "your own certificate chain for the address"),
+        file("--cert", "your certificate chain for the address"),
         file("--key", "its key"),
-        file("--ca", "the authority that sites shall trust"),
+        file("--ca", "certificate authority that sites will trust"),
         examples=[
             "fed --name chest --address fed.example.org:8443",
             "fed --name chest --address fed.example.org:443 --listen 10.0.0.5:8443",
@@ -313,7 +319,7 @@ COMMANDS = (
     Command(
         "server enrol",
         "deploy.kit.commands:server_enrol",
-        "take in sites, by what they sent",
+        "enrol sites by the files they sent",
         FOLDER,
         argument("papers", "enrolments", type=PATH, nargs=-1, required=True),
         YES,
@@ -322,7 +328,7 @@ COMMANDS = (
     Command(
         "server announce",
         "deploy.kit.commands:server_announce",
-        "plan a run over all enrolled sites, and write what they are asked to approve",
+        "plan a run over all enrolled sites, and write the announcement to approve",
         FOLDER,
         RUN_NAME,
         OVERRIDES,
@@ -335,48 +341,48 @@ COMMANDS = (
     Command(
         "server run",
         "deploy.kit.commands:server_run",
-        "open the server and play a run to its end, from where it is",
+        "start the server, and train a run to its end; resumes",
         FOLDER,
         RUN_NAME,
         option(
             "--page",
-            "host:port of the live page, or off; where other machines can reach it, under the "
-            "server's certificate and with --page-tokens",
+            "host:port of the live page, or off; an address that other machines can reach needs "
+            "--page-tokens and uses the server's certificate",
             default=PAGE_ADDRESS,
         ),
-        file("--page-tokens", "one viewer a line: NAME TOKEN"),
+        file("--page-tokens", "file with one viewer per line: NAME TOKEN"),
         examples=[
             "fed first",
-            "fed first --page 0.0.0.0:8600 --page-tokens tokens.txt    (seen by others)",
+            "fed first --page 0.0.0.0:8600 --page-tokens tokens.txt    (visible to others)",
             "fed first --page off",
         ],
     ),
     Command(
         "server status",
         "deploy.kit.commands:show_server",
-        "show sites, rounds, what is spent and left, and the last error",
+        "show sites, rounds, privacy spent and left, and the last error",
         FOLDER,
         examples=["fed"],
     ),
     Command(
         "site init",
         "deploy.kit.commands:site_init",
-        "make a site's folder: keys, policy, and the enrolment for the server",
+        "create a site: keys, policy, and the enrolment for the server",
         FOLDER,
-        file("--invitation", "from the server's operator", required=True),
-        option("--name", "of the site", required=True),
-        option("--records", "--name of `dppm data import`, or a shard folder", required=True),
+        file("--invitation", "file from the server's operator", required=True),
+        option("--name", "name of the site", required=True),
+        option("--records", "name of an imported data set, or a shard folder", required=True),
         option(
             "--max-epsilon-secure-sum",
-            "the most to spend over all runs, for anyone who sees the sums",
+            "limit over all runs against anyone who sees the sums",
             type=float,
         ),
         option(
             "--max-epsilon-site",
-            "the same for anyone who sees this site's own reports; inf: no limit",
+            "limit over all runs against anyone who sees this site's reports; inf: no limit",
             type=float,
         ),
-        option("--delta", "of both, below one over the number of records", type=float),
+        option("--delta", "delta of both limits; below one over the number of records", type=float),
         YES,
         examples=[
             "st-mary --invitation invitation.json --name st-mary --records scans "
@@ -386,40 +392,40 @@ COMMANDS = (
     Command(
         "site approve",
         "deploy.kit.commands:site_approve",
-        "look at an announced run, its code and its cost, and allow it",
+        "review an announced run, its code and its cost, and approve it",
         FOLDER,
-        argument("announcement", "from the server's operator", type=PATH),
+        argument("announcement", "file from the server's operator", type=PATH),
         YES,
         examples=["st-mary announcement.zip"],
     ),
     Command(
         "site preflight",
         "deploy.kit.commands:site_preflight",
-        "check everything a run needs, and say how to fix what is missing",
+        "check everything a run needs, with a fix for each failure",
         FOLDER,
         examples=["st-mary"],
     ),
     Command(
         "site run",
         "deploy.kit.commands:site_run",
-        "answer the server, until Ctrl-C",
+        "answer the server's questions until Ctrl-C",
         FOLDER,
         examples=["st-mary"],
     ),
     Command(
         "site status",
         "deploy.kit.commands:show_site",
-        "show rounds, what is spent and left, and the last error",
+        "show rounds, privacy spent and left, and the last error",
         FOLDER,
         examples=["st-mary"],
     ),
     Command(
         "site ledger",
         "deploy.kit.commands:site_ledger",
-        "show what was spent, or verify that nothing was changed",
+        "show the privacy spent, or verify the ledger's integrity",
         FOLDER,
         argument("what", "to do", type=click.Choice(["show", "verify"])),
-        option("--delta", "delta of the epsilon shown; by default the site's own", type=float),
+        option("--delta", "delta at which epsilon is shown; default: the site's", type=float),
         examples=["st-mary verify"],
     ),
 )
@@ -458,9 +464,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        click.echo("Interrupted. The same command goes on from here.", err=True)
+        click.echo("Interrupted. Run the same command again to resume.", err=True)
         return 130
-    except (DppmError, OSError) as error:  # of the machine: nobody nearer to it knew what to do
+    except (DppmError, OSError) as error:  # OSError: the machine refused, and no caller handled it
         from deploy.show import show_refusal
 
         return show_refusal(error)

@@ -1,4 +1,4 @@
-"""What each verb of the command line does, top to bottom."""
+"""The commands that handle data, plans, training and evaluation."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def plan(
     at_parameters: str | None,
     as_json: bool,
 ) -> None:
-    """`dppm plan`: the costs of a run, before anything is spent; or of a round at other scales."""
+    """`dppm plan`: the costs of a run before it starts, or of a round at larger scales."""
     config = simulation.resolve(overrides)
     if scale:
         _plan_scale(config, at_sites, at_parameters, as_json=as_json)
         return
     if at_sites or at_parameters:
         raise ConfigError(
-            "--at-sites and --at-parameters are for --scale.",
-            "Add --scale, or give sites=… to plan for other sites.",
+            "--at-sites and --at-parameters need --scale.",
+            "Add --scale, or set sites=… to plan for another number of sites.",
         )
     if measure:
         with progress("timing rounds") as bar:
@@ -125,7 +125,7 @@ def _plan_scale(
 
 
 def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
-    """Print the plan as a table, what it promises and costs, and what it assumes."""
+    """Print a plan as a table, with its guarantees, assumptions and costs."""
     console.print(plan_table(made, config.privacy_request().view))
     if made.trusts_server:
         console.print(
@@ -133,9 +133,9 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
             "the server releases. The server itself sees exact sums: it must be trusted."
         )
     console.print(
-        f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] for whoever sees the sum over "
-        f"{privacy['honest_sites']} honest sites, {epsilon_text(privacy['epsilon_site'])} for "
-        f"whoever sees a site's own reports; δ = {made.delta:g}, unit: {made.unit}, "
+        f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] against anyone who sees the "
+        f"sum over {privacy['honest_sites']} honest sites, {epsilon_text(privacy['epsilon_site'])} "
+        f"against anyone who sees a site's own reports; δ = {made.delta:g}, unit: {made.unit}, "
         f"adjacency: {made.adjacency}."
     )
     for colluding, epsilon in epsilon_if_colluding(made):
@@ -156,7 +156,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
 
 
 def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, watch: bool) -> None:
-    """`dppm simulate [RUN]`: train, or continue, a run folder; with a live page if asked for."""
+    """`dppm simulate [RUN]`: train or resume a run folder."""
     if folder is None:
         folder = _RUNS / str(compose_config(overrides)["data"])
     run, config, begun = _prepare(folder, overrides)
@@ -164,7 +164,7 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, wa
         console.print(f"{folder} is trained; nothing to do.")
     else:
         if begun:
-            console.print(f"{folder} goes on after round {len(run.rounds())}.")
+            console.print(f"Resuming {folder} after round {len(run.rounds())}.")
         with beside(run, PAGE_ADDRESS if watch else None):
             train(run, config)
     if as_json:
@@ -180,14 +180,14 @@ def _prepare(folder: Path, overrides: Sequence[str]) -> tuple[Run, Config, bool]
 
 
 def train(run: Run, config: Config) -> None:
-    """Train with a bar that counts rounds."""
+    """Train, with a progress bar."""
     with progress(f"training over {config.sites} sites ({config.backend})") as bar:
         simulation.simulate(run, config, progress=bar)
     note_seconds(run, config.backend)
 
 
 def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
-    """`dppm evaluate RUN`: what the synthetic images are worth."""
+    """`dppm evaluate RUN`: the utility of the synthetic images."""
     run = trained(folder, "evaluate")
     tree = retaken(run, overrides, "evaluation", "device")
     result = measure(run, tree["evaluation"], tree["device"])
@@ -198,12 +198,12 @@ def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
 
 
 def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
-    """Judge the run's images and write ``evaluation.json`` and the table.
+    """Evaluate the run's images, and write ``evaluation.json`` and the table.
 
     Raises
     ------
     RunFolderError
-        If there are no images, or another command works in the folder.
+        If there are no images, or another command uses the folder.
     """
     with run.alone():
         return _measure(run, settings, device)
@@ -243,21 +243,21 @@ def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]
     Raises
     ------
     ConfigError
-        An unknown recipe, or seeds that are none.
+        If the recipe is unknown or the seeds are invalid.
     """
     chosen = EvaluationConfig.of(settings, "evaluation")
     return RECIPES[chosen.recipe], chosen.seeds
 
 
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
-    """`dppm demo`: the main job from nothing to a score."""
+    """`dppm demo`: everything from the data set to an evaluated run."""
     begun = time.monotonic()
     tree = compose_config(overrides)
-    recipe_and_seeds(tree["evaluation"])  # refused before anything is spent, as is this:
+    recipe_and_seeds(tree["evaluation"])  # refuse before anything is spent
     few = tree["sampler"]["per_class"]
     if isinstance(few, int) and few < FEWEST_PER_CLASS:
         raise ConfigError(
-            f"sampler.per_class is {few}, and the demo judges its images.",
+            f"sampler.per_class is {few}, too few for the demo to evaluate.",
             f"Give at least {FEWEST_PER_CLASS}, or use `dppm simulate` and `dppm sample`.",
         )
     name = str(tree["data"])

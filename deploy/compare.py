@@ -1,4 +1,4 @@
-"""`dppm compare RUN RUN …`: finished runs side by side, as a Markdown table."""
+"""`dppm compare RUN RUN …`: finished runs in a Markdown table."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def models() -> dict[str, Any]:
     """Return every model that can be chosen, by name."""
     known = {}
     for path in sorted((CONF / "model").glob("*.yaml")):
-        with suppress(ConfigError):  # a part of others, no choice of its own
+        with suppress(ConfigError):  # a part of other models, not a model
             known[path.stem] = compose_config([f"model={path.stem}"])["model"]
     return known
 
 
 def refuse_missing(runs: Sequence[Run]) -> None:
-    """Refuse runs that lack a file; say which, and how to get them.
+    """Refuse runs that lack a file.
 
     Raises
     ------
     RunFolderError
-        Naming every missing file, of all runs.
+        If so; it names every missing file of all runs, and how to make it.
     """
     missing, hints = [], []
     for run in runs:
@@ -125,7 +125,7 @@ def comparison(summary: RunSummary, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the Markdown: a row for each run, and one for each set of real images."""
+    """Return a Markdown table with a row for each run and each set of real images."""
     rows = [_row(figures) for figures in found]
     real = [_real_row(figures) for figures in found]
     return f"{markdown_table(_HEADER, [*rows, *dict.fromkeys(real)], left=_TEXTS)}\n\n{_NOTE}"
@@ -133,7 +133,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
     model = figures["model"] or " → ".join(figures["phases"])
-    if public := figures["public_data"]:  # never one name for a model with and without
+    if public := figures["public_data"]:  # a model with public data is another model
         model = f"{model}, public: {', '.join(public)}"
     return (
         figures["run"],

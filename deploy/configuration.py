@@ -24,16 +24,19 @@ from dppm_model.score.settings import Between
 from sampler.evaluation.classifier import EvaluationConfig
 from sampler.settings import FolderConfig, SamplerSettings
 
-# Groups that `Config` leaves to their owners.
+# Groups that other classes than `Config` validate.
 GROUPS: dict[str, tuple[type, ...]] = {
     "evaluation": (EvaluationConfig,),
     "sampler": (FolderConfig, SamplerSettings),
     **{f"model.{name}": (part,) for name, part in PARTS.items()},
 }
-# Groups whose keys depend on one of them.
+# Groups whose keys depend on the value of one key.
 CHOICES: dict[str, tuple[Mapping[str, type], str]] = {
-    "mechanism.name": (PLANNERS, "Which randomized response; the other keys are its own."),
-    "model.residual.network.kind": (KINDS, "Which network; the other keys are its own."),
+    "mechanism.name": (PLANNERS, "The mechanism; the other keys of the group depend on it."),
+    "model.residual.network.kind": (
+        KINDS,
+        "The network; the other keys of the group depend on it.",
+    ),
 }
 _NAMES = {int: "whole", float: "number", str: "text", bool: "bool", NoneType: "null"}
 _NO_LIMIT = 1 << 62
@@ -41,7 +44,7 @@ _NO_LIMIT = 1 << 62
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the configuration; ``default`` is None where the default groups do not have it."""
+    """A configuration key; ``default`` is None if the default groups lack it."""
 
     value: Any
     default: Any
@@ -51,12 +54,12 @@ class Key:
 
 
 def keys(overrides: Sequence[str]) -> dict[str, Key]:
-    """Return all keys that these overrides lead to, by name.
+    """Return all keys of the configuration that these overrides compose, by name.
 
     Raises
     ------
     ConfigError
-        If an override is wrong.
+        If an override is invalid.
     """
     usual = dict(leaves(compose_config([])))
     chosen = dict(leaves(check_config(compose_config(overrides)).to_dict()))
@@ -74,7 +77,7 @@ def keys(overrides: Sequence[str]) -> dict[str, Key]:
 
 
 def _field(key: str, owners: Mapping[str, tuple[type, ...]]) -> tuple[str, str]:
-    """Return type and meaning of a key; nothing of a key that has no field."""
+    """Return type and meaning of a key, both empty if no field describes it."""
     if key in CHOICES:
         options, meaning = CHOICES[key]
         return " | ".join(options), meaning
@@ -101,7 +104,7 @@ def _field(key: str, owners: Mapping[str, tuple[type, ...]]) -> tuple[str, str]:
 
 
 def attributes(owner: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass says of its fields, under ``Attributes``."""
+    """Parse the ``Attributes`` section of a dataclass's docstring."""
     said = (inspect.getdoc(owner) or "").partition("Attributes\n----------\n")[2]
     found: dict[str, str] = {}
     for block in re.split(r"\n(?=\S)", said.partition("\n\n")[0]):
@@ -125,7 +128,7 @@ def type_text(kind: Any) -> str:
 
 
 def _range_text(metadata: Sequence[Any]) -> str:
-    # pydantic's `Field` holds the limits that stood in an `Annotated` one level down.
+    # pydantic's `Field` holds the limits of a nested `Annotated`.
     limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
     known = {n: getattr(m, n) for m in limits for n in ("gt", "ge", "lt", "le") if hasattr(m, n)}
     for m in limits:
@@ -157,4 +160,4 @@ def show(overrides: Sequence[str], *, as_json: bool, as_yaml: bool) -> None:
         table.add_row(*map(escape, (name, value, key.type, key.meaning)), style=mark)
     console.print(table)
     if overrides:
-        console.print("[bold yellow]Marked[/] keys are not the default.")
+        console.print("[bold yellow]Marked[/] keys differ from the default.")

@@ -1,10 +1,9 @@
-"""Start Flower's simulation runtime for one run: an own SuperLink, `flwr run`, and away again.
+"""Start Flower's simulation runtime for one run, with its own SuperLink, and stop it afterwards.
 
-Three of Flower's habits are worked around here: it would install the app's dependencies anew for
-every run, its workers import from the folder that the SuperLink was started in before the bundle,
-and a bundle takes every JSON, Markdown and YAML file it finds. So the SuperLink starts in an empty
-folder, with installation off, and the app is a staged copy of what its two parts import, with a
-pyproject.
+Flower would install the app's dependencies for every run, its workers import from the SuperLink's
+working folder before the bundle, and a bundle takes every JSON, Markdown and YAML file it finds. So
+the SuperLink starts in an empty folder, with installation off, and the app is a staged copy of what
+its two parts import, with a pyproject.toml.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from dppm_model.errors import FederationError
 
 
 def pyproject() -> Path:
-    """Find the project's own pyproject.toml: beside the packages, or inside an installed wheel."""
+    """Find the project's pyproject.toml, beside the packages or inside an installed wheel."""
     for path in (
         Path(__file__).parent / "pyproject.toml",
         Path(__file__).parents[1] / "pyproject.toml",
@@ -37,8 +36,8 @@ def pyproject() -> Path:
 def stage_app(folder: Path) -> Path:
     """Copy what a site and the server import, and nothing else, to ``folder/dppm``.
 
-    Flower ships one bundle to both: what a site itself runs, and has to be read by its operator, is
-    the part that `client.app` imports.
+    Flower ships one bundle to both. A site runs only the part that `client.app` imports, and its
+    operator reads only that.
     """
     app, files = folder / "dppm", installed()
     for modules in APPS.values():
@@ -106,5 +105,5 @@ def run_flower(
 
 
 def toml_string(value: str) -> str:
-    """Quote a string for TOML, as `--run-config` wants it."""
+    """Quote a string for TOML, as `--run-config` requires."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,9 +1,9 @@
-"""All that we use of Flower beyond its public interface, for the one version that we pin.
+"""All uses of Flower's private interfaces, for the one version that we pin.
 
 Flower's public modules (`flwr.app`, `flwr.clientapp`, `flwr.serverapp`, the commands) are used
-where they are needed. What has no public form is here and nowhere else, and
-``tests/unit/deploy/test_flower_adapter.py`` tries each piece of it. Nothing of ours is imported:
-the process that runs a bundle imports this module beside the bundle's own packages.
+directly elsewhere; ``tests/unit/deploy/test_flower_adapter.py`` covers each private one. This
+module imports nothing of ours: the process that runs a bundle imports it beside the bundle's
+packages.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 FLOWER_VERSION = "1.41.0"
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
-build_bundle = build_fab_from_disk  # of an app's folder: the bytes that `flwr run` would ship
+build_bundle = build_fab_from_disk  # an app folder to the bytes that `flwr run` would ship
 
 
 # In one process (`deploy.inprocess`).
 
 
 def number_message(message: Message) -> str:
-    """Give a message the id that a network would, and return it."""
+    """Give a message an id, as a network would, and return the id."""
     message.metadata.__dict__["_message_id"] = str(uuid4())
     return message.metadata.message_id
 
@@ -59,7 +59,7 @@ def play_all_roles() -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """A message that waits at a SuperNode: the digest of the bundle to answer it, and its token."""
+    """A message waiting at a SuperNode: its token, and the digest of the bundle to answer it."""
 
     run: int
     bundle: str
@@ -74,7 +74,7 @@ class TaskQueue:
     address
         ``host:port`` of the SuperNode's Runtime API, on this machine.
     secret
-        Shared with the SuperNode, so that no other program of this machine takes its tasks.
+        Shared with the SuperNode, so that no other program on this machine takes its tasks.
     """
 
     def __init__(self, address: str, secret: bytes) -> None:
@@ -106,15 +106,15 @@ class TaskQueue:
 
 
 def answer_task(token: str, address: str, check: Callable[..., None], app: Any) -> int:
-    """Take the message of a token from a SuperNode and let ``app`` answer it.
+    """Take the message of a token from a SuperNode, and let ``app`` answer it.
 
     Parameters
     ----------
     check
-        Stands where Flower would install the bundle: takes its bytes, and raises if another one
-        than the app's was sent; then the app is not called, and the server gets the error.
+        Replaces Flower's installation of the bundle: takes its bytes, and raises unless it is the
+        app's; then the app is not called, and the server gets the error.
     app
-        Stands where Flower would import the ClientApp of whatever bundle came.
+        Replaces Flower's import of the bundle's ClientApp.
 
     Returns
     -------
@@ -138,13 +138,13 @@ def answer_task(token: str, address: str, check: Callable[..., None], app: Any) 
 
 
 class NodeClient:
-    """Asks a SuperLink with a node's key; errors are those of httpx."""
+    """A client of a SuperLink with a node's key; it raises the errors of httpx."""
 
     def __init__(self, client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> None:
         self._client, self._key = client, key
 
     def activate(self) -> int:
-        """Connect as a SuperNode does, and return the number that the node has."""
+        """Connect as a SuperNode does, and return the node's number."""
         public = public_key_to_bytes(self._key.public_key())
         request = ActivateNodeRequest(
             public_key=public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
@@ -156,7 +156,7 @@ class NodeClient:
         self._client.DeactivateNode(DeactivateNodeRequest(node_id=node))
 
     def ask_for_no_run(self, node: int) -> None:
-        """Ask for a run that does not exist; the error tells whether the node is known."""
+        """Ask for a run that does not exist; the error shows whether the node is known."""
         self._client.GetRun(GetRunRequest(node=Node(node_id=node), run_id=0))
 
 
@@ -164,7 +164,7 @@ class NodeClient:
 def node_client(
     address: str, authority: Path, key: ec.EllipticCurvePrivateKey
 ) -> Iterator[NodeClient]:
-    """Connect to a SuperLink under TLS, trusting one authority, for the length of a block."""
+    """Connect to a SuperLink over TLS, trusting one authority, for the length of a block."""
     with FleetHttpClient.from_server_address(
         address,
         False,

@@ -1,4 +1,4 @@
-"""What importing a module reads: the code that runs at a site, or at the server, and no other."""
+"""Import closures: exactly the code that runs at a site, or at the server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import client
 
-PACKAGES = ("server", "client", "dppm_model")  # of which a bundle is made
-_NETWORKS = "dppm_model.score.networks.*"  # which this package finds by itself
+PACKAGES = ("server", "client", "dppm_model")  # the packages of a bundle
+_NETWORKS = "dppm_model.score.networks.*"  # imported by names made at run time
 APPS = {  # the modules that pyproject.toml names, and what they import by names made at run time
     "site": ("client.app", _NETWORKS),
     "server": ("server.app", _NETWORKS, "dppm_model.training.*"),
@@ -26,12 +26,11 @@ def installed() -> dict[str, bytes]:
 
 
 def closure(files: Files, *modules: str) -> dict[str, bytes]:
-    """Return the files that importing modules can read, also those imported within functions.
+    """Return the files that importing modules can read, including imports within functions.
 
-    ``package.*`` stands for all modules of a package. With each file come the ``__init__`` of the
-    packages above it. Modules that ``files`` lacks are other people's. What is imported in other
-    ways (relative, or by a name made at run time) is not found unless `APPS` names it; at a site it
-    is then not there.
+    ``package.*`` stands for all modules of a package. The ``__init__`` files above each module are
+    included. Modules that ``files`` lacks are third-party. Other imports (relative, or by a name
+    made at run time) are found only if `APPS` names them; otherwise they are missing at a site.
     """
     found: dict[str, bytes] = {}
     waiting = [module for module in modules if not module.endswith(".*")]
@@ -51,7 +50,7 @@ def closure(files: Files, *modules: str) -> dict[str, bytes]:
 
 
 def _imported(source: bytes) -> set[str]:
-    """Name all modules that a file imports; what is imported *from* one may be a module, too."""
+    """Return all modules that a file may import; a name imported from one may be a module."""
     found: set[str] = set()
     try:
         tree = ast.parse(source)
@@ -71,7 +70,7 @@ def lines(files: Files) -> int:
 
 
 def digest(files: Files) -> str:
-    """SHA-256 of the names and contents of some files."""
+    """Return the SHA-256 of the names and contents of some files."""
     found = hashlib.sha256()
     for name, content in sorted(files.items()):
         found.update(f"{name}\0{len(content)}\0".encode() + content)

@@ -1,7 +1,7 @@
-"""Flower's apps without Flower's processes: the same ServerApp and ClientApp, in one process.
+"""The ServerApp and ClientApp in one process, without Flower's own processes.
 
-Messages are copied, as a network would, and answered one at a time when replies are asked for; no
-threads, so nothing can race. Tests use it, and `dppm simulate backend=inprocess`.
+Messages are copied, as a network would, and answered one at a time when replies are pulled; there
+are no threads, so nothing can race. Used by tests and by `dppm simulate backend=inprocess`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class InProcessGrid(Grid):
     nodes
         Number of virtual nodes; node i has partition-id i.
     run_config
-        What `flwr run --run-config` would pass.
+        Values that `flwr run --run-config` would pass.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class InProcessGrid(Grid):
 
     @property
     def run(self) -> Any:
-        """There is no run record."""
+        """Return None: there is no run record."""
         return None
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
@@ -64,14 +64,14 @@ class InProcessGrid(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> list[int]:
-        """All virtual nodes."""
+        """Return all virtual nodes."""
         return list(self._contexts)
 
     def answer(self, message: Message) -> Message:
         """Let the addressed node answer."""
         try:
             return self._app(message, self._contexts[message.metadata.dst_node_id])
-        except Exception as error:  # what Flower turns into error 2
+        except Exception as error:  # Flower reports it as error 2
             return Message(Error(code=2, reason=repr(error)), reply_to=message)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
@@ -95,7 +95,7 @@ class InProcessGrid(Grid):
         return [self.answer(self._waiting.pop(i)) for i in self.push_messages(messages)]
 
     def play(self, server_app: ServerApp) -> None:
-        """Run a ServerApp against the nodes; exceptions come through."""
+        """Run a ServerApp against the nodes; exceptions propagate."""
         play_all_roles()
         context = Context(
             run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=self._run_config

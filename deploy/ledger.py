@@ -1,4 +1,4 @@
-"""`dppm ledger show|verify`: what a site or a server has spent, from its own file."""
+"""`dppm ledger show|verify`: the spending of a site or a server, from its own ledger."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dppm_model.privacy.ledger import Ledger, costs_of
 
 
 def show(path: Path, delta: float, *, as_json: bool) -> None:
-    """Verify a ledger, and show what it holds.
+    """Verify a ledger and show its contents.
 
     Raises
     ------
     LedgerError
-        If there is none, or it was edited, cut back or replaced.
+        If it is missing, or was edited, truncated or replaced.
     """
     found = summary(open_ledger(path), delta)
     if as_json:
@@ -34,7 +34,7 @@ def show(path: Path, delta: float, *, as_json: bool) -> None:
 
 
 def verify(path: Path, delta: float, *, as_json: bool) -> None:
-    """Verify a ledger; see `show` for what it raises."""
+    """Verify a ledger; raises as `show` does."""
     found = summary(open_ledger(path), delta)
     if as_json:
         print_json(found)
@@ -43,7 +43,7 @@ def verify(path: Path, delta: float, *, as_json: bool) -> None:
 
 
 def open_ledger(path: Path) -> Ledger:
-    """Find the ledger of a run folder or a site folder, or take the file itself."""
+    """Open the ledger of a run folder or a site folder, or a ledger file."""
     file = path / "ledger.jsonl" if path.is_dir() else path
     if not file.is_file() and not file.with_suffix(".mark").exists():
         raise LedgerError(f"{file} does not exist.", "Name a run folder, a site folder or a file.")
@@ -51,7 +51,7 @@ def open_ledger(path: Path) -> Ledger:
 
 
 def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
-    """Gather rounds by run and phase, and compose all of them in both views."""
+    """Group rounds by run and phase, and compose all of them in both views."""
     check_delta(delta)
     debits = ledger.debits
     rounds = Counter(

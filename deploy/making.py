@@ -1,7 +1,7 @@
-"""Make a folder that is ready once its last file is there; what a killed maker left goes first.
+"""Make a folder that is ready once its last file exists; remove what a killed process left first.
 
-While a folder is made it has a file ``.making``, whose lock its maker holds. If nobody holds it,
-the maker has died, and all in the folder is its own: it was made in an empty one.
+While a folder is being made it has a file ``.making``, locked by the process that makes it. If the
+lock is free, that process has died, and everything in the folder is its own: it began empty.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _MARK = ".making"
 def making(folder: Path, last: str, *, foreign: DppmError, busy: DppmError) -> Iterator[bool]:
     """Hold a new or empty folder for the length of a block that makes it, file ``last`` last.
 
-    If the block fails, nothing is left.
+    If the block fails, nothing is left behind.
 
     Yields
     ------
-    Whether it is to be made: it may be ready.
+    Whether the folder has to be made; else it is ready.
 
     Raises
     ------
     DppmError
-        ``foreign``, if there is something else in the folder, which is left as it is; ``busy``, if
-        another process makes it now.
+        ``foreign``, if the folder holds anything else, which is left as it is; ``busy``, if another
+        process is making it.
     """
     new = not folder.exists()
     if not new:
@@ -49,7 +49,7 @@ def making(folder: Path, last: str, *, foreign: DppmError, busy: DppmError) -> I
         mark = folder / _MARK
         try:
             stack.enter_context(locked(mark, how=fcntl.LOCK_EX | fcntl.LOCK_NB))
-        except (BlockingIOError, FileNotFoundError):  # it failed just now, and took the folder away
+        except (BlockingIOError, FileNotFoundError):  # its maker just failed and removed the folder
             raise busy from None
         if (folder / last).exists():
             mark.unlink()
@@ -76,9 +76,9 @@ def making_run(run: Run) -> AbstractContextManager[bool]:
         folder,
         "plan.json",
         foreign=RunFolderError(
-            f"{folder} exists and is not a run folder.", "Name a new or an empty folder."
+            f"{folder} exists and is not a run folder.", "Name a new or empty folder."
         ),
-        busy=RunFolderError(f"Another command prepares {folder}.", "Wait for it, or stop it."),
+        busy=RunFolderError(f"Another command is preparing {folder}.", "Wait for it, or stop it."),
     )
 
 

@@ -1,4 +1,4 @@
-"""Start other programs: their environment, their ports, and that none outlives its starter."""
+"""Start other programs with an environment and ports, and make sure none outlives its parent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of Flower's commands: quiet, private, and of this installation.
+    """Return an environment for Flower's commands: no telemetry, own state, this installation.
 
     Parameters
     ----------
     home
-        Where Flower keeps its own files.
+        Folder of Flower's own files.
     """
     own = {
         "FLWR_HOME": str(home),
@@ -37,28 +37,28 @@ def environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",  # see sampler.pool: Ray would put the sites behind all else
+        "RAY_worker_niceness": "0",  # see sampler.pool: Ray would lower the sites' priority
         "PYTHONUNBUFFERED": "1",
     }
-    # Flower's commands start one another by name.
+    # Flower's commands start each other by name.
     path = f"{tool('')}{os.pathsep}{os.environ['PATH']}"
     return os.environ | own | {"PATH": path}
 
 
 def tool(name: str) -> str:
-    """Return a command of this very installation, not another one on the PATH."""
+    """Return the path of a command of this installation, not another one on the PATH."""
     return str(Path(sys.executable).parent / name)
 
 
 def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on now."""
+    """Return a TCP port of this machine that is free now."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:
-    """Say whether somebody listens on a port of this machine."""
+    """Return whether a port of this machine is in use."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
@@ -72,7 +72,7 @@ def wait_for_port(
     Raises
     ------
     FederationError
-        If it ended, or does not within a minute.
+        If it ends, or does not listen within a minute.
     """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -89,7 +89,7 @@ def start(
     output: IO[bytes],
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own; the kernel ends it should this thread die."""
+    """Start a command in its own session; the kernel kills it if this thread dies."""
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -111,7 +111,7 @@ def _die_with_parent() -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a started command and all of its session: politely, then for certain."""
+    """Terminate a command and its session, then kill what remains."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -122,14 +122,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_leftovers(sessions: Path, folder: Path) -> None:
-    """End what is left of sessions whose starter was killed (an nginx outlives its master).
+    """End what remains of sessions whose parent was killed (nginx workers outlive their master).
 
     Parameters
     ----------
     sessions
         File with the session numbers, see `remember`.
     folder
-        Only processes that work in it are ended: numbers are used again.
+        Only processes that run in it are ended, since numbers are reused.
     """
     known = set(sessions.read_text().split()) if sessions.is_file() else set()
     deadline = time.monotonic() + _STOP_SECONDS
@@ -142,7 +142,7 @@ def end_leftovers(sessions: Path, folder: Path) -> None:
 
 
 def _of_sessions(known: set[str], folder: Path) -> Iterator[int]:
-    """Yield the processes of some sessions that work in a folder."""
+    """Yield the processes of some sessions that run in a folder."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             number = int(process.name)
@@ -152,27 +152,27 @@ def _of_sessions(known: set[str], folder: Path) -> Iterator[int]:
 
 
 def remember(sessions: Path, process: subprocess.Popen[bytes]) -> None:
-    """Note the session of a started command for `end_leftovers`."""
+    """Record the session of a started command for `end_leftovers`."""
     with sessions.open("a") as file:
         file.write(f"{process.pid}\n")
 
 
 @dataclass
 class Supervised:
-    """A program, for the length of a block, which ends with it.
+    """A program that runs for the length of a block.
 
     Attributes
     ----------
     name
-        For people.
+        Name to show.
     command, folder, environment, output
         See `start`.
     door
         Address and port that it listens on once it is up, or None: it is not waited for.
     sessions
-        Where its session is noted for `end_leftovers`, if anywhere.
+        File that records its session for `end_leftovers`, or None.
     deaths
-        How often it was started again.
+        Number of restarts.
     """
 
     name: str
@@ -202,7 +202,7 @@ class Supervised:
                 raise
 
     def revive(self) -> bool:
-        """Start it again if it has died; say whether it had."""
+        """Restart it if it has died; return whether it had."""
         if self.process.poll() is None:
             return False
         self.deaths += 1

@@ -1,4 +1,4 @@
-"""`dppm sample` and `dppm diagnose`: images from a trained run, and how they are drawn."""
+"""`dppm sample` and `dppm diagnose`: images of a trained run, and checks of the sampler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from sampler.tune import tuned
 
-PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # what goes with images
+PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # saved with the images
 
 
 def trained(folder: Path | None, verb: str) -> Run:
@@ -36,12 +36,12 @@ def trained(folder: Path | None, verb: str) -> Run:
 
 
 def retaken(run: Run, overrides: Sequence[str], *allowed: str) -> dict[str, Any]:
-    """Return the run's configuration, with overrides of some groups and keys alone.
+    """Return the run's configuration, with overrides of the allowed groups and keys.
 
     Raises
     ------
     ConfigError
-        If an override is of another group, or wrong.
+        If an override is of another group, or invalid.
     """
     tree: dict[str, Any] = read_config(run.config).to_dict()
     fresh = compose_config(overrides)
@@ -50,7 +50,7 @@ def retaken(run: Run, overrides: Sequence[str], *allowed: str) -> dict[str, Any]
         if key not in allowed:
             raise ConfigError(
                 f"{override} cannot be changed after training.",
-                f"Here only {', '.join(allowed)} can be set.",
+                f"Only {', '.join(allowed)} can be set here.",
             )
         if rest:
             name = rest.split(".")[0]
@@ -75,12 +75,12 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
 
 
 def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
-    """Sample by a run's configuration with a bar that counts images; make the contact sheet.
+    """Sample by a run's configuration, with a progress bar, and make the contact sheet.
 
     Raises
     ------
     RunFolderError
-        If another command works in the folder.
+        If another command uses the folder.
     """
     with run.alone():
         group, privacy = tree["sampler"], run.read_json(run.privacy)
@@ -103,7 +103,7 @@ def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
 
 
 def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
-    """`dppm diagnose RUN`: how the sampler accepts, diverges and mixes."""
+    """`dppm diagnose RUN`: acceptance, divergences and mixing of the sampler."""
     run = trained(folder, "diagnose")
     with run.alone():
         found = _diagnose(run, retaken(run, overrides, "sampler")["sampler"])
@@ -124,10 +124,10 @@ def _diagnose(run: Run, chosen: dict[str, Any]) -> dict[str, Any]:
     settings = SamplerSettings.from_dict(with_steps(run, chosen))
     if settings.method not in ("hmc", "langevin"):
         raise ConfigError(
-            f"sampler.method is {settings.method!r}.", "Only Markov chains have diagnostics: hmc."
+            f"sampler.method is {settings.method!r}.", "Only sampler.method=hmc has diagnostics."
         )
     model = ScoreModel.load(run.model)
-    with console.status("running chains"):  # of the base, where there is a pyramid
+    with console.status("running chains"):  # of a pyramid, only the base
         return chain_diagnostics(model, settings, run.folder)
 
 

@@ -28,12 +28,12 @@ def serve(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Serve a trained run; overrides change what holds where a request says nothing.
+    """Serve a trained run; overrides set the defaults of requests.
 
     Parameters
     ----------
     settings
-        Of `ServerSettings`.
+        Fields of `ServerSettings`.
     """
     limits = Limits(images_per_hour=images_per_hour, jobs_per_client=jobs_per_client)
     run = trained(folder, "serve")

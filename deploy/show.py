@@ -1,4 +1,4 @@
-"""What people see: progress bars with time left, tables, the last summary; or JSON for scripts."""
+"""Terminal output: progress bars, tables and refusals; or JSON for scripts."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ console = Console(stderr=True)
 
 
 def plain(text: str) -> str:
-    """Make text that others have written safe to print: no character that steers a terminal."""
+    """Make foreign text safe to print, without characters that control a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-_HINTS = {  # what to do about it when the machine refuses
-    errno.ENOSPC: "Make room on that disk; the same command goes on from here.",
-    errno.EDQUOT: "Make room in that quota; the same command goes on from here.",
-    errno.EFBIG: "Raise the limit of a file's size (ulimit -f); the same command then goes on.",
+_HINTS = {  # for errors of the operating system
+    errno.ENOSPC: "Free space on that disk, then run the same command again to resume.",
+    errno.EDQUOT: "Free space in that quota, then run the same command again to resume.",
+    errno.EFBIG: "Raise the file size limit (ulimit -f), then run the command again to resume.",
     errno.EACCES: "Let this user read and write there, or work as the folder's owner.",
     errno.EPERM: "Let this user read and write there, or work as the folder's owner.",
-    errno.EROFS: "Mount that disk for writing, or name a folder elsewhere.",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n); the same command goes on from here.",
-    errno.ENFILE: "Close other programs: the machine has no more open files to give.",
-    errno.ENOENT: "Name what is there, or run the command that makes it.",
+    errno.EROFS: "Mount that disk for writing, or choose another folder.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), then rerun the command to resume.",
+    errno.ENFILE: "Close other programs: the machine has run out of open files.",
+    errno.ENOENT: "Check the name, or run the command that creates it.",
 }
 
 
 def show_refusal(error: DppmError | OSError) -> int:
-    """Print what was refused and a hint, a line each, and return the exit code."""
+    """Print an error and its hint, one line each, and return the exit code."""
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        hint = _HINTS.get(error.errno or 0, "Look at the disk and its rights; then run it again.")
+        hint = _HINTS.get(error.errno or 0, "Check the disk and its permissions, then try again.")
         error = StorageError(f"{where}{reason(error)}.", hint)
     console.print(f"[bold red]{type(error).__name__}[/]: {escape(plain(error.message))}")
     console.print(f"[bold]Fix[/]: {escape(plain(error.hint))}")
@@ -63,7 +63,7 @@ def show_refusal(error: DppmError | OSError) -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print for a script, on standard output; everything for people goes to standard error."""
+    """Print JSON on standard output; messages for people go to standard error."""
     print(json.dumps(value, indent=2))
 
 
@@ -90,7 +90,7 @@ def progress(description: str) -> Iterator[Progress]:
 
 
 def empty_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    """Head a table: columns of texts, which may wrap, then of numbers, which do not."""
+    """Make an empty table: columns of text, which may wrap, then of numbers, which do not."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in texts:
         table.add_column(column)
@@ -100,7 +100,7 @@ def empty_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Tab
 
 
 def epsilon_text(value: float | None) -> str:
-    """Write an epsilon so that the printed digits are never below it; None is infinite."""
+    """Format an epsilon, rounded up; None is infinite."""
     if value is None or math.isinf(value):
         return "∞ (no protection)"
     return f"{round_up(value, 3):.3f}"
@@ -110,8 +110,7 @@ def plan_table(plan: Plan, view: Any) -> Table:
     """Draw the phases of a plan.
 
     T rounds at Poisson rate q; the mechanism's own parameters (`Mechanism.describe`); loss in mu
-    against an ideal Gaussian; bits of a number of the sum; mu of a round in the view that was
-    planned for.
+    against an ideal Gaussian; bits of a number of the sum; mu of a round in the planned view.
     """
     mechanism = plan.phases[0].mechanism
     own = mechanism.describe(plan.phases[0])
@@ -141,5 +140,5 @@ def model_text(model: ModelConfig) -> str:
         f"  {part}: {', '.join(f'{key} {value}' for key, value in settings[part].items())}"
         for part in settings
     ]
-    head = f"Asks by a model of {images}, and by no other; digest {model.digest[:16]}:"
+    head = f"Asks only with a model of {images}; digest {model.digest[:16]}:"
     return "\n".join([head, *parts])

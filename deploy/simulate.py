@@ -50,26 +50,26 @@ from server.app import app as server_app
 
 
 def resolve(overrides: Sequence[str]) -> Config:
-    """Compose a configuration and fill in what the data set at hand says: see `fill_in`."""
+    """Compose a configuration, and fill in the facts of its data set; see `fill_in`."""
     config = fill_in(check_config(compose_config(overrides)))
     config.privacy_request()
     return config
 
 
 def fill_in(config: Config) -> Config:
-    """Fill in the unit, and the public facts of the data set, which is in this machine's store.
+    """Fill in the unit, and the public facts of a data set in this machine's store.
 
-    Where the data name persons, persons are protected unless records are asked for.
+    If the data name persons, the unit is the person unless the configuration says record.
 
     Raises
     ------
     ConfigError, DataError
-        If facts were given, persons are to be protected and the data name none, or the data are
-        not at hand.
+        If facts were given, the unit is the person and the data name none, or the data are not in
+        the store.
     """
     if config.facts != FactsConfig():
         raise ConfigError(
-            f"facts.* were given, and {config.data} is on this machine.",
+            f"facts.* were given, but {config.data} is on this machine.",
             "Leave them out: they are for `dppm server announce`, where the data are elsewhere.",
         )
     records = load(config.data, "train")
@@ -96,7 +96,7 @@ def plan_of(config: Config, run: str) -> Plan:
     Raises
     ------
     ConfigError, DataError
-        If public records are to teach the model first, and they are not at hand or do not fit.
+        If the model pre-trains on public records that are not in the store or do not match.
     """
     model = config.score_model()
     if config.public is not None:
@@ -124,17 +124,17 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
 def prepare(
     folder: Path, overrides: Sequence[str], say: Progress = silent
 ) -> tuple[Run, Config, bool]:
-    """Make a run folder ready to train, or find it so; ``say`` is told what takes its time.
+    """Make a run folder ready to train, unless it is; ``say`` reports slow steps.
 
     Returns
     -------
-    The run, its configuration, and whether it had been begun before.
+    The run, its configuration, and whether it already existed.
 
     Raises
     ------
     RunFolderError
         If the folder was made with another configuration, is something else, or is being prepared
-        by another process. One whose preparation was killed is prepared anew.
+        by another process. If its preparation was killed, it is prepared again.
     """
     run = Run(folder)
     with making_run(run) as new:
@@ -152,7 +152,7 @@ def prepare(
 
 
 def _changes(old: Config, new: Config) -> list[str]:
-    """Say what differs between two configurations, key by key."""
+    """List the differences between two configurations, key by key."""
     was, now = dict(leaves(old.to_dict())), dict(leaves(new.to_dict()))
     return [
         f"{key} was {was.get(key)}, now {now.get(key)}"
@@ -170,13 +170,13 @@ def _make(run: Run, overrides: Sequence[str], say: Progress) -> Config:
 def write_run(
     run: Run, config: Config, plan: Plan, overrides: Sequence[str], say: Progress
 ) -> None:
-    """Write a run folder that is ready to train, the virtual sites' folders in it."""
+    """Write a run folder that is ready to train, including the virtual sites' folders."""
     made = {f"site-{number:04d}": Identity.generate() for number in range(config.sites)}
     if config.public is not None:
-        say(f"learning from the public records of {config.public}")
+        say(f"pre-training on the public records of {config.public}")
     peers = {name: identity.public for name, identity in made.items()}
     write_public(run, config, plan, overrides, peers)
-    say(f"dealing records to {config.sites} sites")
+    say(f"distributing records to {config.sites} sites")
     _deal(run, config, plan, made)
     run.write_plan(plan)
 
@@ -184,7 +184,7 @@ def write_run(
 def write_public(
     run: Run, config: Config, plan: Plan, overrides: Sequence[str], peers: Mapping[str, bytes]
 ) -> None:
-    """Write what is public of a run, all but its plan: a folder with a plan is ready."""
+    """Write a run's public files, except its plan: a folder with a plan is ready."""
     write_bytes(run.config, yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
     write_json(run.overrides, {"overrides": list(overrides)})
     write_peers(run.roster, peers)
@@ -193,12 +193,12 @@ def write_public(
 
 
 def start_model(config: Config) -> ScoreModel:
-    """Return what private rounds start from: public constants, or what public records taught.
+    """Return the initial model: public constants, or pre-trained on public records.
 
     Raises
     ------
     ConfigError, DataError
-        If the public data set is not at hand, or its images or classes are others.
+        If the public data set is not in the store, or its images or classes differ.
     """
     model = initial_model(config)
     if config.public is None:
@@ -211,7 +211,7 @@ def _public_records(config: Config) -> Records:
     manifest = records.manifest
     if (manifest.shape, len(manifest.classes)) != (config.shape, config.classes):
         raise ConfigError(
-            f"public is {config.public}: {len(manifest.classes)} classes of {manifest.shape}, and "
+            f"public is {config.public}: {len(manifest.classes)} classes of {manifest.shape}, but "
             f"the data have {config.classes} of {config.shape}.",
             "Import public images of the same size and classes (`dppm data import`).",
         )
@@ -219,13 +219,13 @@ def _public_records(config: Config) -> Records:
 
 
 def run_name(name: str) -> str:
-    """Name a run after its folder, and make it unique: sites remember names."""
+    """Name a run after its folder, with a random suffix since sites remember names."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
     return f"{safe[:40]}-{secrets.token_hex(4)}"
 
 
 def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) -> None:
-    """Deal the training records to the virtual sites and write each site's own files."""
+    """Distribute the training records to the virtual sites, and write each site's files."""
     records = load(config.data, "train")
     peers = {name: identity.public for name, identity in made.items()}
     parts = partition(
@@ -245,7 +245,7 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "index.npy", part)
         made[f"site-{number:04d}"].write(folder / "identity.key")
-        # The virtual sites are willing to spend what the plan was made for, and no more.
+        # The virtual sites allow exactly what the plan was made for.
         Policy(
             records=str(shards.resolve()),
             index="index.npy",
@@ -257,13 +257,13 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
             min_survivors=plan.min_survivors,
             colluding_sites=plan.colluding_sites,
             hours="00:00-24:00",
-            release_seconds=0.0,  # all sites are this machine: their times tell nobody anything
+            release_seconds=0.0,  # all sites run on this machine, so timing reveals nothing
         ).write(folder / "site.toml")
         Approval(plan, peers, bundle="", note="simulated").write(folder)
 
 
 def show_rounds(run: Run, total: int, progress: Progress) -> None:
-    """Show how many rounds of a run are done."""
+    """Report the number of finished rounds."""
     done = len(run.rounds())
     progress(f"round {done} of {total}", done / total)
 
@@ -276,7 +276,7 @@ def simulate(run: Run, config: Config, *, progress: Progress = silent) -> None:
     RunFolderError
         If another command works in the folder.
     DppmError
-        What stopped the training, also when it happened in Flower's processes.
+        The error that stopped training, even if it occurred in Flower's processes.
     """
     with run.alone():
         _simulate(run, config, progress)
@@ -311,14 +311,14 @@ def _simulate(run: Run, config: Config, progress: Progress) -> None:
 
 
 def _fresh(folder: Path) -> Path:
-    """Empty the staging folder: a bundle must hold today's code only."""
+    """Empty the staging folder: a bundle must hold only current code."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def raise_reported(status: dict[str, str]) -> None:
-    """Raise the error that the ServerApp reported, as its own class."""
+    """Raise the error that the ServerApp reported, with its class."""
     if status["state"] != "failed":
         return
     kind = getattr(errors, status["error"], DppmError)

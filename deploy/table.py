@@ -1,4 +1,4 @@
-"""Tables and figures as Markdown, for files and for what people paste elsewhere."""
+"""Tables and figures as Markdown."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left
 
 
 def cell(text: str) -> str:
-    """Make a text safe inside a cell: on one line, and its bars are no borders."""
+    """Escape a text for a cell: one line, with escaped bars."""
     return plain(text).replace("\n", " ").replace("|", "\\|")
 
 
 def figure(value: float | None, digits: int) -> str:
-    """Write a number with ``digits`` after the point, or a dash where there is none."""
+    """Format a number with ``digits`` decimals, or a dash for None."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def with_spread(mean: float | None, spread: float | None, digits: int = 4) -> str:
-    """Write a mean and its standard deviation, where that is known."""
+    """Format a mean, with its standard deviation if known."""
     text = figure(mean, digits)
     return text if mean is None or spread is None else f"{text} ± {spread:.{digits}f}"

@@ -44,11 +44,11 @@ error = float(np.linalg.norm(estimate - exact / spec.records))
 length = float(np.linalg.norm(exact)) / spec.records
 print(f"estimate of a mean of length {length:.3f}: off by {error:.3f}")
 
-# What it costs: exactly mu-Gaussian-DP, for whoever sees the sum, and for whoever sees a report.
+# Its cost, in mu of Gaussian DP: against anyone who sees the sum, and anyone who sees a report.
 costs = {
     "the sum": mechanism.cost("secure_sum", spec),
     "one site's report": mechanism.cost("site", spec),
 }
 eps = {who: epsilon([cost], delta=1e-5) for who, cost in costs.items()}
 for who, value in eps.items():
-    print(f"whoever sees {who}: mu = {costs[who].mu:.3f}, epsilon = {value:.3f} at delta = 1e-5")
+    print(f"anyone who sees {who}: mu = {costs[who].mu:.3f}, epsilon = {value:.3f} at delta = 1e-5")
