@@ -224,7 +224,7 @@ def test_a_machine_that_cannot_write_is_told_in_a_line(
 def test_a_folder_that_must_not_be_written_is_told_in_a_line(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number, hint in ((28, "Make room"), (13, "Let this user"), (30, "Mount"), (24, "ulimit")):
+    for number, hint in ((28, "Free space"), (13, "Let this user"), (30, "Mount"), (24, "ulimit")):
 
         def refuse(*_: object, number: int = number, **__: object) -> None:
             raise OSError(number, os.strerror(number), "/some/file")
