@@ -4,6 +4,7 @@ What a kill leaves may hold a round's seed or an unmasked report: after the next
 nothing of it is there, and in the end a site's folder holds what that of an unkilled run holds.
 """
 
+import contextlib
 import json
 import random
 import time
@@ -23,6 +24,7 @@ from dppm_model.score.model import ScoreModel
 from tests.conftest import SMALL, TINY
 from tests.support.fault_injection import POINTS, dying, ended, forked, killed, left_over
 from tests.support.flaky_grid import play, twin_of
+from tests.support.mutations import nothing, twin
 from tests.support.seeded_rng import SeededRNG
 
 GAUSSIAN = [*TINY, "model=gaussian", "server.retry_seconds=0.001"]
@@ -94,6 +96,11 @@ def test_killed_before_its_last_word_a_run_is_finished(
     assert RunSummary.of(run).state == "stopped"
 
 
+@twin(
+    "what a killed writer leaves, a round's seed in it, is never removed",
+    "dppm_model.files:sweep",
+    nothing,
+)
 def test_a_site_forgets_at_the_next_message_even_if_it_is_refused(
     whole: tuple[Run, Run], tmp_path: Path
 ) -> None:
@@ -129,6 +136,11 @@ def test_two_simulations_of_one_new_folder(tmp_path: Path, tiny: Path) -> None:
         assert len(runs) == 1 and not left_over(run)
 
 
+@twin(
+    "two commands write into one run folder at once",
+    "dppm_model.run:Run.alone",
+    lambda _: lambda self: contextlib.nullcontext(),
+)
 def test_a_command_that_writes_is_alone_in_a_run_folder(finished: Path) -> None:
     """Another process works in it, so every such command is refused, and then is not."""
     run = Run(finished)
@@ -165,6 +177,7 @@ def test_a_run_that_was_begun_by_nobody_is_left_alone(tmp_path: Path, tiny: Path
     assert not (tmp_path / "failed").exists() and not (tmp_path / "too" / "many").exists()
 
 
+@twin("what a killed preparation left is built upon", "deploy.making:_empty", nothing, only="[17]")
 @pytest.mark.parametrize("nth", [1, 2, 4, 5, 9, 16, 17])
 def test_a_preparation_that_was_killed_is_begun_anew(tmp_path: Path, tiny: Path, nth: int) -> None:
     """In each of its files: by the same command, with the same settings or others."""

@@ -21,6 +21,7 @@ from server.securesum.aggregation import Aggregate, SecureSum
 from tests.conftest import TINY
 from tests.support.flaky_grid import play, twin_of
 from tests.support.lying_sites import LIES, WITH_A_DROP_OUT, Liar, edits
+from tests.support.mutations import nothing, twin
 
 NODE = 3
 LIAR = f"site-{NODE:04d}"
@@ -100,6 +101,30 @@ def played(
 UNHEARD = {"another mask key is dealt", "mask key on no polynomial"}
 
 
+@twin(
+    "who has heard a site join can join in its place",
+    "dppm_model.securesum.keys:joined",
+    lambda old: lambda group, _, channel: old(group, bytes(32), channel),
+    only="[joins as another]",
+)
+@twin(
+    "the server passes on whatever a site deals",
+    "dppm_model.securesum.round_keys:RoundKeys.check",
+    nothing,
+    only="[digests missing]",
+)
+@twin(
+    "a sum is opened that does not fit what its sites say of their masks",
+    "dppm_model.securesum.opening:Opening.fits",
+    lambda _: lambda self: True,
+    only="[garbage]",
+)
+@twin(
+    "a complaint does not say of whom",
+    "client.app:_refused",
+    lambda old: lambda error: {"error": old(error)["error"]},
+    only="[shares wrong]",
+)
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_of_one_site_costs_one_report_at_most(
     prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
@@ -220,6 +245,21 @@ KILLS = [
 ]
 
 
+def _removed_in_place(old: Any) -> Any:
+    def remove(self: Any, guilty: Any, report: Any) -> None:
+        total = self.total
+        old(self, guilty, report)
+        total[:] = self.total
+
+    return remove
+
+
+@twin(
+    "a report is taken out of the sum that a killed server goes on with",
+    "dppm_model.securesum.opening:Opening.remove",
+    _removed_in_place,
+    only="[another self-mask is dealt-FaultPoint.SERVER_OPENED-1]",
+)
 @pytest.mark.parametrize(("lie", "step", "nth"), KILLS, ids=str)
 def test_killed_in_a_round_that_is_spoilt_and_started_again(
     spoilt: Callable[[str], tuple[Run, Run]], tmp_path: Path, lie: str, step: FaultPoint, nth: int
@@ -264,6 +304,16 @@ def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_begins_ane
     assert [line["sites"] for line in run.rounds()] == [3] * run.plan().rounds
 
 
+@twin(
+    "a node takes the place of another that is connected",
+    "server.securesum.membership:Membership._take",
+    lambda _: (
+        lambda self, site, node, channel: (
+            self.nodes.update({site: node}),
+            self.channels.update({site: channel}),
+        )
+    ),
+)
 def test_a_second_node_for_a_site_is_refused_by_name(
     prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,7 @@ from dppm_model.privacy.accountant import (
 )
 from dppm_model.privacy.calibration import calibrate, calibrate_whole, choose_tau
 from dppm_model.privacy.gdp import site_slope, sum_slope
+from tests.support.mutations import twin
 
 DELTA = 1e-5
 
@@ -114,6 +115,12 @@ def test_a_delta_below_the_float_error_is_not_promised() -> None:
 # Published numbers.
 
 
+@twin(
+    "T rounds are charged as one",
+    "dppm_model.privacy.accountant:_gathered",
+    lambda old: lambda costs: [(mu, q, 1) for mu, q, _ in old(costs)],
+    only="[1.0-11.759]",
+)
 @pytest.mark.parametrize(
     ("mu", "published"),
     [(1.0, 11.759), (1 / 1.15, 9.109), (3.189, 214.78), (3.5001, 276.397), (0.6459, 5.658)],
@@ -199,6 +206,12 @@ def test_monotone_in_everything(mu: float, q: float, rounds: int, other: bool) -
 # Tails of Theorem 3.
 
 
+@twin(
+    "the tails of Theorem 3 are not paid for",
+    "dppm_model.privacy.accountant:_tails",
+    lambda _: lambda eta, epsilon: 0.0,
+    only="[1e-10]",
+)
 @pytest.mark.parametrize("eta", [1e-14, 1e-10, 1e-8, 3e-8])
 def test_tails_are_paid_for(eta: float) -> None:
     free, paid = RoundCost(1.0, 1.0, 1), RoundCost(1.0, 1.0, 1, eta)
@@ -274,6 +287,11 @@ def test_what_was_spent_before_may_leave_nothing() -> None:
 # Printing and refusing.
 
 
+@twin(
+    "printed digits are rounded to the nearest",
+    "dppm_model.privacy.accountant:round_up",
+    lambda _: round,
+)
 @given(st.floats(0, 1e6), st.integers(0, 6))
 @example(0.1 + 0.2, 1)
 @example(1.0000000000001, 3)

@@ -25,6 +25,7 @@ from dppm_model.securesum.round_keys import KEY, SELF, Checks
 from dppm_model.securesum.wire import write_proof
 from tests.conftest import TINY
 from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of
+from tests.support.mutations import twin
 from tests.support.plan_factory import with_mechanism
 from tests.support.seeded_rng import SeededRNG, chi_square
 
@@ -163,6 +164,12 @@ LIES = [
 ]
 
 
+@twin(
+    "the text of a refusal travels to the server",
+    "client.app:_log",
+    lambda old: lambda error: f"{old(error)}: {error.message}",
+    only="[-another_round--0-0]",
+)
 @pytest.mark.parametrize(("round_", "place"), [(0, 0), (2, 1), (0, 2), (2, 3)])
 @pytest.mark.parametrize(("kind", "lie", "error"), LIES, ids=lambda v: getattr(v, "__name__", ""))
 def test_every_lie_is_refused_by_name_and_answers_nothing(
@@ -281,6 +288,15 @@ def test_no_other_try_of_an_opened_round_is_answered(prepared: Run, tmp_path: Pa
     assert dict(told) == dict(replies["open"]["shares"])  # what was opened is still the same
 
 
+@twin(
+    "refusals are not noted in the audit log",
+    "client.audit_log:note",
+    lambda old: (
+        lambda folder, event, **facts: (
+            None if "refusal" in facts["released"] else old(folder, event, **facts)
+        )
+    ),
+)
 def test_all_that_leaves_a_site_is_in_its_audit_log_before(prepared: Run, tmp_path: Path) -> None:
     """Each reply, refusals too: who asked, which plan, digests of what left, and what it cost."""
     run = twin_of(prepared, tmp_path / "run")
@@ -322,6 +338,11 @@ def test_nothing_is_released_that_cannot_be_noted(prepared: Run, tmp_path: Path)
     assert Ledger(run.sites / "0002" / "ledger.jsonl").debits == ()
 
 
+@twin(
+    "a reply carries a field more",
+    "dppm_model.securesum.wire:write_shares",
+    lambda old: lambda shares: {**old(shares), "loss": 1.0},
+)
 def test_every_byte_that_leaves_a_site_is_declared(
     prepared: Run,
     tmp_path: Path,

@@ -15,6 +15,7 @@ from dppm_model.score import class_sums, dct, mixture, moments
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.phases import kind_of
 from tests.privacy.test_sensitivity import CASES, CONFIGS
+from tests.support.mutations import nothing, twin
 
 SIZES = (1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 16, 20, 33, 49)
 DTYPES = (torch.float32, torch.float64)
@@ -34,6 +35,12 @@ def same_everywhere(product: Callable[[torch.Tensor], torch.Tensor], one: torch.
     return True
 
 
+@twin(
+    "matrices are multiplied by whatever sizes they have",
+    "dppm_model.mechanism.products:_filled",
+    lambda _: lambda x, size: x,
+    only="[dtype0]",
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_by_treats_every_row_alike(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -117,6 +124,12 @@ def anew() -> Iterator[None]:
     batch_invariance._problem.cache_clear()
 
 
+@twin(
+    "the self-check compares sums, and does not look at the sizes of products",
+    "dppm_model.batch_invariance:_is_whole",
+    lambda _: lambda x: True,
+    only="[components]",
+)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_product_that_goes_round_the_helper_is_refused(
     fault: str, anew: None, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +145,11 @@ def moved_by_place(rows: torch.Tensor) -> torch.Tensor:
     return rows * (1 + 2.0**-23 * (torch.arange(len(rows)) % 7 == 6))[:, None]
 
 
+@twin(
+    "the self-check of a machine's arithmetic tries nothing",
+    "dppm_model.batch_invariance:_seen_in",
+    nothing,
+)
 def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
     anew: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +165,11 @@ def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
         check_batch_invariance("means", CONFIGS["grey, mlp"])
 
 
+@twin(
+    "a site tries sums only, and not the vectors that persons and directions answer by",
+    "dppm_model.batch_invariance:_Records.rows",
+    lambda _: lambda self, chosen: {},
+)
 def test_vectors_that_depend_on_company_are_refused(
     anew: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,9 @@ Probabilities have 6 bits here instead of 32: the rounding that the accountant p
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from dppm_model.records.shards import open_records
 from dppm_model.records.units import Units
 from dppm_model.records.writing import write_records
 from dppm_model.round import report
+from tests.support.mutations import Make, as_property, each_clipped, times, twin
 from tests.support.plan_factory import (
     EPSILONS,
     TOY,
@@ -117,6 +120,70 @@ def excess(
     return found
 
 
+def _truth(factor: float) -> Make:
+    def make(old: Any) -> Any:
+        def wrong(self: Any, *args: Any) -> Any:
+            return old(replace(self, truth_strength=factor * self.truth_strength), *args)
+
+        return wrong
+
+    return make
+
+
+def _silent_slots(old: Any) -> Any:
+    def encode(self: Any, names: Any, lengths: Any, coins: Any) -> Any:
+        if len(names) == 0:
+            return np.zeros(self.directions, dtype=np.int64)
+        return old(replace(self, slots=len(names)), names, lengths, coins)
+
+    return encode
+
+
+def _two_slots_each(old: Any) -> Any:
+    def encode(self: Any, names: Any, lengths: Any, coins: Any) -> Any:
+        both = (np.repeat(of[::-1], 2)[: self.slots] for of in (names, lengths))
+        return old(self, *both, coins)
+
+    return encode
+
+
+def _sampled_twice(old: Any) -> Any:
+    def cost(self: Any, *args: Any) -> Any:
+        return replace(old(self, *args), sampling_rate=self.sampling_rate)
+
+    return cost
+
+
+@twin(
+    "names are true half as often again as planned",
+    "dppm_model.mechanism.directions:DirectionsMechanism.counts",
+    _truth(1.5),
+    only="[1.0-directions]",
+)
+@twin(
+    "slots without a sampled record name nothing, so the total is the sampled count",
+    "dppm_model.mechanism.directions:DirectionsMechanism.counts",
+    _silent_slots,
+    only="[0.5-directions]",
+)
+@twin(
+    "a record answers in two slots",
+    "dppm_model.mechanism.directions:DirectionsMechanism.counts",
+    _two_slots_each,
+    only="[1.0-directions]",
+)
+@twin(
+    "twice as many records are sampled as accounted",
+    "dppm_model.mechanism.base:RoundSpec.sampling_numerator",
+    as_property(lambda value: min(2**32, 2 * value)),
+    only="[0.5-directions]",
+)
+@twin(
+    "names: sampling is counted in the randomized response, and once more in composition",
+    "dppm_model.phase:PhasePlan.cost",
+    _sampled_twice,
+    only="[0.5-directions]",
+)
 @pytest.mark.parametrize("phase", [PHASE, DIRECTIONS], ids=["binomial", "directions"])
 @pytest.mark.parametrize("q", [0.5, 1.0])
 def test_no_report_passes_the_claim(
@@ -127,6 +194,12 @@ def test_no_report_passes_the_claim(
         assert max(excess(phase, phase, few_bits, tmp_path, seed).values()) < 1e-12
 
 
+@twin(
+    "… so that a person moves more answers than are accounted for",
+    "dppm_model.mechanism.units:clipped_units",
+    each_clipped,
+    only="[0.5-binomial]",
+)
 @pytest.mark.parametrize("phase", [WIDE, DIRECTIONS], ids=["binomial", "directions"])
 @pytest.mark.parametrize("q", [0.5, 1.0])
 def test_no_report_passes_the_claim_for_a_person_with_three_records(
@@ -137,6 +210,12 @@ def test_no_report_passes_the_claim_for_a_person_with_three_records(
         assert max(excess(phase, phase, few_bits, tmp_path, seed, each=3).values()) < 1e-12
 
 
+@twin(
+    "θ is off by five per cent",
+    "dppm_model.mechanism.binomial:BinomialMechanism.numerators",
+    _truth(1.05),
+    only="[1.0-14]",
+)
 @pytest.mark.parametrize("few_bits", [14], indirect=True)
 @pytest.mark.parametrize("fault", [1.0, 1.05])
 def test_the_claim_is_tight(fault: float, few_bits: EveryCoin, tmp_path: Path) -> None:
@@ -168,6 +247,22 @@ def test_twins_are_caught(
     assert max(found) > 1e-4
 
 
+def _others_count_as_uniform(old: Any) -> Any:
+    return cache(lambda truth, k, answers, tau: old(truth, k, 20 * answers, tau))
+
+
+@twin(
+    "twenty times as many slots hide a name as there are",
+    "dppm_model.privacy.directions:mu_directions",
+    _others_count_as_uniform,
+    only="[5-0.3-2]",
+)
+@twin(
+    "the ε of a name at δ = 0 is a tenth too small",
+    "dppm_model.privacy.directions:pure_epsilon",
+    times(0.9),
+    only="[0-0.8-4]",
+)
 @pytest.mark.parametrize(("truth", "directions"), [(0.3, 2), (0.1, 8), (0.8, 4), (1e-4, 2)])
 @pytest.mark.parametrize("others", [0, 1, 5])
 def test_the_cost_of_directions_covers_any_other_slots(

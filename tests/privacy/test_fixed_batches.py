@@ -1,6 +1,7 @@
 """In any company a record adds the same integers: the clipped sum is additive, exactly."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery, denoising_losses
 from dppm_model.training.gradient import DetailLearner, ResidualLearner
 from dppm_model.training.learner import build_learner
+from tests.support.mutations import twin
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
@@ -96,6 +98,32 @@ def additive(total: Sum) -> bool:
     )
 
 
+def _chunks_as_they_come(_: Any) -> Any:
+    return lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True)
+
+
+def _wrong_divisor(old: Any) -> Any:
+    return lambda self, x, *rest: old(self, x, *rest) // max(1, len(x))
+
+
+@twin(
+    "batches of any size: a record's vector depends on who else was sampled",
+    "dppm_model.mechanism.fixed_batches:fixed_batches",
+    _chunks_as_they_come,
+    only="[conv, factors]",
+)
+@twin(
+    "the sum is divided by how many records were sampled",
+    "dppm_model.score.class_sums:ClassSumQuery.clipped_sum",
+    _wrong_divisor,
+    only="[means]",
+)
+@twin(
+    "where a record is cropped depends on its place among those that were sampled",
+    "dppm_model.score.pyramid_query:crop_records",
+    lambda old: lambda pixels, seeds, config: old(pixels, torch.arange(len(seeds)), config),
+    only="[detail, from the pixels on]",
+)
 @pytest.mark.parametrize("case", CASES)
 def test_a_record_adds_the_same_integers_in_any_company(case: str) -> None:
     assert additive(CASES[case]())
@@ -157,6 +185,23 @@ def rows_of_products(
     return products
 
 
+def _by_class_alone(old: Any) -> Any:
+    def denoise(self: Any, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        for k in torch.unique(y):
+            rows = y == k
+            out[rows] = old(self, x[rows], sigma[rows], y[rows])
+        return out
+
+    return denoise
+
+
+@twin(
+    "a record is denoised together with those of its class alone, however many they are",
+    "dppm_model.score.mixture:Mixture.denoise",
+    _by_class_alone,
+    only="[False]",
+)
 @pytest.mark.parametrize("own", [False, True])
 def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
     own: bool, monkeypatch: pytest.MonkeyPatch
@@ -171,6 +216,21 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
     assert rows_of_products(monkeypatch, ask) == {CHUNK}
 
 
+def _nearest_alone(old: Any) -> Any:
+    def nearest(u: torch.Tensor, y: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(len(y), dtype=torch.int64)
+        for k in torch.unique(y):
+            out[y == k] = old(u[y == k], y[y == k], *rest)
+        return out
+
+    return nearest
+
+
+@twin(
+    "distances to components are reckoned for the records of a class alone",
+    "dppm_model.score.moments:nearest",
+    _nearest_alone,
+)
 def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -183,6 +243,21 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
     assert rows == {CHUNK}
 
 
+def _projected_alone(old: Any) -> Any:
+    def projected(self: Any, r: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(len(r), self.axes)
+        for k in torch.unique(y):
+            out[y == k] = old(self, r[y == k], y[y == k])
+        return out
+
+    return projected
+
+
+@twin(
+    "residuals are projected on the axes of a class for the records of that class alone",
+    "dppm_model.score.moments:ComponentCovarianceQuery.projected",
+    _projected_alone,
+)
 def test_how_many_are_of_a_records_class_decides_nothing_of_its_component_covariance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

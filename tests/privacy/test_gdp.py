@@ -6,6 +6,7 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -27,9 +28,11 @@ from dppm_model.privacy.gdp import (
 )
 from dppm_model.privacy.tails import Law, binomial, convolve
 from tests.privacy import reference_gdp as reference
+from tests.support.mutations import times, twin
 from tests.support.plan_factory import TOY, with_mechanism
 
 
+@twin("s is one per cent too small", "dppm_model.privacy.gdp:site_slope", times(0.99))
 @pytest.mark.parametrize("m", [1, 2, 3, 7, 20, 64])
 @pytest.mark.parametrize("theta", [1 / 32, 1 / 8, 0.4])
 def test_site_slope_against_many_digits(m: int, theta: float) -> None:
@@ -44,6 +47,7 @@ def test_the_worst_probability_is_the_outermost(m: int) -> None:
         assert m * reference.ratio([mp.mpf(p)] * (m - 1), mp.mpf(p), None) <= site_slope(m, 0.3)
 
 
+@twin("s* is one per cent too small", "dppm_model.privacy.gdp:sum_slope", times(0.99))
 @pytest.mark.parametrize("answers", [1, 2, 5, 12])
 @pytest.mark.parametrize(("theta", "tau"), [(1 / 16, 1e-3), (1 / 4, 1e-2), (0.4, 1e-12)])
 def test_sum_slope_against_every_corner(answers: int, theta: float, tau: float) -> None:
@@ -58,6 +62,20 @@ def test_pieces_are_bounded_by_their_smallest_law() -> None:
     assert all(gdp.corner(5 + i, 9 + 6 - i, 0.2, 1e-9) <= bound for i in range(7))
 
 
+def _outermost_corners_only(_: Any) -> Any:
+    from dppm_model.privacy import gdp
+
+    return lambda answers, theta, tau, tol=0.0: max(
+        gdp.corner(0, answers - 1, theta, tau), gdp.corner(answers - 1, 0, theta, tau)
+    )
+
+
+@twin(
+    "only the two outermost corners are looked at",
+    "dppm_model.privacy.gdp:sum_slope",
+    _outermost_corners_only,
+    only="[0.05-4321]",
+)
 @pytest.mark.parametrize("worst", [0, 1, 17, 4321, 9998, 9999])
 @pytest.mark.parametrize("height", [1e-5, 3e-4, 0.05])
 def test_the_sweep_finds_the_worst_corner_wherever_it_is(
@@ -162,8 +180,8 @@ def test_twins_with_too_small_a_slope_are_caught(m: int, theta: float) -> None:
     p, moved = 0.5 + theta, 0.5 + theta - 1e-3
     s = site_slope(m, theta)
     assert excess([p] * m, moved, m, s * 1e-3, 0.0) < 1e-13
-    for twin in (0.99 * s, 2 * math.sqrt(m)):
-        assert excess([p] * m, moved, m, twin * 1e-3, 0.0) > 1e-10
+    for small in (0.99 * s, 2 * math.sqrt(m)):
+        assert excess([p] * m, moved, m, small * 1e-3, 0.0) > 1e-10
 
 
 @pytest.mark.parametrize(("m", "others"), [(2, 1), (2, 4)])
@@ -288,6 +306,20 @@ def test_fewer_answers_are_worse() -> None:
 # What the plan asks for.
 
 
+def _no_rounding(_: Any) -> Any:
+    def sensitivity(
+        *, clip_norm: float, range_: float, truth_strength: float, dimension: int
+    ) -> Any:
+        return truth_strength * min(clip_norm / range_, 2 * dimension**0.5)
+
+    return sensitivity
+
+
+@twin(
+    "probabilities are rounded, which is not paid for",
+    "dppm_model.privacy.gdp:probability_sensitivity",
+    _no_rounding,
+)
 def test_sensitivity_is_a_formula_of_the_plan() -> None:
     wide = {"clip_norm": 1.0, "range_": 4.0, "truth_strength": 0.1, "dimension": 1 << 20}
     delta = probability_sensitivity(**wide)
@@ -306,6 +338,12 @@ def test_rounded_probabilities_stay_within_the_accounted_range() -> None:
 _LITTLE = math.ceil(0.5001 * 2**24) * 2.0**-1074
 
 
+@twin(
+    "a plan may have lengths that float64 rounds to a few bits",
+    "dppm_model.bounds:require_length",
+    lambda _: lambda name, value: None,
+    only="[4.0-little]",
+)
 @pytest.mark.parametrize(
     "length",
     [pytest.param(_LITTLE, id="little"), 1e-310, 1e-31, 1e-30, 1e-9, 1.0, 1e9, 1e30, 1e31],

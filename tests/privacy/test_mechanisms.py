@@ -31,6 +31,7 @@ from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.run import Run
 from server.rounds import released
 from tests.conftest import TINY
+from tests.support.mutations import nothing, twin
 from tests.support.plan_factory import MODEL, TOY
 from tests.support.policy_factory import policy
 from tests.support.seeded_rng import ScriptedRNG, SeededRNG, chi_square
@@ -137,6 +138,11 @@ def test_nothing_is_claimed_against_who_sees_sums() -> None:
         replace(plan, phases=mixed)
 
 
+@twin(
+    "a site gives exact sums to a server that its policy does not trust",
+    "client.policy:Policy.check_plan",
+    nothing,
+)
 def test_a_site_that_does_not_trust_the_server_refuses() -> None:
     plan, own = plan_of("gaussian"), replace(policy("x", 9.0, 3), mechanisms=tuple(MECHANISMS))
     with pytest.raises(PolicyError, match="exact sums"):
@@ -147,6 +153,16 @@ def test_a_site_that_does_not_trust_the_server_refuses() -> None:
     assert isinstance(own, Policy)
 
 
+@twin(
+    "a server that is trusted with exact sums releases them without noise",
+    "dppm_model.mechanism.gaussian:rounded_normal",
+    lambda _: lambda deviation, count, coins: np.zeros(count, dtype=np.int64),
+)
+@twin(
+    "a server that died draws new noise for the same sum",
+    "server.state:Release.read",
+    lambda _: classmethod(lambda cls, path, plan: None),
+)
 def test_a_server_that_died_releases_the_same_noise(tmp_path: Path) -> None:
     """And the same sum, should another one be opened meanwhile; the next round has its own."""
     run, plan = Run(tmp_path), plan_of("gaussian")

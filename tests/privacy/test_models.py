@@ -10,8 +10,15 @@ from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.pyramid import build_upsampler
 from dppm_model.score.residual import ResidualConfig
+from tests.support.mutations import twin
 
 
+@twin(
+    "a network's weights are whatever was freed in their place before",
+    "dppm_model.score.pyramid:zeroed",
+    lambda _: lambda network: network.to_empty(device="cpu"),
+    only="[detail]",
+)
 @pytest.mark.parametrize("kind", ["detail", "residual"])
 def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> None:
     """What was freed may have been records; a weight of it would make answers depend on them."""
@@ -33,6 +40,15 @@ def other(start: ScoreModel, **mixture: float) -> ScoreModel:
     return ScoreModel(config, start.arrays)
 
 
+@twin(
+    "a closed form is known again by its arrays alone, whatever the model says of them",
+    "dppm_model.score.closed_form:_key",
+    lambda _: (
+        lambda model: b"".join(
+            a.tobytes() for name, a in sorted(model.arrays.items()) if name.startswith("mixture.")
+        )
+    ),
+)
 def test_another_model_never_finds_the_closed_form_of_the_last_one() -> None:
     """If it did, whether a record was sampled in the last round would show in this one."""
     start = ScoreModel.initial((1, 16, 16), 2, {"mixture": {"band": 16}})

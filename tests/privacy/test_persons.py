@@ -4,9 +4,11 @@ One person owns half of the shard, and their images are all alike, so that nothi
 cancels: whatever is clipped, summed or sampled record by record instead of person by person shows.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from dppm_model.score.unit_batches import UnitBatches
 from dppm_model.training.learner import build_learner
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
+from tests.support.mutations import Make, each_clipped, twin
 from tests.support.plan_factory import TOY
 from tests.support.seeded_rng import SeededRNG
 
@@ -95,6 +98,12 @@ def norm(vector: np.ndarray) -> float:
 # How much a person moves.
 
 
+@twin(
+    "a person's records are clipped one by one, and their sum not at all",
+    "dppm_model.mechanism.units:clipped_units",
+    each_clipped,
+    only="[means]",
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_person_who_owns_half_of_a_shard_moves_the_sum_by_at_most_c(
     kind: str, tmp_path: Path
@@ -119,6 +128,21 @@ def test_every_persons_vector_is_as_short_as_c(kind: str, tmp_path: Path) -> Non
     assert max(norm(vector) for vector in asked) <= GRID.steps
 
 
+def _sum_for_mean(_: Any) -> Any:
+    def clipped_units(rows: Any, counts: Any, grid: Any) -> Any:
+        each = (row for piece in rows for row in piece)
+        for count in counts:
+            yield grid.quantize(sum(next(each).double() for _ in range(count))[None])
+
+    return clipped_units
+
+
+@twin(
+    "a person's records are summed where their mean is meant",
+    "dppm_model.mechanism.units:clipped_units",
+    _sum_for_mean,
+    only="[means]",
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_persons_vector_is_the_mean_of_their_records(kind: str, tmp_path: Path) -> None:
     """Against plain sums over records that are asked one by one, where nothing is clipped."""
@@ -141,6 +165,31 @@ def test_a_persons_vector_is_the_mean_of_their_records(kind: str, tmp_path: Path
 # What others have to do with it.
 
 
+def _noise_by_place(old: Any) -> Any:
+    def choose(self: Any, *args: Any) -> Any:
+        chosen = old(self, *args)
+        return chosen._replace(seeds=np.arange(len(chosen.seeds)))
+
+    return choose
+
+
+def _one_generator_for_all(old: Any) -> Any:
+    generator = np.random.default_rng(0)
+    return lambda self, unit, _seed: old(self, unit, int(generator.integers(2**62)))
+
+
+@twin(
+    "what is drawn for a person's records depends on who else was sampled",
+    "dppm_model.records.units:Units.choose",
+    _noise_by_place,
+    only="[score]",
+)
+@twin(
+    "which records of a person are asked depends on who else was sampled",
+    "dppm_model.records.units:Units._own",
+    _one_generator_for_all,
+    only="[means]",
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobodys_integers_change_when_a_person_leaves(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -212,6 +261,21 @@ class Watched:
         return counts
 
 
+def _gathered(change: Callable[[str, int], tuple[str, int]]) -> Make:
+    def make(old: Any) -> Any:
+        return classmethod(
+            lambda cls, records, unit, most: old.__func__(cls, records, *change(unit, most))
+        )
+
+    return make
+
+
+@twin(
+    "all records of a person are asked, however many they are",
+    "dppm_model.records.units:Units.of",
+    _gathered(lambda unit, _: (unit, 1 << 30)),
+    only="[binomial]",
+)
 @pytest.mark.parametrize("mechanism", ["binomial", "directions"])
 def test_at_most_k_images_of_a_person_are_read(
     mechanism: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -225,6 +289,11 @@ def test_at_most_k_images_of_a_person_are_read(
     np.testing.assert_array_equal(watched.of(records), np.minimum(OWNED, K))
 
 
+@twin(
+    "records are sampled where persons are meant",
+    "dppm_model.records.units:Units.of",
+    _gathered(lambda _, most: ("record", most)),
+)
 def test_persons_are_sampled_at_the_rate_of_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +314,19 @@ def test_persons_are_sampled_at_the_rate_of_the_plan(
 # The plan and the site.
 
 
+def _nobody_named(old: Any) -> Any:
+    def load(*args: Any) -> Any:
+        records = old(*args)
+        return replace(records, manifest=replace(records.manifest, persons=False))
+
+    return load
+
+
+@twin(
+    "data that name persons are planned for as if they named none",
+    "dppm_model.records.sources:load",
+    _nobody_named,
+)
 def test_who_is_named_is_protected_unless_told_otherwise(people: Path) -> None:
     asked = [*TINY, "data=people"]
     for overrides, unit, most, units in (

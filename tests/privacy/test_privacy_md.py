@@ -4,10 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.support.mutations import table
-from tests.twin_faults import TWINS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "PRIVACY.md").read_text()
@@ -114,11 +111,3 @@ def test_a_reference_is_seen_however_it_is_written() -> None:
 
 def test_the_table_of_twins_is_that_of_the_tests() -> None:
     assert table() in TEXT
-
-
-@pytest.mark.parametrize("name", TWINS)
-def test_every_twin_has_its_test(name: str) -> None:
-    path, _, test = TWINS[name].caught_by.partition("::")
-    tree = ast.parse((ROOT / "tests" / path).read_text())
-    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    assert test.partition("[")[0] in names

@@ -27,6 +27,7 @@ from dppm_model.score.phases import PHASES, kind_of, read_question, write_questi
 from dppm_model.score.unit_batches import block_of
 from tests.conftest import TINY
 from tests.privacy.test_site import make_site
+from tests.support.mutations import nothing, twin
 
 Arrays = dict[str, np.ndarray]
 CONFIGS = {
@@ -53,6 +54,22 @@ def sent(config: ModelConfig, kind: str) -> Arrays:
     return draw_arrays(config, asked.needed | asked.optional, rng, 0.01)
 
 
+def _nan_is_a_number(old: Any) -> Any:
+    return lambda self, array: None if np.isnan(array).any() else old(self, array)
+
+
+@twin(
+    "an array of a model may hold what is no number",
+    "dppm_model.score.arrays:ArraySpec.problem",
+    _nan_is_a_number,
+    only="[mlp-score]",
+)
+@twin(
+    "arrays of a model may hold any finite number",
+    "dppm_model.score.arrays:ArraySpec.problem",
+    lambda old: lambda self, a: old(replace(self, least=-3e38, most=3e38), a),
+    only="[mlp-score]",
+)
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_question_takes_exactly_its_arrays_each_in_its_range(name: str, kind: str) -> None:
     config = CONFIGS[name]
@@ -106,6 +123,12 @@ STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
 }
 
 
+@twin(
+    "numbers of an array are looked at one by one only: any matrix is a covariance",
+    "dppm_model.score.arrays:ArraySpec.problem",
+    lambda old: lambda self, a: old(replace(self, rule=None), a),
+    only="[skew covariance]",
+)
 @pytest.mark.parametrize("case", STRUCTURES)
 def test_what_must_hold_between_numbers_is_checked(case: str) -> None:
     name, change, message = STRUCTURES[case]
@@ -132,6 +155,22 @@ def test_a_spread_without_axes_is_refused() -> None:
         read_question("score", CONFIGS["mlp"], save(arrays))
 
 
+def _settings_that_were_sent(old: Any) -> Any:
+    from dppm_model.score.model import read_tensors
+    from dppm_model.score.model_config import ModelConfig
+
+    def read(phase: str, config: Any, content: bytes) -> Any:
+        sent = read_tensors(content)[0].get("dppm")
+        return old(phase, ModelConfig.from_dict(json.loads(sent)) if sent else config, content)
+
+    return read
+
+
+@twin(
+    "a question is built by the settings that the server sends with its arrays",
+    "dppm_model.score.phases:read_question",
+    _settings_that_were_sent,
+)
 def test_other_arrays_and_other_settings_have_no_say() -> None:
     """Names that are not the question's, and a configuration in the header, change nothing."""
     config = CONFIGS["mlp"]
@@ -180,6 +219,21 @@ WRONG = {
 }
 
 
+def _debit_when_asked(old: Any) -> Any:
+    def check(self: Any, plan: Any, number: int) -> None:
+        old(self, plan, number)
+        if number == 0:
+            self.ledger.debit(plan.debit(0, 0))
+
+    return check
+
+
+@twin(
+    "a round is debited before it is known that it can be asked",
+    "client.site:Site.check_budget",
+    _debit_when_asked,
+    only="[another shape]",
+)
 @pytest.mark.parametrize("case", WRONG)
 def test_a_question_that_is_refused_costs_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, case: str, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +250,11 @@ def test_a_question_that_is_refused_costs_nothing(
     assert len(site.ledger.debits) == 1
 
 
+@twin(
+    "a round is debited before it is known that it can be answered",
+    "client.question:try_question",
+    nothing,
+)
 def test_a_question_that_fails_costs_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +272,12 @@ def test_a_question_that_fails_costs_nothing(
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
 
 
+@twin(
+    "the memory of a round grows with the number of units that were sampled",
+    "dppm_model.score.unit_batches:block_of",
+    lambda _: lambda shape: 1024,
+    only="[shape2-10]",
+)
 @pytest.mark.parametrize(
     ("shape", "images"), [((1, 28, 28), 1024), ((3, 256, 256), 128), ((3, 1024, 1024), 10)]
 )
@@ -222,6 +287,21 @@ def test_memory_is_bounded_whatever_the_size_of_images(
     assert block_of(shape) == images and 4 * math.prod(shape) * images <= 1 << 27
 
 
+def _made_at_once(old: Any) -> Any:
+    def made(*sizes: Any) -> Any:
+        from dppm_model.score import residual
+
+        band, network = old(*sizes)
+        return band, residual.zeroed(network)
+
+    return made
+
+
+@twin(
+    "memory is taken for a plan's network before anybody has approved the plan",
+    "dppm_model.score.residual:ResidualConfig.lay_out",
+    _made_at_once,
+)
 def test_the_size_of_a_network_is_counted_without_making_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -232,6 +312,11 @@ def test_the_size_of_a_network_is_counted_without_making_it(
     assert array_specs(huge)["residual.weights"].shape[0] > 10**10
 
 
+@twin(
+    "a site answers from a machine on which records depend on their company",
+    "client.site:check_batch_invariance",
+    nothing,
+)
 def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +330,11 @@ def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
 
 
+@twin(
+    "a plan may count other coordinates than its model asks for",
+    "dppm_model.plan:Plan._check_questions",
+    nothing,
+)
 def test_the_plan_pins_the_model(plan: Plan) -> None:
     """Another setting is another plan: its digest changes, and dimensions must be the model's."""
     for change in (
@@ -277,6 +367,7 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] if isinstance(value, int | float) else []
 
 
+@twin("a plan may say a whole number as 3.0 or true", "dppm_model.phase:require_whole", nothing)
 def test_a_plan_says_each_number_in_one_way_only(plan: Plan) -> None:
     """3.0 or true for a whole number, 1 for 1.0, huge numbers and deep JSON: all refused."""
     raw = json.loads(plan.to_json())

@@ -1,8 +1,13 @@
 """The secure sum is exact for any survivors, and every lie to a site is refused by name."""
 
+import hashlib
+import json
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +37,7 @@ from dppm_model.securesum.masks import TRIES, Sum, add_pair_mask, add_self_mask,
 from dppm_model.securesum.member import Member
 from dppm_model.securesum.opening import Opening
 from dppm_model.securesum.round_keys import Checks, RoundKeys, checked, digest_of
+from tests.support.mutations import Make, as_property, nothing, twin
 from tests.support.secure_sum import Federation, addressed, group_of, identities
 from tests.support.seeded_rng import chi_square
 
@@ -106,6 +112,12 @@ def begun(tmp_path: Path) -> tuple[Federation, dict[int, RoundKeys]]:
     return federation, materials
 
 
+@twin(
+    "reports travel under self-masks only: each survivor's is opened alone",
+    "dppm_model.securesum.masks:add_pair_mask",
+    nothing,
+    only="[add_self_mask]",
+)
 @pytest.mark.parametrize("opened", [None, "add_self_mask", "add_pair_mask"])
 def test_a_masked_report_is_uniform_without_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str | None
@@ -126,6 +138,28 @@ def test_a_masked_report_is_uniform_without_the_keys(
     assert chi_square(np.bincount(bare, minlength=256), expected) < 1e-6  # the twin
 
 
+def _before(do: Callable[..., None]) -> Make:
+    """First do something to a member that it must not forget or allow."""
+
+    def make(old: Any) -> Any:
+        def act(self: Any, *args: Any) -> Any:
+            do(self, *args)
+            return old(self, *args)
+
+        return act
+
+    return make
+
+
+def _forget_survivors(self: Any, number: int, _: Any) -> None:
+    self._round(number, begun=True).survivors = None
+
+
+@twin(
+    "a site helps to open two sums of one round",
+    "dppm_model.securesum.member:Member.reveal",
+    _before(_forget_survivors),
+)
 def test_lies_about_survivors_are_refused(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
@@ -144,6 +178,17 @@ def test_lies_about_survivors_are_refused(
     assert first == federation.reveal(0, 0, {3, 2, 1, 0})
 
 
+def _both_shares(old: Any) -> Any:
+    def reveal(self: Any, number: int, survivors: Any) -> Any:
+        told = old(self, number, survivors)
+        return told | {i: bytes.fromhex(s) for i, s in self._round(number).shares.items()}
+
+    return reveal
+
+
+@twin(
+    "a site tells both shares of a peer", "dppm_model.securesum.member:Member.reveal", _both_shares
+)
 def test_for_one_peer_either_share_and_never_both(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
@@ -165,6 +210,11 @@ def secret_of(told: dict[int, dict[int, bytes]], peer: int, least: int) -> bytes
     return found
 
 
+@twin(
+    "accounted as if the server told every site the same survivors",
+    "dppm_model.aggregation:secure_sum_honest_reports",
+    lambda _: lambda sites, min_survivors, colluding: min_survivors - colluding,
+)
 def test_different_lists_of_survivors_open_no_smaller_sum_than_is_accounted(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
@@ -202,6 +252,11 @@ def test_the_honest_reports_that_are_sure(n: int) -> None:
             honest_reports(n, (n + c) // 2, c)
 
 
+@twin(
+    "a site that was told other participants is opened alone",
+    "dppm_model.securesum.keys:verify",
+    lambda _: lambda *_args: True,
+)
 def test_a_site_that_was_told_other_participants_is_not_opened(tmp_path: Path) -> None:
     """One list of survivors for all, but site 0 masks against two sites that then drop out."""
     federation = Federation(tmp_path, 5)
@@ -215,6 +270,15 @@ def test_a_site_that_was_told_other_participants_is_not_opened(tmp_path: Path) -
             federation.reveal(helper, 0, {0, 1, 4})
 
 
+def _forget_participants(self: Any, number: int, _: Any) -> None:
+    self._round(number).published = {}
+
+
+@twin(
+    "a round may be begun again with other participants",
+    "dppm_model.securesum.member:Member.admit",
+    _before(_forget_participants),
+)
 def test_participants_are_fixed_once(begun: tuple[Federation, dict[int, RoundKeys]]) -> None:
     federation, materials = begun
     fewer = addressed({i: materials[i] for i in range(4)}, 0)
@@ -257,6 +321,20 @@ def test_a_swapped_share_a_replayed_one_and_a_flipped_bit_are_named(tmp_path: Pa
     federation.members[0].admit(1, good)
 
 
+def _forget_channel(self: Any, index: int, _: Any) -> None:
+    self._memory.peers.pop(index, None)
+
+
+@twin(
+    "channel keys need no signature of a pinned identity",
+    "dppm_model.securesum.keys:Channel.verify",
+    nothing,
+)
+@twin(
+    "the channel key of a peer may change in mid run",
+    "dppm_model.securesum.member:Member._accept",
+    _before(_forget_channel),
+)
 def test_keys_that_are_not_pinned_or_have_changed_are_refused(tmp_path: Path) -> None:
     federation = Federation(tmp_path, 3)
     channels = federation.channels()
@@ -282,6 +360,21 @@ def test_keys_that_are_not_pinned_or_have_changed_are_refused(tmp_path: Path) ->
         Member(federation.group, stranger, tmp_path / "stranger.json")
 
 
+def _old_rounds_stay(old: Any) -> Any:
+    def admit(self: Any, *args: Any) -> None:
+        rounds = dict(self._memory.rounds)
+        old(self, *args)
+        self._memory.rounds |= rounds
+        self._memory.save(self.path)
+
+    return admit
+
+
+@twin(
+    "a round that is over is answered again",
+    "dppm_model.securesum.member:Member.admit",
+    _old_rounds_stay,
+)
 def test_rounds_cannot_be_mixed_or_reopened(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
@@ -309,6 +402,19 @@ def test_rounds_cannot_be_mixed_or_reopened(
     assert len(site._memory.rounds) <= 2  # and with older seeds, older masks are gone
 
 
+def _group_of_any_plan(_: Any) -> Any:
+    def digest(self: Any) -> bytes:
+        fields = [self.run, [key.hex() for key in self.roster], self.min_survivors]
+        return hashlib.sha256(json.dumps(fields).encode()).digest()
+
+    return cached_property(digest)
+
+
+@twin(
+    "the keys of a secure sum are not bound to the plan",
+    "dppm_model.securesum.group:Group.digest",
+    _group_of_any_plan,
+)
 def test_a_run_keeps_its_group(tmp_path: Path) -> None:
     federation = Federation(tmp_path, 5)
     for lie in (
@@ -322,6 +428,12 @@ def test_a_run_keeps_its_group(tmp_path: Path) -> None:
         federation.member(0)
 
 
+@twin(
+    "half of the sites can open a sum",
+    "dppm_model.securesum.group:Group.__post_init__",
+    nothing,
+    only="[2]",
+)
 @pytest.mark.parametrize("least", [2, 1, 0, 5])
 def test_a_group_needs_more_than_half(least: int) -> None:
     roster = tuple(i.public for i in identities(4))
@@ -389,6 +501,11 @@ def opened(
     return opening
 
 
+@twin(
+    "a share that nobody has dealt is taken",
+    "dppm_model.securesum.round_keys:is_share",
+    lambda _: lambda digest, which, share: True,
+)
 def test_a_wrong_share_is_found_named_and_left_out(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
@@ -427,6 +544,11 @@ def test_the_twin_without_check_numbers_opens_garbage(
     assert not np.array_equal(opened(begun).open(), expected)
 
 
+@twin(
+    "the ring is one bit too narrow for the sum",
+    "dppm_model.phase:PhasePlan.bits",
+    as_property(lambda value: value - 1),
+)
 def test_the_ring_holds_every_sum_of_the_plan() -> None:
     """All sites answer yes to everything: the largest sum must not wrap."""
     for sites, m in ((3, 5), (10, 6553), (7, 1), (100, 655)):
@@ -447,6 +569,11 @@ def test_the_ring_holds_every_sum_of_the_plan() -> None:
         assert int(ring.reduce(np.full(8, sites * m, ring.dtype))[0]) == sites * m
 
 
+@twin(
+    "reports travel under pair masks only: a late report of a drop-out is bare",
+    "dppm_model.securesum.masks:add_self_mask",
+    nothing,
+)
 def test_a_drop_outs_late_report_stays_masked(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:

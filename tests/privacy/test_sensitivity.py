@@ -8,6 +8,7 @@ vector that this record adds by itself, so that nobody else's has changed.
 
 from collections import Counter
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import PHASES, build_query, kind_of
 from dppm_model.score.pyramid import PyramidConfig
+from tests.support.mutations import nothing, twin
 
 GRID = Grid(1.0, 1 << 24)
 N = 70  # more than a chunk of a gradient phase
@@ -170,6 +172,25 @@ def factors(value: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(a, b)]
 
 
+def _one_factor_only(_: Any) -> Any:
+    from dppm_model.mechanism.ghost_clipping import _norms, _product, _rounded
+
+    def total(factors: Any, grid: Any) -> Any:
+        pairs = [(a.double(), b.double()) for a, b in factors]
+        clip = (grid.clip_norm / _norms(pairs)[1]).clamp(max=1)
+        rounded = [_rounded(a, b, clip.nan_to_num(nan=1.0), grid) for a, b in pairs]
+        fits = (_norms(rounded)[0] <= grid.steps)[:, None, None]
+        return [_product(a, torch.where(fits, b, 0.0)) for a, b in rounded]
+
+    return total
+
+
+@twin(
+    "of a gradient in two factors that is too long, only one becomes zero",
+    "dppm_model.mechanism.ghost_clipping:factored_sum",
+    _one_factor_only,
+    only="[nan]",
+)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -3e38, 1e-45])
 def test_a_record_that_is_not_finite_adds_zeros_also_in_factors(value: float) -> None:
     (whole,) = ghost_clipping.factored_sum(factors(value), GRID)
@@ -181,12 +202,27 @@ def test_a_record_that_is_not_finite_adds_zeros_also_in_factors(value: float) ->
         assert not moved.any()  # zeros, exactly
 
 
+@twin(
+    "a grid may have a clip norm below zero, or none",
+    "dppm_model.mechanism.quantize:Grid.__post_init__",
+    nothing,
+    only="[-1.0]",
+)
 @pytest.mark.parametrize("clip_norm", [-1.0, 0.0, np.nan, np.inf, -np.inf])
 def test_a_grid_has_a_clip_norm(clip_norm: float) -> None:
     with pytest.raises(PlanError, match="clip_norm is"):
         Grid(clip_norm, 1 << 24)
 
 
+def _wraps(_: Any) -> Any:
+    return lambda self, total, records: total.to(torch.int64).numpy()
+
+
+@twin(
+    "a sum becomes integers without a look at how long it is",
+    "dppm_model.mechanism.quantize:Grid.whole",
+    _wraps,
+)
 def test_a_sum_is_checked_before_it_could_wrap() -> None:
     for wrong in (np.nan, np.inf, 2.0**63, 3.0 * GRID.steps):
         with pytest.raises(ArithmeticError):

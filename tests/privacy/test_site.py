@@ -4,7 +4,9 @@ import contextlib
 import json
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,7 @@ from dppm_model.score.phases import read_question, write_question
 from dppm_model.score.unit_batches import map_blocks
 from dppm_model.securesum.masks import TRIES
 from tests.conftest import TINY
+from tests.support.mutations import nothing, twin
 from tests.support.plan_factory import with_mechanism
 from tests.support.policy_factory import policy
 from tests.support.secure_sum import identities
@@ -76,6 +79,23 @@ def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     return Site(folder, SeededRNG(str(folder)))
 
 
+def _fresh_on_resend(old: Any) -> Any:
+    def answer(self: Any, *args: Any) -> Any:
+        for path in self.folder.glob("reports/*/*.npy"):
+            path.unlink()
+        return old(self, *args)
+
+    return answer
+
+
+@twin(
+    "reports leave without a debit",
+    "dppm_model.privacy.ledger:Ledger.debit",
+    lambda _: lambda self, entry: True,
+)
+@twin(
+    "a report that is asked for again is drawn again", "client.site:Site.answer", _fresh_on_resend
+)
 def test_the_same_round_gives_the_same_bits_and_costs_once(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -89,6 +109,35 @@ def test_the_same_round_gives_the_same_bits_and_costs_once(
     assert not np.array_equal(first, fresh.answer(plan, 0, 0, question))
 
 
+class _Asked:
+    """A question that notes how many records were sampled, which nobody may know."""
+
+    def __init__(self, query: Any) -> None:
+        self.query, self.count = query, 0
+        self.view = query.view
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.query, name)
+
+    def clipped_sum(self, x: torch.Tensor, *rest: Any) -> Any:
+        self.count += len(x)
+        return self.query.clipped_sum(x, *rest)
+
+
+def _count_leaks(old: Any) -> Any:
+    def report(records: Any, query: Any, *rest: Any) -> Any:
+        asked = _Asked(query)
+        tallies = old(records, asked, *rest)
+        return tallies if asked.count else tallies[:-1]
+
+    return report
+
+
+@twin(
+    "the shape of a report tells whether anybody was sampled",
+    "dppm_model.round:report",
+    _count_leaks,
+)
 def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -98,6 +147,22 @@ def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
     assert tallies.max() <= plan.phases[0].max_count
 
 
+def _debit_after(old: Any) -> Any:
+    def answer(self: Any, *args: Any) -> Any:
+        entries: list[Any] = []
+        debit, self.ledger.debit = self.ledger.debit, entries.append
+        try:
+            found = old(self, *args)
+        finally:
+            self.ledger.debit = debit
+        for entry in entries:
+            debit(entry)
+        return found
+
+    return answer
+
+
+@twin("the debit is written after the data were read", "client.site:Site.answer", _debit_after)
 def test_a_debit_is_on_disk_before_data_are_read(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +203,12 @@ def test_one_run_cannot_push_out_the_report_of_another(
     np.testing.assert_array_equal(first, site.answer(inner, 0, 0, question))
 
 
+@twin(
+    "a report leaves as soon as it is made",
+    "client.release:constant_time_release",
+    lambda _: lambda _seconds: contextlib.nullcontext(),
+    only="[False]",
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_reports_leave_at_a_time_that_does_not_tell_their_work(
     monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -155,6 +226,11 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
     assert left == pytest.approx([5.0, 5.0, 10.0])
 
 
+@twin(
+    "a site does not look whether the plan has changed in mid run",
+    "client.site:Site._check_plan",
+    nothing,
+)
 def test_a_plan_cannot_change_in_mid_run(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -216,6 +292,11 @@ def test_rounds_outside_the_plan_are_refused(
     assert site.ledger.debits == ()
 
 
+@twin(
+    "the round that passes the limit is answered",
+    "dppm_model.budget:affordable_rounds",
+    lambda old: cache(lambda *args: old(*args) + 1),
+)
 def test_the_limit_stops_the_run_before_data_are_read(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -232,6 +313,11 @@ def test_the_limit_stops_the_run_before_data_are_read(
     make_site(tmp_path, tiny, limit=two).answer(plan, 0, 1, question)
 
 
+def _no_others(old: Any) -> Any:
+    return lambda self, plan, number, _debits, hint: old(self, plan, number, (), hint)
+
+
+@twin("a site forgets what other runs have spent", "dppm_model.budget:Budget.check", _no_others)
 def test_what_other_runs_spent_counts(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -241,6 +327,7 @@ def test_what_other_runs_spent_counts(
         site.answer(replace(plan, run="run-b"), 0, 0, question)
 
 
+@twin("the server's names may be paths", "dppm_model.phase:named", nothing)
 def test_server_names_cannot_leave_the_folder(plan: Plan) -> None:
     for name in ("../evil", "a/b", "", "x" * 65):
         with pytest.raises(PlanError):
@@ -276,6 +363,19 @@ def test_policy_is_closed(tmp_path: Path) -> None:
             Policy.read(path)
 
 
+def _anything_is_approved(old: Any) -> Any:
+    from client.approvals import Approval
+    from tests.support.secure_sum import identities
+
+    peers = {str(i): identity.public for i, identity in enumerate(identities(3))}
+    return lambda folder, plan: Approval(plan, peers, "", "")
+
+
+@twin(
+    "a site answers plans that its operator has not approved",
+    "client.approvals:approval_of",
+    _anything_is_approved,
+)
 def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -299,6 +399,17 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
         SecureSumSite(site, plan).join(bytes(32))
 
 
+def _by_any_code(old: Any) -> Any:
+    from client.approvals import _read, approval_file
+
+    return lambda folder, plan: _read(approval_file(folder, plan.digest))
+
+
+@twin(
+    "a plan is answered by other code than it was approved with",
+    "client.approvals:approval_of",
+    _by_any_code,
+)
 def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +430,11 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     assert site.authorize(plan).roster == tuple(sorted(first.values()))
 
 
+@twin(
+    "records are counted for a plan that is not approved",
+    "client.site:Site.authorize",
+    lambda old: lambda self, plan, **kw: (self.records(), old(self, plan, **kw))[1],
+)
 def test_an_unapproved_plan_hears_nothing_of_the_records(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +453,18 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
                 ask(asked)
 
 
+@twin(
+    "a plan that protects records is answered where the site protects persons",
+    "client.policy:Policy.check_plan",
+    nothing,
+    only="[unit-person]",
+)
+@twin(
+    "a shard smaller than the site's policy says takes part",
+    "client.policy:Policy.check_records",
+    nothing,
+    only="[min_records-601]",
+)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -362,6 +490,7 @@ def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
     assert site.ledger.debits == () and not (tmp_path / "sums").exists()
 
 
+@twin("a site answers outside its hours", "client.policy:Policy.check_hours", nothing)
 def test_hours_may_run_over_midnight() -> None:
     night = replace(policy("records", 1.0), hours="20:00-06:00")
     day = replace(policy("records", 1.0), hours="08:30-17:00")
@@ -372,6 +501,19 @@ def test_hours_may_run_over_midnight() -> None:
             who.check_hours(datetime(2026, 1, 1, hour, minute))
 
 
+def _no_policy(old: Any) -> Any:
+    def member(self: Any, plan: Any, **kw: Any) -> Any:
+        self.policy = replace(self.policy, min_survivors=1, colluding_sites=0)
+        return old(self, plan, **kw)
+
+    return member
+
+
+@twin(
+    "a site helps to open sums smaller than its own policy says",
+    "client.site:Site.authorize",
+    _no_policy,
+)
 def test_the_site_has_its_own_least_number_of_survivors(
     tmp_path: Path, tiny: Path, plan: Plan
 ) -> None:
@@ -413,6 +555,11 @@ def test_a_site_that_lost_its_keys_sits_out(
         SecureSumSite(site, plan).join(bytes(32))
 
 
+@twin(
+    "a site whose ledger was deleted with its mark begins to spend anew",
+    "client.reports:Reports.forget",
+    nothing,
+)
 def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -452,6 +599,11 @@ def test_a_model_for_other_data_is_refused_before_anything_is_spent(
     assert site.ledger.debits == ()
 
 
+@twin(
+    "a question that fails on a record fails for the server to see",
+    "dppm_model.score.unit_batches:map_blocks",
+    lambda _: lambda ask, units, block: [ask(slice(0, units))],
+)
 def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

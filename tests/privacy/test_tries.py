@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from dppm_model.securesum.round_keys import (
     digest_of,
     digests,
 )
+from tests.support.mutations import nothing, twin
 from tests.support.secure_sum import Federation, addressed, identities
 
 SUM = Sum(number=0, bits=12, dimension=40)
@@ -54,6 +56,11 @@ def federation(tmp_path: Path) -> Federation:
     return made
 
 
+@twin(
+    "a site helps to open one more try of a round that it has opened",
+    "dppm_model.securesum.member:Member._unopened",
+    nothing,
+)
 def test_a_round_that_was_opened_is_not_tried_again(federation: Federation) -> None:
     """Neither a try that is prepared only now, nor one that was when the first was opened."""
     channels, site = federation.channels(), federation.members[0]
@@ -116,6 +123,11 @@ def test_every_try_has_other_masks_and_the_same_report(federation: Federation) -
         site.mask(SUM, TALLIES)
 
 
+@twin(
+    "a site is debited in a try whose sum it is not in",
+    "dppm_model.securesum.member:Member.admit",
+    lambda old: lambda self, number, materials, **_: old(self, number, materials, helps=True),
+)
 def test_a_helper_that_was_left_out_helps_and_reports_nothing(tmp_path: Path) -> None:
     federation = Federation(tmp_path, 5, min_survivors=4)
     federation.prepare(0, range(5))
@@ -150,6 +162,11 @@ def test_a_nonce_of_the_server_is_signed_with_the_channel(federation: Federation
         assert not verify(federation.group.roster[0], other, signed)
 
 
+@twin(
+    "keys are taken with which every site agrees on zero",
+    "dppm_model.securesum.keys:usable",
+    lambda _: lambda public: True,
+)
 def test_keys_of_low_order_are_of_no_use() -> None:
     order_8 = "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"
     for key in (bytes(32), bytes([1]) + bytes(31), bytes.fromhex(order_8), bytes(31), b""):
@@ -157,6 +174,23 @@ def test_keys_of_low_order_are_of_no_use() -> None:
     assert usable(bytes([9]) + bytes(31))
 
 
+def _opened_without_a_look(old: Any) -> Any:
+    """A share is taken as it is: whatever its length, in or out of the field, dealt or not."""
+    from dppm_model.securesum.keys import unseal
+
+    def receive(self: Any, peer: int, material: Any, agreed: bytes) -> Any:
+        key = self._key(agreed, peer, self.index)
+        return unseal(key, material.shares[self.index], material.published, peer)
+
+    return receive
+
+
+@twin(
+    "a share is stored whatever it is",
+    "dppm_model.securesum.dealing:Dealing.receive",
+    _opened_without_a_look,
+    only="[1]",
+)
 @pytest.mark.parametrize(
     "content", [b"x", bytes(131), bytes(133), b"\xff" * 132, b"\1" * 132], ids=len
 )
@@ -182,6 +216,12 @@ def test_a_share_that_is_none_is_a_complaint_and_nothing_is_stored(
         site.begun(0)
 
 
+@twin(
+    "what a site says of its self-mask depends on its report",
+    "dppm_model.securesum.masks:Sum.masked",
+    lambda old: lambda self, group, tallies, mask: old(self, group, tallies, mask + tallies.sum()),
+    only="[2]",
+)
 @pytest.mark.parametrize("bits", [1, 2])
 def test_check_numbers_of_masks_say_nothing_of_the_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bits: int
@@ -239,6 +279,15 @@ def guilty(federation: Federation) -> tuple[Opening, Proof]:
     return opening, proof
 
 
+@twin(
+    "for one guilty site the keys of all masks are told",
+    "dppm_model.securesum.masking:Masking.pair_keys",
+    lambda old: (
+        lambda self, sum_, proofs: {
+            i: self._pair_key(sum_, i) for i in self.published.keys() - {self.index}
+        }
+    ),
+)
 def test_a_guilty_site_is_taken_out_of_the_sum(
     federation: Federation, guilty: tuple[Opening, Proof]
 ) -> None:
@@ -293,6 +342,29 @@ def changes(federation: Federation, proof: Proof) -> dict[str, Proof]:
     }
 
 
+def _bound_to_any_digests(old: Any) -> Any:
+    def holds(self: Any, group: Any, sum_: Any, published: Any) -> Any:
+        from dppm_model.securesum.round_keys import commitment
+
+        if self.digests.keys() != set(range(group.size)):
+            return False
+        bound = commitment(group, sum_.number, self.dealer, self.digests)
+        mask_key = published[self.dealer][:32]
+        return old(self, group, sum_, {**published, self.dealer: mask_key + bound})
+
+    return holds
+
+
+@twin(
+    "keys of masks are told for a site against which nothing is proven",
+    "dppm_model.securesum.proof:Proof.holds",
+    lambda _: lambda *args: True,
+)
+@twin(
+    "a proof may bring digests that its dealer is not bound to",
+    "dppm_model.securesum.proof:Proof.holds",
+    _bound_to_any_digests,
+)
 def test_no_proof_makes_an_honest_site_guilty(
     federation: Federation, guilty: tuple[Opening, Proof]
 ) -> None:
@@ -324,6 +396,11 @@ def test_a_proof_is_of_one_try_only(
         other.members[0].begun(1).pair_keys(AGAIN, [proof])
 
 
+@twin(
+    "what a site said to other participants is held against it",
+    "dppm_model.securesum.round_keys:checked",
+    lambda old: lambda group, number, _, values: old(group, number, {}, values),
+)
 def test_words_under_another_list_of_participants_prove_nothing(tmp_path: Path) -> None:
     """Drop-out 4 shows site 1 another mask key than it shows site 0: site 1 says what is true."""
     federation = Federation(tmp_path, 5, min_survivors=3)
@@ -365,6 +442,11 @@ def test_participants_may_not_change_within_a_try(federation: Federation) -> Non
         federation.members[0].admit(0, addressed(fewer, 0), helps=True)
 
 
+@twin(
+    "a share may be a number beyond the field",
+    "dppm_model.securesum.shamir:is_share",
+    lambda _: lambda share: True,
+)
 def test_shares_are_numbers_of_the_field() -> None:
     assert shamir.is_share(bytes(66)) and shamir.is_share((shamir.PRIME - 1).to_bytes(66))
     for share in (bytes(65), bytes(67), b"", shamir.PRIME.to_bytes(66), b"\xff" * 66):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from server.securesum.blame import Blame
 from server.securesum.masked_reports import MaskedReports
+from tests.support.mutations import twin
 
 
 def blame_of(pairs: list[tuple[int, int]]) -> Blame:
@@ -18,6 +19,11 @@ def blame_of(pairs: list[tuple[int, int]]) -> Blame:
     return blame
 
 
+@twin(
+    "the accused of every pair is left out, though one site complains of all",
+    "server.securesum.blame:_meets",
+    lambda _: lambda pairs, most: tuple(dict.fromkeys(a for a, _ in pairs)),
+)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)).filter(lambda p: p[0] != p[1])))
 def test_the_fewest_sites_that_meet_all_pairs(pairs: list[tuple[int, int]]) -> None:
     found = blame_of(pairs).left_out().keys()
@@ -26,6 +32,11 @@ def test_the_fewest_sites_that_meet_all_pairs(pairs: list[tuple[int, int]]) -> N
         assert not found or any(not set(fewer) & set(pair) for pair in pairs)
 
 
+@twin(
+    "of two that may have lied who complains is left out",
+    "server.securesum.blame:Blame.add_pair",
+    lambda old: lambda self, first, second, why: old(self, second, first, why),
+)
 def test_of_two_the_first_is_left_out_and_told_why() -> None:
     assert blame_of([(2, 1)]).left_out() == {2: "1 says so of 2"}
     assert blame_of([(2, 1), (1, 2)]).left_out() == {2: "1 says so of 2"}

@@ -1,5 +1,6 @@
 """Files after a crash, a full disk, a short write, a trap in their place; and locks."""
 
+import fcntl
 import os
 import subprocess
 import threading
@@ -23,6 +24,7 @@ from tests.support.fault_injection import (
     short_writes,
     small_files,
 )
+from tests.support.mutations import twin
 
 
 @pytest.mark.parametrize("torn", TORN)
@@ -47,6 +49,18 @@ def test_a_damaged_line_that_is_not_the_last_is_refused(tmp_path: Path, line: by
         read_json_lines(path)
 
 
+def _append_carelessly(handle: int, line: bytes) -> None:
+    os.lseek(handle, 0, os.SEEK_END)
+    left = line + b"\n"
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+@twin(
+    "a line that could not be written whole is not taken back",
+    "dppm_model.files:append_line",
+    lambda _: _append_carelessly,
+)
 def test_a_line_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +157,11 @@ def test_killed_at_any_moment_a_file_is_old_or_new(tmp_path: Path) -> None:
     assert left > 10  # or the kills came at no interesting moment
 
 
+@twin(
+    "a file that another process writes just now is swept away",
+    "dppm_model.files:lock",
+    lambda old: lambda handle, path, how=0: old(handle, path, fcntl.LOCK_UN),
+)
 def test_what_a_living_writer_holds_is_not_swept(tmp_path: Path) -> None:
     with files._own(tmp_path / ".a.new"):
         sweep(tmp_path)
@@ -189,6 +208,11 @@ def test_what_is_planted_in_the_temporary_place_does_no_harm(tmp_path: Path, tra
     assert not left_over(tmp_path)
 
 
+@twin(
+    "the temporary file may be a link to somewhere else",
+    "dppm_model.files:open_file",
+    lambda old: lambda path, flags, **_: old(path, flags, follow=True),
+)
 def test_sweeping_does_not_follow_links_out(tmp_path: Path) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     (inside / "more").mkdir(parents=True)
@@ -214,6 +238,11 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
         pass
 
 
+@twin(
+    "a lock counts though its file was removed while it was waited for",
+    "dppm_model.locks:lock",
+    lambda old: lambda *args: old(*args) or True,
+)
 def test_the_lock_of_a_file_that_was_removed_meanwhile_is_no_lock(tmp_path: Path) -> None:
     path, got = tmp_path / "lock", threading.Event()
 

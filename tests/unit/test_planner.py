@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from dppm_model.planning.base import noise_ratio
 from dppm_model.planning.binomial import MOST_LOSS, clamp_deviation
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
+from tests.support.mutations import twin
 from tests.support.plan_factory import MODEL
 
 PRIVACY = PrivacyRequest(
@@ -58,6 +60,15 @@ def test_one_bit_less_would_lose_more() -> None:
     assert loss_of(weaker, "secure_sum") > MOST_LOSS
 
 
+def _all_honest(old: Any) -> Any:
+    return lambda self, *args: old(replace(self, honest_sites=self.sites), *args)
+
+
+@twin(
+    "the noise of colluding and missing sites is counted on",
+    "dppm_model.phase:PhasePlan.cost",
+    _all_honest,
+)
 def test_fewer_honest_sites_cost_noise() -> None:
     all_honest = make_plan(PRIVACY, [SUMS], MODEL, run="x").phases[0]
     half = make_plan(replace(PRIVACY, min_survivors=3), [SUMS], MODEL, run="x").phases[0]

@@ -1,10 +1,11 @@
 """Every reader meets every kind of damage: what it raises is a refusal, never a traceback."""
 
+import contextlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from server.securesum.round_checkpoint import RoundCheckpoint
 from server.state import Snapshot
 from tests.conftest import TINY
 from tests.support.fault_injection import ended, forked, left_over, small_files
+from tests.support.mutations import twin
 
 
 def _npy(header: str) -> bytes:
@@ -148,6 +150,20 @@ def _refused(place: Place, folder: Path) -> None:
         assert text and "\n" not in text and len(text) < 1000
 
 
+@contextlib.contextmanager
+def _expecting(what: object, kind: Callable[[str, str], Exception], hint: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise kind(f"{what}: {error}.", hint) from None
+
+
+@twin(
+    "only the errors that a reader expects become refusals",
+    "dppm_model.reading:reading",
+    lambda _: _expecting,
+    only="[invitation]",
+)
 @pytest.mark.parametrize("name", PLACES)
 def test_damage_is_refused(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,6 +193,7 @@ def test_damage_is_refused(
             path.write_bytes(aside)
 
 
+@twin("a number in a file may be infinite", "dppm_model.reading:_finite", lambda _: float)
 @pytest.mark.parametrize(
     "text", ["1e999", "-1e999", "NaN", "Infinity", '["\\udead"]', "[" * 10**5, "9" * 10**6, b"\xff"]
 )

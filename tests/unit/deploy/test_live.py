@@ -22,6 +22,7 @@ from deploy.pages.live_server import live_page
 from deploy.pages.live_state import LiveState
 from deploy.pages.run_summary import RunSummary
 from dppm_model.run import Run
+from tests.support.mutations import nothing, twin
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token-that-is-long-enough"
@@ -79,6 +80,11 @@ def wire(finished: Path, tmp_path: Path) -> Iterator[Wire]:
         yield one
 
 
+@twin(
+    "the live page takes any Host for its own",
+    "deploy.pages.live_server:_Page._is_ours",
+    lambda _: lambda self, names: True,
+)
 def test_no_host_and_no_spelling_of_a_path_gets_past_the_token(
     wire: Wire, finished: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +169,11 @@ def test_a_token_is_sent_in_one_of_two_ways(wire: Wire, header: str, status: int
     assert ("www-authenticate: Basic realm" in text) == (status == 401)
 
 
+@twin(
+    "tokens of the live page may be guessed without a bound",
+    "deploy.pages.connection_limits:RateLimit.left",
+    lambda _: lambda self, host: True,
+)
 def test_guesses_are_few(wire: Wire) -> None:
     def guess(header: str) -> int:
         return wire.ask("/metrics", f"Authorization: {header}\r\n")[0]
@@ -212,6 +223,12 @@ def test_what_has_no_end_is_cut_off(
         assert wire.ask("/state.json", RIGHT)[0] == 200
 
 
+@twin(
+    "the live page takes any number of connections",
+    "deploy.pages.connection_limits:BoundedListener._end_one_of",
+    nothing,
+    only="[plain]",
+)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_connections_are_bounded_and_the_next_one_is_served(
     finished: Path, tmp_path: Path, tls: bool
@@ -244,6 +261,11 @@ def test_a_head_that_does_not_come_ends_its_connection(
             assert 0.3 < time.monotonic() - begun < 3
 
 
+@twin(
+    "each request makes the live page look at the run's folder",
+    "deploy.pages.live_state:LiveState.content",
+    lambda old: lambda self: (setattr(self, "_next", 0.0), old(self))[1],
+)
 def test_many_requests_do_not_make_it_look_each_time(
     finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -23,11 +23,17 @@ from dppm_model.errors import ConfigError, RunFolderError, ServiceError
 from dppm_model.run import Run
 from sampler.service.access import Access
 from tests.conftest import run
+from tests.support.mutations import twin
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token-that-is-long-enough"
 
 
+@twin(
+    "the report that may be handed on shows real records",
+    "deploy.pages.report:render",
+    lambda old: lambda template, **kw: old(template, **{**kw, "pairs": kw.get("sheets")}),
+)
 def test_the_report_says_what_the_run_promised(finished: Path) -> None:
     assert run("report", finished) == 0
     text = (finished / "report.html").read_text()
@@ -122,6 +128,11 @@ def client(folder: Path, *, tokens: bool = False) -> TestClient:
     return TestClient(app, raise_server_exceptions=False)
 
 
+@twin(
+    "the live page is shown without a token",
+    "deploy.pages.live_server:_Page._knows",
+    lambda _: lambda self, token, host: True,
+)
 def test_the_page_needs_a_token(finished: Path) -> None:
     page = client(finished, tokens=True)
     for path in ("/", "/state.json", "/metrics", "/live.js", "/nothing"):
@@ -156,6 +167,13 @@ def test_nobody_looks_in_from_outside_without_tls_and_tokens(
     assert run("watch", tmp_path) == RunFolderError.exit_code
 
 
+@twin(
+    "the live page reads a site's own files",
+    "deploy.pages.run_summary:RunSummary.of",
+    lambda old: classmethod(
+        lambda cls, run: (next(run.sites.glob("*/ledger.jsonl")), old.__func__(cls, run))[1]
+    ),
+)
 def test_the_page_follows_the_run_and_reads_nothing_of_a_site(finished: Path) -> None:
     shutil.rmtree(finished / "sites")
     (finished / "sites").mkdir()  # what is left of a simulation: no site's file can be read

@@ -20,6 +20,7 @@ from deploy.kit.site_supervisor import SiteSupervisor
 from dppm_model.errors import ConfigError, EnrolmentError, InUse, RunFolderError
 from dppm_model.locks import held
 from tests.support.fault_injection import dying, ended, forked, left_over
+from tests.support.mutations import twin
 from tests.support.real_federation import TINY_FACTS, TINY_MODEL
 
 LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
@@ -78,6 +79,11 @@ def test_what_was_killed_while_it_was_made_is_made_anew(
         assert make() in (ConfigError.exit_code, RunFolderError.exit_code)
 
 
+@twin(
+    "a lock is no lock: two processes prepare one folder",
+    "dppm_model.locks:lock",
+    lambda _: lambda handle, path, how=0: True,
+)
 def test_two_at_once_make_one_folder(fed: Path, tmp_path: Path) -> None:
     invitation = fed / "invitation.json"
     for folder, make, last, busy in (
@@ -148,6 +154,12 @@ def test_every_command_of_a_site_removes_what_a_killed_one_left(
     assert not left_over(site)
 
 
+@twin(
+    "a bundle counts as whole though its file is a link",
+    "deploy.kit.code_allowlist:read_bytes",
+    lambda old: lambda path, **_: old(path),
+    only="[the bundle is a link]",
+)
 @pytest.mark.parametrize(
     "what",
     [
@@ -221,6 +233,11 @@ def rebuilt(bundle: bytes, **changes: bytes) -> bytes:
     return buffer.getvalue()
 
 
+@twin(
+    "an operator is not shown that a bundle's pyproject.toml differs",
+    "deploy.kit.bundle:differences",
+    lambda old: lambda bundle: (d for d in old(bundle) if d[0] != "pyproject.toml"),
+)
 def test_all_that_a_bundle_holds_is_compared() -> None:
     bundle = build_bundle()
     assert not list(differences(bundle))

@@ -21,6 +21,7 @@ from dppm_model.plan import Plan
 from dppm_model.securesum.group import peers_text
 from dppm_model.securesum.keys import Identity
 from tests.conftest import TINY
+from tests.support.mutations import twin
 
 
 @pytest.fixture
@@ -76,6 +77,11 @@ def test_a_changed_enrolment_is_refused(tmp_path: Path, enrolment: Enrolment) ->
         assert changed.fingerprint != enrolment.fingerprint
 
 
+@twin(
+    "an enrolment is taken from who has not its identity key",
+    "dppm_model.securesum.keys:verify",
+    lambda _: lambda *args: True,
+)
 def test_nobody_enrols_with_anothers_identity(tmp_path: Path, enrolment: Enrolment) -> None:
     """The thief has a node key, and signs with it all that is the victim's."""
     make_node_key(tmp_path / "thief.key")
@@ -128,6 +134,11 @@ def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
         Announcement.read(tmp_path / "paper")
 
 
+@twin(
+    "a site's name in an announcement may close its own quotes",
+    "dppm_model.securesum.group:check_peers",
+    lambda _: lambda keys, path: dict(keys),
+)
 @pytest.mark.parametrize("name", ['st2" = "11" #', "a\nb", "\x1b[2K", "", "../x", "x" * 65])
 def test_names_of_sites_cannot_be_taken_for_something_else(
     tmp_path: Path, plan: Plan, bundle: bytes, name: str

@@ -22,6 +22,7 @@ from dppm_model import batch_invariance, errors
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
+from tests.support.mutations import twin
 from tests.support.real_federation import TINY_FACTS, TINY_MODEL
 
 LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
@@ -213,6 +214,11 @@ def test_a_folder_that_is_no_sites_is_said_to_be_none(tmp_path: Path, tiny: Path
     assert not nothing.exists()
 
 
+@twin(
+    "an approved bundle is run though its files were changed since",
+    "deploy.kit.code_allowlist:is_whole",
+    lambda _: lambda folder, digest: True,
+)
 def test_a_bundle_that_was_changed_on_disk_is_not_run(
     fed: Path, tmp_path: Path, paper: Path
 ) -> None:

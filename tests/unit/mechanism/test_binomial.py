@@ -5,6 +5,7 @@ False-alarm rate of each statistical check: 1e-6 (fixed seeds).
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dppm_model.mechanism import binomial as module
 from dppm_model.mechanism.binomial import BinomialMechanism, binomial
 from dppm_model.mechanism.fair_binomial import FairBinomialTable, fair_binomial
 from dppm_model.mechanism.secure_rng import SecureRNG
+from tests.support.mutations import twin
 from tests.support.plan_factory import TOY
 from tests.support.seeded_rng import ScriptedRNG, SeededRNG, chi_square
 
@@ -31,6 +33,12 @@ class NibbleCoins(SecureRNG):
         return np.array([self._values.pop(0) for _ in range(count)], dtype=np.uint64)
 
 
+@twin(
+    "an answer whose coins tie with its probability is a yes",
+    "dppm_model.mechanism.binomial:binomial",
+    lambda old: lambda m, p, coins: old(m, p + np.uint64(1), coins),
+    only="[3]",
+)
 @pytest.mark.parametrize("p", range(8))
 def test_every_coin_string_of_a_small_mechanism(p: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With probabilities over 2^3 and m = 2, all coin strings give exactly Bin(2, p/8)."""
@@ -110,6 +118,19 @@ def test_decode_is_unbiased_and_has_the_variance_of_the_formula() -> None:
     assert np.abs(twin.mean(1) - truth).max() > 5.5 * error
 
 
+def _no_clamp(_: Any) -> Any:
+    def numerators(self: Any, z: Any, unit: float) -> Any:
+        p = 0.5 + z * (unit * self.truth_strength / self.range_)
+        return (np.clip(p, 0, 1 - 2.0**-32) * 2.0**32).astype(np.uint64)
+
+    return numerators
+
+
+@twin(
+    "coordinates are not clamped to the range",
+    "dppm_model.mechanism.binomial:BinomialMechanism.numerators",
+    _no_clamp,
+)
 def test_numerators_are_symmetric_clamped_and_inside_the_word() -> None:
     response = BinomialMechanism(range_=2.0, truth_strength=0.25, responses=4)
     p = response.numerators(np.array([-(10**12), -1000, 0, 1000, 10**12]), 1e-3)

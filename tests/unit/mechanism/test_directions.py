@@ -17,6 +17,7 @@ from dppm_model.planning.directions import DirectionsPlanner
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
+from tests.support.mutations import nothing, twin
 from tests.support.plan_factory import MODEL, with_mechanism
 from tests.support.seeded_rng import SeededRNG, chi_square
 
@@ -201,6 +202,11 @@ def test_the_target_is_met_from_below(view: str) -> None:
         assert phase.mechanism.truth_strength < 0.999
 
 
+@twin(
+    "a site may hold more units than slots, so that one pushes another out",
+    "dppm_model.phase:PhasePlan.check_units",
+    nothing,
+)
 def test_what_cannot_be_planned_is_refused() -> None:
     many = replace(PRIVACY, mechanism=DirectionsPlanner(directions=1 << 20))
     with pytest.raises(ConfigError, match=r"mechanism\.directions is 1048576"):

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from dppm_model.mechanism.ghost_clipping import factored_sum
 from dppm_model.mechanism.quantize import Grid
+from tests.support.mutations import twin
 
 GRID = Grid(1.0, 1 << 24)
 
@@ -67,6 +68,11 @@ HOSTILE = st.one_of(
 )
 
 
+@twin(
+    "the norm of a gradient that is never formed is reckoned three per cent too short",
+    "dppm_model.mechanism.ghost_clipping:_norms",
+    lambda old: lambda pairs: tuple(0.97 * n for n in old(pairs)),
+)
 @settings(max_examples=150, deadline=None)
 @given(
     hnp.arrays("f4", (1, 2, 6), elements=HOSTILE),

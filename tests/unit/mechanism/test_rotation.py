@@ -1,5 +1,7 @@
 """The rotation is orthonormal, exact in integers, and a function of a public seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from scipy.linalg import hadamard as matrix
 
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.rotation import Rotation, hadamard
+from tests.support.mutations import twin
 
 
 @pytest.mark.parametrize("size", [1, 2, 8, 64])
@@ -16,6 +19,11 @@ def test_hadamard_is_the_matrix(size: int) -> None:
     np.testing.assert_array_equal(hadamard(x), x @ matrix(size))
 
 
+def _first_twice(old: Any) -> Any:
+    return lambda x: old(x) * np.where(np.arange(x.shape[-1]) == 0, 2, 1)
+
+
+@twin("the rotation is not orthonormal", "dppm_model.mechanism.rotation:hadamard", _first_twice)
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 5000), st.integers(0, 2**32))
 def test_norm_is_kept_exactly(dimension: int, seed: int) -> None:
@@ -42,6 +50,15 @@ def test_one_coordinate_is_spread_over_its_block() -> None:
     assert set(np.abs(rotation.rotate(x, b"a"))) == {1000}
 
 
+def _numbers_for_signs(_: Any) -> Any:
+    return lambda self, seed: np.resize(np.frombuffer(seed, np.int8), self.padded).astype(np.int64)
+
+
+@twin(
+    "the server's bytes are taken for signs, be they -1 and +1 or not",
+    "dppm_model.mechanism.rotation:Rotation.signs",
+    _numbers_for_signs,
+)
 def test_signs_depend_on_the_seed_and_are_signs() -> None:
     rotation = Rotation.of(3000)
     a, b = rotation.signs(b"run/0/1"), rotation.signs(b"run/0/2")

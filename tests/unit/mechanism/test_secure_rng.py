@@ -2,10 +2,12 @@
 
 import inspect
 import os
+from typing import Any
 
 import numpy as np
 
 from dppm_model.mechanism.secure_rng import SecureRNG
+from tests.support.mutations import twin
 from tests.support.seeded_rng import ScriptedRNG, SeededRNG
 
 
@@ -13,10 +15,29 @@ def test_no_seed_can_be_passed() -> None:
     assert list(inspect.signature(SecureRNG.__init__).parameters) == ["self"]
 
 
+@twin(
+    "every source of coins has the same key",
+    "dppm_model.mechanism.secure_rng:SecureRNG._key",
+    lambda _: lambda self: bytes(32),
+)
 def test_two_sources_differ() -> None:
     assert not np.array_equal(SecureRNG().words(64), SecureRNG().words(64))
 
 
+def _restarts(old: Any) -> Any:
+    def read(self: Any, count: int) -> bytearray:
+        key = self.__dict__.setdefault("first_key", self._key())
+        self._key, self._pid = lambda: key, -1
+        return old(self, count)
+
+    return read
+
+
+@twin(
+    "coins are used again: every read begins the stream anew",
+    "dppm_model.mechanism.secure_rng:SecureRNG._bytes",
+    _restarts,
+)
 def test_stream_goes_on_and_is_replayable_only_under_the_same_key() -> None:
     whole = SeededRNG(1).words(96)
     coins = SeededRNG(1)
@@ -39,6 +60,20 @@ def _words_of_a_child(coins: SecureRNG) -> np.ndarray:
     return np.frombuffer(os.read(read, 64), dtype="<u8")
 
 
+def _parents_coins(old: Any) -> Any:
+    def read(self: Any, count: int) -> bytearray:
+        if self._pid != -1:
+            self._start = lambda: None
+        return old(self, count)
+
+    return read
+
+
+@twin(
+    "a forked process goes on with its parent's coins",
+    "dppm_model.mechanism.secure_rng:SecureRNG._bytes",
+    _parents_coins,
+)
 def test_a_fork_gets_its_own_stream() -> None:
     coins = SecureRNG()
     coins.words(1)

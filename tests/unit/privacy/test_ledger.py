@@ -22,6 +22,7 @@ from tests.support.fault_injection import (
     short_writes,
     small_files,
 )
+from tests.support.mutations import nothing, twin
 
 SITE = RoundCost(2.0, 0.1, 1)
 DEBIT = Debit("run", "plan", "score", 0, RoundCost(0.5, 0.1, 1, 1e-20), SITE, SITE)
@@ -40,6 +41,11 @@ def test_equal_rounds_are_gathered_in_both_views(tmp_path: Path) -> None:
     assert costs_of(ledger.debits, "secure_sum") == (RoundCost(0.5, 0.1, 4, 4e-20),)
 
 
+@twin(
+    "the ledger takes a round under another plan for the same",
+    "dppm_model.privacy.ledger:Debit.__eq__",
+    lambda old: lambda self, other: old(self, replace(other, plan=self.plan)),
+)
 def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -> None:
     ledger = _fill(tmp_path / "ledger.jsonl")
     assert not ledger.debit(replace(DEBIT, round=2))
@@ -48,6 +54,11 @@ def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -
         ledger.debit(replace(DEBIT, round=2, plan="other"))
 
 
+@twin(
+    "lines of the ledger may be edited",
+    "dppm_model.privacy.ledger:_digest",
+    lambda _: lambda line: 64 * "0",
+)
 def test_an_edited_line_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     _fill(path)
@@ -65,6 +76,7 @@ def test_a_removed_line_in_the_middle_is_noticed(tmp_path: Path) -> None:
         _ = Ledger(path).debits
 
 
+@twin("lines may be cut off the ledger", "dppm_model.privacy.ledger:Ledger._check_mark", nothing)
 @pytest.mark.parametrize("fault", ["last line", "all lines", "file", "older copy", "rewritten"])
 def test_cut_off_lines_and_a_replaced_file_are_noticed(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "ledger.jsonl"
@@ -143,6 +155,11 @@ def test_a_damaged_line_that_is_not_the_tail_is_refused(
             use()
 
 
+@twin(
+    "what one call has written counts for all",
+    "dppm_model.files:write_all",
+    lambda _: lambda handle, content: os.write(handle, content),
+)
 def test_a_debit_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +245,12 @@ MARK = [
 ]
 
 
+@twin(
+    "a ledger with lines is believed without its mark",
+    "dppm_model.privacy.ledger:Ledger._check_mark",
+    lambda old: lambda self, *args: old(self, *args) if self._mark.exists() else None,
+    only="[None]",
+)
 @pytest.mark.parametrize("mark", [None, *MARK])
 def test_a_missing_or_damaged_mark_is_refused(tmp_path: Path, mark: str | None) -> None:
     path = tmp_path / "ledger.jsonl"

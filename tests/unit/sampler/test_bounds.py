@@ -14,6 +14,7 @@ from dppm_model.errors import ConfigError
 from sampler.noise import ImageNoise
 from sampler.settings import BOUNDS, METHODS, SamplerSettings
 from sampler.stages import draw_images, stage_settings
+from tests.support.mutations import nothing, twin
 from tests.unit.sampler.mixture import pictures
 from tests.unit.sampler.test_stages import pyramid
 
@@ -96,6 +97,12 @@ def test_any_settings_draw_finite_images_of_a_pyramid_or_are_refused_before(
     check_finite(PYRAMID, settings)
 
 
+@twin(
+    "a chain without a Metropolis test takes any step",
+    "sampler.settings:SamplerSettings._check_stable",
+    nothing,
+    only="[langevin]",
+)
 @pytest.mark.parametrize("method", ["hmc", "langevin"])
 def test_a_step_that_runs_away_is_refused_unless_a_test_holds_it(method: str) -> None:
     assert SamplerSettings(method, step_size=4.0).metropolis

@@ -1,5 +1,7 @@
 """The moment phases: bounded answers, exact recovery without noise, sane results with much."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from dppm_model.score.phases import (
 from dppm_model.score.query import Query
 from dppm_model.training.learner import Learner, build_learner
 from dppm_model.training.moments import Arrays, ComponentCovarianceLearner, MeansLearner
+from tests.support.mutations import twin
 
 MOMENTS = [n for n, kind in PHASES.items() if issubclass(kind.question, MomentQuery)]
 SHAPE, CLASSES, BAND = (1, 6, 6), 3, 12
@@ -116,6 +119,21 @@ def longest(query: Query, grid: Grid) -> int:
     return max(squares)
 
 
+def _rounded_only(_: Any) -> Any:
+    def clipped_sum(self: Any, x: torch.Tensor, y: torch.Tensor, grid: Any, seeds: Any) -> Any:
+        del seeds
+        r = (self._residuals(x, y).double() * 4096 / grid.clip_norm**0.5).round()
+        return (r.T @ r).flatten().to(torch.int64).numpy()
+
+    return clipped_sum
+
+
+@twin(
+    "matrices of fine coefficients are rounded to integers, and not clipped",
+    "dppm_model.score.moments:FineCovarianceQuery.clipped_sum",
+    _rounded_only,
+    only="[fine_covariance]",
+)
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_no_record_exceeds_the_clip_norm(kind: str) -> None:
     query = learner(kind, initial(radius=0.5)).query()

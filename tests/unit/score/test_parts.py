@@ -1,6 +1,6 @@
 """Parts of a model: a registry, arrays with roles, a seam for other spaces, any device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from dppm_model.score.pyramid import PyramidConfig
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
+from tests.support.mutations import twin
 
 MIXTURE = {"band": 16, "components": 2, "principal_axes": 4, "fine_band": 20}
 SMALL = {kind: {"network": {"kind": kind, "channels": 6}, "band": 8} for kind in KINDS}
@@ -77,6 +78,11 @@ def test_a_site_takes_its_own_copy_of_public_weights_and_no_other() -> None:
             read_question("detail", config, save({**arrays, "detail.start": sent}))
 
 
+@twin(
+    "a site asks by its public weights whatever digest the plan names",
+    "dppm_model.score.arrays:ArraySpec.problem",
+    lambda old: lambda self, a: old(replace(self, role="private"), a),
+)
 def test_a_plan_that_names_other_public_weights_is_not_answered() -> None:
     config = with_pyramid()
     own = config.part(PyramidConfig)

@@ -18,6 +18,7 @@ from sampler.service import interceptor
 from sampler.service.access import bearer
 from sampler.service.client import SamplingClient
 from sampler.service.interceptor import OpenCalls
+from tests.support.mutations import nothing, twin
 from tests.unit.service.toys import QUICK, Grey, eventually, our_threads, server
 
 ALICE, BOB = "a" * 32, "b" * 32
@@ -175,6 +176,16 @@ def codes_of(calls: list[Any]) -> set[grpc.StatusCode]:
     return {call.code() for call in calls if call.done()}
 
 
+async def _waits_for_ever(self: Any, handler: Any, method: str, call: Any, context: Any) -> Any:
+    while (content := await context.read()) is not grpc.aio.EOF:
+        yield self._read(handler, method, content)
+
+
+@twin(
+    "a call whose message never comes is waited for",
+    "sampler.service.interceptor:CallInterceptor._requests",
+    lambda _: _waits_for_ever,
+)
 def test_a_message_has_a_time_by_which_it_must_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +199,11 @@ def test_a_message_has_a_time_by_which_it_must_come(
         assert "Fix: " in a.kept[0].details()
 
 
+@twin(
+    "a client may have any number of calls open",
+    "sampler.service.interceptor:OpenCalls._end_one_of",
+    nothing,
+)
 def test_one_call_too_many_ends_the_oldest_of_its_client(tmp_path: Path) -> None:
     with serving(tmp_path, tokens=True) as address, ExitStack() as stack:
         a, b = Attacker(address, BOB, stack), Attacker(address, ALICE, stack)
@@ -212,6 +228,11 @@ class Guest:
         self._calls.leave(self)  # type: ignore[arg-type]
 
 
+@twin(
+    "of too many calls the oldest is ended, whosever it is",
+    "sampler.service.interceptor:OpenCalls._end_one_of",
+    lambda old: lambda self, client: old(self, next(iter(self._calls)).client),
+)
 def test_where_there_are_too_many_a_call_of_the_client_with_the_most_is_ended() -> None:
     calls = OpenCalls(per_client=8, in_all=10)
     greedy = [Guest("greedy", calls) for _ in range(6)]
@@ -228,6 +249,11 @@ def test_where_there_are_too_many_a_call_of_the_client_with_the_most_is_ended() 
     assert not calls._calls and not calls._of
 
 
+@twin(
+    "a stream that nobody reads counts no more once its job has ended",
+    "sampler.service.scheduler:JobScheduler.finish",
+    lambda old: lambda self, job: (old(self, job), self.leave(job)),
+)
 def test_a_stream_that_nobody_reads_keeps_its_clients_place_and_no_others(tmp_path: Path) -> None:
     """Its job ends, and others have its room; its own client must leave it, or read on."""
     limits = {"jobs": 2, "jobs_per_client": 2, "stall_seconds": 1}

@@ -29,6 +29,7 @@ from sampler.service.requests import (
 )
 from sampler.service.service import sampler_message
 from sampler.settings import SamplerSettings
+from tests.support.mutations import twin
 
 CLASSES = 3
 TABLE = request_bounds(CLASSES)
@@ -56,6 +57,11 @@ def fields() -> Iterator[tuple[str, FieldDescriptor]]:
             yield name, field
 
 
+@twin(
+    "a field of a request is not looked at",
+    "sampler.service.requests:request_bounds",
+    lambda old: lambda classes: {**old(classes), "StatusRequest": {}},
+)
 def test_every_field_of_every_request_has_a_row_and_no_row_is_left_over() -> None:
     assert {name: {f.name for f in m.fields} for name, m in messages().items()} == {
         name: set(rows) for name, rows in request_bounds(CLASSES).items()
@@ -119,6 +125,14 @@ def wrong_values(field: FieldDescriptor, row: Row) -> Iterator[Any]:
         yield "x" * (row.most + 1)
 
 
+@twin(
+    "a number is out of bounds only if it is below or above them",
+    "dppm_model.bounds:Real.check",
+    lambda old: (
+        lambda self, name, value, *kind: None if value != value else old(self, name, value, *kind)
+    ),
+    only="[Sampler-sigma_max]",
+)
 @pytest.mark.parametrize(("message", "field"), fields(), ids=lambda x: getattr(x, "name", x))
 def test_what_is_out_of_bounds_is_refused_by_name(message: str, field: FieldDescriptor) -> None:
     row: Any = TABLE[message][field.name]
@@ -158,6 +172,12 @@ def test_the_largest_good_request_fits() -> None:
 WHOLE = [name for name, row in settings.BOUNDS.items() if isinstance(row, Whole)]
 
 
+@twin(
+    "a sampler may have any number of noise levels",
+    "sampler.settings:BOUNDS",
+    lambda old: {**old, "num_levels": replace(old["num_levels"], most=2**62)},
+    only="[num_levels]",
+)
 @pytest.mark.parametrize("name", WHOLE)
 def test_settings_build_nothing_that_is_as_long_as_a_number_is_large(name: str) -> None:
     """2^31 - 1 levels were 16 GB of step sizes before they were refused."""
