@@ -12,6 +12,7 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
+from sampler.draw import device_of
 from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
 from sampler.pool import PoolSettings
@@ -84,7 +85,7 @@ def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
     """
     with run.alone():
         group, privacy = tree["sampler"], run.read_json(run.privacy)
-        settings = SamplerSettings.from_dict(with_steps(run, group))
+        settings = SamplerSettings.from_dict(with_steps(run, group, tree["device"]))
         with progress("sampling") as bar:
             drawn = generate(
                 run.model,
@@ -106,7 +107,8 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     """`dppm diagnose RUN`: acceptance, divergences and mixing of the sampler."""
     run = trained(folder, "diagnose")
     with run.alone():
-        found = _diagnose(run, retaken(run, overrides, "sampler")["sampler"])
+        tree = retaken(run, overrides, "sampler", "device")
+        found = _diagnose(run, tree["sampler"], tree["device"])
     if as_json:
         print_json(found)
         return
@@ -120,21 +122,24 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     )
 
 
-def _diagnose(run: Run, chosen: dict[str, Any]) -> dict[str, Any]:
-    settings = SamplerSettings.from_dict(with_steps(run, chosen))
+def _diagnose(run: Run, chosen: dict[str, Any], device: str) -> dict[str, Any]:
+    settings = SamplerSettings.from_dict(with_steps(run, chosen, device))
     if settings.method not in ("hmc", "langevin"):
         raise ConfigError(
-            f"sampler.method is {settings.method!r}.", "Only sampler.method=hmc has diagnostics."
+            f"sampler.method is {settings.method!r}.",
+            "Only sampler.method=hmc and langevin have diagnostics.",
         )
-    model = ScoreModel.load(run.model)
+    where = device_of(device)
+    model = ScoreModel.load(run.model).to(where)
     with console.status("running chains"):  # of a pyramid, only the base
-        return chain_diagnostics(model, settings, run.folder)
+        return chain_diagnostics(model, settings, run.folder, where)
 
 
-def with_steps(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """Replace ``step_size: auto`` by the run's tuned steps."""
+def with_steps(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
+    """Replace ``step_size: auto`` by the run's tuned steps, found on ``device``."""
     if settings.get("step_size") != "auto":
         return settings
     with console.status("tuning step sizes"):
-        model = ScoreModel.load(run.model)
-        return tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings)
+        where = device_of(device)
+        model = ScoreModel.load(run.model).to(where)
+        return tuned(run.folder / "steps.json", run.model.read_bytes(), model, settings, where)

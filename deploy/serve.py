@@ -38,7 +38,7 @@ def serve(
     limits = Limits(images_per_hour=images_per_hour, jobs_per_client=jobs_per_client)
     run = trained(folder, "serve")
     tree = retaken(run, overrides, "sampler", "pool", "device")
-    sampler = with_steps(run, tree["sampler"])
+    sampler = with_steps(run, tree["sampler"], tree["device"])
     privacy = run.read_json(run.privacy)
     pool = PoolSettings(**tree["pool"] | {"workers": workers}, device=tree["device"])
     service = ServerSettings(**settings, pool=pool, limits=limits)

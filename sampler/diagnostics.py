@@ -52,9 +52,13 @@ class Level:
 
 
 def watch(
-    model: ImageModel, settings: SamplerSettings, per_class: int = 16, seed: int = 0
+    model: ImageModel,
+    settings: SamplerSettings,
+    per_class: int = 16,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[list[Level], NDArray[np.uint8], NDArray[np.int64]]:
-    """Anneal a batch of base images and keep what happened.
+    """Anneal a batch of base images on the model's ``device`` and keep what happened.
 
     Returns
     -------
@@ -62,12 +66,12 @@ def watch(
     """
     settings = base_settings(model, settings)
     names = [(label, i) for label in range(model.classes) for i in range(per_class)]
-    y = torch.tensor([label for label, _ in names])
+    y = torch.tensor([label for label, _ in names], device=device)
     levels: list[Level] = []
     frames: list[NDArray[np.uint8]] = []
 
     def keep(sigma: float, denoised: torch.Tensor, infos: list[MetropolisInfo]) -> None:
-        errors = torch.cat([i.delta_energy for i in infos])
+        errors = torch.cat([i.delta_energy for i in infos]).cpu()
         low, middle, high = torch.quantile(errors, torch.tensor([0.05, 0.5, 0.95]).double())
         levels.append(
             Level(
@@ -80,8 +84,8 @@ def watch(
         frames.append(to_pixels(denoised.clone()))
 
     with torch.inference_mode():
-        annealed(model, y, ImageNoise(seed, names), settings, watch=keep)
-    return levels, np.stack(frames), y.numpy()
+        annealed(model, y, ImageNoise(seed, names, device), settings, watch=keep)
+    return levels, np.stack(frames), y.cpu().numpy()
 
 
 def mixing(
@@ -92,11 +96,13 @@ def mixing(
     chains: int = 8,
     draws: int = 400,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Run chains of one class side by side at one noise level, from places far apart.
 
     They start at noise that is twice as wide as the level, so that chains which agree have
     forgotten where they came from. Compared are random projections of the noisy image.
+    ``device`` is the model's.
 
     Returns
     -------
@@ -107,11 +113,11 @@ def mixing(
     sigma = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)[
         level
     ]
-    noise = ImageNoise(seed, [(0, i) for i in range(chains)])
-    y = torch.zeros(chains, dtype=torch.int64)
+    noise = ImageNoise(seed, [(0, i) for i in range(chains)], device)
+    y = torch.zeros(chains, dtype=torch.int64, device=device)
     probes = torch.from_numpy(
         np.random.default_rng(seed).standard_normal((_PROBES, int(np.prod(model.shape))))
-    )
+    ).to(device)
     target = Target(model, y, settings.guidance)
     score = partial(target.score, sigma)
     algorithm = kernel(settings)(score, settings.step_sizes[level] * sigma)
@@ -120,7 +126,7 @@ def mixing(
         path = np.empty((_PROBES, chains, draws))
         for t in range(draws):
             state, _ = algorithm.step(noise, state)
-            path[:, :, t] = (probes @ state.position.flatten(1).double().T).numpy()
+            path[:, :, t] = (probes @ state.position.flatten(1).double().T).cpu().numpy()
     from arviz_stats.base import array_stats  # slow to import, and only needed here
 
     axes = {"chain_axis": 1, "draw_axis": 2}
@@ -167,16 +173,21 @@ def plot(levels: list[Level], mixed: list[dict[str, Any]], path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def diagnose(model: ImageModel, settings: SamplerSettings, folder: Path) -> dict[str, Any]:
-    """Watch a run, compare chains at a few levels, and write both pictures.
+def diagnose(
+    model: ImageModel,
+    settings: SamplerSettings,
+    folder: Path,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Watch a run on the model's ``device``, compare chains at a few levels, write both pictures.
 
     Returns
     -------
     Figures for JSON, with the pictures' paths.
     """
-    levels, frames, labels = watch(model, settings)
+    levels, frames, labels = watch(model, settings, device=device)
     few = np.unique(np.linspace(0, len(levels) - 1, 5).astype(int))
-    mixed = [mixing(model, settings, level=int(level)) for level in few]
+    mixed = [mixing(model, settings, level=int(level), device=device) for level in few]
     plot(levels, mixed, folder / "diagnostics.png")
     film_strip(frames, labels, folder / "film.png")
     return {

@@ -60,9 +60,9 @@ class SamplerSettings:
         1 draws from p(x | y); w from p(x | y) p(y | x)^(w - 1) at each level, with the closed form
         as the classifier (Dhariwal and Nichol 2021; Ho and Salimans 2022 with weight w - 1): more
         typical of the class, and less varied. Takes an evaluation of every class each time.
-    octave_num_levels, octave_sigma_max, octave_step_size, octave_metropolis
-        The same of each octave of a pyramid, where the noise is upon the residual. A test of the
-        whole image accepts next to nothing there: the energy error grows with the pixels.
+    stage_num_levels, stage_sigma_max, stage_step_size, stage_metropolis
+        The same of each upsampling stage of a pyramid, where the noise is upon the residual. A test
+        of the whole image accepts next to nothing there: the energy error grows with the pixels.
     S_churn, S_min, S_max, S_noise
         Churn, as in EDM: how much noise is added in all, the noise levels between which it is added
         (the paper's S_tmin, S_tmax), and the factor of the new noise.
@@ -85,10 +85,10 @@ class SamplerSettings:
     momentum_persistence: Annotated[float, Between(0.0, 0.999)] = 0.5
     metropolis: bool = True
     guidance: Annotated[float, Between(0.0, 10.0)] = 1.0
-    octave_num_levels: Annotated[int, _LEVELS] = 8
-    octave_sigma_max: Annotated[float, _SIGMA] = 1.5
-    octave_step_size: Annotated[float, _STEP] = 0.4
-    octave_metropolis: bool = False
+    stage_num_levels: Annotated[int, _LEVELS] = 8
+    stage_sigma_max: Annotated[float, _SIGMA] = 1.5
+    stage_step_size: Annotated[float, _STEP] = 0.4
+    stage_metropolis: bool = False
     S_churn: Annotated[float, Between(0.0, 10_000.0)] = 10.0
     S_min: Annotated[float, Between(0.0, 1000.0)] = 0.05
     S_max: Annotated[float, Between(0.0, 1000.0)] = 10.0
@@ -121,12 +121,12 @@ class SamplerSettings:
 
     def _check_stable(self) -> None:
         """Refuse steps with which a chain without a Metropolis test runs away."""
-        octave = 0.0 if self.octave_metropolis else self.octave_step_size
+        stage = 0.0 if self.stage_metropolis else self.stage_step_size
         step = 0.0 if self.metropolis else max(self._given_steps)
         stiff = math.sqrt(max(1.0, self.guidance))
         for name, size, most in (
             ("step_size", step, _STABLE / stiff),
-            ("octave_step_size", octave, _STABLE),
+            ("stage_step_size", stage, _STABLE),
         ):
             if size >= most:
                 raise ConfigError(

@@ -1,7 +1,7 @@
-"""From noise to a finished image: the base first, then each octave upon what is below it.
+"""From noise to a finished image: the base first, then each stage of the pyramid upon the last.
 
 Every stage is drawn by the same sampler. All but the last stop at the noise level at which the next
-octave takes over, with that noise (`dppm_model.score.pyramid`).
+one takes over, with that noise (`dppm_model.score.pyramid`).
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def draw_images(
         return model.decode(x), info
     base, *above = stage_settings(model.pyramid.levels, settings)
     x, info = sample(model, y, noise, base, denoise=False)
-    for index, of_octave in enumerate(above):
-        octave = model.pyramid.stage(index, x)
-        residual, more = sample(octave, y, noise, of_octave, denoise=index == len(above) - 1)
-        x = octave.finish(residual)
+    for index, of_stage in enumerate(above):
+        stage = model.pyramid.stage(index, x)
+        residual, more = sample(stage, y, noise, of_stage, denoise=index == len(above) - 1)
+        x = stage.finish(residual)
         info = SampleInfo(
             info.evaluations + more.evaluations,
-            info.acceptance + (more.acceptance if settings.octave_metropolis else ()),
+            info.acceptance + (more.acceptance if settings.stage_metropolis else ()),
             info.divergences + more.divergences,
         )
     return model.decode(x), info
@@ -63,7 +63,7 @@ def draw_base(
 
 
 def stage_settings(levels: Sequence[float], settings: SamplerSettings) -> list[SamplerSettings]:
-    """Return the settings of the base and of each octave, lowest first.
+    """Return the settings of the base and of each stage above it, lowest first.
 
     Parameters
     ----------
@@ -73,34 +73,33 @@ def stage_settings(levels: Sequence[float], settings: SamplerSettings) -> list[S
     Raises
     ------
     ConfigError
-        If the noise that a stage begins with is not above that at which it ends, or the octaves'
-        not above that at which they take over.
+        If the noise that a stage begins with is not above that at which it ends or takes over.
     """
-    if settings.octave_sigma_max <= max(levels):
+    if settings.stage_sigma_max <= max(levels):
         raise ConfigError(
-            f"sampler.octave_sigma_max is {settings.octave_sigma_max}, an octave takes over at "
+            f"sampler.stage_sigma_max is {settings.stage_sigma_max}, a stage takes over at "
             f"{max(levels)}.",
             "Give a larger number.",
         )
     base = replace(settings, sigma_min=levels[0])
-    return [base, *(octave_settings(settings, last) for last in (*levels[1:], None))]
+    return [base, *(upsampling_settings(settings, last) for last in (*levels[1:], None))]
 
 
 def base_settings(model: ImageModel, settings: SamplerSettings) -> SamplerSettings:
-    """Return the settings of the base: down to where the first octave takes over."""
+    """Return the settings of the base: down to where the first stage takes over."""
     if model.pyramid is None:
         return settings
     return stage_settings(model.pyramid.levels, settings)[0]
 
 
-def octave_settings(settings: SamplerSettings, last: float | None) -> SamplerSettings:
-    """Return the settings of an octave that ends at the level ``last``, or at the image."""
+def upsampling_settings(settings: SamplerSettings, last: float | None) -> SamplerSettings:
+    """Return the settings of a stage that ends at the level ``last``, or at the image."""
     return replace(
         settings,
-        num_levels=settings.octave_num_levels,
-        sigma_max=settings.octave_sigma_max,
+        num_levels=settings.stage_num_levels,
+        sigma_max=settings.stage_sigma_max,
         sigma_min=settings.sigma_min if last is None else last,
-        step_size=settings.octave_step_size,
-        metropolis=settings.octave_metropolis,
+        step_size=settings.stage_step_size,
+        metropolis=settings.stage_metropolis,
         guidance=1.0,  # the details know no class
     )

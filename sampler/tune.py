@@ -59,16 +59,22 @@ class DualAveraging:
 
 
 def tune(
-    model: ImageModel, settings: SamplerSettings, *, target: float = TARGET, seed: int = 0
+    model: ImageModel,
+    settings: SamplerSettings,
+    *,
+    target: float = TARGET,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[float, ...]:
     """Return step over sigma for each level of HMC or Langevin, rounded to three digits.
 
     A small batch of base images over all classes is annealed, with `_TRANSITIONS` transitions at
-    each level during which the step is adapted.
+    each level during which the step is adapted, on the ``device`` that the model is on.
     """
     settings = base_settings(model, settings)
-    y = torch.arange(_IMAGES) % model.classes
-    noise = ImageNoise(seed, [(int(label), i) for i, label in enumerate(y)])
+    names = [(i % model.classes, i) for i in range(_IMAGES)]
+    y = torch.tensor([label for label, _ in names], device=device)
+    noise = ImageNoise(seed, names, device)
     kernel_of = kernel(replace(settings, metropolis=True))
     averaging, found = DualAveraging(settings.step_sizes[0], target), []
 
@@ -93,16 +99,23 @@ def tune(
 
 
 def tuned(
-    path: Path, content: bytes, model: ImageModel, settings: dict[str, Any]
+    path: Path,
+    content: bytes,
+    model: ImageModel,
+    settings: dict[str, Any],
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Replace ``step_size: auto`` by tuned steps: those stored in ``path``, or of a pilot run now.
 
     Parameters
     ----------
     path
-        JSON file of earlier results, by digest of the model and of all other settings.
+        JSON file of earlier results, by digest of the model and of all other settings; they hold
+        on whichever device they were found.
     content
         The model's file.
+    device
+        That the model is on.
 
     Raises
     ------
@@ -114,9 +127,9 @@ def tuned(
     key = hashlib.sha256(content + same.encode()).hexdigest()
     known: dict[str, list[float]] = {}
     if there(path):
-        with reading(path, RunFolderError, "Remove it: steps are then tuned anew."):
+        with reading(path, RunFolderError, "Remove it: steps are then tuned again."):
             known = {**read_json(path)}
     if key not in known:
-        known[key] = list(tune(model, start))
+        known[key] = list(tune(model, start, device=device))
         write_json(path, known)
     return {**settings, "step_size": known[key]}

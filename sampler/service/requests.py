@@ -220,11 +220,11 @@ def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) ->
         )  # refuses now what would fail at the last stage
     each = 1 + settings.transitions_per_level * settings.num_integration_steps
     evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + model.classes)
-    evaluations += len(model.switch_levels) * settings.octave_num_levels * each
+    evaluations += len(model.switch_levels) * settings.stage_num_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
             f"sampler: num_levels * (1 + transitions_per_level * num_integration_steps), guided "
-            f"times 1 + classes, and the same of each octave, is {evaluations}.",
+            f"times 1 + classes, and the same of each stage, is {evaluations}.",
             f"Choose them so that it is at most {limits.evaluations}.",
         )
     batches = tuple(request.batches)

@@ -71,7 +71,7 @@ class Limits(_message.Message):
     def __init__(self, images_per_request: _Optional[int] = ..., images_per_hour: _Optional[int] = ..., jobs_per_client: _Optional[int] = ..., evaluations: _Optional[int] = ..., stall_seconds: _Optional[int] = ...) -> None: ...
 
 class Sampler(_message.Message):
-    __slots__ = ("method", "num_levels", "sigma_max", "sigma_min", "rho", "transitions_per_level", "num_integration_steps", "step_size", "momentum_persistence", "metropolis", "S_churn", "S_min", "S_max", "S_noise", "guidance", "octave_num_levels", "octave_sigma_max", "octave_step_size", "octave_metropolis")
+    __slots__ = ("method", "num_levels", "sigma_max", "sigma_min", "rho", "transitions_per_level", "num_integration_steps", "step_size", "momentum_persistence", "metropolis", "S_churn", "S_min", "S_max", "S_noise", "guidance", "stage_num_levels", "stage_sigma_max", "stage_step_size", "stage_metropolis")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     NUM_LEVELS_FIELD_NUMBER: _ClassVar[int]
     SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
@@ -87,10 +87,10 @@ class Sampler(_message.Message):
     S_MAX_FIELD_NUMBER: _ClassVar[int]
     S_NOISE_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_FIELD_NUMBER: _ClassVar[int]
-    OCTAVE_NUM_LEVELS_FIELD_NUMBER: _ClassVar[int]
-    OCTAVE_SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
-    OCTAVE_STEP_SIZE_FIELD_NUMBER: _ClassVar[int]
-    OCTAVE_METROPOLIS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_NUM_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_SIGMA_MAX_FIELD_NUMBER: _ClassVar[int]
+    STAGE_STEP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_METROPOLIS_FIELD_NUMBER: _ClassVar[int]
     method: str
     num_levels: int
     sigma_max: float
@@ -106,11 +106,11 @@ class Sampler(_message.Message):
     S_max: float
     S_noise: float
     guidance: float
-    octave_num_levels: int
-    octave_sigma_max: float
-    octave_step_size: float
-    octave_metropolis: bool
-    def __init__(self, method: _Optional[str] = ..., num_levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., transitions_per_level: _Optional[int] = ..., num_integration_steps: _Optional[int] = ..., step_size: _Optional[_Iterable[float]] = ..., momentum_persistence: _Optional[float] = ..., metropolis: _Optional[bool] = ..., S_churn: _Optional[float] = ..., S_min: _Optional[float] = ..., S_max: _Optional[float] = ..., S_noise: _Optional[float] = ..., guidance: _Optional[float] = ..., octave_num_levels: _Optional[int] = ..., octave_sigma_max: _Optional[float] = ..., octave_step_size: _Optional[float] = ..., octave_metropolis: _Optional[bool] = ...) -> None: ...
+    stage_num_levels: int
+    stage_sigma_max: float
+    stage_step_size: float
+    stage_metropolis: bool
+    def __init__(self, method: _Optional[str] = ..., num_levels: _Optional[int] = ..., sigma_max: _Optional[float] = ..., sigma_min: _Optional[float] = ..., rho: _Optional[float] = ..., transitions_per_level: _Optional[int] = ..., num_integration_steps: _Optional[int] = ..., step_size: _Optional[_Iterable[float]] = ..., momentum_persistence: _Optional[float] = ..., metropolis: _Optional[bool] = ..., S_churn: _Optional[float] = ..., S_min: _Optional[float] = ..., S_max: _Optional[float] = ..., S_noise: _Optional[float] = ..., guidance: _Optional[float] = ..., stage_num_levels: _Optional[int] = ..., stage_sigma_max: _Optional[float] = ..., stage_step_size: _Optional[float] = ..., stage_metropolis: _Optional[bool] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("label", "first", "count")

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.sampling runs/demo-256 --per-class 8 --name sampling-256
 
 Overhead: seconds of a sampler over seconds of as many bare evaluations of the network on the same
-batch, in turn; of the closed form, or of the last octave of a pyramid. Weak scaling: images per
+batch, in turn; of the closed form, or of the last stage of a pyramid. Weak scaling: images per
 second and worker of two workers over those of one, Ray's start left out. Memory: resident size of
 the workers while many images are drawn.
 """
@@ -28,7 +28,7 @@ from sampler.images import shard_size
 from sampler.noise import ImageNoise
 from sampler.pool import PoolSettings
 from sampler.settings import METHODS, SamplerSettings
-from sampler.stages import SAMPLERS, octave_settings
+from sampler.stages import SAMPLERS, upsampling_settings
 from tests.benchmarks.record import record
 
 TURNS = 7
@@ -49,7 +49,7 @@ def overhead(model: ScoreModel) -> dict[str, float]:
     for method in METHODS:
         settings, found = SamplerSettings(method), []
         if model.pyramid is not None:
-            settings = octave_settings(settings, None)
+            settings = upsampling_settings(settings, None)
         for _ in range(turns):
             with torch.inference_mode():
                 begun = time.perf_counter()

@@ -22,7 +22,7 @@ FEW = {
     "num_levels": 40,
     "transitions_per_level": 4,
     "num_integration_steps": 6,
-    "octave_num_levels": 4,
+    "stage_num_levels": 4,
 }  # so that it takes no time
 PICTURES, PYRAMID = pictures(), pyramid()
 
@@ -44,7 +44,7 @@ def taken(draw: st.DrawFn) -> SamplerSettings:
     """Settings that are not refused; about half of what is drawn."""
     chosen = draw(st.fixed_dictionaries({}, optional={n: values(n, r) for n, r in BOUNDS.items()}))
     try:
-        return SamplerSettings(**({"num_levels": 5, "octave_num_levels": 2} | chosen))
+        return SamplerSettings(**({"num_levels": 5, "stage_num_levels": 2} | chosen))
     except ConfigError:
         assume(False)
         raise
@@ -113,8 +113,8 @@ def test_a_step_that_runs_away_is_refused_unless_a_test_holds_it(method: str) ->
     ):
         with pytest.raises(ConfigError, match=r"sampler\.step_size is .* no Metropolis test"):
             SamplerSettings(method, metropolis=False, **wrong)
-    with pytest.raises(ConfigError, match=r"sampler\.octave_step_size is 2"):
-        SamplerSettings(method, octave_step_size=2.0)
+    with pytest.raises(ConfigError, match=r"sampler\.stage_step_size is 2"):
+        SamplerSettings(method, stage_step_size=2.0)
     SamplerSettings("heun", metropolis=False, step_size=3.0)  # takes no such steps
 
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from dppm_model.score.model import ScoreModel
+from sampler.diagnostics import mixing, watch
 from sampler.draw import Worker
 from sampler.evaluation.classifier import QUICK, accuracy, train_classifier
 from sampler.images import Shard, decode_shard
 from sampler.noise import ImageNoise
 from sampler.settings import METHODS, SamplerSettings
+from sampler.tune import tune
 from tests.unit.evaluation.toys import squares
 
 pytestmark = [
@@ -49,6 +51,17 @@ def test_two_workers_draw_the_same_bytes_and_a_cpu_almost(method: str) -> None:
     assert np.allclose(info["acceptance"], of_cpu["acceptance"], atol=0.02)
     # A Metropolis test may now and then end otherwise, and its image with it.
     assert np.mean(np.abs(images - on_cpu).max((1, 2, 3)) > 2) < 0.1
+
+
+def test_chains_are_watched_and_tuned_there() -> None:
+    model = ScoreModel.initial((1, 16, 16), 2, CONFIG)
+    settings, on_gpu = SamplerSettings(num_levels=4), model.to("cuda")
+    for here, there in zip(
+        watch(model, settings, 4)[0], watch(on_gpu, settings, 4, device="cuda")[0], strict=True
+    ):
+        assert abs(here.acceptance - there.acceptance) < 0.02
+    assert mixing(on_gpu, settings, level=0, draws=40, device="cuda")["r_hat"] > 0
+    assert np.allclose(tune(on_gpu, settings, device="cuda"), tune(model, settings), rtol=0.1)
 
 
 def test_a_classifier_learns_there_too() -> None:

@@ -1,4 +1,4 @@
-"""Base and octaves, one upon the other: what is handed over, and images that keep their name."""
+"""Base and upsampling stages: what is handed over, and images that keep their name."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from sampler.draw import Worker
 from sampler.images import Shard, decode_shard, shard_size
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
-from sampler.stages import SAMPLERS, base_settings, draw_images, octave_settings
+from sampler.stages import SAMPLERS, base_settings, draw_images, upsampling_settings
 from tests.unit.sampler.mixture import ExactMixture
 
-FAST = SamplerSettings(num_levels=4, octave_num_levels=3)
+FAST = SamplerSettings(num_levels=4, stage_num_levels=3)
 
 
 def pyramid(colours: int = 1) -> ScoreModel:
@@ -54,7 +54,7 @@ def test_stages_hand_over_at_their_levels() -> None:
     model = pyramid()
     base = base_settings(model, FAST)
     assert (base.sigma_min, base.num_levels) == (0.3, 4)
-    middle, last = octave_settings(FAST, 0.1), octave_settings(FAST, None)
+    middle, last = upsampling_settings(FAST, 0.1), upsampling_settings(FAST, None)
     assert (middle.sigma_min, middle.sigma_max) == (0.1, 1.5)
     assert (last.sigma_min, last.num_levels) == (FAST.sigma_min, 3)
 
@@ -72,36 +72,34 @@ def test_images_have_their_full_size_and_their_own_noise(method: str) -> None:
     assert not torch.allclose(x[0], x[2], atol=0.1)
     if method == "hmc":
         assert info.evaluations == (4 + 2 * 3) * 3
-        assert len(info.acceptance) == 4  # of the base: octaves have no test unless asked for
+        assert len(info.acceptance) == 4  # of the base: upsampling has no test unless asked for
         with torch.inference_mode():
-            tested = replace(settings, octave_metropolis=True)
+            tested = replace(settings, stage_metropolis=True)
             _, info = draw_images(model, y, ImageNoise(1, names(3)), tested)
         assert len(info.acceptance) == 4 + 2 * 3
-    low = replace(settings, octave_sigma_max=0.2)
-    with pytest.raises(
-        ConfigError, match=r"octave_sigma_max is 0\.2, an octave takes over at 0\.3"
-    ):
+    low = replace(settings, stage_sigma_max=0.2)
+    with pytest.raises(ConfigError, match=r"stage_sigma_max is 0\.2, a stage takes over at 0\.3"):
         draw_images(model, y, ImageNoise(1, names(3)), low)
 
 
 def test_an_image_is_near_its_base() -> None:
-    """Averaged down again, what an octave gives is the image that it was given."""
+    """Averaged down again, what a stage gives is the image that it was given."""
     model = pyramid()
     stages = model.pyramid
     assert stages is not None
     below = torch.full((4, 1, 16, 16), -1.0)
     below[:, :, 4:12, 4:12] = 1.0
     noisy = below + 0.1 * torch.randn(below.shape, generator=torch.Generator().manual_seed(0))
-    octave = stages.stage(1, noisy)
+    stage = stages.stage(1, noisy)
     y = torch.zeros(4, dtype=torch.int64)
     with torch.inference_mode():
         residual, _ = SAMPLERS["heun"](
-            octave,
+            stage,
             y,
             ImageNoise(0, names(4)),
-            octave_settings(SamplerSettings(octave_num_levels=8), None),
+            upsampling_settings(SamplerSettings(stage_num_levels=8), None),
         )
-    back = torch.nn.functional.avg_pool2d(octave.finish(residual), 2)
+    back = torch.nn.functional.avg_pool2d(stage.finish(residual), 2)
     assert (back - below).square().mean().sqrt() < 0.25
 
 

@@ -49,9 +49,9 @@ def test_the_pilot_is_run_once_and_for_these_settings_only(
     path, runs = tmp_path / "steps.json", []
     monkeypatch.setattr(module, "_TRANSITIONS", 3)
 
-    def counted(model: object, settings: SamplerSettings) -> tuple[float, ...]:
+    def counted(model: object, settings: SamplerSettings, **where: object) -> tuple[float, ...]:
         runs.append(settings)
-        return tune(model, settings)  # type: ignore[arg-type]
+        return tune(model, settings, **where)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "tune", counted)
     settings = {"method": "hmc", "num_levels": 4, "step_size": "auto", "per_class": 5}

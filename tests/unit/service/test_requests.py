@@ -279,7 +279,7 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
             "one a level",
         ),
         ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "from 0.001"),
-        ({"sampler": pb.Sampler(num_levels=500)}, "each octave, is 1500", "at most 1000"),
+        ({"sampler": pb.Sampler(num_levels=500)}, "each stage, is 1500", "at most 1000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
