@@ -43,96 +43,39 @@ _ALWAYS = {
 _SEE_LOG = "See the log; the run continues with the same command."
 
 
+class _File:
+    """A path inside a run folder."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, run: Run, kind: type[Run] | None = None) -> Path:
+        return run.folder.joinpath(*self._parts)
+
+
 @dataclass(frozen=True)
 class Run:
     """Paths and small readers of a run folder."""
 
     folder: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.folder / "config.yaml"
-
-    @property
-    def overrides(self) -> Path:
-        """The overrides that were typed to make the run."""
-        return self.folder / "overrides.json"
-
-    @property
-    def initial(self) -> Path:
-        """The model before any round: public constants, and public weights if there are any."""
-        return self.folder / "state" / "initial.safetensors"
-
-    @property
-    def model(self) -> Path:
-        """The trained score model."""
-        return self.folder / "model.safetensors"
-
-    @property
-    def privacy(self) -> Path:
-        """What was promised and what it costs, for people and scripts."""
-        return self.folder / "privacy.json"
-
-    @property
-    def ledger(self) -> Path:
-        """The server's ledger."""
-        return self.folder / "ledger.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        """One line a round."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def sessions(self) -> Path:
-        """One line for each start of the training loop: when, and by which versions."""
-        return self.folder / "sessions.jsonl"
-
-    @property
-    def status(self) -> Path:
-        """What the training loop said of itself last."""
-        return self.folder / "status.json"
-
-    @property
-    def snapshot(self) -> Path:
-        """The state after the last finished round."""
-        return self.folder / "state" / "round.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the secure sum of the present round stands."""
-        return self.folder / "state" / "exchange.safetensors"
-
-    @property
-    def release(self) -> Path:
-        """The last round's sum with the server's noise, where the noise is the server's."""
-        return self.folder / "state" / "release.safetensors"
-
-    @property
-    def roster(self) -> Path:
-        """Identity keys of all sites."""
-        return self.folder / "roster.toml"
-
-    @property
-    def sites(self) -> Path:
-        """Folders of the virtual sites (simulation only)."""
-        return self.folder / "sites"
-
-    @property
-    def samples(self) -> Path:
-        """Synthetic images."""
-        return self.folder / "samples"
-
-    @property
-    def evaluation(self) -> Path:
-        """Figures of `dppm evaluate`."""
-        return self.folder / "evaluation.json"
-
-    @property
-    def audit(self) -> Path:
-        """Figures of `dppm audit`."""
-        return self.folder / "audit.json"
+    config = _File("config.yaml")  # resolved
+    overrides = _File("overrides.json")  # that were typed to make the run
+    privacy = _File("privacy.json")  # what was promised and what it costs
+    roster = _File("roster.toml")  # identity keys of all sites
+    ledger = _File("ledger.jsonl")  # the server's
+    metrics = _File("metrics.jsonl")  # a line a round
+    sessions = _File("sessions.jsonl")  # a line each start of training: when, by which versions
+    status = _File("status.json")  # what the training loop said of itself last
+    initial = _File("state", "initial.safetensors")  # the model before any round
+    snapshot = _File("state", "round.safetensors")  # the state after the last finished round
+    checkpoint = _File("state", "exchange.safetensors")  # of the secure sum of the present round
+    release = _File("state", "release.safetensors")  # the last sum, with the server's own noise
+    model = _File("model.safetensors")  # trained
+    sites = _File("sites")  # folders of the virtual sites (simulation only)
+    samples = _File("samples")  # synthetic images
+    evaluation = _File("evaluation.json")  # figures of `dppm evaluate`
+    audit = _File("audit.json")  # figures of `dppm audit`
 
     def write_plan(self, plan: Plan) -> None:
         """Store the plan in its canonical form."""
