@@ -1,7 +1,8 @@
 """The `dppm` command line, with an example for every command.
 
 A command's function is imported when it runs, so that help, completion and usage errors are fast.
-Usage errors exit with 2, refusals with their own codes (10-52).
+Usage errors exit with 2, refusals with 10 to 32 (`dppm_model.errors`), failed checks of
+`dppm site preflight` with 40 to 53.
 """
 
 from __future__ import annotations
@@ -441,7 +442,8 @@ def program() -> click.Group:
     root = _InOrder(
         "dppm",
         help="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. Refusals exit with their own code (10-52). "
+        epilog="`dppm COMMAND --help` shows examples. A refusal exits with 10 to 32, a failed "
+        "check of `dppm site preflight` with 40 to 53. "
         'Completion: eval "$(_DPPM_COMPLETE=bash_source dppm)"; or zsh_source or fish_source',
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )

@@ -17,13 +17,7 @@ from deploy.cost.workload import workloads
 from deploy.pages.report import show_summary, write_evaluation_table, write_reports
 from deploy.pages.watch import beside
 from deploy.sampling import draw, retaken, trained
-from deploy.show import (
-    console,
-    epsilon_text,
-    plan_table,
-    print_json,
-    progress,
-)
+from deploy.show import console, epsilon_text, plan_table, print_json, progress
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
@@ -31,7 +25,7 @@ from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.draw import device_of
-from sampler.evaluation.classifier import RECIPES, EvaluationConfig, Recipe
+from sampler.evaluation.classifier import RECIPES, EvaluationConfig
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.images import load_images
@@ -139,12 +133,9 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         f"adjacency: {made.adjacency}."
     )
     for colluding, epsilon in epsilon_if_colluding(made):
-        console.print(
-            f"  if {colluding} more {'site' if colluding == 1 else 'sites'} collude with the "
-            f"server: ε = {epsilon_text(epsilon)}"
-        )
+        console.print(f"  {colluding} more colluding with the server: ε = {epsilon_text(epsilon)}")
     console.print(
-        f"  if {2 * made.min_survivors - made.sites} or more do: "
+        f"  {2 * made.min_survivors - made.sites} or more colluding with it: "
         f"ε = {epsilon_text(privacy['epsilon_site'])}"
     )
     loads = workloads(made)
@@ -205,55 +196,37 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
     RunFolderError
         If there are no images, or another command uses the folder.
     """
-    with run.alone():
-        return _measure(run, settings, device)
-
-
-def _measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
-    config = read_config(run.config)
-    if not run.samples.exists():
-        raise RunFolderError(
-            f"{run.folder} has no images yet.", f"Run `dppm sample {run.folder}` first."
-        )
-    recipe, seeds = recipe_and_seeds(settings)
-    train, test = (sources.load(config.data, split) for split in ("train", "test"))
-    synthetic, unseen = load_images(run.samples), (test.images, test.labels)
-    with progress("evaluating") as bar:
+    chosen = EvaluationConfig.of(settings, "evaluation")
+    with run.alone(), progress("evaluating") as bar:
+        if not run.samples.exists():
+            raise RunFolderError(
+                f"{run.folder} has no images yet.", f"Run `dppm sample {run.folder}` first."
+            )
+        config = read_config(run.config)
+        train, test = (sources.load(config.data, split) for split in ("train", "test"))
         result = judge(
-            synthetic,
+            load_images(run.samples),
             (train.images, train.labels),
-            unseen,
+            (test.images, test.labels),
             dataset=config.data,
             classes=config.classes,
             device=device_of(device),
-            recipe=recipe,
-            seeds=seeds,
+            recipe=RECIPES[chosen.recipe],
+            seeds=chosen.seeds,
             cache=sources.data_root() / config.data / "evaluation",
             pictures=run.folder / "private",
             progress=bar,
         )
-    write_evaluation(run.evaluation, result)
-    write_evaluation_table(run)
+        write_evaluation(run.evaluation, result)
+        write_evaluation_table(run)
     return result
-
-
-def recipe_and_seeds(settings: dict[str, Any]) -> tuple[Recipe, tuple[int, ...]]:
-    """Check the ``evaluation`` group.
-
-    Raises
-    ------
-    ConfigError
-        If the recipe is unknown or the seeds are invalid.
-    """
-    chosen = EvaluationConfig.of(settings, "evaluation")
-    return RECIPES[chosen.recipe], chosen.seeds
 
 
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm demo`: everything from the data set to an evaluated run."""
     begun = time.monotonic()
     tree = compose_config(overrides)
-    recipe_and_seeds(tree["evaluation"])  # refuse before anything is spent
+    EvaluationConfig.of(tree["evaluation"], "evaluation")  # refuse before anything is spent
     few = tree["sampler"]["per_class"]
     if isinstance(few, int) and few < FEWEST_PER_CLASS:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,6 @@ from dppm_model.config import CONF, compose_config
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 
-_HEADER = (
-    "run",
-    "data",
-    "model",
-    "δ, unit",
-    "ε (secure sum)",
-    "ε (site)",
-    "classifiers",
-    "accuracy",
-    "MLP",
-    "Fréchet",
-    "coverage",
-    "images",
-    "training",
-)
 _TEXTS = 4  # columns aligned left
 _NOTE = (
     "Accuracies on real test images, of a CNN and an MLP; ± is the standard deviation over "
@@ -47,15 +33,15 @@ def compare(runs: Sequence[Path], *, as_json: bool) -> None:
     """
     opened = [Run(folder) for folder in runs]
     refuse_missing(opened)
-    known = models()
-    found = [comparison(RunSummary.of(run), known) for run in opened]
+    found = [comparison(RunSummary.of(run)) for run in opened]
     if as_json:
         print_json(found)
     else:
         print(table(found))
 
 
-def models() -> dict[str, Any]:
+@cache
+def _models() -> dict[str, Any]:
     """Return every model that can be chosen, by name."""
     known = {}
     for path in sorted((CONF / "model").glob("*.yaml")):
@@ -90,89 +76,63 @@ def refuse_missing(runs: Sequence[Run]) -> None:
         )
 
 
-def comparison(summary: RunSummary, known: Mapping[str, Any]) -> dict[str, Any]:
+def comparison(summary: RunSummary) -> dict[str, Any]:
     """Return the figures of an evaluated run, for JSON and for the table.
 
-    Parameters
-    ----------
-    known
-        Models by name, see `models`; one that was changed by overrides is named by its phases.
+    A model whose settings were changed by overrides has no name: it goes by its phases.
     """
     evaluation, privacy = summary.evaluation, summary.privacy
     assert evaluation is not None
     raw, scores = evaluation.raw, evaluation.scores
-    names = [name for name, model in known.items() if model == summary.config.to_dict()["model"]]
-    both: dict[str, dict[str, Any]] = {"value": {}, "real": {}}
+    own = summary.config.to_dict()["model"]
+    value, real = dict[str, Any](), dict[str, Any]()
     for key in ("accuracy", "accuracy_mlp", "frechet", "coverage"):
         score = scores[key]
-        both["value"][key], both["real"][key] = score.value, score.real
+        value[key], real[key] = score.value, score.real
         if key.startswith("accuracy"):
-            both["value"][f"{key}_std"], both["real"][f"{key}_std"] = score.std, score.real_std
+            value[f"{key}_std"], real[f"{key}_std"] = score.std, score.real_std
     return {
         "run": str(summary.run.folder),
         "data": raw["dataset"],
-        "model": names[0] if names else None,
+        "model": next((name for name, model in _models().items() if model == own), None),
         "phases": [phase["name"] for phase in privacy["phases"]],
         "public_data": privacy["public_data"],
         **{k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")},
         "recipe": raw["recipe"],
         "seeds": raw["seeds"],
-        **both["value"],
+        **value,
         "synthetic_images": raw["synthetic_images"],
         "training_seconds": summary.seconds,
-        "real": both["real"] | {"images": raw["train_images"]},
+        "real": real | {"images": raw["train_images"]},
     }
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Return a Markdown table with a row for each run and each set of real images."""
     rows = [_row(figures) for figures in found]
-    real = [_real_row(figures) for figures in found]
-    return f"{markdown_table(_HEADER, [*rows, *dict.fromkeys(real)], left=_TEXTS)}\n\n{_NOTE}"
+    real = [_row(figures, real=True) for figures in found]
+    cells = dict.fromkeys(tuple(row.values()) for row in rows + real)  # real ones once
+    return f"{markdown_table(tuple(rows[0]), [*cells], left=_TEXTS)}\n\n{_NOTE}"
 
 
-def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(figures: Mapping[str, Any], *, real: bool = False) -> dict[str, str]:
+    """Write a run by the headings of the table, or the real images beside it."""
     model = figures["model"] or " → ".join(figures["phases"])
     if public := figures["public_data"]:  # a model with public data is another model
         model = f"{model}, public: {', '.join(public)}"
-    return (
-        figures["run"],
-        figures["data"],
-        model,
-        f"{figures['delta']:g}, {figures['unit']}",
-        epsilon_text(figures["epsilon_secure_sum"]),
-        epsilon_text(figures["epsilon_site"]),
-        _classifiers(figures),
-        *_utility(figures),
-        str(figures["synthetic_images"]),
-        f"{figures['training_seconds']:.0f} s",
-    )
-
-
-def _real_row(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        "the real images",
-        figures["data"],
-        MISSING,
-        MISSING,
-        "∞",
-        "∞",
-        _classifiers(figures),
-        *_utility(figures["real"]),
-        str(figures["real"]["images"]),
-        MISSING,
-    )
-
-
-def _classifiers(figures: Mapping[str, Any]) -> str:
-    seeds = len(figures["seeds"])
-    return f"{figures['recipe']}, {seeds} seed{'s' * (seeds > 1)}"
-
-
-def _utility(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        with_spread(figures["accuracy"], figures["accuracy_std"]),
-        with_spread(figures["accuracy_mlp"], figures["accuracy_mlp_std"]),
-        figure(figures["frechet"], 2),
-        figure(figures["coverage"], 3),
-    )
+    seeds, shown = len(figures["seeds"]), figures["real"] if real else figures
+    return {
+        "run": "the real images" if real else figures["run"],
+        "data": figures["data"],
+        "model": MISSING if real else model,
+        "δ, unit": MISSING if real else f"{figures['delta']:g}, {figures['unit']}",
+        "ε (secure sum)": "∞" if real else epsilon_text(figures["epsilon_secure_sum"]),
+        "ε (site)": "∞" if real else epsilon_text(figures["epsilon_site"]),
+        "classifiers": f"{figures['recipe']}, {seeds} seed{'s' * (seeds > 1)}",
+        "accuracy": with_spread(shown["accuracy"], shown["accuracy_std"]),
+        "MLP": with_spread(shown["accuracy_mlp"], shown["accuracy_mlp_std"]),
+        "Fréchet": figure(shown["frechet"], 2),
+        "coverage": figure(shown["coverage"], 3),
+        "images": str(shown["images"] if real else figures["synthetic_images"]),
+        "training": MISSING if real else f"{figures['training_seconds']:.0f} s",
+    }
