@@ -216,11 +216,19 @@ def test_a_share_that_is_none_is_a_complaint_and_nothing_is_stored(
         site.begun(0)
 
 
+def _checks_tell(old: Any) -> Any:
+    def masked(self: Any, group: Any, tallies: np.ndarray, mask: np.ndarray) -> Any:
+        vector, said = old(self, group, tallies, mask)
+        told = np.full(masks.CHECKS, tallies.sum(), self.ring.dtype)
+        return vector, self.total([said, self._packed(told)])
+
+    return masked
+
+
 @twin(
     "what a site says of its self-mask depends on its report",
     "dppm_model.securesum.masks:Sum.masked",
-    lambda old: lambda self, group, tallies, mask: old(self, group, tallies, mask + tallies.sum()),
-    only="[2]",
+    _checks_tell,
 )
 @pytest.mark.parametrize("bits", [1, 2])
 def test_check_numbers_of_masks_say_nothing_of_the_report(
