@@ -1,4 +1,4 @@
-"""The `dppm` command and everything that starts something: simulation, Flower, Ray.
+"""The `dppm` command, and everything that starts processes: simulation, Flower, Ray.
 
-May import all other packages; nothing imports it.
+May import all other packages; none imports it.
 """

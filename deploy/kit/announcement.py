@@ -1,4 +1,4 @@
-"""The third document: a run, as its sites are asked to approve it, and what records it is for."""
+"""The announcement of a run, which sites are asked to approve."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from dppm_model.records.shards import Manifest
 from dppm_model.securesum.group import parse_peers, peers_text
 
 _PARTS = ("federation", "plan.json", "facts.json", "peers.toml", "bundle.fab")
-_HINT = "Ask the server's operator for it again."
+_HINT = "Ask the server's operator to send it again."
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is public about the sites' records.
+    """Public facts about the sites' records.
 
     Attributes
     ----------
     shape
         (C, H, W) of an image.
     classes
-        How many classes there are.
+        Number of classes.
     names
-        Their names in the order of the labels, or nothing if the server did not say.
+        Class names in label order; empty if the server gave none.
     """
 
     shape: tuple[int, int, int]
@@ -40,12 +40,12 @@ class Facts:
     names: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Write them, in one way."""
+        """Write canonical JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Facts:
-        """Read what `to_json` wrote; for a block of `reading`: it raises whatever is wrong."""
+        """Parse the output of `to_json`, within a block of `reading`; raises any exception."""
         raw = parse_json(text)
         shape = tuple(int(n) for n in raw["shape"])
         names = tuple(str(name) for name in raw["names"])
@@ -54,12 +54,12 @@ class Facts:
         return cls(shape, int(raw["classes"]), names)
 
     def check(self, held: Manifest) -> None:
-        """Compare with a site's records.
+        """Check a site's records against these facts.
 
         Raises
         ------
         DataError
-            If they are of other images, or their labels count other classes.
+            If the shape of images or the classes differ.
         """
         asked = (self.shape, self.names or self.classes)
         own = (held.shape, held.classes if self.names else len(held.classes))
@@ -67,7 +67,7 @@ class Facts:
             raise DataError(
                 f"this site's records are {_described(held.shape, held.classes)}, the run is for "
                 f"{_described(self.shape, self.names or self.classes)}.",
-                "Import them as announced (--size; the same names of classes at every site).",
+                "Import them as announced (--size, and the same class names at every site).",
             )
 
 
@@ -78,16 +78,16 @@ def _described(shape: tuple[int, int, int], classes: tuple[str, ...] | int) -> s
 
 @dataclass(frozen=True)
 class Announcement:
-    """One run, as its sites are asked to approve it.
+    """A run to be approved by its sites.
 
     Attributes
     ----------
     federation
         Its name.
     plan
-        All that will be asked, and what it costs.
+        The questions that will be asked, and their cost.
     facts
-        What the records must be.
+        The facts that the records must match.
     peers
         Name and identity key of every site.
     bundle
@@ -102,7 +102,7 @@ class Announcement:
 
     @property
     def fingerprint(self) -> str:
-        """What operators read to each other; it must be the same at every site."""
+        """The fingerprint that operators compare; it must be the same at every site."""
         return fingerprint(
             self.federation.encode(),
             self.plan.digest.encode(),
@@ -112,7 +112,7 @@ class Announcement:
         )
 
     def write(self, path: Path) -> None:
-        """Write the paper, a zip file."""
+        """Write the announcement, a zip file."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             plan, facts = self.plan.to_json(), self.facts.to_json()
@@ -123,12 +123,12 @@ class Announcement:
 
     @classmethod
     def read(cls, path: Path) -> Announcement:
-        """Read the paper and check that its parts fit together.
+        """Read an announcement and check that its parts are consistent.
 
         Raises
         ------
         EnrolmentError
-            If they do not, or it is no announcement.
+            If they are not, or it is not an announcement.
         """
         require_file(path)
         try:
@@ -154,6 +154,6 @@ class Announcement:
         files_of(paper.bundle)
         asked = (paper.plan.model.shape, paper.plan.model.classes)
         if asked != (paper.facts.shape, paper.facts.classes):
-            raise EnrolmentError("its plan asks by a model of other images than it says.", _HINT)
+            raise EnrolmentError("its plan's model is for other images than its facts.", _HINT)
         paper.plan.check_roster(paper.peers.values())
         return paper

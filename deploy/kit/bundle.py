@@ -1,6 +1,6 @@
-"""The Flower bundle: the code that sites are asked to run, as one file that can be looked at.
+"""The Flower bundle: the code that sites are asked to run, as one file for review.
 
-Nothing in a bundle is imported or run here; it is a zip file, read with suspicion.
+A bundle is an untrusted zip file: nothing in it is imported or run here.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dppm_model.files import write_bytes
 from dppm_model.reading import reading
 
 MOST_BYTES = 64 << 20
-_HINT = "Ask the server's operator for it again."
-_OWN = _PROJECT, _LIST = "pyproject.toml", ".info/CONTENT"  # what Flower adds to the packages
+_HINT = "Ask the server's operator to send it again."
+_OWN = _PROJECT, _LIST = "pyproject.toml", ".info/CONTENT"  # added by Flower
 _NEEDED = (*_OWN, "client/__init__.py", "client/app.py", "dppm_model/__init__.py")
-# No path but that of a Python file of a package: nothing that a terminal or a file system
-# would take for something else.
+# Only paths of Python files in packages, with no characters that a terminal or a file system
+# might interpret.
 _NAME = re.compile(r"\w+(/\w+)*\.py", re.ASCII)
 
 
@@ -37,7 +37,7 @@ def build_bundle() -> bytes:
 
 
 def digest_of(bundle: bytes) -> str:
-    """Return what Flower knows a bundle by, its SHA-256."""
+    """Return the SHA-256 by which Flower identifies a bundle."""
     return hashlib.sha256(bundle).hexdigest()
 
 
@@ -47,7 +47,7 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
     Raises
     ------
     EnrolmentError
-        If it is no bundle of this app, or holds a path or a size that it should not.
+        If it is not a bundle of this app, or has a disallowed path or size.
     """
     with (
         reading("The bundle", EnrolmentError, _HINT),
@@ -57,7 +57,7 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
         if sum(entry.file_size for entry in entries) > MOST_BYTES:
             raise _wrong("it is too large")
         files = {entry.filename: archive.read(entry) for entry in entries}
-        if len(files) < len(entries):  # which of two is meant would depend on who reads it
+        if len(files) < len(entries):  # readers would disagree on which of the two counts
             raise _wrong("it holds a name twice")
     for name in files.keys() - set(_OWN):
         if not _NAME.fullmatch(name) or name.partition("/")[0] not in PACKAGES:
@@ -67,14 +67,14 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
     return files
 
 
-@lru_cache(maxsize=4)  # it is looked at for every message
+@lru_cache(maxsize=4)  # needed for every message
 def part_of(bundle: bytes, app: str) -> Files:
     """Return the files of a bundle that run at a ``site``, or at the ``server``."""
     return closure(files_of(bundle), *APPS[app])
 
 
 def write_files(files: Files, folder: Path) -> None:
-    """Write a bundle's files, or a part of them, to a new folder."""
+    """Write files of a bundle to a new folder."""
     for name, content in files.items():
         write_bytes(folder / name, content)
 
@@ -82,7 +82,7 @@ def write_files(files: Files, folder: Path) -> None:
 def differences(bundle: bytes) -> Iterator[tuple[str, str]]:
     """Compare a bundle with this installation: (path, ``new``, ``changed`` or ``missing``).
 
-    Flower's list of files follows from the files: it has changed if it is not that of its bundle.
+    Flower's own list of files counts as changed if it does not match the bundle's files.
     """
     theirs, ours = files_of(bundle), files_of(build_bundle())
     ours[_LIST] = _listing(theirs)

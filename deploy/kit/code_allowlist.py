@@ -1,8 +1,8 @@
-"""A site's allowlist of code: takes tasks from its SuperNode, lets approved bundles answer them.
+"""A site's code allowlist: takes tasks from its SuperNode, lets approved bundles answer them.
 
-It stands where Flower's SuperExec would. A bundle runs only if its digest is that of an approval
-(`client.approvals`) and its files, unpacked when it was approved, still are what was approved; that
-is checked for every task, before anything of the bundle is imported.
+It replaces Flower's SuperExec. A bundle runs only if its digest is approved (`client.approvals`)
+and its unpacked files have not changed since; this is checked for every task, before anything in
+the bundle is imported.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from dppm_model.reading import read_bytes
 
 
 def bundle_file(folder: Path, digest: str) -> Path:
-    """Return where a site keeps an approved bundle."""
+    """Return the path of an approved bundle at a site."""
     return folder / "bundles" / f"{digest}.fab"
 
 
 def bundle_folder(folder: Path, digest: str) -> Path:
-    """Return where a site keeps those files of an approved bundle that run at a site."""
+    """Return the folder with the files of an approved bundle that run at a site."""
     return folder / "bundles" / digest
 
 
 def is_whole(folder: Path, digest: str) -> bool:
-    """Say whether the bundle with this digest is there, and unpacked as it was approved.
+    """Return whether a bundle is present and unpacked exactly as approved.
 
-    Whole are: a regular file of that digest, and beside it a folder with regular files of exactly
-    the names and content of its site's part, in exactly the folders that these need. Anything else
-    there, a link, a FIFO or an empty folder, and it is not whole.
+    It needs a regular file of that digest, and beside it a folder with exactly the files of the
+    bundle's site part, as regular files, and exactly the folders that these need. Anything else in
+    it, such as a link, a FIFO or an empty folder, makes it incomplete.
     """
     try:
         bundle = read_bytes(bundle_file(folder, digest), follow=False)
@@ -55,7 +55,7 @@ def is_whole(folder: Path, digest: str) -> bool:
 
 
 def _tree(root: Path) -> tuple[set[Path], set[Path]]:
-    """List the real folders, the root among them, and all other names of a tree."""
+    """List the real folders of a tree, including the root, and all other entries."""
     folders: set[Path] = set()
     others: set[Path] = set()
     waiting = [root]
@@ -70,7 +70,7 @@ def _tree(root: Path) -> tuple[set[Path], set[Path]]:
 
 
 def _approved(folder: Path) -> set[str]:
-    """Return the bundles of approved runs; none if an approval is damaged."""
+    """Return the bundles of approved runs; an empty set if an approval is damaged."""
     try:
         return {approval.bundle for approval in read_approvals(folder)} - {""}
     except DppmError:
@@ -78,18 +78,18 @@ def _approved(folder: Path) -> set[str]:
 
 
 class AllowlistExecutor:
-    """Takes tasks from one SuperNode.
+    """Executor of one SuperNode's tasks.
 
     Parameters
     ----------
     folder
-        The site's.
+        The site's folder.
     address
         ``host:port`` of the SuperNode's Runtime API, on this machine.
     secret
         Shared with the SuperNode, so that no other program of this machine takes its tasks.
     environment, output
-        Of the processes that run bundles.
+        For the processes that run bundles.
     """
 
     def __init__(
@@ -101,22 +101,22 @@ class AllowlistExecutor:
         output: IO[bytes],
     ) -> None:
         self._folder, self._address = folder, address
-        # A compiled file beside the bundle's own would be one that nobody approved.
+        # A compiled file beside the bundle's own would be unapproved code.
         self._environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
         self._output = output
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._retired: list[subprocess.Popen[bytes]] = []
-        self._stamps: dict[str, int] = {}  # of the approvals that a worker has read
+        self._stamps: dict[str, int] = {}  # the approvals that each worker has read
         self._tasks = TaskQueue(address, secret)
 
     def preload(self) -> None:
-        """Load what is approved, so that the first message need not wait for it."""
+        """Load approved bundles, so that the first message need not wait."""
         for digest in _approved(self._folder):
             if is_whole(self._folder, digest):
                 self._worker(digest)
 
     def step(self) -> bool:
-        """Take a task if there is one and have it answered; say whether there was."""
+        """Take a task, if any, and have it answered; return whether there was one."""
         task = self._tasks.take()
         if task is None:
             return False
@@ -131,21 +131,21 @@ class AllowlistExecutor:
         )
         worker = self._worker(digest if allowed else "")
         assert worker.stdin
-        with contextlib.suppress(OSError):  # it died just now: Flower hands the task out again
+        with contextlib.suppress(OSError):  # it just died: Flower will hand out the task again
             worker.stdin.write(task.token.encode() + b"\n")
             worker.stdin.flush()
         return True
 
     def _worker(self, digest: str) -> subprocess.Popen[bytes]:
-        """Return the process that runs this bundle, started if need be.
+        """Return the process that runs this bundle, starting it if needed.
 
-        It is started again if there are other approvals: a new plan's costs have to be computed.
+        It is restarted if approvals have changed, so that the costs of new plans are computed.
         """
         stamp = (self._folder / "approvals").stat().st_mtime_ns if digest else 0
         worker = self._workers.get(digest)
         if worker and self._stamps[digest] != stamp:
             assert worker.stdin
-            worker.stdin.close()  # it ends when its forks have
+            worker.stdin.close()  # it ends after its forks
             self._retired = [w for w in (*self._retired, worker) if w.poll() is None]
             worker = None
         if worker is None or worker.poll() is not None:
@@ -164,7 +164,7 @@ class AllowlistExecutor:
         return worker
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for worker in (*self._workers.values(), *self._retired):
             stop(worker)
         self._tasks.close()

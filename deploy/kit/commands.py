@@ -1,4 +1,4 @@
-"""`dppm server …` and `dppm site …`: what operators see and type."""
+"""The `dppm server` and `dppm site` commands."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _say(text: str) -> None:
 
 
 def _confirm(question: str, *, yes: bool) -> None:
-    """Ask an operator who is there; a script says --yes."""
+    """Ask for confirmation at a terminal; scripts pass --yes."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise NotApproved(f"{question} Standard input is not a terminal.", "Pass --yes to confirm.")
     console.print(f"{escape(question)} [bold]yes[/] or no: ", end="")
     if sys.stdin.readline().strip() != "yes":
-        raise NotApproved("it was not confirmed.", "Nothing has been changed.")
+        raise NotApproved("it was not confirmed.", "Nothing was changed.")
 
 
 def server_init(
@@ -61,7 +61,7 @@ def server_init(
     *,
     as_json: bool,
 ) -> None:
-    """Make a federation's folder, and print its fingerprint."""
+    """Create a federation's folder, and print its invitation's fingerprint."""
     own = [path for path in (cert, key, ca) if path]
     if len(own) not in (0, 3):
         raise ConfigError("--cert, --key and --ca belong together.", "Give all three, or none.")
@@ -70,14 +70,14 @@ def server_init(
         folder, name, address, listen or f"0.0.0.0:{port}", superlink_port, own
     )
     _say(f"Made {folder}. Send {folder / 'invitation.json'} to every site.")
-    _say(f"Its fingerprint, to be read to them over the telephone: {paper.fingerprint}")
-    _say(f"Next: dppm server enrol {folder} ENROLMENT.json, for what the sites send back.")
+    _say(f"Fingerprint, to read to them over the telephone: {paper.fingerprint}")
+    _say(f"Next: dppm server enrol {folder} ENROLMENT.json, with the files that sites send back.")
     if as_json:
         print_json({"fingerprint": paper.fingerprint})
 
 
 def server_enrol(folder: Path, papers: Sequence[Path], *, yes: bool, as_json: bool) -> None:
-    """Take in sites, each after its fingerprint was confirmed."""
+    """Enrol sites, each after its fingerprint was confirmed."""
     for path in papers:
         paper = federation.check_enrolment(folder, path)
         _say(f"{paper.site}: {paper.fingerprint}")
@@ -90,13 +90,13 @@ def server_enrol(folder: Path, papers: Sequence[Path], *, yes: bool, as_json: bo
 
 
 def server_announce(folder: Path, run: str, overrides: Sequence[str], *, as_json: bool) -> None:
-    """Plan a run, and print what it costs and the fingerprint of its announcement."""
+    """Plan a run, and print its cost and its announcement's fingerprint."""
     with console.status("planning"):
         announced, announcement = federation.announce(folder, run, overrides)
     privacy = announced.read_json(announced.privacy)
     show_plan(announcement.plan, read_config(announced.config), privacy)
     _say(f"Send {federation.announcement_file(announced)} to every site.")
-    _say(f"Its fingerprint, the same for all of them: {announcement.fingerprint}")
+    _say(f"Fingerprint, the same for every site: {announcement.fingerprint}")
     _say(f"Next: dppm server run {folder} {run}, while the sites approve and run.")
     if as_json:
         print_json({**privacy, "fingerprint": announcement.fingerprint})
@@ -105,11 +105,11 @@ def server_announce(folder: Path, run: str, overrides: Sequence[str], *, as_json
 def server_run(
     folder: Path, run: str, page: str, page_tokens: Path | None, *, as_json: bool
 ) -> None:
-    """Play an announced run to its end, with a live page beside it."""
+    """Train an announced run to its end, with a live page."""
     opened = Run(folder / "runs" / run)
     if not (opened.folder / "plan.json").is_file():
         raise RunFolderError(
-            f"{opened.folder} is no announced run.", f"dppm server announce {folder} {run} …"
+            f"{opened.folder} is not an announced run.", f"dppm server announce {folder} {run} …"
         )
     plan = opened.plan()
     sweep(opened.folder)
@@ -128,7 +128,7 @@ def server_run(
 def _page(
     folder: Path, run: Run, page: str, page_tokens: Path | None
 ) -> AbstractContextManager[None]:
-    """Show the run; where other machines can look, under the server's own certificate."""
+    """Serve the live page, with the server's certificate if other machines can reach it."""
     if page == "off":
         return beside(run, None)
     own = (folder / "tls" / "server.crt", folder / "tls" / "server.key")
@@ -142,7 +142,7 @@ def _page(
 
 
 def show_server(folder: Path, *, as_json: bool) -> None:
-    """Print where a federation is."""
+    """Print the status of a federation."""
     found = server_status(folder)
     if as_json:
         print_json(found)
@@ -176,7 +176,7 @@ def site_init(
     as_json: bool,
     **limits: float | None,
 ) -> None:
-    """Make a site's folder; ``limits`` are of its policy, None is left to be decided."""
+    """Create a site's folder; ``limits`` are of its policy, and None is left undecided."""
     invited = Invitation.read(invitation)
     _say(f"Invitation to {invited.federation} at {invited.address}")
     _say(f"  fingerprint {invited.fingerprint}")
@@ -184,30 +184,30 @@ def site_init(
     decided = {key: value for key, value in limits.items() if value is not None}
     paper = site.init_site(folder, invitation, name, _shards(records), decided)
     _say(f"Made {folder}. Send {folder / 'enrolment.json'} to the server's operator.")
-    _say(f"Its fingerprint, to be read to them over the telephone: {paper.fingerprint}")
+    _say(f"Fingerprint, to read to them over the telephone: {paper.fingerprint}")
     if missing := limits.keys() - decided.keys():
-        _say(f"Decide {', '.join(sorted(missing))} in {folder / 'site.toml'}; until then this")
+        _say(f"Set {', '.join(sorted(missing))} in {folder / 'site.toml'}; until then this")
         _say("site refuses everything.")
-    _say(f"Next: dppm site approve {folder} ANNOUNCEMENT.zip, for what the server sends.")
+    _say(f"Next: dppm site approve {folder} ANNOUNCEMENT.zip, with the file that the server sends.")
     if as_json:
         print_json({"site": paper.site, "fingerprint": paper.fingerprint})
 
 
 def _shards(what: str) -> Path:
-    """Find a shard folder, or the training half of a data set of this machine's store."""
+    """Find a shard folder, or the training split of a data set in this machine's store."""
     path = Path(what)
     stored = data_root() / what / "train"
     for candidate in (path, path / "train", stored):
         if (candidate / "manifest.json").is_file():
             return candidate
     raise DataError(
-        f"--records: {what} is no shard folder and no data set.",
+        f"--records: {what} is neither a shard folder nor a data set.",
         "Import the images first: dppm data import FOLDER --name NAME.",
     )
 
 
 def site_approve(folder: Path, announcement: Path, *, yes: bool, as_json: bool) -> None:
-    """Show an announced run, and allow it once that is confirmed."""
+    """Show an announced run, and approve it after confirmation."""
     site.require_site(folder)
     announced = Announcement.read(announcement)
     proposal = site.Proposal(folder, announced)
@@ -230,16 +230,15 @@ def _show_proposal(proposal: site.Proposal) -> None:
     for phase in plan.phases:
         _say(
             f"  {phase.name}: {phase.rounds} rounds, {phase.dimension} coordinates; each "
-            f"{plan.unit} takes part with probability {phase.sampling_rate:g}, by "
+            f"{plan.unit} takes part with probability {phase.sampling_rate:g}, through "
             f"{phase.mechanism.name}"
         )
     _say(model_text(plan.model))
     if plan.unit == "person":
-        _say(f"A person takes part through at most {plan.records_per_person} records a round.")
+        _say(f"A person takes part with at most {plan.records_per_person} records per round.")
     _say(f"Protects one {plan.unit}; at least {plan.min_survivors} sites in a sum.")
     _say(
-        f"Costs at your delta {proposal.policy.delta:g} (the server announced them at "
-        f"{plan.delta:g}):"
+        f"Cost at your delta {proposal.policy.delta:g} (the server announced it at {plan.delta:g}):"
     )
     for view, (spent, planned, both, limit) in proposal.spending().items():
         most = "no limit" if math.isinf(limit) else f"limit {limit:g}"
@@ -260,9 +259,9 @@ def _show_proposal(proposal: site.Proposal) -> None:
             _say(f"  {folder}: {len(part)} files, {lines(part)} lines")
     changes = list(proposal.code())
     _say(
-        "Code: the same as is installed here."
+        "Code: the same as installed here."
         if not changes
-        else "Code: DIFFERENT from what is installed here; read these files before you approve:"
+        else "Code: DIFFERENT from the code installed here; review these files before you approve:"
     )
     for name, state in changes:
         _say(f"  {state:8}{name}")
@@ -300,7 +299,7 @@ def site_run(folder: Path, *, as_json: bool) -> None:
 
 
 def show_site(folder: Path, *, as_json: bool) -> None:
-    """Print where a site is."""
+    """Print the status of a site."""
     site.require_site(folder)
     found = site_status(folder)
     if as_json:
@@ -314,7 +313,7 @@ def show_site(folder: Path, *, as_json: bool) -> None:
         limit = found[view]["limit"]
         most = "no limit" if limit is None else f"of {limit:g}"
         _say(f"  {view}: {epsilon_text(found[view]['spent'])} spent, {most}")
-    _say(f"  at delta {found['delta']:g}, which is this site's own")
+    _say(f"  at delta {found['delta']:g}, which this site's policy sets")
     _say(f"  last answer: {found['last_answer'] or 'none'}")
     _say(f"  last error: {found['last_error'] or 'none'}")
 

@@ -42,23 +42,23 @@ def check_server(address: str, authority: Path) -> str | None:
         if "CERTIFICATE" in text or "certificate" in text:
             raise Untrusted(
                 f"the server at {address} shows a wrong certificate: {text}.",
-                "Ask its operator for a new invitation; compare its fingerprint over the phone.",
+                "Ask its operator for a new invitation; compare fingerprints over the telephone.",
             ) from None
         raise NotConnected(
             f"the server at {address} does not answer: {text}.",
-            "Check the address, the firewall (only this outbound port), and that it runs.",
+            "Check the address, that the server runs, and that the firewall lets this port out.",
         ) from None
     date: str | None = response.headers.get("date")
     return date
 
 
 def context_of(authority: Path) -> ssl.SSLContext:
-    """Trust one authority, and nobody else.
+    """Return a TLS context that trusts only one authority.
 
     Raises
     ------
     Untrusted
-        If its file is no certificate.
+        If its file is not a certificate.
     """
     try:
         return ssl.create_default_context(cafile=str(authority))
@@ -67,18 +67,18 @@ def context_of(authority: Path) -> ssl.SSLContext:
 
 
 def check_enrolled(folder: Path, address: str) -> None:
-    """See that the server knows the site's node key; what it learns is that the site asked.
+    """Check that the server knows the site's node key; the server learns only that it was asked.
 
     Raises
     ------
     NotEnrolled
-        If it does not, or (should this site never have been connected) another uses the key.
+        If it does not, or if another node uses the key of a site that was never connected.
     NotConnected
         If the server does not answer.
     """
     known = _known(folder / "flower" / "node_id")
     try:
-        context_of(folder / "ca.crt")  # a clear refusal if it is no certificate
+        context_of(folder / "ca.crt")  # a clear error if it is not a certificate
         with node_client(address, folder / "ca.crt", _key(folder)) as client:
             if known is not None and _recognised(client, known):
                 return  # not activated: a SuperNode of this site may be connected
@@ -99,14 +99,14 @@ def check_enrolled(folder: Path, address: str) -> None:
 
 
 def _known(path: Path) -> int | None:
-    """Return the number that the server gave this node, if it was ever connected."""
+    """Return the node number that the server assigned, if this site was ever connected."""
     with contextlib.suppress(OSError, ValueError):
         return int(path.read_text())
     return None
 
 
 def _recognised(client: NodeClient, node: int) -> bool:
-    """Ask for a run that is not there: only who has the node's key hears that it is not."""
+    """Ask for a run that does not exist: only the holder of the node's key is told so."""
     try:
         client.ask_for_no_run(node)
     except httpx.HTTPStatusError as error:
@@ -129,5 +129,5 @@ def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
     except (OSError, ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{folder / 'node.key'} is no node key.", "Restore it from a backup.")
+        raise ConfigError(f"{folder / 'node.key'} is not a node key.", "Restore it from a backup.")
     return key

@@ -1,4 +1,4 @@
-"""Flower's own command line, which speaks with a SuperLink: nodes and runs."""
+"""Control of a SuperLink's nodes and runs by Flower's command line."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from dppm_model.files import write_bytes, write_json
 from dppm_model.reading import read_json, reading, there
 
 _LIVE = ("pending", "starting", "running")
-_LINK = "dppm"  # what the connection is called in Flower's config.toml
+_LINK = "dppm"  # name of the connection in Flower's config.toml
 
 
 class FlowerControl:
-    """Speaks with the SuperLink of a server's folder.
+    """Client of the SuperLink of a server's folder.
 
     Parameters
     ----------
     home
-        Where Flower keeps its own files.
+        Folder of Flower's own files.
     """
 
     def __init__(self, home: Path) -> None:
         self._home, self._environment = home, environment(home)
 
     def connect(self, port: int, authority: Path) -> None:
-        """Write where the SuperLink is."""
+        """Write the SuperLink's address to Flower's configuration."""
         link = {"address": f"127.0.0.1:{port}", "root-certificates": str(authority)}
         text = tomli_w.dumps({"superlink": {"default": _LINK, _LINK: link}})
         write_bytes(self._home / "config.toml", text.encode())
 
     def register(self, sites: Mapping[str, Enrolment]) -> None:
-        """Let the SuperLink know exactly these sites' node keys."""
+        """Register exactly these sites' node keys with the SuperLink."""
         path = self._home / "nodes.json"
         old = {}
         if there(path):
@@ -61,15 +61,15 @@ class FlowerControl:
         write_json(path, new)
 
     def online(self) -> int:
-        """Return how many SuperNodes are connected."""
+        """Return the number of connected SuperNodes."""
         return sum(node["status"] == "online" for node in self._nodes())
 
     def run(self, app: Path, settings: str) -> str:
-        """Start a run and return Flower's number of it."""
+        """Start a run, and return its number in Flower."""
         return str(self._ask("run", str(app), _LINK, "--run-config", settings)["run-id"])
 
     def stop(self, run: str) -> None:
-        """Stop a run, which may end by itself meanwhile."""
+        """Stop a run, unless it ends by itself first."""
         try:
             self._ask("stop", run, _LINK)
         except FederationError:
@@ -77,7 +77,7 @@ class FlowerControl:
                 raise
 
     def live_runs(self) -> set[str]:
-        """Return the numbers of the runs that Flower takes for alive."""
+        """Return the numbers of the runs that Flower considers alive."""
         runs = self._ask("ls", _LINK)["runs"]
         return {str(run["run-id"]) for run in runs if run["status"].startswith(_LIVE)}
 
@@ -105,5 +105,5 @@ class FlowerControl:
                 return found
         said = (done.stdout + done.stderr).strip()[-300:]
         raise FederationError(
-            f"`flwr {' '.join(arguments[:2])}` failed: {said}", "Read the logs of the server."
+            f"`flwr {' '.join(arguments[:2])}` failed: {said}", "Read the server's logs."
         )

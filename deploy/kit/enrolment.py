@@ -1,10 +1,10 @@
-"""What operators send each other, and the fingerprints that they read over the telephone.
+"""Files that operators exchange, and fingerprints that they compare over the telephone.
 
-    invitation     server -> site    where the server is, and the certificate it must show
-    enrolment      site -> server    who the site is: its node key and identity key, signed by both
+    invitation     server -> site    the server's address, and its certificate authority
+    enrolment      site -> server    the site's node key and identity key, signed by both
     announcement   server -> sites   one run: its plan, all sites' identities, the code to run
 
-None holds a secret. A fingerprint that both ends read aloud tells that nobody changed a document.
+None holds a secret. Comparing the fingerprint shows that a file was not changed on its way.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def named(field: str, name: str) -> str:
-    """Check a name of a site, a federation or a run: it becomes a file's.
+    """Check the name of a site, a federation or a run, which is used in file names.
 
     Raises
     ------
     EnrolmentError
-        If it is not 1 to 40 small letters, digits and hyphens.
+        If it is not 1 to 40 lower-case letters, digits and hyphens.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise EnrolmentError(
-            f"{field} is {name!r}.", "Use up to 40 small letters, digits, hyphens."
+            f"{field} is {name!r}.", "Use up to 40 lower-case letters, digits and hyphens."
         )
     return name
 
@@ -66,7 +66,7 @@ def split_address(field: str, address: str) -> tuple[str, int]:
 
 
 def fingerprint(*parts: bytes) -> str:
-    """160 bits of SHA-256 in eight groups of four letters and digits, to be read aloud."""
+    """Return 160 bits of a SHA-256, in eight groups of four letters and digits to read aloud."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8) + part)
@@ -76,7 +76,7 @@ def fingerprint(*parts: bytes) -> str:
 
 @dataclass(frozen=True)
 class Invitation:
-    """Where a federation's server is.
+    """The address and certificate authority of a federation's server.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Invitation:
     address
         Public ``host:port`` of the server.
     authority
-        PEM certificate of the authority that the server's certificate must be signed by.
+        PEM certificate of the authority that must have signed the server's certificate.
     """
 
     federation: str
@@ -118,18 +118,18 @@ class Invitation:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """Who a site is.
+    """The identity of a site.
 
     Attributes
     ----------
     federation, site
         Names.
     node_key
-        OpenSSH public key that its SuperNode proves itself with.
+        OpenSSH public key with which its SuperNode authenticates.
     identity
         Ed25519 public key (hexadecimal) that its peers in the secure sum pin.
     identity_signature, node_signature
-        Both keys have signed all of the above: whoever sent this has them.
+        Signatures of all of the above by both keys, which prove possession.
     """
 
     federation: str
@@ -178,7 +178,7 @@ class Enrolment:
         statement = _statement(paper.federation, paper.site, paper.node_key, paper.identity)
         try:
             node = load_ssh_public_key(paper.node_key.encode())
-            # One spelling a key: a comment after it would make it look like another.
+            # Each key has one spelling: a comment after it would make it look like another key.
             plain = paper.node_key == " ".join(paper.node_key.split(" ")[:2])
             signed = (
                 plain
@@ -202,7 +202,7 @@ class Enrolment:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a paper that is not there."""
+    """Refuse a file that does not exist."""
     if not path.is_file():
         raise EnrolmentError(f"{path} does not exist.", "Name the file that you were sent.")
 
@@ -217,9 +217,9 @@ def _write(path: Path, kind: str, fields: dict[str, str]) -> None:
 
 def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
     require_file(path)
-    with reading(path, EnrolmentError, "Ask for it again."):
+    with reading(path, EnrolmentError, "Ask the sender for it again."):
         raw = dict(read_json(path))
     good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
     if not (good and all(isinstance(value, str) for value in raw.values())):
-        raise EnrolmentError(f"{path} is no {kind} of this version.", "Ask for it again.")
+        raise EnrolmentError(f"{path} is not a valid {kind}.", "Ask the sender for it again.")
     return raw

@@ -27,7 +27,7 @@ from dppm_model.reading import read_text, reading
 from dppm_model.run import Run
 
 _SETTINGS = "server.toml"
-_PATIENCE = "server.max_retries=60"  # for a site that was restarted, or that is far away
+_PATIENCE = "server.max_retries=60"  # for sites that restart or are far away
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ServerSettings:
         Raises
         ------
         ConfigError
-            If it is missing or not exactly of these keys.
+            If it is missing, or its keys are not exactly these.
         """
         with reading(path, ConfigError, "Name a folder that `dppm server init` made."):
             raw = tomllib.loads(read_text(path))
@@ -75,7 +75,7 @@ class ServerSettings:
         split_address("listen", settings.listen)
         if type(settings.superlink_port) is not int or type(settings.proxy) is not bool:
             raise ConfigError(
-                f"{path}: superlink_port or proxy is not what it should be.",
+                f"{path}: superlink_port or proxy is invalid.",
                 "Give a port, and true or false.",
             )
         return settings
@@ -93,13 +93,12 @@ def init_server(
     Parameters
     ----------
     own
-        Certificate, key and authority of the operator's own for the public door; or nothing, then
-        they are made.
+        The operator's own certificate, key and authority for the public address; made if empty.
 
     Raises
     ------
     ConfigError, EnrolmentError
-        If the folder is not empty, or an input is not what it should be. Nothing is left then.
+        If the folder is not empty, or an input is invalid. Nothing is left behind.
     InUse
         If another command makes it now.
     """
@@ -146,24 +145,24 @@ def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invita
 
 
 def enrolled(folder: Path) -> dict[str, Enrolment]:
-    """Read who has been enrolled, by name."""
+    """Read the enrolled sites, by name."""
     found = (Enrolment.read(path) for path in sorted((folder / "sites").glob("*.json")))
     return {enrolment.site: enrolment for enrolment in found}
 
 
 def check_enrolment(folder: Path, path: Path) -> Enrolment:
-    """Read a site's enrolment and see that it can be added.
+    """Read a site's enrolment, and check that it can be added.
 
     Raises
     ------
     EnrolmentError
-        If it is another federation's, or its name or a key of it is another site's.
+        If it is for another federation, or an enrolled site has the same name or key.
     """
     paper = Enrolment.read(path)
     federation = ServerSettings.read(folder / _SETTINGS).federation
     if paper.federation != federation:
         raise EnrolmentError(
-            f"{path} is for federation {paper.federation}, this is {federation}.",
+            f"{path} is for federation {paper.federation}, but this is {federation}.",
             "Send the site this server's invitation.",
         )
     _check_free(folder, paper)
@@ -175,8 +174,8 @@ def _check_free(folder: Path, paper: Enrolment) -> None:
         same_key = paper.identity == other.identity or paper.node_key == other.node_key
         if (paper.site == other.site) != same_key:
             raise EnrolmentError(
-                f"{paper.site}'s name or key is that of the enrolled {other.site}.",
-                "Let it take another name, or delete the old one's file in sites/.",
+                f"{paper.site} has the same name or key as the enrolled site {other.site}.",
+                "Choose another name, or delete the old site's file in sites/.",
             )
 
 
@@ -186,7 +185,7 @@ def enrol(folder: Path, paper: Enrolment) -> None:
     Raises
     ------
     EnrolmentError
-        If its name or a key is another's by now: somebody was asked since `check_enrolment`.
+        If a site with the same name or key was enrolled since `check_enrolment`.
     InUse
         If another command changes the folder now.
     """
@@ -196,21 +195,21 @@ def enrol(folder: Path, paper: Enrolment) -> None:
 
 
 def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, Announcement]:
-    """Plan a run over all enrolled sites and write what they are asked to approve.
+    """Plan a run over all enrolled sites, and write its announcement.
 
     Parameters
     ----------
     name
-        Of the run; its folder is ``runs/NAME``.
+        Name of the run; its folder is ``runs/NAME``.
     overrides
-        Of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records`` (or persons,
-        if they are the unit) say what is public about the sites' data, unless a data set of the
-        name is at hand.
+        Overrides of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records``
+        (or persons, if they are the unit) give the public facts of the sites' data, unless the
+        store has a data set of that name.
 
     Raises
     ------
     ConfigError, PlanError, RunFolderError
-        Nothing is left then.
+        If it cannot be planned. Nothing is left behind.
     InUse
         If another command changes the folder now.
     """
@@ -220,10 +219,12 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
     with changing(folder):
         sites = enrolled(folder)
         if not sites:
-            raise ConfigError("no site is enrolled.", "`dppm server enrol` each of them first.")
+            raise ConfigError("no site is enrolled.", "Enrol the sites first: `dppm server enrol`.")
         with making_run(run) as new:
             if not new:
-                raise RunFolderError(f"{run.folder} exists.", "Name another run, or remove it.")
+                raise RunFolderError(
+                    f"{run.folder} exists.", "Choose another name, or remove the folder."
+                )
             return run, _announce(run, federation, sites, overrides)
 
 
@@ -237,7 +238,8 @@ def _announce(
         config = fill_in(config)
     elif config.privacy.unit is None:
         raise ConfigError(
-            "privacy.unit is not set.", "Say record or person: what facts.records counts."
+            "privacy.unit is not set.",
+            "Set it to record or person, whichever facts.records counts.",
         )
     else:
         config = config.replace(privacy=config.privacy.of_unit(config.privacy.unit))
@@ -255,5 +257,5 @@ def _announce(
 
 
 def announcement_file(run: Run) -> Path:
-    """Return the file that sites are sent."""
+    """Return the path of the announcement."""
     return run.folder / "announcement.zip"

@@ -24,11 +24,11 @@ from dppm_model.errors import ConfigError
 from dppm_model.files import write_bytes
 
 _CA_DAYS, _SERVER_DAYS = 3650, 397
-_SLACK = timedelta(minutes=10)  # for clocks of sites that are a little slow
+_SLACK = timedelta(minutes=10)  # for sites whose clocks are slow
 
 
 def make_authority(name: str, certificate: Path, key: Path) -> None:
-    """Make a certificate authority for one federation: two PEM files, the key for its owner."""
+    """Make a certificate authority for one federation: two PEM files, the key private."""
     private = ec.generate_private_key(ec.SECP256R1())
     who = x509.Name(
         [
@@ -79,7 +79,7 @@ def check_pem(files: Sequence[Path]) -> None:
     Raises
     ------
     ConfigError
-        If one of them is none.
+        If one of them is invalid.
     """
     readers: tuple[Callable[[bytes], object], ...] = (
         x509.load_pem_x509_certificates,
@@ -91,12 +91,12 @@ def check_pem(files: Sequence[Path]) -> None:
             read(path.read_bytes())
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigError(
-                f"{path}: {error}.", "Give a PEM file, the key without a passphrase."
+                f"{path}: {error}.", "Give PEM files; the key must have no passphrase."
             ) from None
 
 
 def make_node_key(path: Path) -> None:
-    """Make the key a site proves itself to the SuperLink with: OpenSSH, P-384, and its ``.pub``."""
+    """Make the key by which a site authenticates to the SuperLink: OpenSSH, P-384, and ``.pub``."""
     private = ec.generate_private_key(ec.SECP384R1())
     content = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     write_bytes(path, content)

@@ -1,4 +1,4 @@
-"""One process at a time in a server's or a site's folder: one that runs it, one that changes it."""
+"""Locks of a server's or a site's folder: one process may run it, and one may change it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ _RUNNING, _CHANGING = ".running", ".changing"
 
 
 def alone(folder: Path, what: str) -> AbstractContextManager[None]:
-    """Run a server or a site for the length of a block.
+    """Hold the lock for running a server or a site for the length of a block.
 
     Raises
     ------
     InUse
         If another process does.
     """
-    refused = InUse(f"{folder}: a process runs this {what}.", "Stop that one first.")
+    refused = InUse(f"{folder}: another process runs this {what}.", "Stop that process first.")
     return _held(folder, _RUNNING, refused)
 
 
 def changing(folder: Path) -> AbstractContextManager[None]:
-    """Change what is enrolled, announced or approved; it may run meanwhile.
+    """Hold the lock for enrolling, announcing or approving; the folder may be in use meanwhile.
 
     Raises
     ------
     InUse
         If another command does.
     """
-    refused = InUse(f"{folder}: another command changes this folder.", "Wait for it, then again.")
+    refused = InUse(
+        f"{folder}: another command is changing this folder.", "Wait for it, then try again."
+    )
     return _held(folder, _CHANGING, refused)
 
 
@@ -45,5 +47,5 @@ def _held(folder: Path, name: str, refused: InUse) -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Say whether a process holds a folder."""
+    """Return whether a process runs the folder's server or site."""
     return is_held(folder / _RUNNING)

@@ -1,7 +1,7 @@
-"""`dppm site preflight`: everything that can be wrong at a site, before anything is asked.
+"""`dppm site preflight`: checks of a site before it is asked anything.
 
-Every check has an exit code of its own, a one-line message and a one-line hint. Nothing is
-spent, and of the records nothing but their number is looked at.
+Every check has its own exit code, a one-line message and a one-line hint. Nothing is spent, and
+only the number of records is read from the data.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from sampler.draw import on_threads
 
 _LEAST_DISK, _LEAST_MEMORY = 1 << 30, 1 << 30
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5, 300  # what a SuperLink tolerates of a node's clock
-_SECRET = ("identity.key", "node.key")  # the rest is in a folder that nobody else can enter
+_SECRET = ("identity.key", "node.key")  # the rest is in a folder that only its owner can enter
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that may be wrong.
+    """One check.
 
     Attributes
     ----------
     name
-        For people.
+        Name to show.
     exit_code
-        Of `dppm site preflight` if this is the first that fails.
+        Exit code of `dppm site preflight` if this is the first check that fails.
     run
-        Takes the site's folder, returns what it found, or raises `DppmError`.
+        Takes the site's folder, and returns a message or raises `DppmError`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Found:
-    """What a check found; ``hint`` is empty if all is well."""
+    """The result of a check; ``hint`` is empty if it passed."""
 
     check: Check
     text: str
@@ -63,13 +63,13 @@ class Found:
 
 
 def preflight(folder: Path) -> Iterator[Found]:
-    """Make all checks in order, whether or not those before have failed."""
+    """Run all checks in order, even after failures."""
     for check in CHECKS:
         try:
             yield Found(check, check.run(folder))
         except DppmError as error:
             yield Found(check, error.message, error.hint)
-        except Exception as error:  # what no check has thought of must not hide the others
+        except Exception as error:  # an unexpected error must not hide the other checks
             yield Found(check, repr(error), "Restore the site's folder, or make a new one.")
 
 
@@ -77,7 +77,7 @@ def _policy(folder: Path) -> str:
     policy = Policy.read(folder / "site.toml")
     policy.check_hours(datetime.now())
     if not policy.release_seconds:
-        timing = "; reports leave at once, which may tell how many records answered"
+        timing = "; reports leave at once, whose timing may reveal how many records answered"
     else:
         timing = f"; reports leave after {policy.release_seconds:g} s"
     return (
@@ -93,8 +93,8 @@ def _permissions(folder: Path) -> str:
                 f"{path} can be read by others.", f"chmod {700 if path.is_dir() else 600} {path}"
             )
     if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{folder} cannot be written.", "Run as its owner.")
-    return "the folder and its keys are its owner's only"
+        raise ConfigError(f"{folder} cannot be written.", "Run this as the folder's owner.")
+    return "only the owner can read the folder and its keys"
 
 
 def _keys(folder: Path) -> str:
@@ -102,7 +102,7 @@ def _keys(folder: Path) -> str:
     public = (folder / "node.pub").read_text().strip() if (folder / "node.pub").is_file() else ""
     identity = Identity.read(folder / "identity.key").public.hex()
     if (identity, public) != (enrolment.identity, enrolment.node_key):
-        raise EnrolmentError("the keys are not those of enrolment.json.", "Restore the folder.")
+        raise EnrolmentError("the keys do not match enrolment.json.", "Restore the folder.")
     return f"{enrolment.site}: {enrolment.fingerprint}"
 
 
@@ -110,7 +110,9 @@ def _records(folder: Path) -> str:
     policy = Policy.read(folder / "site.toml")
     path = Path(policy.records)
     if not os.access(path, os.R_OK):
-        raise DataError(f"records: {path} cannot be read.", "Mount it, or let this user read it.")
+        raise DataError(
+            f"records: {path} cannot be read.", "Mount it, or give this user read permission."
+        )
     records = site_records(folder, policy)
     policy.check_records(len(Units.of(records, policy.unit, 1)))
     shape = "×".join(map(str, records.manifest.shape))
@@ -120,13 +122,13 @@ def _records(folder: Path) -> str:
 def _disk(folder: Path) -> str:
     free = shutil.disk_usage(folder).free
     if free < _LEAST_DISK:
-        raise ConfigError(f"{free >> 20} MiB of disk are free.", "Free 1 GiB where the folder is.")
+        raise ConfigError(f"{free >> 20} MiB of disk are free.", "Free 1 GiB on the folder's disk.")
     return f"{free >> 30} GiB free"
 
 
 def _memory(_: Path) -> str:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with Path("/proc/meminfo").open() as file:  # page cache that can be given up counts as free
+    with Path("/proc/meminfo").open() as file:  # reclaimable page cache counts as free
         for line in file:
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) << 10
@@ -144,11 +146,11 @@ def _server(folder: Path) -> str:
 def _clock(folder: Path) -> str:
     said = check_server(Invitation.read(folder / "invitation.json").address, folder / "ca.crt")
     if said is None:
-        return "the server does not tell its time"
+        return "the server does not send its time"
     ahead = time.time() - parsedate_to_datetime(said).timestamp()
     if not -_BEHIND_SECONDS < ahead - 1 < _AHEAD_SECONDS:  # the header has whole seconds
         raise ConfigError(
-            f"this machine's clock is {ahead:+.0f} s off the server's.",
+            f"this machine's clock is {ahead:+.0f} s off the server's clock.",
             "Run a time service (NTP) on both.",
         )
     return f"within {abs(ahead):.0f} s of the server's"
@@ -164,22 +166,22 @@ def _peers(folder: Path) -> str:
     for approval in read_approvals(folder):
         if own not in approval.roster:
             raise EnrolmentError(
-                f"run {approval.plan.run} was approved without this site's own identity.",
+                f"run {approval.plan.run} was approved with a list of peers that lacks this site.",
                 "Approve its announcement again.",
             )
-    return f"{len(pinned_peers(folder))} sites are pinned, this one among them"
+    return f"{len(pinned_peers(folder))} sites are pinned, including this one"
 
 
 def _approvals(folder: Path) -> str:
     approvals = read_approvals(folder)
     if not approvals:
-        raise NotApproved("no run is approved.", "`dppm site approve` what the server announces.")
+        raise NotApproved("no run is approved.", "Approve an announcement: `dppm site approve`.")
     bundles = {approval.bundle for approval in approvals}
     if not all(is_whole(folder, digest) for digest in bundles):
         raise NotApproved(
-            "an approved bundle's files were changed.", "Approve the announcement again."
+            "the files of an approved bundle were changed.", "Approve the announcement again."
         )
-    return f"{len(approvals)} runs, by {len(bundles)} bundles"
+    return f"{len(approvals)} runs, {len(bundles)} bundles"
 
 
 def _ledger(folder: Path) -> str:
@@ -196,16 +198,16 @@ def _budget(folder: Path) -> str:
             policy.budget.check(
                 plan, plan.rounds - 1, debits, "Raise the limit in site.toml, or sit out."
             )
-    return "what is approved is allowed, and fits into what is left"
+    return "the policy allows the approved runs, and they fit into the remaining budget"
 
 
 def _arithmetic(folder: Path) -> str:
     plans = [approval.plan for approval in read_approvals(folder)]
-    with on_threads(1):  # as a site answers
+    with on_threads(1):  # as a site does when it answers
         for plan in plans:
             for phase in plan.phases:
                 check_batch_invariance(phase.name, plan.model)
-    return f"records add the same in any company, by all questions of {len(plans)} runs"
+    return f"record results do not depend on the batch, for all questions of {len(plans)} runs"
 
 
 CHECKS = (

@@ -1,7 +1,6 @@
-"""`dppm server run`: SuperLink, SuperExec and reverse proxy, kept running, and one run over them.
+"""`dppm server run`: keeps SuperLink, SuperExec and reverse proxy running, and plays one run.
 
-A program that dies is started again; a ServerApp that dies is, too, and goes on with the round
-where it stood, because the run folder knows.
+A program that dies is restarted; so is the ServerApp, which resumes its round from the run folder.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from dppm_model.run import Run
 
 _TICK_SECONDS = 0.2
 _LOOK_SECONDS = 10  # between two looks at Flower's own record of a run
-_MOST_DEATHS = 20  # of the ServerApp, before we give up
+_MOST_DEATHS = 20  # restarts of the ServerApp before we give up
 
 
 class ServerSupervisor:
@@ -40,7 +39,7 @@ class ServerSupervisor:
     folder
         Made by `dppm server init`.
     say
-        Takes what an operator should hear of.
+        Takes messages for the operator.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -51,13 +50,14 @@ class ServerSupervisor:
         self._environment = environment(self._home)
         self._flower = FlowerControl(self._home)
         self._programs: list[Supervised] = []
-        self._looked = 0.0  # when Flower was asked about the run
+        self._looked = 0.0  # when Flower was last asked about the run
 
     def _check_ports(self) -> None:
         for host, port in filter(None, (self._own_door, self._public_door)):
             if listens(port, host):
                 raise FederationError(
-                    f"port {port} of this machine is taken.", "Stop what listens there."
+                    f"port {port} of this machine is in use.",
+                    "Stop the program that listens there.",
                 )
 
     @property
@@ -66,14 +66,14 @@ class ServerSupervisor:
 
     @property
     def _public_door(self) -> Door | None:
-        """Where the proxy can be reached from this machine, if it is ours."""
+        """Return the proxy's address on this machine, if it is ours."""
         host, port = split_address("listen", self.settings.listen)
         host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
         return (host, port) if self.settings.proxy else None
 
     @contextlib.contextmanager
     def up(self) -> Iterator[ServerSupervisor]:
-        """Start everything, register the enrolled sites, and stop everything in the end."""
+        """Start everything, register the enrolled sites, and stop everything at the end."""
         secret = self._home / "superexec.secret"
         with contextlib.ExitStack() as stack:
             stack.enter_context(alone(self.folder, "server"))
@@ -86,7 +86,9 @@ class ServerSupervisor:
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
                 program = Supervised(name, command, folder, self._environment, log, door, sessions)
                 self._programs.append(stack.enter_context(program))
-                if name == "superlink":  # before the door is open: who knocks is known or refused
+                if (
+                    name == "superlink"
+                ):  # before the proxy starts, so that unknown nodes are refused
                     self._flower.register(enrolled(self.folder))
             yield self
 
@@ -122,7 +124,7 @@ class ServerSupervisor:
             if nginx is None:
                 raise FederationError(
                     "nginx is not installed.",
-                    "Install it, or say proxy = false in server.toml and serve nginx.conf.",
+                    "Install it, or set proxy = false in server.toml and serve nginx.conf.",
                 )
             options = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
             yield (
@@ -133,10 +135,10 @@ class ServerSupervisor:
             )
 
     def keep(self) -> None:
-        """Start again what has died."""
+        """Restart programs that have died."""
         for program in self._programs:
             if program.revive():
-                self._say(f"{program.name} had died and was started again.")
+                self._say(f"{program.name} died and was restarted.")
 
     def train(self, run: Run, tick: Callable[[], None]) -> None:
         """Play a run to its end.
@@ -144,9 +146,9 @@ class ServerSupervisor:
         Raises
         ------
         RunFolderError
-            If another command works in the run's folder.
+            If another command uses the run's folder.
         DppmError
-            What stopped it, as the ServerApp reported it.
+            The error that stopped it, as reported by the ServerApp.
         """
         with run.alone():
             self._train(run, tick)
@@ -172,13 +174,11 @@ class ServerSupervisor:
                 raise_reported(run.read_json(status))
             if run.model.exists():
                 return
-            self._say("The ServerApp had died; it is started again and goes on with its round.")
-        raise FederationError(
-            "The ServerApp died again and again.", f"Read {self.folder / 'logs'}."
-        )
+            self._say("The ServerApp died; it is restarted and resumes its round.")
+        raise FederationError("The ServerApp keeps dying.", f"Read {self.folder / 'logs'}.")
 
     def _goes_on(self, flower: str, run: Run) -> bool:
-        """Say whether the ServerApp works: by its own word, and before it gives it, Flower's."""
+        """Return whether the ServerApp is alive, by its own status or else by Flower's."""
         status = run.status
         if status.exists():
             return run.read_json(status)["state"] == "running" and run.in_work
@@ -189,4 +189,4 @@ class ServerSupervisor:
         try:
             return flower in self._flower.live_runs()
         except FederationError:
-            return True  # the SuperLink itself may be down just now
+            return True  # the SuperLink itself may be down

@@ -1,4 +1,4 @@
-"""A site's folder: made by `dppm site init`, and what its operator approves.
+"""A site's folder, made by `dppm site init`, and the operator's approvals.
 
 site.toml (policy)  invitation.json  ca.crt  identity.key  node.key  node.pub  enrolment.json
 approvals/ (plan, peers and code of each run)  bundles/
@@ -50,20 +50,20 @@ DEFAULTS: Mapping[str, Any] = {
 def init_site(
     folder: Path, invitation: Path, name: str, records: Path, limits: Mapping[str, float]
 ) -> Enrolment:
-    """Make a site's folder; its private keys are made in it and never leave it.
+    """Make a site's folder; its private keys are created in it and never leave it.
 
     Parameters
     ----------
     records
         Shard folder.
     limits
-        Those of ``max_epsilon_secure_sum``, ``max_epsilon_site`` and ``delta`` that the operator
-        has decided; the file lacks the others, and the site refuses everything until they are set.
+        Any of ``max_epsilon_secure_sum``, ``max_epsilon_site`` and ``delta``; the site refuses
+        everything until the others are set in its file.
 
     Raises
     ------
     ConfigError, EnrolmentError, DataError
-        If the folder is not empty, or an input is not what it should be. Nothing is left then.
+        If the folder is not empty, or an input is invalid. Nothing is left behind.
     InUse
         If another command makes it now.
     """
@@ -73,7 +73,7 @@ def init_site(
         if not value > 0 or (key == "delta" and not value < 1):
             raise ConfigError(f"{key} is {value}.", "Give a number above zero; delta below one.")
     manifest = open_records(records).manifest
-    # Where records name persons, a person is what is protected, unless the operator says less.
+    # If records name persons, the unit is the person unless the operator chooses otherwise.
     unit = "person" if manifest.persons else "record"
     values = {**DEFAULTS, "unit": unit, "records": str(records.resolve()), **limits}
     with making_new(folder, "enrolment.json"):
@@ -90,12 +90,12 @@ def init_site(
 
 
 def require_site(folder: Path) -> None:
-    """Refuse a folder that `dppm site init` did not make; in others remove what dead writers left.
+    """Refuse a folder that `dppm site init` did not make; else remove what dead writers left.
 
     Raises
     ------
     ConfigError
-        Nothing has been written then.
+        If so; nothing is written.
     """
     if not (folder / "enrolment.json").is_file():
         raise ConfigError(f"{folder} is not a site folder.", f"Make one: dppm site init {folder} …")
@@ -103,29 +103,29 @@ def require_site(folder: Path) -> None:
 
 
 def enrolment_of(folder: Path) -> Enrolment:
-    """Read who this site is.
+    """Read this site's enrolment.
 
     Raises
     ------
     EnrolmentError
-        If the folder is no site's.
+        If the folder is not a site's.
     """
     return Enrolment.read(folder / "enrolment.json")
 
 
 @contextmanager
 def making_new(folder: Path, last: str) -> Iterator[None]:
-    """Make a server's or a site's folder, file ``last`` last; see `making`.
+    """Make a server's or a site's folder, writing file ``last`` last; see `making`.
 
     Raises
     ------
     ConfigError
-        If there is something already.
+        If the folder exists and is not empty.
     InUse
         If another command makes it now.
     """
-    foreign = ConfigError(f"{folder} is there and not empty.", "Name a new folder.")
-    busy = InUse(f"Another command makes {folder}.", "Wait for it, or stop it.")
+    foreign = ConfigError(f"{folder} exists and is not empty.", "Name a new folder.")
+    busy = InUse(f"Another command is making {folder}.", "Wait for it, or stop it.")
     with making(folder, last, foreign=foreign, busy=busy) as new:
         if not new:
             raise foreign
@@ -133,12 +133,12 @@ def making_new(folder: Path, last: str) -> Iterator[None]:
 
 
 class Proposal:
-    """An announcement beside what this site holds, allows and has spent.
+    """An announcement, compared with this site's records, policy and ledger.
 
     Raises
     ------
     EnrolmentError
-        If the announcement is another federation's, or this site is not in it as itself.
+        If the announcement is for another federation, or does not list this site's identity.
     """
 
     def __init__(self, folder: Path, announcement: Announcement) -> None:
@@ -147,7 +147,7 @@ class Proposal:
         enrolment = enrolment_of(folder)
         if announcement.federation != enrolment.federation:
             raise EnrolmentError(
-                f"the announcement is of federation {announcement.federation}, this site's is "
+                f"the announcement is for federation {announcement.federation}, this site is in "
                 f"{enrolment.federation}.",
                 "Ask the server's operator for the right one.",
             )
@@ -155,7 +155,7 @@ class Proposal:
         if listed is None or listed.hex() != enrolment.identity:
             raise EnrolmentError(
                 f"the announcement does not list {enrolment.site} with this site's identity key.",
-                "Compare fingerprints over the telephone: somebody may sit in the middle.",
+                "Compare fingerprints over the telephone: this may be an attack.",
             )
 
     @property
@@ -164,7 +164,7 @@ class Proposal:
         return self.announcement.plan
 
     def check(self) -> None:
-        """Refuse what the policy does not allow, and what the site cannot afford.
+        """Refuse a plan that the policy does not allow or the site cannot afford.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class Proposal:
             self.plan,
             self.plan.rounds - 1,
             Ledger(self.folder / "ledger.jsonl").debits,
-            f"Raise the limit in {self.folder / 'site.toml'} above what both cost together at your "
+            f"Raise the limit in {self.folder / 'site.toml'} above the cost of both at your "
             "delta (see above), or do not take part.",
         )
 
@@ -194,7 +194,7 @@ class Proposal:
         }
         for view in self.plan.views:
             limit = limits[view]
-            planned = epsilon(self.plan.costs(view), delta)  # at the site's delta, as the rest
+            planned = epsilon(self.plan.costs(view), delta)  # all at the site's delta
             costs = costs_of(others, view)
             both = epsilon((*costs, *self.plan.costs(view)), delta)
             found[view] = (epsilon(costs, delta), planned, both, limit)
@@ -218,7 +218,7 @@ class Proposal:
             yield name, pinned[name].hex(), "not in this run"
 
     def approve(self) -> None:
-        """Store the bundle and unpack what runs here; then allow it, plan and peers in one file.
+        """Store the bundle and unpack its site part; then write the approval in one file.
 
         Raises
         ------
@@ -238,6 +238,6 @@ class Proposal:
 
 
 def pinned_peers(folder: Path) -> dict[str, bytes]:
-    """Gather the peers of all approved runs; the latest approval has the last word."""
+    """Return the peers of all approved runs; for each name, the latest approval's key."""
     approvals = sorted(read_approvals(folder), key=lambda approval: approval.note)
     return {name: key for approval in approvals for name, key in approval.peers.items()}

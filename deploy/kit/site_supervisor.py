@@ -1,4 +1,4 @@
-"""`dppm site run`: the site's SuperNode, kept running, and the executor that answers for it."""
+"""`dppm site run`: keeps the site's SuperNode and the executor of its tasks running."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from dppm_model.errors import NotEnrolled
 from dppm_model.files import write_bytes
 
 _POLL_SECONDS, _CONNECT_SECONDS = 0.1, 0.5
-_PAUSES = (2, 5, 10, 30)  # seconds before the SuperNode is started again
-_STALE_SECONDS = 90  # for so long a SuperLink takes a node that died for alive
+_PAUSES = (2, 5, 10, 30)  # seconds before the SuperNode is restarted
+_STALE_SECONDS = 90  # how long a SuperLink considers a dead node alive
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 
 
@@ -37,7 +37,7 @@ class SiteSupervisor:
     folder
         The site's.
     say
-        Takes what an operator should hear of.
+        Takes messages for the operator.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -50,7 +50,7 @@ class SiteSupervisor:
         self._environment = environment(self._home)
         self._secret = self._home / "superexec.secret"
         self._say = say
-        Policy.read(folder / "site.toml")  # what is missing is said now, not to the server
+        Policy.read(folder / "site.toml")  # report missing keys now, not to the server
 
     def run(self) -> None:
         """Answer messages until interrupted.
@@ -58,15 +58,14 @@ class SiteSupervisor:
         Raises
         ------
         DppmError
-            If the SuperNode has died, and the server is not reached, not trusted, or does not know
-            the site.
+            If the SuperNode died and the server is unreachable, untrusted or does not know it.
         """
         with alone(self.folder, "site"), self.log.open("ab") as output:
             write_bytes(self._secret, secrets.token_bytes(32))
             failed_since, tries = 0.0, 0
             while True:
                 self._port = free_port()
-                self._say(f"Waiting for {self.address} to take this site.")
+                self._say(f"Waiting for {self.address} to accept this site.")
                 mark = output.seek(0, os.SEEK_END)
                 command, empty = self._command(), self._home / "empty"
                 with Supervised("SuperNode", command, empty, self._environment, output) as node:
@@ -81,10 +80,7 @@ class SiteSupervisor:
                 tries += 1
 
     def _connected(self, process: subprocess.Popen[bytes], mark: int) -> bool:
-        """Wait until the server has taken the SuperNode; false if it died before.
-
-        A server that is down is waited for.
-        """
+        """Wait until the server accepts the SuperNode, even if it is down; False if it died."""
         while process.poll() is None:
             if found := _NODE_ID.search(self._logged(mark)):
                 write_bytes(self._home / "node_id", found[1].encode())
@@ -105,18 +101,18 @@ class SiteSupervisor:
                     time.sleep(_POLL_SECONDS)
 
     def _explain(self, seconds: float) -> None:
-        """Say why a SuperNode was not taken for some seconds, unless time may mend it.
+        """Find out why a SuperNode was not accepted for some seconds.
 
         Raises
         ------
         NotConnected, Untrusted, NotEnrolled
-            If it will not.
+            If waiting longer will not help.
         """
         check_server(self.address, self.folder / "ca.crt")
         check_enrolled(self.folder, self.address)
         if seconds > _STALE_SECONDS:
             raise NotEnrolled(
-                f"the server takes {self.name} for connected already.",
+                f"the server considers {self.name} already connected.",
                 "Another SuperNode uses this site's key: stop it, or enrol with a new one.",
             )
 

@@ -1,4 +1,4 @@
-"""Where things stand: `dppm server status`, `dppm site status`."""
+"""The status of a server and of a site: `dppm server status`, `dppm site status`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dppm_model.run import Run
 
 
 def server_status(folder: Path) -> dict[str, Any]:
-    """Describe a server: its sites, and of each run the round, what it spent, its last error."""
+    """Describe a server: its sites, and each run's round, spending and last error."""
     settings = ServerSettings.read(folder / "server.toml")
     running = is_running(folder)
     return {
@@ -41,7 +41,7 @@ def server_status(folder: Path) -> dict[str, Any]:
 
 
 def online(folder: Path) -> int | None:
-    """How many SuperNodes are connected; None while the SuperLink does not answer."""
+    """Return the number of connected SuperNodes; None while the SuperLink does not answer."""
     try:
         return FlowerControl(folder.resolve() / "flower").online()
     except FederationError:
@@ -49,7 +49,7 @@ def online(folder: Path) -> int | None:
 
 
 def site_status(folder: Path) -> dict[str, Any]:
-    """Describe a site: what was asked last, what is spent and left, and the last refusal."""
+    """Describe a site: its rounds, what is spent and left, and the last refusal."""
     policy, enrolment = Policy.read(folder / "site.toml"), enrolment_of(folder)
     debits = Ledger(folder / "ledger.jsonl").debits
     answered, error = _last(folder / audit_log.NAME)
@@ -84,7 +84,7 @@ def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> d
 
 def _last(log: Path) -> tuple[str | None, str | None]:
     """Return when a site last answered, and its last refusal with its time."""
-    hint = "Restore it from a backup, or put it aside."
+    hint = "Restore it from a backup, or move it away."
     lines = read_json_lines(log, StorageError, hint)
     with reading(log, StorageError, hint):
         answers = (line["time"] for line in reversed(lines) if line["event"] == "answer")
@@ -93,7 +93,7 @@ def _last(log: Path) -> tuple[str | None, str | None]:
 
 
 def _error(line: dict[str, Any]) -> str | None:
-    """Return what a line of the audit log refused, if anything."""
+    """Return the refusal in a line of the audit log, if any."""
     if line["event"] == "task":
         return None if line["approved"] else "asked by code that is not approved: dppm site approve"
     return next((part["error"] for part in line["released"].values() if "error" in part), None)

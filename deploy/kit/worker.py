@@ -2,12 +2,12 @@
 
     python -m deploy.kit.worker SITE FOLDER DIGEST ADDRESS       (task tokens on standard input)
 
-Flower starts a new Python for every message, which imports torch and computes the plan's costs for
-seconds before it works for milliseconds. This process has done that once; a fork has it at once,
-and forgets all else when it ends. Without a FOLDER it answers every message with a refusal.
+Flower starts a new Python for every message, which takes seconds to import torch and compute the
+plan's costs, for milliseconds of work. This process does that once; forks inherit it and forget
+everything else when they end. Without a FOLDER it answers every message with a refusal.
 
-Flower's own code does the talking (`deploy.flower_adapter.answer_task`), but instead of installing
-and importing whatever bundle came it checks that this is the one that was loaded here.
+Flower's own code does the communication (`deploy.flower_adapter.answer_task`), but instead of
+installing and importing the bundle that came, it checks that it is the one loaded here.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any
 
 from deploy.flower_adapter import answer_task
 
-BUNDLE = "DPPM_BUNDLE"  # `client.approvals` compares it with what was approved
+BUNDLE = "DPPM_BUNDLE"  # `client.approvals` compares it with the approval
 PACKAGES = {"client", "server", "dppm_model"}
 
 
 class BundleRefused(Exception):
-    """Its name is all that the server learns."""
+    """A refusal, of which the server learns only the name."""
 
 
 def load(site: Path, folder: Path) -> Any:
-    """Import the ClientApp of an unpacked bundle, and nobody else's packages of these names."""
+    """Import the ClientApp of an unpacked bundle, never other packages of the same names."""
     sys.path.insert(0, str(folder))
     import client.app
 
@@ -41,16 +41,16 @@ def load(site: Path, folder: Path) -> Any:
         if name.partition(".")[0] in PACKAGES and (
             not module.__file__ or not Path(module.__file__).is_relative_to(folder)
         ):
-            raise BundleRefused(f"{name} is not of the bundle in {folder}.")
+            raise BundleRefused(f"{name} was not imported from the bundle in {folder}.")
     try:
         client.app.preload(site)
-    except Exception:  # each message will hear of it
+    except Exception:  # each message is then refused
         traceback.print_exc()
     return client.app.app
 
 
 def only(digest: str) -> Callable[..., None]:
-    """Return what stands where Flower would install a bundle: nothing, or a refusal."""
+    """Return a replacement for Flower's installation: it does nothing, or refuses."""
 
     def install(content: bytes, **_: Any) -> None:
         if not digest or hashlib.sha256(content).hexdigest() != digest:
@@ -76,7 +76,7 @@ def main(site: str, folder: str, digest: str, address: str) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    with contextlib.suppress(ChildProcessError):  # a fork ends with this process, so wait for them
+    with contextlib.suppress(ChildProcessError):  # forks end with this process, so wait for them
         while True:
             os.wait()
 

@@ -107,7 +107,7 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
         hosts.type("server", "ledger", "verify", folder)
     said = hosts.said("server")
     for name in ("superlink", "nginx", "The ServerApp"):
-        assert f"{name} had died" in said
+        assert f"{name} died" in said
     for number in range(SITES):
         status = hosts.ask(f"site-{number}", "site", "status", hosts.site(number))
         assert status["epsilon_secure_sum"]["spent"] == pytest.approx(epsilons(plan)[0])

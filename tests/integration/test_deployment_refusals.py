@@ -153,7 +153,7 @@ def test_a_site_that_is_not_enrolled_hears_what_to_do(town: Hosts, tmp_path: Pat
 def test_one_key_is_one_node(town: Hosts, tmp_path: Path) -> None:
     """Neither a second process in the folder nor a copy of the folder gets in beside the site."""
     said = town.type("server", "site", "run", town.site(1), code=errors.InUse.exit_code)
-    assert "Stop that one first" in said
+    assert "Stop that process first" in said
     before = len(town.run("long").rounds())
     copy = shutil.copytree(town.site(1), tmp_path / "copy")
     noted = (copy / "audit.jsonl").read_bytes()

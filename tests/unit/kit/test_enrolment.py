@@ -163,7 +163,7 @@ def test_an_announcement_of_other_images_than_its_plan_asks_about_is_refused(
     paper = announced(plan, bundle)
     for facts in (replace(paper.facts, shape=(1, 16, 16)), replace(paper.facts, classes=3)):
         replace(paper, facts=facts).write(tmp_path / "paper")
-        with pytest.raises(EnrolmentError, match="other images than it says"):
+        with pytest.raises(EnrolmentError, match="other images than its facts"):
             Announcement.read(tmp_path / "paper")
 
 
@@ -213,7 +213,7 @@ def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
     assert digest_of(path.read_bytes()) != digest_of(bundle)
 
 
-HIDES = "server/zz\x1b[1A\x1b[2KCode: the same as is installed here..py"
+HIDES = "server/zz\x1b[1A\x1b[2KCode: the same as installed here..py"
 
 
 @pytest.mark.parametrize(

@@ -38,5 +38,5 @@ def test_code_of_another_place_is_not_taken_for_the_bundles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])  # here `client` is imported already
-    with pytest.raises(BundleRefused, match="not of the bundle"):
+    with pytest.raises(BundleRefused, match="not imported from the bundle"):
         load(tmp_path, tmp_path)
