@@ -10,25 +10,22 @@ place: a federated run beside it (``--run``) shows what federation and randomize
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deploy.simulate import plan_of, resolve
-from dppm_model.progress import silent
-from dppm_model.records import sources
 from dppm_model.run import Run
-from sampler.evaluation.evaluate import evaluate
 from sampler.generate import generate
 from sampler.images import load_images
 from sampler.pool import PoolSettings
 from sampler.settings import SamplerSettings
 from tests.benchmarks.central import train_centrally
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark, judged, record
 
 # Each variant: the noise, and what is changed. `~` takes a phase away; the others share its part.
 VARIANTS: dict[str, tuple[float, list[str]]] = {
@@ -42,15 +39,14 @@ VARIANTS: dict[str, tuple[float, list[str]]] = {
 }
 
 
-def measure(
-    overrides: list[str], noise: float, per_class: int, seeds: tuple[int, ...], workers: int | None
+def variant(
+    overrides: list[str], noise: float, per_class: int, seeds: Sequence[int], workers: int | None
 ) -> dict[str, Any]:
     """Train, draw and judge one variant."""
     config = resolve(overrides)
     begun = time.perf_counter()
     model = train_centrally(config, plan_of(config, "ablation"), noise=noise)
     trained = time.perf_counter() - begun
-    train, test = (sources.load(config.data, split) for split in ("train", "test"))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.safetensors"
         model.save(path)
@@ -63,60 +59,37 @@ def measure(
             settings=SamplerSettings.from_dict(config.sampler),
             privacy={"epsilon_secure_sum": None},
         )
-        found = evaluate(
-            load_images(Path(scratch) / "samples"),
-            (train.images, train.labels),
-            (test.images, test.labels),
-            dataset=config.data,
-            classes=config.classes,
-            seeds=seeds,
-            cache=sources.data_root() / config.data / "evaluation",
-            progress=silent,
-        )
-    return {
-        "accuracy": found["accuracy"],
-        "accuracy_by_seed": found["accuracy_by_seed"],
-        "accuracy_mlp": found["accuracy_mlp"],
-        "frechet": found["distances"]["frechet"],
-        "train_seconds": round(trained),
-    }
+        found = judged(load_images(Path(scratch) / "samples"), config.data, seeds=seeds)
+    return figures_of(found) | {"train_seconds": round(trained)}
 
 
-def main() -> None:
-    """Measure the variants and record them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epsilon", type=float, default=10.0)
-    parser.add_argument("--per-class", type=int, default=1500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, help="that draw; 0: this process")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--run", type=Path, help="a federated run of the recipe, evaluated")
-    arguments = parser.parse_args()
+def figures_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of an evaluation that are compared."""
+    names = ("accuracy", "accuracy_by_seed", "accuracy_mlp")
+    return {name: found[name] for name in names} | {"frechet": found["distances"]["frechet"]}
+
+
+def measure(
+    data: str = "mnist",
+    epsilon: float = 10.0,
+    per_class: int = 1500,
+    seeds: Sequence[int] = (0, 1, 2),
+    workers: int | None = None,
+    only: Sequence[str] = tuple(VARIANTS),
+    run: Path | None = None,
+) -> None:
+    """Measure variants, beside an evaluated federated run of the recipe; record after each."""
     torch.set_num_threads(1)
-    base = [f"data={arguments.data}", f"privacy.epsilon={arguments.epsilon}"]
     rows: dict[str, Any] = {}
-    if arguments.run is not None:
-        judged = Run(arguments.run).read_json(Run(arguments.run).evaluation)
-        rows["federated"] = {
-            "accuracy": judged["accuracy"],
-            "accuracy_by_seed": judged["accuracy_by_seed"],
-            "accuracy_mlp": judged["accuracy_mlp"],
-            "frechet": judged["distances"]["frechet"],
-        }
-    name = f"ablation-{arguments.data}-eps{arguments.epsilon:g}"
-    for variant in arguments.only:
-        noise, changes = VARIANTS[variant]
-        rows[variant] = measure(
-            [*base, *changes],
-            noise,
-            arguments.per_class,
-            tuple(arguments.seeds),
-            arguments.workers,
-        )
-        print(variant, rows[variant], flush=True)
-        record(name, {"per_class": arguments.per_class, "rows": rows})
+    if run is not None:
+        rows["federated"] = figures_of(Run(run).read_json(Run(run).evaluation))
+    for name in only:
+        noise, changes = VARIANTS[name]
+        overrides = [f"data={data}", f"privacy.epsilon={epsilon}", *changes]
+        rows[name] = variant(overrides, noise, per_class, seeds, workers)
+        print(name, rows[name], flush=True)
+        record(f"ablation-{data}-eps{epsilon:g}", {"per_class": per_class, "rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

@@ -8,7 +8,7 @@ gives a bound of the same kind; beside the seconds stands how much larger its ep
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
@@ -16,24 +16,20 @@ from dp_accounting.pld import PLDAccountant
 from dppm_model.privacy import composition
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.gdp import site_slope, sum_slope
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark, timed
 
 DELTA = 1e-5
 RUNS = {"600 sampled rounds": (1.0, 0.068, 600), "12 full rounds": (0.5, 1.0, 12)}
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
     """Time the slopes at every size, then two compositions beside their peer."""
     slopes = {}
     for answers in (10**3, 10**4, 10**5, 10**6):
         sum_slope.cache_clear()
         site_slope.cache_clear()
-        begun = time.perf_counter()
-        found = sum_slope(answers, 1 / 16, 1e-22)
-        seconds = time.perf_counter() - begun
-        begun = time.perf_counter()
-        site_slope(answers, 1 / 16)
-        alone = time.perf_counter() - begun
+        seconds, found = timed(lambda m=answers: sum_slope(m, 1 / 16, 1e-22))
+        alone, _ = timed(lambda m=answers: site_slope(m, 1 / 16))
         loss = found * answers**0.5 / 2
         slopes[answers] = {"sum_seconds": seconds, "site_seconds": alone, "loss": loss}
         print(f"M = {answers:8d}   s* {seconds:7.3f} s   s {alone:7.3f} s   loss {loss:.4f}")
@@ -41,17 +37,8 @@ def main() -> None:
     for name, (mu, q, rounds) in RUNS.items():
         composition._one_round.cache_clear()
         composition._phase.cache_clear()
-        begun = time.perf_counter()
-        ours = epsilon([RoundCost(mu, q, rounds)], DELTA)
-        seconds = time.perf_counter() - begun
-        begun = time.perf_counter()
-        accountant = PLDAccountant()
-        event: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(1 / mu)
-        if q < 1:
-            event = dp_accounting.PoissonSampledDpEvent(q, event)
-        accountant.compose(event, rounds)
-        peer = accountant.get_epsilon(DELTA)
-        peer_seconds = time.perf_counter() - begun
+        seconds, ours = timed(lambda run=(mu, q, rounds): epsilon([RoundCost(*run)], DELTA))
+        peer_seconds, peer = timed(lambda run=(mu, q, rounds): peer_epsilon(*run))
         composed[name] = {
             **{"seconds": seconds, "peer_seconds": peer_seconds},
             **{"epsilon": ours, "peer_epsilon": peer},
@@ -60,8 +47,16 @@ def main() -> None:
             f"{name:20s} {seconds:7.3f} s, {seconds / peer_seconds:5.2f} x dp_accounting; "
             f"epsilon {ours:.4f}, its {peer:.4f}"
         )
-    record("accountant", {"slopes": slopes, "compositions": composed})
+    return {"slopes": slopes, "compositions": composed}
+
+
+def peer_epsilon(mu: float, q: float, rounds: int) -> float:
+    """Return dp_accounting's epsilon of rounds of a (sampled) Gaussian mechanism."""
+    event: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(1 / mu)
+    if q < 1:
+        event = dp_accounting.PoissonSampledDpEvent(q, event)
+    return float(PLDAccountant().compose(event, rounds).get_epsilon(DELTA))
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

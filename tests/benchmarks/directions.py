@@ -9,21 +9,23 @@ part of length 0.03 and noise) in D dimensions. The figure is the relative error
 
 from __future__ import annotations
 
-import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from dppm_model import planner
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import KnownVectors
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
-from dppm_model.planner import epsilons, make_plan
+from dppm_model.planner import make_plan
 from dppm_model.planning.directions import DirectionsPlanner
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.round import estimate
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark
 from tests.support.plan_factory import MODEL
 
 SITES, RECORDS, COMMON = 10, 20_000, 0.03
@@ -68,22 +70,21 @@ def compare(dimension: int, epsilon: float, rounds: int, counts: list[int]) -> d
     for k in (*sizes, None):
         mechanism = DirectionsPlanner(directions=k)
         plan = make_plan(replace(privacy, mechanism=mechanism), [request], MODEL, run="benchmark")
-        assert epsilons(plan)[0] <= epsilon
+        assert planner.epsilons(plan)[0] <= epsilon
         chosen = " (chosen)" if k is None else ""
         name = f"directions, K = {plan.phases[0].report_length}{chosen}"
         figures[name] = error(plan.phases[0])
     return figures
 
 
-def main() -> None:
+def measure(
+    dimensions: Sequence[int] = (1024, 4096),
+    epsilons: Sequence[float] = (1.0, 10.0),
+) -> dict[str, Any]:
     """Compare over dimensions and epsilons."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dimensions", type=int, nargs="+", default=[1024, 4096])
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 10.0])
-    arguments = parser.parse_args()
     results = {}
-    for dimension in arguments.dimensions:
-        for epsilon in arguments.epsilons:
+    for dimension in dimensions:
+        for epsilon in epsilons:
             for rounds in (1, 16):
                 name = f"D = {dimension}, epsilon = {epsilon:g}, {rounds} rounds"
                 print(name, flush=True)
@@ -96,8 +97,8 @@ def main() -> None:
                 for mechanism, error in figures.items():
                     ratio = error / figures["binomial"]
                     print(f"  {mechanism:32s} {error:9.4f}   {ratio:8.2f} x binomial")
-    record("directions", {"relative_error": results, "sites": SITES, "records": RECORDS})
+    return {"relative_error": results, "sites": SITES, "records": RECORDS}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

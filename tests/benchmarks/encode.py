@@ -9,16 +9,15 @@ generator), plain float Gaussian noise (what most federated DP adds), and OpenDP
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.rotation import Rotation
 from dppm_model.mechanism.secure_rng import SecureRNG
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark, medians
 
 D, M = 1 << 20, 64
 
@@ -54,21 +53,16 @@ def peers() -> dict[str, tuple[Callable[[], object], int]]:
     return found
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
     """Time every peer in turn, five times over."""
-    times: dict[str, list[float]] = {}
     todo = peers()
-    for _ in range(5):
-        for name, (function, size) in todo.items():
-            begun = time.perf_counter()
-            function()
-            times.setdefault(name, []).append((time.perf_counter() - begun) * D / size)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    ours = medians["ours: rotate + encode"]
-    for name, median in medians.items():
+    found = medians({name: function for name, (function, _) in todo.items()}, 5)
+    seconds = {name: found[name] * D / size for name, (_, size) in todo.items()}
+    ours = seconds["ours: rotate + encode"]
+    for name, median in seconds.items():
         print(f"{name:28s} {median:8.3f} s for 2^20   {median / ours:6.2f} x ours")
-    record("encode", {"seconds": medians, "coordinates": D, "responses": M})
+    return {"seconds": seconds, "coordinates": D, "responses": M}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

@@ -9,7 +9,6 @@ digits are scaled to 20 pixels and centred by mass in 28 (LeCun et al. 1998). No
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 
 from dppm_model.records.glyphs.build import list_fonts
 from dppm_model.records.glyphs.child import Painter
+from tests.benchmarks.runner import benchmark
 
 DIGITS = "0123456789"
 _SIDE, _INK = 28, 20
@@ -44,17 +44,13 @@ def placed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-def main() -> None:
+def draw(fonts: Path, out: Path) -> None:
     """Draw all fonts' digits into one npz, in MedMNIST's format."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fonts", type=Path)
-    parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
     images: dict[str, list[NDArray[np.uint8]]] = {"train": [], "test": []}
-    paths = list_fonts(arguments.fonts)
+    paths = list_fonts(fonts)
     with Painter() as painter:
         for number, path in enumerate(paths):
-            drawn = painter.pictures(arguments.fonts / path, DIGITS)
+            drawn = painter.pictures(fonts / path, DIGITS)
             if drawn is None:
                 continue
             digits = np.stack([placed(picture) for picture in drawn[:, 0]])
@@ -67,8 +63,8 @@ def main() -> None:
         arrays[f"{split}_images"] = np.concatenate(found)
         arrays[f"{split}_labels"] = np.tile(np.arange(len(DIGITS)), len(found))[:, None]
         print(f"\n{split}: {len(found)} fonts")
-    np.savez_compressed(arguments.out, **arrays)
+    np.savez_compressed(out, **arrays)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(draw)

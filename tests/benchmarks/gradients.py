@@ -9,9 +9,8 @@ does not do. Opacus has one row a record, so it is compared at K = 1.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from opacus import GradSampleModule
@@ -25,7 +24,7 @@ from dppm_model.score.networks import first_weights
 from dppm_model.score.residual import ResidualConfig
 from dppm_model.score.residual_query import denoising_losses
 from dppm_model.score.weights import set_weights
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark, medians
 
 RECORDS, REPEATS, BATCH = 256, 7, 64
 GRID = Grid(1.0, 1 << 24)
@@ -102,27 +101,20 @@ def peers(network: str, draws: int) -> dict[str, Callable[[], object]]:
     return found | {"opacus hooks": opacus_hooks, "opacus ghost clipping": opacus_ghost}
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
     """Time every peer in turn, several times over."""
     torch.set_num_threads(1)
     figures: dict[str, dict[str, float]] = {}
     for network, draws in (("conv", 1), ("conv", 2), ("dct_mlp", 2)):
-        times: dict[str, list[float]] = {}
-        todo = peers(network, draws)
-        for repeat in range(REPEATS + 1):
-            for name, function in todo.items():
-                begun = time.perf_counter()
-                function()
-                if repeat:  # the first is warm-up
-                    times.setdefault(name, []).append(time.perf_counter() - begun)
-        speed = {name: RECORDS / statistics.median(values) for name, values in times.items()}
+        seconds = medians(peers(network, draws), REPEATS)
+        speed = {name: RECORDS / median for name, median in seconds.items()}
         figures[f"{network}, K = {draws}"] = speed
         print(f"{network}, K = {draws}")
         for name, value in speed.items():
             ratio = speed["plain batch gradient"] / value
             print(f"  {name:24s} {value:8.0f} records/s, {ratio:5.2f} x a plain batch gradient")
-    record("gradients", {"records_per_second": figures, "threads": 1, "batch": BATCH})
+    return {"records_per_second": figures, "threads": 1, "batch": BATCH}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

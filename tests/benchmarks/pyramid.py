@@ -11,30 +11,28 @@ owner: nothing protects what it learned.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from dppm_model.config import read_config
 from dppm_model.mechanism.gradients import trainable
-from dppm_model.progress import silent
 from dppm_model.records import sources
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.pyramid import PyramidConfig, build_upsampler, start_weights
 from dppm_model.score.pyramid_query import crop_records, questions
 from dppm_model.score.weights import set_weights
-from sampler.evaluation.evaluate import evaluate
 from sampler.generate import generate
 from sampler.images import load_images
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from tests.benchmarks.central import train_centrally
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark, judged
 
 _TEST_RECORDS = 512
 _SIGMAS = (0.3, 1.0, 3.0)
@@ -73,24 +71,19 @@ def upsampling_losses(
     }
 
 
-def main() -> None:
+def measure(run: Path, per_class: int = 200) -> dict[str, Any]:
     """Compare a run with its twin."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--per-class", type=int, default=200)
-    parser.add_argument("--name", default="pyramid")
-    arguments = parser.parse_args()
-    run = Run(arguments.run)
-    config, folder = read_config(run.config), arguments.run / "exact"
+    private = Run(run)
+    config, folder = read_config(private.config), run / "exact"
     path = folder / "model.safetensors"
     torch.set_num_threads(1)  # small products: waiting for a second core costs more than it gives
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        train_centrally(config, run.plan(), noise=0.0).save(path)
-    train, test = (sources.load(config.data, split) for split in ("train", "test"))
+        train_centrally(config, private.plan(), noise=0.0).save(path)
+    test = sources.load(config.data, "test")
     few = np.linspace(0, len(test) - 1, _TEST_RECORDS).astype(np.int64)
     images, labels = test.pixels(few), test.labels[few]
-    models = {"with privacy": ScoreModel.load(run.model), "without": ScoreModel.load(path)}
+    models = {"with privacy": ScoreModel.load(private.model), "without": ScoreModel.load(path)}
     figures = {name: losses(model, images, labels) for name, model in models.items()}
     start = {"detail.start": start_weights(models["without"].shape[0])}
     figures["drawn shapes"] = upsampling_losses(start, models["without"], images)
@@ -99,7 +92,7 @@ def main() -> None:
     drawn = generate(
         path,
         folder / "samples",
-        per_class=arguments.per_class,
+        per_class=per_class,
         seed=0,
         settings=settings,
         privacy={"epsilon_secure_sum": None},
@@ -107,25 +100,13 @@ def main() -> None:
     )
     synthetic = load_images(folder / "samples")
     contact_sheet(*synthetic, folder / "samples.png")
-    result = evaluate(
-        synthetic,
-        (train.images, train.labels),
-        (test.images, test.labels),
-        dataset=config.data,
-        classes=config.classes,
-        cache=sources.data_root() / config.data / "evaluation",
-        pictures=folder,
-        progress=silent,
-    )
-    private = run.read_json(run.evaluation) if run.evaluation.exists() else {}
-    for name, found in (("without privacy", result), ("with privacy", private)):
+    result = judged(synthetic, config.data, pictures=folder)
+    known = private.read_json(private.evaluation) if private.evaluation.exists() else {}
+    for name, found in (("without privacy", result), ("with privacy", known)):
         print(name, found.get("accuracy"), found.get("detail", {}).get("frechet_crops"))
     sizes = {"images": drawn.images, "seconds": drawn.seconds}
-    record(
-        arguments.name,
-        {"losses": figures, "without": result, "with": private, "sampling": sizes},
-    )
+    return {"losses": figures, "without": result, "with": known, "sampling": sizes}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

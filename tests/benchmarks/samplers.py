@@ -12,10 +12,10 @@ same figures of as many real training images.
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from sampler.evaluation.metrics import frechet_distance, kernel_distance, spaced
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark
 
 BATCH = 100
 PILOT = 0.3  # share of the images with which settings are chosen
@@ -98,7 +98,7 @@ def draw(
 
 
 def compare(
-    folder: Path, budgets: list[int], guidance: list[float], per_class: int
+    folder: Path, budgets: Sequence[int], guidance: Sequence[float], per_class: int
 ) -> dict[str, dict[str, object]]:
     """Figures of every method at every budget, or of HMC at every guidance, on one run."""
     run = Run(folder)
@@ -121,7 +121,7 @@ def compare(
     print(f"{folder}: {n} images a figure; real: {results['real training images']}", flush=True)
     for w in guidance:
         images, labels = draw(model, SamplerSettings(guidance=w), per_class, seed=0)
-        figures = judged(judge, images, labels, unseen / scale, scale, model.classes, test)
+        figures = compared(judge, images, labels, unseen / scale, scale, model.classes, test)
         results[f"guidance {w}"] = figures
         print(f"  guidance {w}", figures, flush=True)
     for budget in budgets if not guidance else ():
@@ -135,13 +135,13 @@ def compare(
             begun = time.perf_counter()
             images, labels = draw(model, settings, per_class, seed=0)
             seconds = time.perf_counter() - begun
-            figures = judged(judge, images, labels, unseen / scale, scale, model.classes, test)
+            figures = compared(judge, images, labels, unseen / scale, scale, model.classes, test)
             results[f"{budget}: {name}"] = {**figures, "seconds": seconds, **changed(settings)}
             print(f"  {budget:5d} {name:15s}", results[f"{budget}: {name}"], flush=True)
     return results
 
 
-def judged(
+def compared(
     judge: Classifier,
     images: np.ndarray,
     labels: np.ndarray,
@@ -168,22 +168,17 @@ def changed(settings: SamplerSettings) -> dict[str, object]:
     return {k: v for k, v in settings.to_dict().items() if v != plain[k]}
 
 
-def main() -> None:
+def measure(
+    runs: Sequence[Path],
+    evaluations: Sequence[int] = (20, 50, 100, 250),
+    guidance: Sequence[float] = (),
+    per_class: int = 200,
+) -> dict[str, Any]:
     """Compare on the runs that are named."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[20, 50, 100, 250])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[])
-    parser.add_argument("--per-class", type=int, default=200)
-    parser.add_argument("--name", default="samplers")
-    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = {
-        folder.name: compare(folder, arguments.evaluations, arguments.guidance, arguments.per_class)
-        for folder in arguments.runs
-    }
-    record(arguments.name, {"images_per_class": arguments.per_class, "results": results})
+    results = {folder.name: compare(folder, evaluations, guidance, per_class) for folder in runs}
+    return {"images_per_class": per_class, "results": results}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

@@ -11,12 +11,12 @@ the workers while many images are drawn.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +29,7 @@ from sampler.noise import ImageNoise
 from sampler.pool import PoolSettings
 from sampler.settings import METHODS, SamplerSettings
 from sampler.stages import SAMPLERS, upsampling_settings
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark
 
 TURNS = 7
 
@@ -123,20 +123,11 @@ def scaling(model: Path, per_class: int) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Measure all three on the run that is named."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--per-class", type=int, default=500, help="images a class and worker")
-    parser.add_argument("--name", default="sampling")
-    arguments = parser.parse_args()
-    run = Run(arguments.run)
-    figures = {
-        "overhead": overhead(ScoreModel.load(run.model)),
-        "ray": scaling(run.model, arguments.per_class),
-    }
-    record(arguments.name, figures)
+def measure(run: Path, per_class: int = 500) -> dict[str, Any]:
+    """Measure all three on a run; ``per_class`` images a class and worker."""
+    model = Run(run).model
+    return {"overhead": overhead(ScoreModel.load(model)), "ray": scaling(model, per_class)}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

@@ -1,6 +1,6 @@
 """One secure sum, beside Flower's own SecAgg+ and a plain sum of the same vectors.
 
-    python -m tests.benchmarks.secure_sum [SITES DIMENSION]...
+    python -m tests.benchmarks.secure_sum --cases 10x65536 50x65536    # sites x coordinates
 
 All three run in one process, on one thread, over the same in-process grid, with every site's and
 the server's work in the figure. Ours is the second of two rounds (its two messages a site; the
@@ -14,10 +14,8 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +37,18 @@ from flwr.serverapp import ServerApp
 
 from client.app import create_app
 from client.site import Site
-from dppm_model.aggregation import SECURE_SUM
+from dppm_model.aggregation import SECURE_SUM, honest_reports
 from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.securesum.group import honest_reports
 from server.broadcast import RetryPolicy
 from server.securesum.aggregation import SecureSum
-from tests.benchmarks.record import record
+from tests.benchmarks.runner import benchmark, timed
 from tests.support.flaky_grid import FlakyGrid
 from tests.support.policy_factory import site_folders
 
-CASES = [(sites, 1 << bits) for bits in (16, 20) for sites in (10, 50, 100)]
+CASES = [f"{sites}x{1 << bits}" for bits in (16, 20) for sites in (10, 50, 100)]
 RESPONSES = 64
 QUESTION = b"arrays"  # nobody reads them here
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -70,17 +67,10 @@ def expected(sites: range, dimension: int) -> np.ndarray:
     return total
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds and result."""
-    begun = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begun, result
-
-
 def plan_of(sites: int, dimension: int) -> Plan:
     """Two rounds of one phase."""
     least = sites - sites // 5
-    honest = honest_reports(sites, least, 0)
+    honest = honest_reports(SECURE_SUM, sites, least, 0)
     side = math.isqrt(dimension)  # as many coordinates as a phase of this kind asks for
     model = ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 1, "fine_band": side}})
     phase = PhasePlan(
@@ -169,23 +159,23 @@ def plain(sites: int, dimension: int) -> dict[str, float]:
         tallies = vector(int(context.node_config["partition-id"]), dimension)
         return Message(RecordDict({"r": ArrayRecord({"t": Array(tallies)})}), reply_to=message)
 
-    grid, seconds = FlakyGrid(app, sites, {}), 0.0
-    server = ServerApp()
+    grid = FlakyGrid(app, sites, {})
+    server, figures = ServerApp(), {"up": float(dimension)}
 
     @server.main()
     def main(grid: Any, _: Context) -> None:
-        nonlocal seconds
-        begun = time.perf_counter()
-        total = np.zeros(dimension, np.int64)
-        for node in grid.get_node_ids():
-            content = RecordDict({"q": ConfigRecord({"round": 0})})
-            message = Message(content, dst_node_id=node, message_type="train")
-            for reply in grid.send_and_receive([message]):
-                total += reply.content.array_records["r"]["t"].numpy()
-        seconds = time.perf_counter() - begun
+        def add() -> None:
+            total = np.zeros(dimension, np.int64)
+            for node in grid.get_node_ids():
+                content = RecordDict({"q": ConfigRecord({"round": 0})})
+                message = Message(content, dst_node_id=node, message_type="train")
+                for reply in grid.send_and_receive([message]):
+                    total += reply.content.array_records["r"]["t"].numpy()
+
+        figures["seconds"], _none = timed(add)
 
     grid.play(server)
-    return {"seconds": seconds, "up": float(dimension)}
+    return figures
 
 
 class Proxy:
@@ -287,12 +277,10 @@ def secaggplus(sites: int, dimension: int, dropouts: int) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Run all cases, or those given."""
-    numbers = [int(x) for x in sys.argv[1:]]
-    cases = list(zip(numbers[::2], numbers[1::2], strict=True)) or CASES
+def measure(cases: Sequence[str] = CASES) -> dict[str, Any]:
+    """Run the cases."""
     rows = []
-    for sites, dimension in cases:
+    for sites, dimension in (map(int, case.split("x")) for case in cases):
         for dropouts in (0, sites // 10):
             row = {
                 "sites": sites,
@@ -312,8 +300,8 @@ def main() -> None:
                 f"{mine['up'] / 1e6:.3f} MB, SecAgg+ {theirs['up'] / mine['up']:.1f} x; down ours "
                 f"{mine['down'] / 1e3:.0f} kB"
             )
-    record("secure_sum", {"responses": RESPONSES, "cases": rows})
+    return {"responses": RESPONSES, "cases": rows}
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(measure)

@@ -11,29 +11,22 @@ training images: a choice that is charged to nobody, and in the peers' favour.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.benchmarks.peers.judge import DELTA, PEERS, judged, ours
-from tests.benchmarks.record import record
+from tests.benchmarks.peers import judge
+from tests.benchmarks.peers.judge import DELTA, PEERS, figures_of
+from tests.benchmarks.runner import benchmark, record
 
 COLUMNS = (
     *("method", "trust", "guarantee", "epsilon"),
     *("accuracy cnn/mlp", "Frechet", "kernel", "minutes", "peak MB"),
 )
-
-
-def rounds_of(text: str) -> tuple[str, int]:
-    """Read NAME=N."""
-    name, _, number = text.partition("=")
-    if name not in PEERS:
-        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=N, NAME one of {', '.join(PEERS)}.")
-    return name, int(number)
 
 
 def row(name: str, facts: dict[str, Any]) -> str:
@@ -56,59 +49,51 @@ def row(name: str, facts: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    """Train, judge, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epsilon", type=float, default=10.0)
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--ours", type=Path, help="a finished run folder")
-    parser.add_argument(
-        "--rounds",
-        type=rounds_of,
-        nargs="+",
-        default=[],
-        metavar="NAME=N",
-        help="rounds of dpsgd and federated_dp, steps of the others, instead of the recipe's own",
-    )
-    parser.add_argument("--per-class", type=int, default=1500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the classifiers")
-    parser.add_argument(
-        "--out", type=Path, help="folder for pictures and figures; default: a temporary one"
-    )
-    arguments = parser.parse_args()
+def compare(
+    data: str = "mnist",
+    epsilon: float = 10.0,
+    only: Sequence[str] = tuple(PEERS),
+    ours: Path | None = None,
+    rounds: Sequence[str] = (),
+    per_class: int = 1500,
+    seeds: Sequence[int] = (0,),
+    out: Path | None = None,
+) -> None:
+    """Train, judge, print, record.
+
+    Parameters
+    ----------
+    ours
+        A finished run folder.
+    rounds
+        NAME=N: rounds of dpsgd and federated_dp, steps of the others, instead of the recipe's own.
+    seeds
+        Of the classifiers.
+    out
+        Folder for pictures and figures; None takes a temporary one.
+    """
     torch.set_num_threads(1)
-    out = arguments.out or Path(tempfile.mkdtemp(prefix="peers-"))
-    out /= f"{arguments.data}-eps{arguments.epsilon:g}"
+    out = out or Path(tempfile.mkdtemp(prefix="peers-"))
+    out /= f"{data}-eps{epsilon:g}"
     out.mkdir(parents=True, exist_ok=True)
     print(f"pictures: {out}", flush=True)
+    chosen = {name: int(number) for name, number in (text.split("=") for text in rounds)}
     results: dict[str, Any] = {}
-    if arguments.ours:
-        results["ours"] = ours(arguments.ours, arguments.data, arguments.epsilon)
+    if ours is not None:
+        results["ours"] = judge.ours(ours, data, epsilon)
     for name in PEERS:
         kept = out / f"{name}.json"
         if kept.exists():
             results[name] = json.loads(kept.read_text())
-        elif name in arguments.only:
-            results[name] = judged(
-                name,
-                arguments.data,
-                arguments.epsilon,
-                dict(arguments.rounds).get(name),
-                arguments.per_class,
-                arguments.seeds,
-                out,
-            )
+        elif name in only:
+            results[name] = figures_of(name, data, epsilon, chosen.get(name), per_class, seeds, out)
             print(row(name, results[name]), flush=True)
     print(" | ".join(COLUMNS))
     for name, facts in results.items():
         print(row(name, facts))
-    figures = {"data": arguments.data, "delta": DELTA, "per_class": arguments.per_class}
-    name = f"peers-{arguments.data}-eps{arguments.epsilon:g}"
-    record(name, figures | {"epsilon": arguments.epsilon, "methods": results})
+    figures = {"data": data, "delta": DELTA, "per_class": per_class, "epsilon": epsilon}
+    record(f"peers-{data}-eps{epsilon:g}", figures | {"methods": results})
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(compare)

@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.files import write_json
-from dppm_model.progress import silent
 from dppm_model.records import sources
 from dppm_model.records.pixels import to_pixels
 from dppm_model.run import Run
-from sampler.evaluation.evaluate import evaluate
 from sampler.sheet import contact_sheet
 from tests.benchmarks.peers import dp_merf, dpsgd, federated_dp, no_privacy
 from tests.benchmarks.peers.peer import Task, Train
+from tests.benchmarks.runner import judged
 
 PEERS: dict[str, Train] = {
     "dp_merf": dp_merf.train,
@@ -66,7 +65,7 @@ def make(name: str, data: str, epsilon: float, rounds: int | None, per_class: in
     )
 
 
-def judged(
+def figures_of(
     name: str,
     data: str,
     epsilon: float,
@@ -80,18 +79,7 @@ def judged(
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         images, labels, facts = pool.submit(make, name, data, epsilon, rounds, per_class).result()
     contact_sheet(images, labels, out / f"{name}.png")
-    train, test = (sources.load(data, split) for split in sources.SPLITS)
-    found = evaluate(
-        (images, labels),
-        (train.images, train.labels),
-        (test.images, test.labels),
-        dataset=data,
-        classes=len(train.manifest.classes),
-        seeds=seeds,
-        cache=sources.data_root() / data / "evaluation",
-        progress=silent,
-    )
-    facts["evaluation"] = found
+    facts["evaluation"] = judged((images, labels), data, seeds=seeds)
     write_json(out / f"{name}.json", facts)
     return facts
 
