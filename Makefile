@@ -10,7 +10,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-256 test test-all lint bench proto clean
+.PHONY: help setup browser demo demo-256 test test-all test-gpu lint bench proto clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: lint ## Lint, then the fast tests (unit, privacy, one round each through F
 
 test-all: lint ## Also the slow statistical, training and fault tests
 	$(BIN)/pytest -m "" --hypothesis-profile=explore $(ARGS)
+
+test-gpu: setup ## On a machine with a GPU: questions, learners and samplers there, beside a CPU's (minutes)
+	$(BIN)/pytest -m gpu $(ARGS)
 
 bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
 	@for name in accountant directions encode gradients secure_sum; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done

@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import tomli_w
 
 from dppm_model.budget import Budget
+from dppm_model.device import check_device_name
 from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.registry import MECHANISMS
@@ -56,6 +57,9 @@ class Policy:
     release_seconds: Annotated[
         float, "Seconds from a question to its report, independent of compute time; 0: no delay."
     ]
+    device: Annotated[
+        str, "Where answers are computed: cpu, cuda, cuda:1; auto is a GPU if there is one."
+    ]
 
     def __post_init__(self) -> None:
         for name in ("records", "index"):
@@ -90,6 +94,7 @@ class Policy:
             raise ConfigError(
                 f"mechanisms is {self.mechanisms!r}.", f"List any of: {', '.join(MECHANISMS)}."
             )
+        check_device_name(self.device)
         if not _minutes_of(self.hours):
             raise ConfigError(f"hours is {self.hours!r}.", "Give two times, as in 20:00-06:00.")
 

@@ -22,6 +22,7 @@ from client.policy import Policy
 from client.question import read_question
 from client.reports import Reports, Tallies
 from dppm_model.batch_invariance import check_batch_invariance
+from dppm_model.device import device_of
 from dppm_model.errors import BudgetExhausted, DataError, ModelError, PlanError
 from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import sweep
@@ -87,14 +88,16 @@ class Site:
 
         Raises
         ------
-        PlanError, NotApproved, PolicyError, TooFewSurvivors
-            If the run was begun under another plan, or the operator does not allow this one.
+        PlanError, NotApproved, PolicyError, TooFewSurvivors, ConfigError
+            If the run was begun under another plan, or the operator does not allow this one; or if
+            the device to answer on is not there.
         """
         self._check_plan(plan)
         approval = approval_of(self.folder, plan)
         self.policy.check_plan(plan)
         if not opens:
             self.policy.check_hours(datetime.now())
+            device_of(self.policy.device)
             self.policy.check_records(len(Units.of(self.records(), plan.unit, 1)))
         return approval
 
@@ -158,8 +161,9 @@ class Site:
                 f"the plan's model is for shape and classes {asked}, the site holds {held}.",
                 "The server is configured for other data.",
             )
-        query = read_question(planned, plan.model, question)
-        check_batch_invariance(name, plan.model)
+        device = device_of(self.policy.device)
+        query = read_question(planned, plan.model, question, device)
+        check_batch_invariance(name, plan.model, device)
         units = Units.of(records, plan.unit, plan.records_per_person)
         planned.check_units(len(units))
         self.ledger.debit(entry)
@@ -193,9 +197,11 @@ class Site:
     def precompute_costs(self, plan: Plan) -> None:
         """Compute a plan's cost and check this machine's arithmetic; this process caches both.
 
-        Both take seconds, too long for the process of a single message.
+        Both take seconds, too long for the process of a single message. Only a GPU is checked by
+        each of them: a process that has used one cannot be forked.
         """
+        device = device_of(self.policy.device)
         with contextlib.suppress(BudgetExhausted):
             self.check_budget(plan, 0)
-        for phase in plan.phases:
-            check_batch_invariance(phase.name, plan.model)
+        for phase in plan.phases if device.type == "cpu" else ():
+            check_batch_invariance(phase.name, plan.model, device)

@@ -19,12 +19,12 @@ from deploy.pages.watch import beside
 from deploy.sampling import draw, retaken, trained
 from deploy.show import console, epsilon_text, plan_table, print_json, progress
 from dppm_model.config import Config, compose_config, read_config
+from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
-from sampler.draw import device_of
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
 from sampler.evaluation.evaluate import evaluate as judge

@@ -8,6 +8,7 @@ its two parts import, with a pyproject.toml.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import tomli_w
+import torch
 
 from deploy.import_closure import APPS, closure, installed
 from deploy.processes import Supervised, environment, free_port, tool
@@ -55,6 +57,7 @@ def run_flower(
     nodes: int,
     run_config: dict[str, str],
     log: Path,
+    device: torch.device,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Run an app with ``nodes`` virtual SuperNodes on this machine and wait for its end.
@@ -67,6 +70,8 @@ def run_flower(
         Values for keys of ``[tool.flwr.app.config]``.
     log
         Flower's and the apps' output goes here.
+    device
+        Where the sites answer: of all GPUs (``cuda``) Ray gives each of them a share.
     tick
         Called a few times a second while waiting.
 
@@ -93,7 +98,7 @@ def run_flower(
             settings = " ".join(f"{key}={toml_string(value)}" for key, value in run_config.items())
             command = [
                 *(tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
-                *("--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"),
+                *("--federation-config", f"num-supernodes={nodes} {resources(device, nodes)}"),
                 *("--run-config", settings),
             ]
             with Supervised("flwr run", command, home, flowers, output) as run:
@@ -102,6 +107,19 @@ def run_flower(
                     time.sleep(0.2)
                 if code := run.process.returncode:
                     raise FederationError(f"`flwr run` ended with code {code}.", f"Read {log}.")
+
+
+def resources(device: torch.device, nodes: int) -> str:
+    """Return what Ray sets aside for a virtual site: a core, and a share of a GPU.
+
+    As many answer at a time as without a GPU. Shares are a little less than even, since Flower
+    keeps them as float32 and divides by them.
+    """
+    share = 0.0
+    if device == torch.device("cuda"):
+        together = min(nodes, os.cpu_count() or 1)
+        share = max(1, int(9990 * min(1.0, torch.cuda.device_count() / together))) / 10_000
+    return f"client-resources-num-cpus=1 client-resources-num-gpus={share}"
 
 
 def toml_string(value: str) -> str:

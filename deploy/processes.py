@@ -37,6 +37,7 @@ def environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a site without a share has cuda:1
         "RAY_worker_niceness": "0",  # see sampler.pool: Ray would lower the sites' priority
         "PYTHONUNBUFFERED": "1",
     }

@@ -8,11 +8,11 @@ from typing import Any
 
 from deploy.show import console, print_json, progress
 from dppm_model.config import compose_config, read_config
+from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
-from sampler.draw import device_of
 from sampler.generate import GenerateResult, generate
 from sampler.images import load_images
 from sampler.pool import PoolSettings

@@ -29,6 +29,7 @@ from dppm_model.config import (
     leaves,
     read_config,
 )
+from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
@@ -203,6 +204,7 @@ def start_model(config: Config) -> ScoreModel:
     model = initial_model(config)
     if config.public is None:
         return model
+    model = model.to(device_of(config.device))
     return public_start(model, config.phase_requests(), _public_records(config), config.seed)
 
 
@@ -258,6 +260,7 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
             colluding_sites=plan.colluding_sites,
             hours="00:00-24:00",
             release_seconds=0.0,  # all sites run on this machine, so timing reveals nothing
+            device=config.device,
         ).write(folder / "site.toml")
         Approval(plan, peers, bundle="", note="simulated").write(folder)
 
@@ -299,6 +302,7 @@ def _simulate(run: Run, config: Config, progress: Progress) -> None:
             nodes=config.sites,
             run_config=run_config,
             log=run.folder / "flower.log",
+            device=device_of(config.device),
             tick=partial(show_rounds, run, run.plan().rounds, progress),
         )
     finally:

@@ -44,13 +44,17 @@ _GRID = Grid(1e-30, MOST_STEPS)
 _SEED = 0
 
 
-def check_batch_invariance(phase: str, config: ModelConfig) -> None:
+def check_batch_invariance(
+    phase: str, config: ModelConfig, device: torch.device | str = "cpu"
+) -> None:
     """Refuse a machine on which a record's integers depend on its company (Lemma 15).
 
     Parameters
     ----------
     phase, config
         What is asked, and the plan's configuration of the model.
+    device
+        Where the site answers.
 
     Raises
     ------
@@ -59,7 +63,7 @@ def check_batch_invariance(phase: str, config: ModelConfig) -> None:
     """
     # What decides kernels beside the sizes.
     machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
-    if wrong := _problem(kind_of(phase).name, config, machine):
+    if wrong := _problem(kind_of(phase).name, config, torch.device(device), machine):
         raise NotBatchInvariant(
             f"Phase {phase}: on this machine a record's integers depend on its company ({wrong}).",
             "Do not answer from this machine; report its processor and the versions installed.",
@@ -67,7 +71,7 @@ def check_batch_invariance(phase: str, config: ModelConfig) -> None:
 
 
 @lru_cache(maxsize=64)
-def _problem(kind: str, config: ModelConfig, machine: object) -> str | None:
+def _problem(kind: str, config: ModelConfig, device: torch.device, machine: object) -> str | None:
     """Say what is wrong, or None; once in a process for all its virtual sites and rounds."""
     del machine
     asked, rng = kind_of(kind).question, np.random.default_rng(_SEED)
@@ -79,13 +83,13 @@ def _problem(kind: str, config: ModelConfig, machine: object) -> str | None:
     for reach in _REACHES:
         fresh = names if reach == _REACHES[0] else highest
         arrays |= draw_arrays(config, fresh, rng, reach)
-        if wrong := _seen_in(build_query(kind, ScoreModel(config, arrays)), config, rng):
+        if wrong := _seen_in(build_query(kind, ScoreModel(config, arrays)).to(device), config, rng):
             return wrong
     if names != asked.needed:  # a server may leave the others out; other products are made then
         needed = {
             n: a for n, a in arrays.items() if n in asked.needed | config.public_arrays.keys()
         }
-        return _seen_in(build_query(kind, ScoreModel(config, needed)), config, rng)
+        return _seen_in(build_query(kind, ScoreModel(config, needed)).to(device), config, rng)
     return None
 
 
@@ -120,7 +124,8 @@ class _Records:
     ) -> None:
         self.query, self.count = query, count
         self._pixels = rng.integers(0, 256, (count, *config.shape), dtype=np.uint8)
-        self._labels = torch.from_numpy(rng.integers(0, config.classes, count))
+        labels = torch.from_numpy(rng.integers(0, config.classes, count))
+        self._labels = labels.to(query.device)
         self._seeds = torch.from_numpy(rng.integers(0, 2**63 - 1, count))
 
     def _seen(self, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -138,10 +143,9 @@ class _Records:
         A CRC, since vectors are long: it shows every change within one number, and others but for
         one in 2^32; kernels are no adversaries.
         """
-        rows = (row for piece in self.query.rows(*self._seen(chosen)) for row in piece)
-        return {
-            int(i): zlib.crc32(row.numpy().tobytes()) for i, row in zip(chosen, rows, strict=True)
-        }
+        pieces = (piece.cpu().numpy() for piece in self.query.rows(*self._seen(chosen)))
+        rows = (row for piece in pieces for row in piece)
+        return {int(i): zlib.crc32(row.tobytes()) for i, row in zip(chosen, rows, strict=True)}
 
 
 class _UnevenProduct(Exception):

@@ -158,7 +158,7 @@ class Config(Settings):
     backend: Literal["flower", "inprocess"]
     """Flower's SuperLink and Ray, or the same apps in this process."""
     device: str
-    """Of sampling and evaluation: cpu, cuda, cuda:1; auto is a GPU if there is one."""
+    """Of sites, learners, sampling and evaluation: cpu, cuda, cuda:1; auto is a GPU if any."""
     facts: FactsConfig
     pool: PoolConfig
     partition: PartitionConfig

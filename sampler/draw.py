@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from dppm_model.errors import ConfigError, ModelError, SamplerError
+from dppm_model.device import device_of
+from dppm_model.errors import ModelError, SamplerError
 from dppm_model.reading import read_bytes, reading
 from dppm_model.records.pixels import to_pixels
 from dppm_model.score.denoiser import ImageModel
@@ -45,28 +46,6 @@ def read_model(path: Path) -> bytes:
         return read_bytes(path)
 
 
-def device_of(name: str) -> torch.device:
-    """Return the device ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is a GPU if there is one.
-
-    Raises
-    ------
-    ConfigError
-        If it is none of these, or not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise ConfigError(f"device is {name[:40]!r}.", "Use auto, cpu, cuda or cuda:1.")
-    if kind == "cuda":
-        if int(index or 0) >= torch.cuda.device_count():
-            raise ConfigError(f"device is {name}, which is not there.", "Use device=auto.")
-        # Convolutions in full float32, by the same algorithm each time.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
-    return torch.device(name)
-
-
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
     """Compute on so many threads for a while, as every worker does: the same kernels and bits."""
@@ -88,7 +67,7 @@ class Worker:
     threads
         Cores to compute on.
     device
-        See `device_of`.
+        See `dppm_model.device.device_of`.
     """
 
     def __init__(self, loader: Loader, threads: int = 1, device: str = "cpu") -> None:

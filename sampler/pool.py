@@ -22,8 +22,9 @@ from functools import partial
 from typing import Any
 
 from dppm_model.bounds import Whole
+from dppm_model.device import device_of
 from dppm_model.errors import SamplerError
-from sampler.draw import Loader, Worker, device_of, load_model
+from sampler.draw import Loader, Worker, load_model
 from sampler.images import Shard
 from sampler.settings import SamplerSettings
 
@@ -50,8 +51,8 @@ class PoolSettings:
         A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
         starts a private one on this machine and ends it again.
     device
-        See `sampler.draw.device_of`. Workers share the GPUs that Ray finds (``cuda``), or all use
-        one of this machine (``cuda:1``).
+        See `dppm_model.device.device_of`. Workers share the GPUs that Ray finds (``cuda``), or all
+        use one of this machine (``cuda:1``).
 
     Raises
     ------

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from dppm_model.aggregation import SECURE_SUM, Aggregation
 from dppm_model.config import read_config
+from dppm_model.device import device_of
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.securesum.group import read_peers
@@ -36,5 +37,5 @@ def main(grid: Grid, context: Context) -> None:
             run.checkpoint,
             RetryPolicy(server.round_seconds, server.max_retries, server.retry_seconds),
         )
-        initial = ScoreModel.load(run.initial)
+        initial = ScoreModel.load(run.initial).to(device_of(config.device))
         train(run, initial, config.seed, config.budget(), aggregation)

@@ -23,6 +23,7 @@ from deploy.kit.connectivity import check_enrolled, check_server
 from deploy.kit.enrolment import Invitation
 from deploy.kit.site import enrolment_of, pinned_peers
 from dppm_model.batch_invariance import check_batch_invariance
+from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, DataError, DppmError, EnrolmentError, NotApproved
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.units import Units
@@ -203,11 +204,12 @@ def _budget(folder: Path) -> str:
 
 def _arithmetic(folder: Path) -> str:
     plans = [approval.plan for approval in read_approvals(folder)]
+    device = device_of(Policy.read(folder / "site.toml").device)
     with on_threads(1):  # as a site does when it answers
         for plan in plans:
             for phase in plan.phases:
-                check_batch_invariance(phase.name, plan.model)
-    return f"record results do not depend on the batch, for all questions of {len(plans)} runs"
+                check_batch_invariance(phase.name, plan.model, device)
+    return f"on {device} no record's result depends on the batch, in all {len(plans)} runs"
 
 
 CHECKS = (

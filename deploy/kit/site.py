@@ -44,6 +44,7 @@ DEFAULTS: Mapping[str, Any] = {
     "colluding_sites": 0,
     "hours": "00:00-24:00",
     "release_seconds": 0.0,
+    "device": "auto",
 }
 
 

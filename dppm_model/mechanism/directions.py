@@ -165,7 +165,7 @@ class DirectionsMechanism(Mechanism):
         def name(part: slice) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
             found, units = [], vectors.vectors(part)
             while few := list(islice(units, step)):
-                together = torch.cat(few).numpy()
+                together = torch.cat(few).cpu().numpy()
                 lengths = np.linalg.norm(together, axis=1) / spec.grid.steps
                 z = spec.rotation.rotate(together.astype(np.float32), seed)
                 found.append((self.names(z, rows), lengths))

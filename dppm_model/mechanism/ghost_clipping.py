@@ -55,7 +55,7 @@ def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
 
 def _norms(pairs: Factors) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each record's gradient norm and the sum of its places' norms, both (n,)."""
-    square = reach = torch.zeros((), dtype=torch.float64)
+    square = reach = pairs[0][0].new_zeros(())
     for a, b in pairs:
         inner = gram(a) * gram(b)
         square = square + inner.sum(dim=(1, 2))

@@ -110,7 +110,7 @@ class Grid:
         """
         if not float(torch.linalg.vector_norm(total)) <= records * self.steps:
             raise ArithmeticError(f"a sum of {records} vectors is longer than they can make it")
-        return total.to(torch.int64).numpy()
+        return total.to(torch.int64).cpu().numpy()
 
     def to_float(self, total: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return an integer sum in units of the record's vector."""

@@ -11,6 +11,7 @@ statistic less the centre (`dppm_model.training.moments`).
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.products import TILE
@@ -63,13 +65,27 @@ class MomentQuery(Query):
     """
 
     chunk = 256  # at most
-    centre: Sums
-    scale: Sums
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
-        self.basis, self.scales = model.scales.basis, model.scales
+        self.scales = model.scales
+        self.basis = copy.deepcopy(model.scales.basis)  # `to` would move the configuration's own
         self.head, self.slots, self.body = self.layout(model.config)
+
+    @property
+    def centre(self) -> Sums:
+        """See above."""
+        return Sums(self._centre_head, self._centre_body)
+
+    @property
+    def scale(self) -> Sums:
+        """See above."""
+        return Sums(self._scale_head, self._scale_body)
+
+    def keep_sums(self, centre: Sums, scale: Sums) -> None:
+        """Set `centre` and `scale`."""
+        self._centre_head, self._centre_body = map(nn.Buffer, centre)
+        self._scale_head, self._scale_body = map(nn.Buffer, scale)
 
     @classmethod
     @abstractmethod
@@ -112,8 +128,8 @@ class ClassSumQuery(MomentQuery):
     ) -> NDArray[np.int64]:
         """Sum the clipped integer vectors; see `Query`. The empty slots add nothing to a norm."""
         del seeds  # moments draw nothing
-        head = torch.zeros(self.head, dtype=torch.float64)
-        body = torch.zeros((self.slots, self.body), dtype=torch.float64)
+        head = x.new_zeros(self.head, dtype=torch.float64)
+        body = x.new_zeros((self.slots, self.body), dtype=torch.float64)
         for answers in self._chunks(x, y):
             vectors = grid.quantize(torch.cat([answers.head, answers.body], dim=1))
             head += vectors[:, : self.head].sum(0)
@@ -132,7 +148,7 @@ class ClassSumQuery(MomentQuery):
                 whole = body.new_zeros((len(slot), self.dimension))
                 whole[:, : self.head] = head
                 blocks = whole[:, self.head :].view(-1, self.slots, self.body)
-                blocks[torch.arange(len(slot)), slot] = body
+                blocks[torch.arange(len(slot), device=slot.device), slot] = body
                 yield whole
 
     def _chunks(self, x: torch.Tensor, y: torch.Tensor) -> Iterator[Answers]:

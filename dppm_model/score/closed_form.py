@@ -27,7 +27,7 @@ LATER = frozenset(
 )
 WHOLE = CLOSED_FORM | {"mixture.class_weights"}
 
-_closed_form: dict[bytes, Mixture] = {}  # the last one used
+_closed_form: dict[tuple[bytes, torch.device], Mixture] = {}  # the last one used
 
 
 def start(scales: Scales, classes: int, components: int) -> dict[str, NDArray[np.float32]]:
@@ -98,16 +98,16 @@ def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
     return torch.tensor(arrays[f"mixture.{name}"])  # copied: memory that PyTorch has aligned
 
 
-def closed_form(model: ScoreModel) -> Mixture:
-    """Return the model's mixture, built once for all rounds of a phase.
+def closed_form(model: ScoreModel, device: torch.device | str = "cpu") -> Mixture:
+    """Return the model's mixture on a device, built once for all rounds of a phase.
 
     Every round brings a new model with the same closed form, whose eigen-decompositions take as
     long as the gradients of a hundred records.
     """
-    key = _key(model)
+    key = _key(model), torch.device(device)
     if key not in _closed_form:
         _closed_form.clear()
-        _closed_form[key] = build_mixture(model.config.scales, model.arrays)
+        _closed_form[key] = build_mixture(model.config.scales, model.arrays).to(device)
     return _closed_form[key]
 
 

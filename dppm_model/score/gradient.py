@@ -67,7 +67,7 @@ class GradientQuery(Query):
     @cached_property
     def mixture(self) -> Mixture:
         """The closed form below the network."""
-        return closed_form(self.model)
+        return closed_form(self.model, self.device)
 
     @abstractmethod
     def questions(

@@ -163,16 +163,18 @@ class Mixture(BaseDenoiser):
         return self.posterior_variance(sigma).sqrt()[:, None, None, None]
 
     def sample(self, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draw images of the classes ``y`` exactly (not clamped), (n, C, H, W)."""
-        u = torch.randn((len(y), self.basis.size), generator=generator, dtype=self.mean.dtype)
+        """Draw images of the classes ``y`` exactly by a CPU's coins (not clamped), (n, C, H, W)."""
+        y, size = y.to(self.device), (len(y), self.basis.size)
+        u = torch.randn(size, generator=generator, dtype=self.mean.dtype).to(self.device)
         out = torch.empty_like(u)
         for k, rows in _by_class(y):
             weights = self.log_weights[k].exp().flatten()
-            j = torch.multinomial(weights, len(rows), True, generator=generator)
+            j = torch.multinomial(weights.cpu(), len(rows), True, generator=generator)
+            j = j.to(self.device)
             g = j // self.log_weights.shape[2]
             low = self.offset[k].flatten(0, 1)[j] + u[rows, : self.band] * self.values[k, g].sqrt()
             placed = low.new_zeros(len(rows), *self.values[k].shape)
-            placed[torch.arange(len(rows)), g] = low
+            placed[torch.arange(len(rows), device=self.device), g] = low
             out[rows, : self.band] = placed.flatten(1) @ self.vectors[k].T
         high = u[:, self.band :] * self.high_values.sqrt()
         out[:, self.band :] = high @ self.high_vectors.T

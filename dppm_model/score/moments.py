@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.fixed_batches import fixed_batches
@@ -46,7 +47,8 @@ def nearest(
     every = components.flatten(0, 1)
     square = (every**2).sum(1) - 2 * rows_by(u, every.T)
     square = square.masked_fill(weights.flatten() <= 0, torch.inf)
-    return square.view(-1, *weights.shape)[torch.arange(len(y)), y].argmin(1)
+    rows = torch.arange(len(y), device=y.device)
+    return square.view(-1, *weights.shape)[rows, y].argmin(1)
 
 
 class _ResidualQuery(ClassSumQuery):
@@ -57,12 +59,12 @@ class _ResidualQuery(ClassSumQuery):
         self.clip_norm = clip_norm
         self.count_weight = model.config.mixture.count_weight
         self.body_weight = math.sqrt(1 - self.count_weight**2)
-        self.whitening = model.scales.half_whitening(self.body)
+        self.whitening = nn.Buffer(model.scales.half_whitening(self.body))
 
     def _center(self, frequency: torch.Tensor, centres: torch.Tensor) -> None:
         body = self.clip_norm / self.body_weight / self.whitening
-        self.centre = Sums(frequency, centres)
-        self.scale = Sums(torch.tensor(1 / self.count_weight, dtype=torch.float64), body)
+        head = torch.tensor(1 / self.count_weight, dtype=torch.float64)
+        self.keep_sums(Sums(frequency, centres), Sums(head, body))
 
     def _bounded(self, slot: torch.Tensor, r: torch.Tensor) -> Answers:
         """Return ``w_c (onehot(slot) - p)``, and the whitened residuals r (n, b), clipped."""
@@ -105,9 +107,9 @@ class ComponentsQuery(_ResidualQuery):
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model, model.config.mixture.components_clip_norm)
-        self.components = model.tensor("mixture.components")
+        self.components = nn.Buffer(model.tensor("mixture.components"))
         weights = model.tensor("mixture.component_weights")
-        self.every = torch.ones_like(weights)  # one that lost its records may win some
+        self.every = nn.Buffer(torch.ones_like(weights))  # one that lost its records may win some
         frequency = (model.tensor("mixture.class_weights")[:, None] * weights).flatten()
         self._center(frequency, self.components.flatten(0, 1))
 
@@ -139,19 +141,20 @@ class CovarianceQuery(ClassSumQuery):
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
         mixture, self.band = model.config.mixture, model.scales.band
-        self.whitening = self.scales.half_whitening(self.band)
-        self.mean = model.tensor("mixture.mean")
-        self.components = model.tensor("mixture.components")
-        self.weights = model.tensor("mixture.component_weights")
+        self.whitening = nn.Buffer(self.scales.half_whitening(self.band))
+        self.mean = nn.Buffer(model.tensor("mixture.mean"))
+        self.components = nn.Buffer(model.tensor("mixture.components"))
+        self.weights = nn.Buffer(model.tensor("mixture.component_weights"))
+        self.std = nn.Buffer(self.scales.std)
         w = self.whitening.float()
         texture = model.tensor("mixture.texture")
-        self.centre = Sums(
+        centre = Sums(
             self.basis.forward(texture[None])[0, : self.head],
             upper(model.tensor("mixture.covariance") * w * w[:, None]),
         )
         unit = mixture.covariance_clip_norm**2
         head = unit * math.sqrt(self.basis.size) / mixture.texture_weight
-        self.scale = Sums(*torch.tensor([head, unit], dtype=torch.float64))
+        self.keep_sums(centre, Sums(*torch.tensor([head, unit], dtype=torch.float64)))
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
@@ -166,7 +169,7 @@ class CovarianceQuery(ClassSumQuery):
         component = nearest(u[:, : self.band] * w, y, self.components * w, self.weights)
         low = u[:, : self.band] - self.components[y, component]
         residual = torch.cat([low, u[:, self.band :] - self.mean[y, self.band :]], dim=1)
-        contrast = self.basis.inverse(residual / self.scales.std.float()) ** 2
+        contrast = self.basis.inverse(residual / self.std.float()) ** 2
         head = self.basis.forward(contrast)[:, : self.head] - self.centre.head
         body = upper_outer(low * w) - self.centre.body[y]
         return Answers(head / self.scale.head, y, body / self.scale.body)
@@ -200,22 +203,22 @@ class ComponentCovarianceQuery(ClassSumQuery):
         super().__init__(model)
         mixture, self.band = model.config.mixture, model.scales.band
         self.axes, self.components_each = model.scales.principal_axes, mixture.components
-        self.whitening = model.scales.half_whitening(self.band)
-        self.components = model.tensor("mixture.components")
-        self.weights = model.tensor("mixture.component_weights")
+        self.whitening = nn.Buffer(model.scales.half_whitening(self.band))
+        self.components = nn.Buffer(model.tensor("mixture.components"))
+        self.weights = nn.Buffer(model.tensor("mixture.component_weights"))
         axes = model.tensor("mixture.principal_axes").double() * self.whitening[:, None]
         variance = (axes**2).sum(1)  # (classes, m), half-whitened
-        self.std = variance**0.25
-        self.projection = (axes * (self.std / variance)[:, None]).float()
-        self.unit = mixture.component_covariance_clip_norm * (self.std**2).sum(1)
+        self.std = nn.Buffer(variance**0.25)
+        self.projection = nn.Buffer((axes * (self.std / variance)[:, None]).float())
+        self.unit = nn.Buffer(mixture.component_covariance_clip_norm * (self.std**2).sum(1))
         released = model.tensor("mixture.component_covariance").double()
         relative = torch.eye(self.axes, dtype=torch.float64) + symmetric(
             released.flatten(0, 1), self.axes
         )
         each = self.std.repeat_interleave(self.components_each, 0)
-        self.centre = Sums(torch.zeros(0), upper(relative * each[:, :, None] * each[:, None]))
+        centre = upper(relative * each[:, :, None] * each[:, None])
         unit = self.unit.repeat_interleave(self.components_each)
-        self.scale = Sums(torch.zeros(0), unit[:, None])
+        self.keep_sums(Sums(torch.zeros(0), centre), Sums(torch.zeros(0), unit[:, None]))
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
@@ -248,7 +251,7 @@ class ComponentCovarianceQuery(ClassSumQuery):
 
         Products are over all rows for each class that occurs: who else is of it decides nothing.
         """
-        a = torch.empty(len(r), self.axes)
+        a = r.new_empty(len(r), self.axes)
         for k in torch.unique(y):
             rows = y == k
             a[rows] = rows_by(r, self.projection[k])[rows]
@@ -272,13 +275,14 @@ class FineCovarianceQuery(MomentQuery):
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
         self.band, self.side = model.scales.band, model.scales.fine_band
-        self.whitening = model.scales.fine_whitening()
-        self.mean = model.tensor("mixture.mean")
+        self.whitening = nn.Buffer(model.scales.fine_whitening())
+        self.mean = nn.Buffer(model.tensor("mixture.mean"))
         prior = model.scales.fine_prior(model.tensor("mixture.texture"))
         trace = float((prior.diagonal()[: self.side] * self.whitening**2).sum())
         self.unit = model.config.mixture.fine_covariance_clip_norm**2 * trace
-        self.centre = Sums(*torch.zeros(2))
-        self.scale = Sums(*torch.full((2,), self.unit, dtype=torch.float64))
+        self.keep_sums(
+            Sums(*torch.zeros(2)), Sums(*torch.full((2,), self.unit, dtype=torch.float64))
+        )
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
@@ -307,7 +311,7 @@ class FineCovarianceQuery(MomentQuery):
     ) -> NDArray[np.int64]:
         """Sum the clipped integer matrices; see `dppm_model.score.query.Query`."""
         del seeds  # nothing is drawn
-        total = torch.zeros((self.side, self.side), dtype=torch.float64)
+        total = x.new_zeros((self.side, self.side), dtype=torch.float64)
         # |r|² is at most C, in steps.
         root = replace(grid, clip_norm=math.sqrt(grid.clip_norm), steps=math.isqrt(grid.steps))
         half = root.clip_norm / root.steps / 2

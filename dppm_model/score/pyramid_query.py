@@ -148,6 +148,7 @@ def drifted(
         generator = torch.Generator().manual_seed(seed ^ 1)  # not what `questions` draws
         u[i] = torch.rand(2, generator=generator)
         noise[i] = torch.randn(noise.shape[1:], generator=generator)
+    u, noise = u.to(seen.base.device), noise.to(seen.base.device)
     sigma = _between(config.switch_sigma, _DRIFT * config.switch_sigma, u[:, 0])
     x = seen.base + sigma[:, None, None, None] * noise
     ratio = (config.switch_sigma / sigma) ** (1 / _DRIFT_STEPS)
@@ -155,7 +156,7 @@ def drifted(
         denoised = mixture.denoise(x, sigma, y)
         x = denoised + ratio[:, None, None, None] * (x - denoised)
         sigma = sigma * ratio
-    side, corner = CROP // 2, seen.corner.clamp(min=0).tolist()
+    side, corner = CROP // 2, seen.corner.clamp(min=0).cpu().tolist()
     cut = [
         image[:, top : top + side, left : left + side]
         for image, (top, left) in zip(x, corner, strict=True)
@@ -193,6 +194,7 @@ def questions(
         u[i] = torch.rand(3, k, generator=generator)
         noise[i] = torch.randn(noise.shape[1:], generator=generator)
         low_res_noise[i] = torch.randn(low_res_noise.shape[1:], generator=generator)
+    u, noise, low_res_noise = (t.to(crops.device) for t in (u, noise, low_res_noise))
     sigma = _between(LEAST_SIGMA, MOST_SIGMA, u[:, 0])
     level = _between(LEAST_SIGMA, MOST_LOW_RES_SIGMA, u[:, 1])
     fine = crops.flatten(0, 1)
@@ -266,7 +268,7 @@ class DetailQuery(GradientQuery):
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
         """See crops and the base image; see `dppm_model.score.pyramid_query.crop_records`."""
-        return crop_records(pixels, seeds, self.config).packed()
+        return crop_records(pixels, seeds, self.config).packed().to(self.device)
 
     def questions(
         self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor

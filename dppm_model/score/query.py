@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 
 
-class Query(ABC):
+class Query(nn.Module, ABC):
     """What one record answers in one round; built from the public model and the phase only.
+
+    All that it computes with are parameters and buffers: ``to`` takes it to another device. What is
+    drawn for a record is drawn on the CPU, and is the same on any.
 
     Attributes
     ----------
@@ -45,8 +50,14 @@ class Query(ABC):
         ModelError
             If it lacks one of those that are needed.
         """
+        super().__init__()
         model.require(self.needed)
         self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is asked."""
+        return next(chain(self.buffers(), self.parameters())).device
 
     @classmethod
     @abstractmethod
@@ -78,10 +89,11 @@ class Query(ABC):
 
         Returns
         -------
-        (n, ...) float32, pixels in [-1, 1]: each row a function of one record and its seed.
+        (n, ...) float32 on the question's device, pixels in [-1, 1]: each row a function of one
+        record and its seed.
         """
         del seeds
-        return self.model.encode(pixels)
+        return self.model.encode(pixels).to(self.device)
 
     @abstractmethod
     def clipped_sum(
@@ -94,12 +106,12 @@ class Query(ABC):
         x
             (n, ...) what `view` gave; n may be 0, the sum is then zero.
         y
-            (n,) int64 class labels.
+            (n,) int64 class labels, on the same device.
         grid
             The clip norm and the integer grid of the plan.
         seeds
-            (n,) int64: a secret seed for what is drawn for each record (noise levels and noise of
-            the ``score`` phase), so that a record's vector depends on nobody else.
+            (n,) int64 on the CPU: a secret seed for what is drawn for each record (noise levels and
+            noise of the ``score`` phase), so that a record's vector depends on nobody else.
 
         Returns
         -------

@@ -25,7 +25,7 @@ from dppm_model.score.residual import Band, ResidualConfig
 def draw_noise(
     seeds: torch.Tensor, size: tuple[int, ...], config: ResidualConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw noise levels (n, K) and noise (n, K, *size), for each record from its own seed.
+    """Draw noise levels (n, K) and noise (n, K, *size) on the CPU, for each record from its seed.
 
     A record's levels are one from each of K strata, which lowers the variance.
     """
@@ -63,7 +63,7 @@ def questions(
     images, sigma (n, K), labels (n, K), and the targets of F, (n, K, C, h, w).
     """
     n, k = len(x), config.draws
-    sigma, noise = draw_noise(seeds, tuple(x.shape[1:]), config)
+    sigma, noise = (t.to(x.device) for t in draw_noise(seeds, tuple(x.shape[1:]), config))
     noisy = (x[:, None] + sigma[:, :, None, None, None] * noise).flatten(0, 1)
     labels = y[:, None].expand(n, k)
     base = mixture.denoise(noisy, sigma.flatten(), labels.flatten())

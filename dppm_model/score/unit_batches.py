@@ -67,10 +67,11 @@ class UnitBatches:
             chosen = self._units.choose(self._sampled[part], self._seeds[part])
             x, y, seeds = self._seen(chosen, slice(None))
             return self._query.clipped_sum(x, y, self._grid, seeds)
-        total = torch.zeros((1, self._query.dimension), dtype=torch.float64)
+        query = self._query
+        total = torch.zeros((1, query.dimension), dtype=torch.float64, device=query.device)
         for vector in self.vectors(part):
             total += vector  # exact: integers below 2^53
-        return total[0].to(torch.int64).numpy()
+        return self._grid.whole(total[0], len(self._sampled[part]))
 
     def _rows(self, chosen: Choice) -> Iterator[torch.Tensor]:
         """Yield the vectors of chosen records; in pieces, since a person may own any number."""
@@ -84,7 +85,7 @@ class UnitBatches:
         index, seeds = chosen.records[piece], torch.from_numpy(chosen.seeds[piece])
         records = self._units.records
         y = torch.from_numpy(records.labels[index].astype(np.int64))
-        return self._query.view(records.pixels(index), seeds), y, seeds
+        return self._query.view(records.pixels(index), seeds), y.to(self._query.device), seeds
 
 
 def block_of(shape: tuple[int, int, int]) -> int:
@@ -110,7 +111,8 @@ def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
     """
     seeds, grey = torch.zeros(1, dtype=torch.int64), np.full((1, *shape), 128, dtype=np.uint8)
     try:
-        query.clipped_sum(query.view(grey, seeds), torch.zeros_like(seeds), grid, seeds)
+        y = torch.zeros_like(seeds, device=query.device)
+        query.clipped_sum(query.view(grey, seeds), y, grid, seeds)
     except Exception as error:
         raise ModelError(
             f"The server's question cannot be answered: {error!r:.200}.",

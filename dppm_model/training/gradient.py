@@ -87,8 +87,8 @@ class GradientLearner(ABC, Generic[Question]):
         """Make records (as the question's `view` gives them) and labels (n,) that are nobody's."""
 
     def query(self) -> Question:
-        """Ask for the gradient at the present weights."""
-        return self._question(self._model)
+        """Ask for the gradient at the present weights, on the model's device."""
+        return self._question(self._model).to(self._model.device)
 
     def step(self, estimate: NDArray[np.float64], std: float) -> None:
         """Take one step of Adam, and one of the moving average."""
@@ -123,14 +123,15 @@ class GradientLearner(ABC, Generic[Question]):
         rows = per_record(
             query.network, self._question.losses, self._public(query, _PUBLIC_RECORDS)
         )
-        median = float(torch.linalg.vector_norm(rows, dim=1).median())
+        median = float(torch.linalg.vector_norm(rows, dim=1).cpu().median())
         scale = np.array([1 / (self.config.clip_share * median)]) if median else np.ones(1)
         self._model = self._model.released({f"{self._part}.scale": scale})
 
     def _public(self, query: Question, n: int) -> tuple[torch.Tensor, ...]:
         generator = torch.Generator().manual_seed(self._seed + self._round)
         x, y = self.public(query, n, generator)
-        return query.questions(x, y, torch.randint(2**63 - 1, (n,), generator=generator))
+        seeds = torch.randint(2**63 - 1, (n,), generator=generator)
+        return query.questions(x.to(query.device), y.to(query.device), seeds)
 
     def result(self) -> ScoreModel:
         """Return the model: weights to ask at, and their moving average to sample with."""

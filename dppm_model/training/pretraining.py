@@ -37,7 +37,7 @@ def pretrain(
     Parameters
     ----------
     model
-        What the first phase starts from.
+        What the first phase starts from, on the device to compute on.
     seed
         Of first weights and centres, of who is sampled, and of noise.
     deviations
@@ -50,7 +50,7 @@ def pretrain(
         grid = Grid(CLIP_NORM, GRID_STEPS)
         deviation = deviations[number] if deviations else 0.0
         for _ in range(phase.rounds):
-            query = learner.query()
+            query = learner.query().to(model.device)
             total = np.zeros(query.dimension, dtype=np.int64)
             sampled = np.flatnonzero(rng.random(len(records)) < phase.sampling_rate)
             for block in np.array_split(
@@ -58,7 +58,7 @@ def pretrain(
             ):
                 seeds = torch.from_numpy(rng.integers(0, 2**62, len(block)))
                 x = query.view(records.pixels(block), seeds)
-                y = torch.from_numpy(records.labels[block])
+                y = torch.from_numpy(records.labels[block]).to(query.device)
                 total += query.clipped_sum(x, y, grid, seeds)
             mean = grid.to_float(total) / (phase.sampling_rate * len(records))
             mean += deviation * rng.standard_normal(len(mean))

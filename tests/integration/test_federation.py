@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deploy import simulate as simulation
 from deploy.flower import run_flower, stage_app
@@ -164,6 +165,7 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
         nodes=local.plan().sites,
         run_config={"run": str(remote.folder), "sites": str(remote.sites)},
         log=tmp_path / "flower.log",
+        device=torch.device("cpu"),
     )
     assert same_model(local, remote)
     assert_all_declared(remote.folder / "wire", remote)

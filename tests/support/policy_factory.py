@@ -26,6 +26,7 @@ def policy(records: str, limit: float = inf, min_survivors: int = 1) -> Policy:
         colluding_sites=0,
         hours="00:00-24:00",
         release_seconds=0.0,
+        device="cpu",
     )
 
 

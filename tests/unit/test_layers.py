@@ -15,7 +15,8 @@ ALLOWED = {
 }
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
-    {"errors", "bounds", "files", "locks", "progress", "reading", "settings", "fault_points"},
+    {"errors", "bounds", "device", "files", "locks", "progress", "reading", "settings"}
+    | {"fault_points"},
     {"mechanism", "privacy", "records", "aggregation"},
     {"score"},
     {"phase", "plan"},
