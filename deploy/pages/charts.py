@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from deploy.pages.report_text import Peer
+from deploy.pages.peers import Peer
 from deploy.pages.run_summary import Evaluation, RunSummary
 from deploy.show import epsilon_text
 from deploy.table import figure as text_of

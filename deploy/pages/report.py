@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
+import shlex
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.pages import report_text as text
+from deploy.cost.workload import workloads
 from deploy.pages.charts import accuracy_chart, classes_chart, run_charts
+from deploy.pages.peers import peers_of
 from deploy.pages.pictures import Picture, film, pairs, sheets
 from deploy.pages.render import render
 from deploy.pages.run_summary import RunSummary
@@ -25,6 +29,7 @@ from dppm_model.files import sweep, write_bytes
 from dppm_model.reading import reason
 from dppm_model.records.sources import load
 from dppm_model.run import Run
+from dppm_model.score.phases import kind_of
 from sampler.images import load_images
 
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -88,16 +93,21 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
 
 def content(summary: RunSummary, images: Images | None, *, public: bool) -> dict[str, Any]:
     """Return the values that the template of the report needs."""
-    config, privacy = summary.config, summary.privacy
+    run, config, privacy = summary.run, summary.config, summary.privacy
     evaluation = None if public else summary.evaluation
     charts: dict[str, Any] = {"noise": None, "effort": None} | run_charts(summary)
-    peers = text.peers_of(config.data, privacy["epsilon_secure_sum"])
+    peers = peers_of(config.data, privacy["epsilon_secure_sum"])
     if evaluation is not None:
-        charts["accuracy"] = accuracy_chart(summary.run.folder.name, evaluation, peers)
+        charts["accuracy"] = accuracy_chart(run.folder.name, evaluation, peers)
         charts["classes"] = classes_chart(evaluation)
+    files = {"model": run.model, "ledger": run.ledger, "configuration": run.config}
+    digests = [
+        (name, hashlib.sha256(path.read_bytes()).hexdigest())
+        for name, path in files.items()
+        if path.is_file()
+    ]
     return {
         "summary": summary,
-        "text": text,
         "version": version("dppm"),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "charts": charts,
@@ -106,8 +116,16 @@ def content(summary: RunSummary, images: Images | None, *, public: bool) -> dict
         "evaluation": evaluation,
         "peers": peers,
         "audit": None if public else summary.audit,
-        "plan_json": (summary.run.folder / "plan.json").read_text(),
-        "config_yaml": summary.run.config.read_text(),
+        "loads": workloads(summary.plan),
+        "kind_of": kind_of,
+        "overrides": shlex.join(run.read_json(run.overrides)["overrides"]),
+        "digests": [("plan", summary.plan.digest), *digests],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("dppm", "torch", "numpy", "flwr", "ray")},
+        },
+        "plan_json": (run.folder / "plan.json").read_text(),
+        "config_yaml": run.config.read_text(),
     }
 
 

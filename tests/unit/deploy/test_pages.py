@@ -13,8 +13,8 @@ from deploy.pages import live_server
 from deploy.pages import report as report_module
 from deploy.pages.live_server import page_app
 from deploy.pages.live_state import LiveState
+from deploy.pages.peers import peers_of
 from deploy.pages.prometheus import exposition
-from deploy.pages.report_text import peers_of
 from deploy.pages.run_summary import STATES, RunSummary
 from deploy.pages.watch import beside
 from deploy.show import epsilon_text
