@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import tomli_w
 
+from dppm_model.bounds import Between, bounds_of, refuse
 from dppm_model.budget import Budget
 from dppm_model.device import check_device_name
 from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
@@ -22,6 +23,8 @@ from dppm_model.plan import Plan
 from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
 
+_LEAST, _MOST, _LONGEST = 1e-15, 2**63 - 1, 1e6  # of a delta; of a count; seconds
+_LIMIT, _COUNT = Between(_LEAST, math.inf), Between(1, _MOST)
 _HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
 
 
@@ -35,68 +38,55 @@ class Policy:
     records: Annotated[str, "Shard folder with this site's records, as made by `dppm data import`."]
     index: Annotated[str, "File with the indices of the records to use; empty for all records."]
     max_epsilon_secure_sum: Annotated[
-        float, "Limit over all runs against anyone who sees the sums; inf: no limit."
+        float, "Limit over all runs against anyone who sees the sums; inf: no limit.", _LIMIT
     ]
     max_epsilon_site: Annotated[
         float,
         "Limit over all runs against anyone who sees this site's reports; inf: no limit.",
+        _LIMIT,
     ]
     max_epsilon_trusted_server: Annotated[
         float,
         "Limit over all runs whose server adds the noise itself: it sees exact sums, and this is "
         "the limit against anyone who sees only what it releases; 0: trust no server.",
+        Between(0.0, math.inf),
     ]
-    delta: Annotated[float, "Delta of all limits; below one over the number of records."]
+    delta: Annotated[
+        float,
+        "Delta of all limits; below one over the number of records.",
+        Between(_LEAST, 1 - _LEAST),
+    ]
     unit: Annotated[Unit, "Smallest unit to protect: record, or person (all records of one)."]
-    max_records_per_person: Annotated[int, "Maximum number of records of a person in one answer."]
-    min_records: Annotated[int, "Minimum number of records (or persons) to take part."]
+    max_records_per_person: Annotated[
+        int, "Maximum number of records of a person in one answer.", _COUNT
+    ]
+    min_records: Annotated[int, "Minimum number of records (or persons) to take part.", _COUNT]
     mechanisms: Annotated[tuple[str, ...], "Allowed mechanisms."]
-    min_survivors: Annotated[int, "Minimum number of sites in a sum that this site helps to open."]
-    colluding_sites: Annotated[int, "Minimum number of colluding sites a plan must assume."]
+    min_survivors: Annotated[
+        int, "Minimum number of sites in a sum that this site helps to open.", _COUNT
+    ]
+    colluding_sites: Annotated[
+        int, "Minimum number of colluding sites a plan must assume.", Between(0, _MOST)
+    ]
     hours: Annotated[str, "Local time in which this site answers, such as 20:00-06:00."]
     release_seconds: Annotated[
-        float, "Seconds from a question to its report, independent of compute time; 0: no delay."
+        float,
+        "Seconds from a question to its report, independent of compute time; 0: no delay.",
+        Between(0.0, _LONGEST),
     ]
     device: Annotated[
         str, "Where answers are computed: cpu, cuda, cuda:1; auto is a GPU if there is one."
     ]
 
     def __post_init__(self) -> None:
-        for name in ("records", "index"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}.", "Give a path in quotes.")
-        for name in ("max_epsilon_secure_sum", "max_epsilon_site", "delta"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ConfigError(f"{name} is {value!r}.", "Give a number above zero.")
-        trusted = self.max_epsilon_trusted_server
-        if type(trusted) not in (int, float) or not trusted >= 0:
-            raise ConfigError(
-                f"max_epsilon_trusted_server is {trusted!r}.", "Give 0 or a number above it."
-            )
-        if not self.delta < 1:
-            raise ConfigError(f"delta is {self.delta!r}.", "Give a number below one.")
-        seconds = self.release_seconds
-        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
-            raise ConfigError(f"release_seconds is {seconds!r}.", "Give 0 or more seconds.")
-        for name, least in (
-            ("min_survivors", 1),
-            ("colluding_sites", 0),
-            ("max_records_per_person", 1),
-            ("min_records", 1),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ConfigError(f"{name} is {value!r}.", f"Give a whole number, {least} or more.")
-        if self.unit not in get_args(Unit):
-            raise ConfigError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
+        for name, row in bounds_of(Policy, exact=False).items():
+            row.check(name, getattr(self, name))
         if not self.mechanisms or any(name not in MECHANISMS for name in self.mechanisms):
-            raise ConfigError(
-                f"mechanisms is {self.mechanisms!r}.", f"List any of: {', '.join(MECHANISMS)}."
-            )
+            hint = f"List any of: {', '.join(MECHANISMS)}."
+            refuse(ConfigError, "mechanisms", self.mechanisms, hint)
         check_device_name(self.device)
         if not _minutes_of(self.hours):
-            raise ConfigError(f"hours is {self.hours!r}.", "Give two times, as in 20:00-06:00.")
+            refuse(ConfigError, "hours", self.hours, "Give two times, as in 20:00-06:00.")
 
     @classmethod
     def read(cls, path: Path) -> Policy:

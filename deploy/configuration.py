@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.show import console, print_json
+from dppm_model.bounds import Between
 from dppm_model.config import Config, check_config, compose_config, leaves
 from dppm_model.planning.registry import PLANNERS
 from dppm_model.score.model_config import PARTS
 from dppm_model.score.networks import KINDS
-from dppm_model.score.settings import Between
 from sampler.evaluation.classifier import EvaluationConfig
 from sampler.settings import FolderConfig, SamplerSettings
 

@@ -8,11 +8,23 @@ sampler's, `sampler.service.requests` those of requests. The configuration is ch
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from dppm_model.errors import ConfigError, DppmError, PlanError
+from dppm_model.reading import as_floats
+
+T = TypeVar("T")
 
 _UNBOUNDED = 2**63 - 1
 _SHOWN = 40  # characters of a wrong value in a refusal: it travels in the headers of an answer
@@ -135,3 +147,70 @@ def require_length(name: str, value: float) -> None:
 def require_whole(name: str, value: int, least: int = 1, most: int = 2**53 - 1) -> None:
     """Refuse a plan's number that is not whole (an int: neither 3.0 nor true), or out of range."""
     Whole(least, most).check(name, value, PlanError)
+
+
+def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
+    """Build ``cls``, a dataclass, from the values of ``group``; missing keys take their defaults.
+
+    A whole number stands for the same number with a fraction: people write ``1`` for ``1.0``.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown, a value is of the wrong type, or as ``cls`` says.
+    """
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group} is {values!r}.", f"Give some of: {', '.join(known)}.")
+    if unknown := sorted(map(str, set(values) - set(known))):
+        raise ConfigError(
+            f"{group}.{unknown[0]} is not a setting.", f"Known are: {', '.join(known)}."
+        )
+    return cls(**as_floats(cls, values))
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a setting, ends included; stands in its annotation: ``Annotated[int, …]``.
+
+    A plan is read from another's file: whatever it says within these ranges can be computed.
+    """
+
+    least: float
+    most: float
+
+
+def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
+    """Return the bounds of a dataclass's fields that their annotations say; others have none.
+
+    Parameters
+    ----------
+    exact
+        Whether 1 is refused for 1.0, as of a plan.
+    """
+    rows: dict[str, Row] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        limits = next((e for e in extras if isinstance(e, Between)), None)
+        if get_origin(kind) is Literal:
+            rows[name] = Choice(get_args(kind), " or ".join(map(str, get_args(kind))))
+        elif kind is int:
+            rows[name] = Whole(int(limits.least), int(limits.most)) if limits else Whole()
+        elif kind is float:
+            real = Real(exact=exact)
+            rows[name] = replace(real, least=limits.least, most=limits.most) if limits else real
+        elif kind in (str, bool):
+            rows[name] = Text() if kind is str else Flag()
+    return rows
+
+
+def check_settings(settings: Any, group: str) -> None:
+    """Refuse fields of a dataclass that are not exactly of their types, or not in their ranges.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field.
+    """
+    for name, row in bounds_of(type(settings)).items():
+        row.check(f"{group}.{name}", getattr(settings, name))

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from dppm_model.bounds import Real, Row
+from dppm_model.bounds import Between, Real, Row, bounds_of
 from dppm_model.errors import ConfigError
-from dppm_model.score.settings import Between, bounds_of
 from dppm_model.settings import Natural, Settings, Whole
 
 Method = Literal["hmc", "langevin", "heun", "churn"]

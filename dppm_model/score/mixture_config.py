@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 
+from dppm_model.bounds import Between
 from dppm_model.errors import ConfigError
 from dppm_model.score import closed_form
 from dppm_model.score.arrays import Arrays, ArraySpec
@@ -16,7 +17,6 @@ from dppm_model.score.dct import Basis
 from dppm_model.score.denoiser import BaseDenoiser
 from dppm_model.score.mixture_arrays import mixture_specs
 from dppm_model.score.part import Part
-from dppm_model.score.settings import Between
 
 if TYPE_CHECKING:
     from dppm_model.score.model_config import ModelConfig

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
+from dppm_model.bounds import Between, check_settings, from_settings
 from dppm_model.errors import ConfigError
 from dppm_model.score.arrays import Arrays
 from dppm_model.score.dct import Basis
@@ -21,7 +22,6 @@ from dppm_model.score.mixture_config import MixtureConfig, Scales
 from dppm_model.score.part import Part, Shape
 from dppm_model.score.pyramid import PyramidConfig
 from dppm_model.score.residual import ResidualConfig
-from dppm_model.score.settings import Between, check_settings, from_settings
 
 # The registry of what score models are made of, the lowest first: each part may build on those
 # above it in this table. To add one is to add its module and its line here.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
+from dppm_model.bounds import check_settings, from_settings
 from dppm_model.score.arrays import Arrays, ArraySpec
-from dppm_model.score.settings import check_settings, from_settings
 
 if TYPE_CHECKING:
     from dppm_model.score.denoiser import BaseDenoiser, Upsampling

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
 
+from dppm_model.bounds import Between
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.gradients import trainable
 from dppm_model.score.arrays import (
@@ -35,7 +36,6 @@ from dppm_model.score.arrays import (
     require,
 )
 from dppm_model.score.part import Part, Shape
-from dppm_model.score.settings import Between
 from dppm_model.score.upsampler import (
     CROP,
     FOLD,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import nn
 
+from dppm_model.bounds import Between, from_settings
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.products import sides
 from dppm_model.score.arrays import Arrays, ArraySpec, network_specs
@@ -23,7 +24,6 @@ from dppm_model.score.denoiser import BaseDenoiser
 from dppm_model.score.networks import NetworkConfig, network_config
 from dppm_model.score.networks.conv import ConvConfig
 from dppm_model.score.part import Part, Shape
-from dppm_model.score.settings import Between, from_settings
 from dppm_model.score.weights import set_weights, zeroed
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dppm_model.records.glyphs.build import list_fonts
-from dppm_model.records.glyphs.child import Painter
+from dppm_model.records.glyphs.build import Painter, list_fonts
 from tests.benchmarks.runner import benchmark
 
 DIGITS = "0123456789"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,14 +15,51 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
 from dppm_model.progress import Progress, part
-from dppm_model.records.glyphs import rules
-from dppm_model.records.glyphs.child import Painter
+from dppm_model.records.glyphs import render, rules
 from dppm_model.records.writing import write_records
 
 SPLITS = ("train", "test")
 _ORDER = (".otf", ".ttf", ".pfb")  # outlines made for screens first; of copies the first is kept
 _PASSED_OVER = {"ipaex-type1", "allrunes"}  # hundreds of pieces of one Japanese font; runes
 _FEWEST_FONTS = 20
+_SECONDS = 60  # for one font; it takes hundredths, so a busy machine changes no outcome
+
+
+class Painter:
+    """Draws fonts in a child process: a font that kills or stalls it is lost, and nothing else."""
+
+    def __init__(
+        self, drawing: Callable[..., bytes] = render.draw, seconds: int = _SECONDS
+    ) -> None:
+        self._drawing, self._seconds = drawing, seconds
+        self._child = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, get_context("spawn"), render.prepare)
+
+    def __enter__(self) -> Painter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.shutdown()
+
+    def thumbs(self, path: Path) -> NDArray[np.uint8] | None:
+        """Draw all letters small: uint8 (26, 32, 32), or None if the font is of no use."""
+        return self._ask(path, render.LETTERS, render.THUMB)
+
+    def pictures(self, path: Path, letters: str) -> NDArray[np.uint8] | None:
+        """Draw some letters: uint8 (len(letters), 1, 256, 256), or None if that failed."""
+        pixels = self._ask(path, letters, render.SIZE)
+        return None if pixels is None else pixels[:, None]
+
+    def _ask(self, path: Path, letters: str, size: int) -> NDArray[np.uint8] | None:
+        job = (self._seconds, self._drawing, str(path), letters, size)
+        try:
+            answer = self._child.submit(render.attempt, *job).result()
+        except BrokenProcessPool:
+            self._child = self._start()
+            return None
+        return np.frombuffer(answer, np.uint8).reshape(-1, size, size) if answer else None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
-"""Draw the letters of one font file; run as a script, it is the child that FreeType may crash.
+"""Draw the letters of one font file, in a child process that FreeType may crash.
 
-It imports nothing of this project, so that a new child is there in a tenth of a second. A line of
-JSON asks, ``{"path": str, "letters": str | null}``; 4 bytes of length and then pixels answer. An
-empty answer means that the font is of no use.
+It imports nothing but Pillow, so that a new child is there in a moment and within its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import resource
+import signal
 import string
-import struct
-import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import parent_process
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -28,24 +28,26 @@ _IS_INK = [255 * (level >= 64) for level in range(256)]
 _MEMORY = 2**31  # bytes of address space
 
 
-def thumbs(path: str) -> bytes:
-    """Draw all letters small.
+def draw(path: str, letters: str, size: int) -> bytes:
+    """Draw some letters of a font.
 
     Returns
     -------
-    26 * 32 * 32 bytes of grey; none if a letter is blank.
+    len(letters) * size * size bytes of grey; none if a letter is blank.
 
     Raises
     ------
     OSError, ValueError
         If Pillow cannot use the file.
     """
-    return _draw(path, LETTERS, _THUMB_POINTS, THUMB)
-
-
-def pictures(path: str, letters: str) -> bytes:
-    """Draw some letters at full size: len(letters) * 256 * 256 bytes of grey, or none."""
-    return _draw(path, letters, _POINTS, SIZE)
+    points = _POINTS if size == SIZE else _THUMB_POINTS
+    font = ImageFont.truetype(path, points, layout_engine=ImageFont.Layout.BASIC)
+    drawn = []
+    for letter in letters:
+        if (ink := _ink(font, letter, _LARGEST_EMS * points)) is None:
+            return b""
+        drawn.append(place(ink, size).tobytes())
+    return b"".join(drawn)
 
 
 def place(letter: Image.Image, size: int) -> Image.Image:
@@ -62,16 +64,6 @@ def place(letter: Image.Image, size: int) -> Image.Image:
     return square
 
 
-def _draw(path: str, letters: str, points: int, size: int) -> bytes:
-    font = ImageFont.truetype(path, points, layout_engine=ImageFont.Layout.BASIC)
-    drawn = []
-    for letter in letters:
-        if (ink := _ink(font, letter, _LARGEST_EMS * points)) is None:
-            return b""
-        drawn.append(place(ink, size).tobytes())
-    return b"".join(drawn)
-
-
 def _ink(font: ImageFont.FreeTypeFont, letter: str, largest: int) -> Image.Image | None:
     """Draw a letter white on black and crop it; None if there is no ink, or far too much."""
     left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))  # whole already
@@ -84,20 +76,27 @@ def _ink(font: ImageFont.FreeTypeFont, letter: str, largest: int) -> Image.Image
     return image.crop(box) if box else None
 
 
-def _serve() -> None:
+def prepare() -> None:
+    """Limit what this process, a child, may use; it is silent, and ends with its parent."""
     for kind, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):  # macOS has no limit of address space
             resource.setrlimit(kind, (most, most))
-    for line in sys.stdin.buffer:
-        job = json.loads(line)
-        try:
-            letters = job["letters"]
-            answer = thumbs(job["path"]) if letters is None else pictures(job["path"], letters)
-        except Exception:  # a damaged font makes FreeType and Pillow raise anything
-            answer = b""
-        sys.stdout.buffer.write(struct.pack(">I", len(answer)) + answer)
-        sys.stdout.buffer.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FreeType's remarks on damaged fonts
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-if __name__ == "__main__":
-    _serve()
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def attempt(seconds: int, drawing: Callable[..., bytes], *job: str | int) -> bytes:
+    """Draw a font, or kill this process should it take longer; no bytes: it is of no use."""
+    signal.alarm(seconds)
+    try:
+        return drawing(*job)
+    except Exception:  # a damaged font makes FreeType and Pillow raise anything
+        return b""
+    finally:
+        signal.alarm(0)

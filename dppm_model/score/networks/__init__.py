@@ -14,9 +14,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from dppm_model.bounds import from_settings
 from dppm_model.errors import ConfigError
 from dppm_model.score.networks._network import KINDS, NetworkConfig, first_weights
-from dppm_model.score.settings import from_settings
 
 __all__ = ["KINDS", "NetworkConfig", "first_weights", "network_config"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dppm_model.bounds import check_settings
 from dppm_model.mechanism.products import Linear
 from dppm_model.score.precondition import WAVES, waves
-from dppm_model.score.settings import check_settings
 
 KINDS: dict[str, type[NetworkConfig]] = {}  # of networks, by name
 

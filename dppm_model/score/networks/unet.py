@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dppm_model.bounds import Between
 from dppm_model.errors import ConfigError
 from dppm_model.mechanism.products import Linear
 from dppm_model.score.networks._network import Conditioning, NetworkConfig
 from dppm_model.score.precondition import c_in
-from dppm_model.score.settings import Between
 
 
 @dataclass(frozen=True)
