@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy import simulate as simulation
 from deploy.cli import PAGE_ADDRESS
+from deploy.configuration import composed
 from deploy.cost.scaling import PARAMETERS, SITES, most_sites, scaled_rounds, whole_numbers
 from deploy.cost.tables import cost_json, cost_table, cost_text, scaling_notes, scaling_table
 from deploy.cost.timing import measure as time_rounds
@@ -225,15 +226,14 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
 def demo(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """`dppm demo`: everything from the data set to an evaluated run."""
     begun = time.monotonic()
-    tree = compose_config(overrides)
-    EvaluationConfig.of(tree["evaluation"], "evaluation")  # refuse before anything is spent
-    few = tree["sampler"]["per_class"]
-    if isinstance(few, int) and few < FEWEST_PER_CLASS:
+    asked = composed(overrides)  # refuse before anything is spent
+    few = asked.sampler["per_class"]
+    if few < FEWEST_PER_CLASS:
         raise ConfigError(
             f"sampler.per_class is {few}, too few for the demo to evaluate.",
             f"Give at least {FEWEST_PER_CLASS}, or use `dppm simulate` and `dppm sample`.",
         )
-    name = str(tree["data"])
+    name = asked.data
     with progress(f"fetching {name}") as bar:
         sources.fetch(name, progress=bar)
     run, config, _ = _prepare(folder or _RUNS / "demo", overrides)

@@ -53,6 +53,20 @@ class Key:
     meaning: str
 
 
+def composed(overrides: Sequence[str]) -> Config:
+    """Compose the configuration and check all of it, before anything is spent.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key, what was wrong with it, and the fix.
+    """
+    config = check_config(compose_config(overrides))
+    SamplerSettings.check_group(config.sampler)
+    EvaluationConfig.of(config.evaluation, "evaluation")
+    return config
+
+
 def keys(overrides: Sequence[str]) -> dict[str, Key]:
     """Return all keys of the configuration that these overrides compose, by name.
 
@@ -62,7 +76,7 @@ def keys(overrides: Sequence[str]) -> dict[str, Key]:
         If an override is invalid.
     """
     usual = dict(leaves(compose_config([])))
-    chosen = dict(leaves(check_config(compose_config(overrides)).to_dict()))
+    chosen = dict(leaves(composed(overrides).to_dict()))
     owners = GROUPS | {
         group: (options[chosen[key]],)
         for key, (options, _) in CHOICES.items()
@@ -144,7 +158,7 @@ def _range_text(metadata: Sequence[Any]) -> str:
 def show(overrides: Sequence[str], *, as_json: bool, as_yaml: bool) -> None:
     """`dppm config [OVERRIDE ...]`."""
     if as_yaml:
-        print(yaml.safe_dump(check_config(compose_config(overrides)).to_dict(), sort_keys=False))
+        print(yaml.safe_dump(composed(overrides).to_dict(), sort_keys=False))
         return
     found = keys(overrides)
     if as_json:

@@ -16,6 +16,7 @@ import yaml
 from client.app import app as client_app
 from client.approvals import Approval
 from client.policy import Policy
+from deploy.configuration import composed
 from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
 from deploy.making import making_run
@@ -23,8 +24,6 @@ from dppm_model import errors
 from dppm_model.config import (
     Config,
     FactsConfig,
-    check_config,
-    compose_config,
     initial_model,
     leaves,
     read_config,
@@ -52,7 +51,7 @@ from server.app import app as server_app
 
 def resolve(overrides: Sequence[str]) -> Config:
     """Compose a configuration, and fill in the facts of its data set; see `fill_in`."""
-    config = fill_in(check_config(compose_config(overrides)))
+    config = fill_in(composed(overrides))
     config.privacy_request()
     return config
 

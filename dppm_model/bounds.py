@@ -1,8 +1,11 @@
 """Bounds of a value as data: a row says what is taken, and refuses the rest by name.
 
-`dppm_model.score.settings` has the rows of a plan's settings, `sampler.settings` those of a
-sampler's, `sampler.service.requests` those of requests. The configuration is checked by pydantic
+A dataclass says them in its annotations (`bounds_of`): a plan's settings, a sampler's, a site's
+policy; `sampler.service.requests` has those of requests. The configuration is checked by pydantic
 (`dppm_model.settings`).
+
+A plan's text must be the only one that says what it says: there a whole number is never 3.0 or
+true, and a number with a fraction is never 1.
 """
 
 from __future__ import annotations

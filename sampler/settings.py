@@ -164,6 +164,19 @@ class SamplerSettings:
             own["step_size"] = tuple(own["step_size"])
         return cls(**own)
 
+    @classmethod
+    def check_group(cls, values: Mapping[str, Any]) -> None:
+        """Check the whole group `sampler`, in which ``step_size`` may still be ``auto``.
+
+        Raises
+        ------
+        ConfigError
+            Naming the key.
+        """
+        FolderConfig.of({n: values.get(n) for n in FolderConfig.model_fields}, "sampler")
+        auto = {"step_size"} if values.get("step_size") == "auto" else set()
+        cls.from_dict({n: value for n, value in values.items() if n not in auto})
+
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary that `from_dict` reads back."""
         return asdict(self)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tomli_w
 
+from deploy.configuration import composed
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import build_bundle
 from deploy.kit.enrolment import Enrolment, Invitation, named, split_address
@@ -20,7 +21,7 @@ from deploy.kit.locks import changing
 from deploy.kit.site import making_new
 from deploy.making import making_run
 from deploy.simulate import fill_in, plan_of, run_name, write_public
-from dppm_model.config import FactsConfig, check_config, compose_config
+from dppm_model.config import FactsConfig
 from dppm_model.errors import ConfigError, EnrolmentError, RunFolderError
 from dppm_model.files import write_bytes
 from dppm_model.reading import read_text, reading
@@ -232,7 +233,7 @@ def _announce(
     run: Run, federation: str, sites: Mapping[str, Enrolment], overrides: Sequence[str]
 ) -> Announcement:
     n = len(sites)
-    config = check_config(compose_config([_PATIENCE, *overrides, f"sites={n}"]))
+    config = composed([_PATIENCE, *overrides, f"sites={n}"])
     given = config.facts
     if given == FactsConfig():
         config = fill_in(config)

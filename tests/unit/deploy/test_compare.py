@@ -60,7 +60,7 @@ def test_recipes_and_seeds_are_checked(finished: Path, override: str) -> None:
 
 
 def test_demo_checks_them_before_anything_is_spent(tiny: Path, tmp_path: Path) -> None:
-    for wrong in ("evaluation.seeds=[]", "sampler.per_class=9"):
+    for wrong in ("evaluation.seeds=[]", "sampler.per_class=9", "sampler.num_levels=0"):
         assert run("demo", tmp_path / "run", *TINY, wrong) == ConfigError.exit_code
     assert not (tmp_path / "run").exists()
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field
 
 from deploy.cli import main
-from deploy.configuration import keys, type_text
+from deploy.configuration import composed, keys, type_text
 from dppm_model.config import CONF, check_config, compose_config
 from dppm_model.errors import ConfigError
 
@@ -28,6 +28,10 @@ PARTIAL = {f"model/{name}" for name in ("base", "centres", "score", "upsampling"
 def test_every_key_has_a_type_and_a_meaning(overrides: list[str]) -> None:
     for name, key in keys(overrides).items():
         assert key.type and key.meaning.endswith("."), name
+
+
+def test_steps_may_still_be_tuned() -> None:
+    assert composed(["sampler.step_size=auto"]).sampler["step_size"] == "auto"
 
 
 def test_what_the_overrides_changed_is_marked() -> None:
@@ -78,9 +82,14 @@ def test_scripts_read_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         ("~privacy.delta", r"^privacy\.delta is missing"),
         ("facts.classes=[]", r"^facts\.classes is \[\]\. Give the names"),
         ("facts.shape=[1,28]", r"^facts\.shape"),
+        ("sampler.num_levels=0", r"^sampler\.num_levels is 0\. Give a whole number, 2 to 10000"),
+        ("sampler.per_class=0", r"^sampler\.per_class is 0\. Give at least 1"),
+        ("sampler.step_size=[0.1]", r"^sampler\.step_size has 1 numbers for 18 levels"),
+        ("+sampler.surprise=1", r"^sampler\.surprise is no setting"),
+        ("evaluation.seeds=[0,0]", r"^evaluation\.seeds is \[0, 0\]\. Give different seeds"),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_key(override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as refusal:
-        check_config(compose_config([override]))
+        composed([override])
     assert "\n" not in str(refusal.value)
