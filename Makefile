@@ -50,7 +50,7 @@ bench: setup ## Run the benchmarks; results go to tests/benchmarks/results
 	@for name in accountant directions encode gradients secure_sum; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 proto: setup ## Generate the sampling service's Python from its .proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. sampler/service/sampling.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sampler/service/sampling.proto
 
 clean: ## Remove the environment and the caches, never the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

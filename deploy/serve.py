@@ -12,7 +12,7 @@ from rich.markup import escape
 from deploy.sampling import PROMISED, retaken, trained, with_steps
 from deploy.show import console, print_json
 from sampler.pool import PoolSettings
-from sampler.service.interceptor import NAME
+from sampler.service.methods import NAME
 from sampler.service.requests import Limits
 from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings

@@ -2,7 +2,7 @@
 
 `interceptor` lets calls in, `requests` checks what they ask for, `scheduler` runs their jobs on the
 workers of `sampler.pool`, `quota` and `access` say who may ask for how much, `service` answers,
-`status` refuses, `server` binds them together; `client` calls.
+`status` refuses, `methods` names the calls, `server` binds all together; `client` calls.
 """
 
 import os

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import ConfigError
 from sampler.service import sampling_pb2 as pb
-from sampler.service import sampling_pb2_grpc
 from sampler.service.access import bearer, is_loopback, split_address
+from sampler.service.methods import SamplingStub
 from sampler.service.status import refusal_of
 
 
@@ -97,7 +97,7 @@ class SamplingClient:
                 f"The token would travel to {address} in the clear.", "Give the server's CA file."
             )
         self._channel = _channel(address, ca)
-        self._stub = sampling_pb2_grpc.SamplingStub(self._channel)
+        self._stub: Any = SamplingStub(self._channel)
         self._metadata = () if token is None else (bearer(token),)
         self._timeout = timeout
 

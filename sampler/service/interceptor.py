@@ -18,12 +18,11 @@ from typing import Any
 import grpc
 
 from dppm_model.errors import ConfigError, DppmError, JobCancelled
-from sampler.service import sampling_pb2 as pb
 from sampler.service.access import Access, host_of
+from sampler.service.methods import NAME
 from sampler.service.requests import Fields, check_request
 from sampler.service.status import CODES, FIX, refusal_text
 
-NAME: str = pb.DESCRIPTOR.services_by_name["Sampling"].full_name
 MESSAGE_SECONDS = 5.0  # that a call's next message may take
 PER_CLIENT, IN_ALL = 64, 512  # open calls
 _HEALTH = "/grpc.health."

@@ -26,9 +26,9 @@ from dppm_model.errors import ConfigError
 from sampler.draw import Loader, load_model, read_model
 from sampler.images import shard_size
 from sampler.pool import PoolSettings, crew
-from sampler.service import sampling_pb2_grpc
 from sampler.service.access import Access, read_tokens, require_guard, split_address
-from sampler.service.interceptor import NAME, CallInterceptor
+from sampler.service.interceptor import CallInterceptor
+from sampler.service.methods import NAME, handlers_of
 from sampler.service.requests import MOST_BYTES, Limits, ModelInfo, request_bounds
 from sampler.service.scheduler import JobScheduler
 from sampler.service.service import HEALTH, Health, SamplingService
@@ -197,7 +197,7 @@ class _Answering:
     async def _serve(self) -> None:
         server = grpc.aio.server(interceptors=(self._interceptor,), options=_options(self._limits))
         health_pb2_grpc.add_HealthServicer_to_server(Health((NAME,)), server)
-        sampling_pb2_grpc.add_SamplingServicer_to_server(self._service, server)
+        server.add_generic_rpc_handlers((handlers_of(self._service),))
         reflection.enable_server_reflection((NAME, HEALTH, reflection.SERVICE_NAME), server)
         stopping = asyncio.Event()
         try:

@@ -24,8 +24,8 @@ from PIL import Image
 
 from deploy.kit.keys import make_authority, make_certificate
 from dppm_model.records.sources import data_root
-from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient
+from sampler.service.methods import SamplingStub
 from tests.support.cli_lint import grpc_request
 from tests.support.documents import ROOT, commands, fences
 
@@ -208,7 +208,7 @@ def _call(line: str) -> None:
     """Do what grpcurl would, which is not installed everywhere: the same method and request."""
     address, method, request = grpc_request(shlex.split(line, comments=True))
     with grpc.insecure_channel(address) as channel:
-        stub = sampling_pb2_grpc.SamplingStub(channel)
+        stub = SamplingStub(channel)
         replies = list(getattr(stub, method.rpartition("/")[2])(request, timeout=120))
     asked = sum(batch.count for batch in request.batches)
     assert sum(reply.HasField("image") for reply in replies) == asked

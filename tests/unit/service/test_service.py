@@ -31,8 +31,8 @@ from sampler.generate import generate
 from sampler.images import load_images
 from sampler.pool import PoolSettings
 from sampler.service import sampling_pb2 as pb
-from sampler.service import sampling_pb2_grpc
 from sampler.service.client import SamplingClient, Stream
+from sampler.service.methods import SamplingStub
 from sampler.service.requests import ShardSlice
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import pictures
@@ -139,7 +139,7 @@ def test_png_and_raw_are_the_same_pixels(tmp_path: Path, shape: tuple[int, int, 
         server(tmp_path, Grey(shape), sampler=QUICK) as running,
         grpc.insecure_channel(running.address) as channel,
     ):
-        stub = sampling_pb2_grpc.SamplingStub(channel)
+        stub = SamplingStub(channel)
         _, png = stub.Sample(pb.SampleRequest(batches=[pb.Batch(count=1)]))
         _, raw = stub.Sample(pb.SampleRequest(batches=[pb.Batch(count=1)], format=pb.RAW))
     assert (raw.image.channels, raw.image.height, raw.image.width) == shape
@@ -274,7 +274,7 @@ def test_the_documents_grpcurl_line_is_a_good_request(tmp_path: Path) -> None:
         grpc.insecure_channel(running.address) as channel,
     ):
         assert service in ProtoReflectionDescriptorDatabase(channel).get_services()
-        replies = list(getattr(sampling_pb2_grpc.SamplingStub(channel), method)(message))
+        replies = list(getattr(SamplingStub(channel), method)(message))
     assert len(replies) == 1 + sum(b.count for b in message.batches)
 
 
