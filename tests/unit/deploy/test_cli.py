@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import COMMANDS, Command, main
+from deploy.kit.preflight import CHECKS
 from dppm_model import errors
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.ledger import Debit, Ledger
@@ -60,11 +61,11 @@ def test_settings_that_are_out_of_all_bounds_are_refused(
     assert len(capsys.readouterr().err) < 2000
 
 
-def test_every_error_class_has_its_own_exit_code() -> None:
-    classes = errors.DppmError.__subclasses__()
-    codes = [c.exit_code for c in classes]
-    assert len(set(codes)) == len(codes)
-    assert min(codes) >= 10
+def test_every_refusal_has_its_own_exit_code_in_the_range_that_the_help_names() -> None:
+    refusals = [kind.exit_code for kind in errors.DppmError.__subclasses__()]
+    assert len(set(refusals)) == len(refusals)
+    assert (min(refusals), max(refusals)) == (10, 32)
+    assert [check.exit_code for check in CHECKS] == list(range(40, 54))
 
 
 @pytest.mark.parametrize(

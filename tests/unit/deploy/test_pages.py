@@ -21,7 +21,6 @@ from deploy.show import epsilon_text
 from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, RunFolderError, ServiceError
 from dppm_model.run import Run
-from sampler.service.access import Access
 from tests.conftest import run
 from tests.support.mutations import twin
 
@@ -122,26 +121,9 @@ def test_peers_that_we_measured_are_those_of_the_benchmark() -> None:
     assert not peers_of("scans", 10)
 
 
-def client(folder: Path, *, tokens: bool = False) -> TestClient:
-    access = Access({"ward": TOKEN}) if tokens else None
-    app = page_app(LiveState(Run(folder), rest=0), ["testserver"], access)
+def client(folder: Path) -> TestClient:
+    app = page_app(LiveState(Run(folder), rest=0), ["testserver"], None)
     return TestClient(app, raise_server_exceptions=False)
-
-
-@twin(
-    "the live page is shown without a token",
-    "deploy.pages.live_server:_Page._knows",
-    lambda _: lambda self, token, host: True,
-)
-def test_the_page_needs_a_token(finished: Path) -> None:
-    page = client(finished, tokens=True)
-    for path in ("/", "/state.json", "/metrics", "/live.js", "/nothing"):
-        answer = page.get(path)
-        assert answer.status_code == 401
-        assert "epsilon" not in answer.text
-    assert page.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
-    assert page.get("/metrics", headers={"authorization": TOKEN + "x"}).status_code == 401
-    assert page.get("/state.json", auth=("anyone", TOKEN)).json()["state"] == "finished"
 
 
 def test_another_page_cannot_read_it_by_a_name_of_its_own(finished: Path) -> None:
