@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from flwr.clientapp import ClientApp
 
 from client import audit_log
 from client.approvals import BUNDLE, read_approvals
-from client.release import constant_time_release
 from client.securesum import SecureSumSite
 from client.site import Site
 from dppm_model.aggregation import SECURE_SUM, Answer, Fields, SiteAggregation
@@ -100,6 +101,21 @@ def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> Cli
         register = getattr(app, category)
         (register(action) if action else register())(answer)
     return app
+
+
+@contextmanager
+def constant_time_release(seconds: float) -> Iterator[None]:
+    """Return ``seconds`` after the start, or at a multiple if the work takes longer; 0: no delay.
+
+    So response times do not reveal the number of records. The same holds if the work fails. Choose
+    more than any round takes: a multiple reveals that the work took longer.
+    """
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        if seconds:
+            time.sleep(-(time.monotonic() - begun) % seconds)
 
 
 def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> Released:

@@ -161,7 +161,7 @@ class SecureSumSite:
     # The same, by message fields.
 
     def _join(self, content: Question) -> Answer:
-        joined = self.join(wire.read_nonce(content["join"]))
+        joined = self.join(wire.read_bytes(content["join"], "nonce", 32))
         return {"member": wire.write_member(self.site.identity.public, *joined)}
 
     def _report(self, content: Question) -> Answer:
@@ -175,7 +175,7 @@ class SecureSumSite:
         return {"report": wire.write_report(index, *answer)}
 
     def _checks(self, content: Question) -> Answer:
-        peers = wire.read_sites(content["peers"])
+        peers = wire.read_numbers(content["peers"])
         return {"checks": wire.write_checks(self.checks(self._sum(content), peers))}
 
     def _remove(self, content: Question) -> Answer:

@@ -13,13 +13,13 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from client.approvals import Approval, approval_of
 from client.policy import Policy
-from client.question import read_question
 from client.reports import Reports, Tallies
 from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.device import device_of
@@ -28,12 +28,17 @@ from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import sweep
 from dppm_model.locks import locked
 from dppm_model.mechanism.secure_rng import SecureRNG
+from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.reading import read_array, reading
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.round import report
+from dppm_model.score import phases
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.query import Query
+from dppm_model.score.unit_batches import try_question
 from dppm_model.securesum.keys import Identity
 
 
@@ -52,6 +57,20 @@ def site_records(folder: Path, policy: Policy) -> Records:
     with reading(f"index: {folder / policy.index}", DataError, hint):
         index = read_array(folder / policy.index)
     return records.select(index)
+
+
+@lru_cache(maxsize=1)  # shared by all virtual sites of one process
+def read_question(phase: PhasePlan, config: ModelConfig, content: bytes) -> Query:
+    """Build a question from the plan and the arrays that were sent, and try it out.
+
+    Raises
+    ------
+    ModelError
+        See `dppm_model.score.phases.read_question` and `try_question`.
+    """
+    query = phases.read_question(phase.name, config, content)
+    try_question(query, phase.grid, config.shape)
+    return query
 
 
 class Site:

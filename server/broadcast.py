@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from dppm_model.errors import DppmError, TooFewSites
-from dppm_model.securesum.wire import read_accused
+from dppm_model.securesum.wire import read_numbers
 
 log = logging.getLogger("dppm.server")
 _POLL_SHARE, _LEAST_POLL, _MOST_POLL = 0.1, 0.02, 0.5  # share of the time waited; seconds
@@ -155,8 +155,8 @@ class Broadcaster:
                     if "refusal" not in records:
                         read(site, records)
                     for name, record in records.items():
-                        if accused := read_accused(record):
-                            complain(site, name, accused)
+                        if "accused" in record:
+                            complain(site, name, read_numbers(record, "accused"))
                     del silent[site]
                     yield site, refused
                 except DppmError as error:

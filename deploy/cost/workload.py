@@ -1,7 +1,7 @@
 """What one round asks of a site and of the server: counts, bytes on the wire, memory.
 
 Bytes are those that `server.broadcast.Traffic` counts: values of fields, numbers as eight. There
-are three exchanges, whose fields `dppm_model.securesum.wire` writes: ``query.join`` once a run,
+are three exchanges, whose fields the two `wire` modules write: ``query.join`` once a run,
 ``train`` and ``query.open`` in each round, and one more ``query.open`` before the first. What grows
 with N is keys, shares and signatures: 364 bytes down and 294 up for each peer and round.
 """

@@ -6,10 +6,10 @@ carries the keys and shares of the next, so that a round is two messages a site.
 lies is found out: by what all say of their masks before anything is opened, so that the round can
 be tried again without it, or by what the opened shares prove.
 
-    shamir    secrets in shares        ring      masks and packing modulo 2^bits
-    group     what all agree on        keys      identities, channels, derived keys
-    material  what travels             wire      the same as flat fields
-    member    a site's rules           dealing   its secrets and shares of one try
-    masking   its report under masks   proof     what opened shares prove against a site
-    opening   the server's side
+    shamir      secrets in shares        ring      masks and packing modulo 2^bits
+    group       what all agree on        keys      identities, channels, derived keys
+    round_keys  what travels             wire      the same as flat fields
+    member      a site's rules           dealing   its secrets and shares of one try
+    masking     its report under masks   proof     what opened shares prove against a site
+    opening     the server's side
 """

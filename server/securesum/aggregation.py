@@ -24,12 +24,10 @@ from dppm_model.securesum.masks import TRIES, Sum, round_of
 from dppm_model.securesum.ring import Vector
 from server.broadcast import Broadcaster, RetryPolicy, select
 from server.securesum.attempt import Attempt
-from server.securesum.blame import Blame
-from server.securesum.exclusions import Exclusions
+from server.securesum.blame import Blame, Exclusions
 from server.securesum.key_collection import KeyCollection
-from server.securesum.masked_reports import MaskedReports
 from server.securesum.membership import Membership
-from server.securesum.round_checkpoint import RoundCheckpoint
+from server.securesum.round_checkpoint import MaskedReports, RoundCheckpoint
 
 log = logging.getLogger("dppm.server")
 

@@ -12,22 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
+from dppm_model.aggregation import Fields
 from dppm_model.errors import TooFewSites, WrongReport, WrongSum
 from dppm_model.fault_points import FaultPoint, reached
-from dppm_model.securesum import wire
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import attested, verify
 from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.opening import Opening
 from dppm_model.securesum.ring import Vector
 from dppm_model.securesum.round_keys import Checks
+from dppm_model.securesum.wire import read_by_site, read_checks
 from server.broadcast import Broadcaster, Complain, Records, select
+from server.securesum import wire
 from server.securesum.key_collection import Read
-from server.securesum.masked_reports import MaskedReports
 from server.securesum.membership import Membership
-from server.securesum.round_checkpoint import RoundCheckpoint
+from server.securesum.round_checkpoint import MaskedReports, RoundCheckpoint
 
-Content = Callable[[int], dict[str, wire.Fields]]
+Content = Callable[[int], dict[str, Fields]]
 
 
 class Attempt:
@@ -55,7 +56,7 @@ class Attempt:
         group: Group,
         checkpoint: RoundCheckpoint,
         sum_: Sum,
-        question: wire.Fields,
+        question: Fields,
         reports: MaskedReports,
         complain: Complain,
     ) -> None:
@@ -152,7 +153,7 @@ class Attempt:
         silent = set(self.opening.masks)
 
         def read(site: int, records: Records) -> None:
-            keep(site, wire.read_checks(records.get("checks", {})))
+            keep(site, read_checks(records.get("checks", {})))
             silent.discard(site)
 
         with suppress(TooFewSites):  # silent sites are left out
@@ -161,7 +162,7 @@ class Attempt:
                 self.opening.masks,
                 lambda site: {
                     "question": self._question,
-                    "peers": wire.write_sites(set(peers) - {site}),
+                    "peers": {"sites": sorted(set(peers) - {site})},
                 },
                 read,
                 lambda: not silent,
@@ -172,7 +173,7 @@ class Attempt:
     def open(
         self,
         everybody: Mapping[int, int],
-        others: dict[str, wire.Fields],
+        others: dict[str, Fields],
         keep: Read,
     ) -> Vector:
         """Collect shares of the survivors' sum, and open it; take out sites proven guilty.
@@ -196,7 +197,7 @@ class Attempt:
         opening, number = self.opening, self.opening.sum.number
         survivors = wire.write_survivors(number, self.signatures)
 
-        def content(site: int) -> dict[str, wire.Fields]:
+        def content(site: int) -> dict[str, Fields]:
             if not self.holds(site):
                 return others
             helper = {**others, "survivors": survivors}
@@ -206,7 +207,7 @@ class Attempt:
 
         def read(site: int, records: Records) -> None:
             if "shares" in records:
-                opening.add_shares(site, wire.read_shares(records["shares"]))
+                opening.add_shares(site, read_by_site(records["shares"], "shares"))
             keep(site, records)
 
         least = self._group.min_survivors
@@ -262,7 +263,7 @@ class Attempt:
         written = {f"proof-{i}": wire.write_proof(proof) for i, proof in enumerate(proofs)}
 
         def read(site: int, records: Records) -> None:
-            opening.add_keys(site, wire.read_keys(records.get("keys", {})))
+            opening.add_keys(site, read_by_site(records.get("keys", {}), "keys", 32))
             silent.discard(site)
 
         self._ask(

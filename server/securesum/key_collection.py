@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from dppm_model.securesum import wire
+from dppm_model.aggregation import Fields
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel
 from dppm_model.securesum.round_keys import RoundKeys
 from server.broadcast import Records
+from server.securesum import wire
 
 Read = Callable[[int, Records], None]
 
@@ -24,7 +25,7 @@ class KeyCollection:
         Keys and shares that have arrived.
     """
 
-    def __init__(self, group: Group, question: wire.Fields) -> None:
+    def __init__(self, group: Group, question: Fields) -> None:
         self._group, self._question = group, question
         self.number = -1
         self.materials: dict[int, RoundKeys] = {}
@@ -33,7 +34,7 @@ class KeyCollection:
         """Start collecting for another try."""
         self.number, self.materials = number, {}
 
-    def asks(self, channels: Mapping[int, Channel]) -> dict[str, wire.Fields]:
+    def asks(self, channels: Mapping[int, Channel]) -> dict[str, Fields]:
         """Return the fields to ask with, including the channels to deal shares for."""
         written = wire.write_channels(self.number, channels)
         return {"question": self._question, "channels": written}

@@ -8,11 +8,12 @@ from collections.abc import Collection
 
 from flwr.serverapp import Grid
 
+from dppm_model.aggregation import Fields
 from dppm_model.errors import ChangedKey, UnknownSite
-from dppm_model.securesum import wire
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel, joined, verify
 from server.broadcast import Broadcaster, Records
+from server.securesum import wire
 
 log = logging.getLogger("dppm.server")
 
@@ -41,7 +42,7 @@ class Membership:
         broadcaster: Broadcaster,
         group: Group,
         names: list[str],
-        question: wire.Fields,
+        question: Fields,
     ) -> None:
         self._grid, self._broadcaster, self._group = grid, broadcaster, group
         self._names, self._question = names, question

@@ -1,14 +1,16 @@
-"""The state of the current round's secure sum: one atomic file, rewritten twice a round.
+"""The current round's secure sum on disk: an atomic file of its state, and the masked reports.
 
-It is written when the participants of a try are fixed, before any is asked, and when its survivors
-are fixed, before any is asked to help. Sites refuse a second list of either, so a restarted server
-must continue with these. It is also written, with the accusations, when a try is abandoned, since
-the next has another number.
+The file is written when the participants of a try are fixed, before any is asked, and when its
+survivors are fixed, before any is asked to help. Sites refuse a second list of either, so a
+restarted server must continue with these. It is also written, with the accusations, when a try is
+abandoned, since the next has another number.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,46 @@ class RoundCheckpoint:
             _read(parse_json(meta["pairs"])),
             None if survivors is None else tensors["total"],
         )
+
+
+class MaskedReports:
+    """The masked reports of the current try, of equal size, in one file, in the order of arrival.
+
+    Each is noise without the masks of all others. They are kept until the next try, so that a
+    report that was masked wrongly can be found, and that of a guilty site be taken out of the sum.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        Bytes of a report.
+    sites
+        Whose reports are there, in their order; with none the file begins empty.
+    """
+
+    def __init__(self, path: Path, size: int, sites: Iterable[int] = ()) -> None:
+        self._path, self._size, self._sites = path, size, list(sites)
+        if not self._sites:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+
+    def add(self, site: int, report: bytes) -> None:
+        """Append the report of one more site."""
+        with self._path.open("ab") as file:
+            file.write(report)
+        self._sites.append(site)
+
+    def sync(self) -> None:
+        """Flush to disk: the next steps rely on it."""
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
+
+    def of(self, site: int) -> bytes:
+        """Return the report of one site."""
+        with self._path.open("rb") as file:
+            file.seek(self._sites.index(site) * self._size)
+            return file.read(self._size)
 
 
 def _hex(values: Any) -> dict[int, str]:

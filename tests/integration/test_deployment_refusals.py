@@ -195,7 +195,7 @@ def test_a_budget_ends_and_an_unapproved_bundle_is_not_run(
                 file.write("\n# one line more\n")
             replace(Announcement.read(path), bundle=build_fab_from_disk(app)).write(path)
         said = hosts.type("site-0", "site", "approve", hosts.site(0), path, "--yes")
-        assert "DIFFERENT" in said and "client/release.py" in said
+        assert "DIFFERENT" in said and "client/reports.py" in said
         hosts.approve("other", 1)
         spent = Ledger(hosts.site(2) / "ledger.jsonl").debits
         hosts.serve("other")

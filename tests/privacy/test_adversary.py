@@ -22,7 +22,7 @@ from dppm_model.run import Run
 from dppm_model.securesum.masks import Sum
 from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.round_keys import KEY, SELF, Checks
-from dppm_model.securesum.wire import write_proof
+from server.securesum.wire import write_proof
 from tests.conftest import TINY
 from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of
 from tests.support.mutations import twin

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from client import site as module
-from client.question import read_question as read_tried
+from client.site import read_question as read_tried
 from deploy.simulate import plan_of, resolve
 from dppm_model import batch_invariance
 from dppm_model.config import initial_model
@@ -252,7 +252,7 @@ def test_a_question_that_is_refused_costs_nothing(
 
 @twin(
     "a round is debited before it is known that it can be answered",
-    "client.question:try_question",
+    "client.site:try_question",
     nothing,
 )
 def test_a_question_that_fails_costs_nothing(

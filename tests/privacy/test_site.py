@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from client import release
+from client import app
 from client import site as module
 from client.approvals import BUNDLE, Approval, approval_file
 from client.policy import Policy
@@ -205,7 +205,7 @@ def test_one_run_cannot_push_out_the_report_of_another(
 
 @twin(
     "a report leaves as soon as it is made",
-    "client.release:constant_time_release",
+    "client.app:constant_time_release",
     lambda _: lambda _seconds: contextlib.nullcontext(),
     only="[False]",
 )
@@ -215,11 +215,11 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
 ) -> None:
     """A report that takes 0.1 s, 4.9 s or, once too long, 7 s; also one that fails."""
     now, left = [100.0], []
-    monkeypatch.setattr(release.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(release.time, "sleep", lambda s: left.append(now[0] + s - 100.0))
+    monkeypatch.setattr(app.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(app.time, "sleep", lambda s: left.append(now[0] + s - 100.0))
     for work in (0.1, 4.9, 7.0):
         now[0] = 100.0
-        with contextlib.suppress(ValueError), release.constant_time_release(5.0):
+        with contextlib.suppress(ValueError), app.constant_time_release(5.0):
             now[0] += work
             if fails:
                 raise ValueError

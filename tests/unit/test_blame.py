@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.securesum.blame import Blame
-from server.securesum.masked_reports import MaskedReports
+from server.securesum.round_checkpoint import MaskedReports
 from tests.support.mutations import twin
 
 

@@ -200,14 +200,14 @@ def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
     path = tmp_path / "other.fab"
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
-            if name == "client/release.py":
+            if name == "client/reports.py":
                 continue
             archive.writestr(name, content + (b"\n# more" if name == "client/site.py" else b""))
         archive.writestr("client/extra.py", "import os")
     assert list(differences(path.read_bytes())) == [
         (".info/CONTENT", "changed"),  # it is not of these files
         ("client/extra.py", "new"),
-        ("client/release.py", "missing"),
+        ("client/reports.py", "missing"),
         ("client/site.py", "changed"),
     ]
     assert digest_of(path.read_bytes()) != digest_of(bundle)
