@@ -40,28 +40,12 @@ class SecureSumSite:
         As the server sent it; only an approved plan is answered.
     """
 
-    messages: ClassVar[tuple[str, ...]] = (
-        "query.join",
-        "train",
-        "query.open",
-        "query.checks",
-        "query.remove",
-    )
-
     def __init__(self, site: Site, plan: Plan) -> None:
         self.site, self.plan = site, plan
 
     def handle(self, message: str, content: Question) -> Answer:
         """Answer a message; see `dppm_model.aggregation.SiteAggregation`."""
-        if message == "query.open":
-            return self._open(content)
-        act = {
-            "query.join": self._join,
-            "train": self._report,
-            "query.checks": self._checks,
-            "query.remove": self._remove,
-        }[message]
-        return act(content)
+        return self._ACTS[message](self, content)
 
     def join(self, nonce: bytes) -> tuple[Channel, bytes]:
         """Show the site's channel key for a run, and sign the nonce; see `Member.join`."""
@@ -215,7 +199,7 @@ class SecureSumSite:
         "query.checks": _checks,
         "query.remove": _remove,
     }
-    messages = tuple(_ACTS)
+    messages: ClassVar[tuple[str, ...]] = tuple(_ACTS)
 
 
 def _numbers(content: Question) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from client.approvals import Approval, approval_of
 from client.policy import Policy
@@ -60,15 +61,17 @@ def site_records(folder: Path, policy: Policy) -> Records:
 
 
 @lru_cache(maxsize=1)  # shared by all virtual sites of one process
-def read_question(phase: PhasePlan, config: ModelConfig, content: bytes) -> Query:
-    """Build a question from the plan and the arrays that were sent, and try it out.
+def read_question(
+    phase: PhasePlan, config: ModelConfig, content: bytes, device: torch.device
+) -> Query:
+    """Build a question from the plan and the arrays that were sent, and try it out on a device.
 
     Raises
     ------
     ModelError
         See `dppm_model.score.phases.read_question` and `try_question`.
     """
-    query = phases.read_question(phase.name, config, content)
+    query = phases.read_question(phase.name, config, content).to(device)
     try_question(query, phase.grid, config.shape)
     return query
 

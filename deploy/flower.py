@@ -20,7 +20,7 @@ import tomli_w
 import torch
 
 from deploy.import_closure import APPS, closure, installed
-from deploy.processes import Supervised, environment, free_port, tool
+from deploy.processes import Supervised, command, environment, free_port
 from dppm_model.errors import FederationError
 
 
@@ -88,20 +88,28 @@ def run_flower(
         connections = {"superlink": {"default": "local", "local": local}}
         (home / "config.toml").write_text(tomli_w.dumps(connections))
         (home / "empty").mkdir()
-        superlink = [
-            *(tool("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"),
-            *("--port", str(port), "--disable-runtime-dependency-installation"),
-            *("--database", str(home / "state.db")),
-        ]
+        superlink = command(
+            "flower-superlink",
+            "--insecure",
+            "--simulation",
+            "--disable-runtime-dependency-installation",
+            host="127.0.0.1",
+            port=port,
+            database=home / "state.db",
+        )
         door, name = ("127.0.0.1", port), "Flower's SuperLink"
         with Supervised(name, superlink, home / "empty", flowers, output, door):
             settings = " ".join(f"{key}={toml_string(value)}" for key, value in run_config.items())
-            command = [
-                *(tool("flwr"), "run", str(app.resolve()), "local", "--stream"),
-                *("--federation-config", f"num-supernodes={nodes} {resources(device, nodes)}"),
-                *("--run-config", settings),
-            ]
-            with Supervised("flwr run", command, home, flowers, output) as run:
+            flwr = command(
+                "flwr",
+                "run",
+                str(app.resolve()),
+                "local",
+                "--stream",
+                federation_config=f"num-supernodes={nodes} {resources(device, nodes)}",
+                run_config=settings,
+            )
+            with Supervised("flwr run", flwr, home, flowers, output) as run:
                 while run.process.poll() is None:
                     tick()
                     time.sleep(0.2)

@@ -51,6 +51,12 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def command(name: str, *words: str, **options: object) -> list[str]:
+    """Return a command of this installation: its words, and ``--key value`` for each option."""
+    flags = [(f"--{key.replace('_', '-')}", str(value)) for key, value in options.items()]
+    return [tool(name), *words, *(word for flag in flags for word in flag)]
+
+
 def free_port() -> int:
     """Return a TCP port of this machine that is free now."""
     with socket.socket() as s:

@@ -35,10 +35,17 @@ _RESTORE = "Restore it from a backup, or train the run anew in another folder."
 _ALWAYS = {
     "overrides.json": ("overrides",),
     "status.json": ("state",),
-    "privacy.json": (
-        *("unit", "adjacency", "delta", "honest_sites", "phases"),
-        *("epsilon_secure_sum", "epsilon_site", "public_data", "data"),
-    ),
+    "privacy.json": [
+        "unit",
+        "adjacency",
+        "delta",
+        "honest_sites",
+        "phases",
+        "epsilon_secure_sum",
+        "epsilon_site",
+        "public_data",
+        "data",
+    ],
 }
 _SEE_LOG = "See the log; the run continues with the same command."
 

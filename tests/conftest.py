@@ -23,8 +23,13 @@ settings.register_profile("explore", derandomize=False, print_blob=True)
 settings.load_profile("repeatable")
 
 TINY = [
-    *("data=tiny", "sites=3", "backend=inprocess", "privacy.epsilon=8"),
-    *("model.mixture.components=2", "model.mixture.band=16", "model.mixture.texture=9"),
+    "data=tiny",
+    "sites=3",
+    "backend=inprocess",
+    "privacy.epsilon=8",
+    "model.mixture.components=2",
+    "model.mixture.band=16",
+    "model.mixture.texture=9",
 ]
 SMALL = ["pool.workers=0", "sampler.per_class=20", "sampler.num_levels=6"]
 _FINISHED: list[Path] = []  # made by the first test that asks

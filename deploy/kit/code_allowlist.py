@@ -22,6 +22,8 @@ from deploy.processes import start, stop
 from dppm_model.errors import DppmError
 from dppm_model.reading import read_bytes
 
+_WORKER = (sys.executable, "-m", "deploy.kit.worker")
+
 
 def bundle_file(folder: Path, digest: str) -> Path:
     """Return the path of an approved bundle at a site."""
@@ -152,10 +154,7 @@ class AllowlistExecutor:
             self._stamps[digest] = stamp
             unpacked = str(bundle_folder(self._folder, digest)) if digest else ""
             worker = self._workers[digest] = start(
-                [
-                    *(sys.executable, "-m", "deploy.kit.worker", str(self._folder)),
-                    *(unpacked, digest, self._address),
-                ],
+                [*_WORKER, str(self._folder), unpacked, digest, self._address],
                 self._folder / "flower" / "empty",
                 self._environment,
                 self._output,

@@ -20,7 +20,7 @@ from deploy.kit.control import FlowerControl
 from deploy.kit.enrolment import split_address
 from deploy.kit.federation import ServerSettings, announcement_file, enrolled
 from deploy.kit.locks import alone
-from deploy.processes import Door, Supervised, end_leftovers, environment, listens, tool
+from deploy.processes import Door, Supervised, command, end_leftovers, environment, listens
 from deploy.simulate import raise_reported
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes
@@ -82,9 +82,9 @@ class ServerSupervisor:
             sessions = self._home / "sessions"
             end_leftovers(sessions, self.folder)
             self._check_ports()
-            for name, command, folder, door in self._commands(secret):
+            for name, words, folder, door in self._commands(secret):
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
-                program = Supervised(name, command, folder, self._environment, log, door, sessions)
+                program = Supervised(name, words, folder, self._environment, log, door, sessions)
                 self._programs.append(stack.enter_context(program))
                 if (
                     name == "superlink"
@@ -97,25 +97,30 @@ class ServerSupervisor:
         empty = self._home / "empty"
         yield (
             "superlink",
-            [
-                *(tool("flower-superlink"), "--host", "127.0.0.1", "--port", str(port)),
-                *("--ssl-ca-certfile", str(tls / "ca.crt")),
-                *("--ssl-certfile", str(tls / "server.crt")),
-                *("--ssl-keyfile", str(tls / "server.key")),
-                *("--enable-supernode-auth", "--database", str(self._home / "state.db")),
-                *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+            command(
+                "flower-superlink",
+                "--enable-supernode-auth",
                 "--disable-runtime-dependency-installation",
-            ],
+                host="127.0.0.1",
+                port=port,
+                ssl_ca_certfile=tls / "ca.crt",
+                ssl_certfile=tls / "server.crt",
+                ssl_keyfile=tls / "server.key",
+                database=self._home / "state.db",
+                isolation="process",
+                superexec_auth_secret_file=secret,
+            ),
             empty,
             self._own_door,
         )
         yield (
             "superexec",
-            [
-                *(tool("flower-superexec"), "--root-certificates", str(tls / "ca.crt")),
-                *("--runtime-api-address", f"127.0.0.1:{port}"),
-                *("--superexec-auth-secret-file", str(secret)),
-            ],
+            command(
+                "flower-superexec",
+                root_certificates=tls / "ca.crt",
+                runtime_api_address=f"127.0.0.1:{port}",
+                superexec_auth_secret_file=secret,
+            ),
             empty,
             None,
         )

@@ -19,7 +19,7 @@ from deploy.kit.connectivity import check_enrolled, check_server
 from deploy.kit.enrolment import Invitation
 from deploy.kit.locks import alone
 from deploy.kit.site import enrolment_of
-from deploy.processes import Supervised, environment, free_port, tool
+from deploy.processes import Supervised, command, environment, free_port
 from dppm_model.errors import NotEnrolled
 from dppm_model.files import write_bytes
 
@@ -67,8 +67,8 @@ class SiteSupervisor:
                 self._port = free_port()
                 self._say(f"Waiting for {self.address} to accept this site.")
                 mark = output.seek(0, os.SEEK_END)
-                command, empty = self._command(), self._home / "empty"
-                with Supervised("SuperNode", command, empty, self._environment, output) as node:
+                supernode, empty = self._command(), self._home / "empty"
+                with Supervised("SuperNode", supernode, empty, self._environment, output) as node:
                     if self._connected(node.process, mark):
                         failed_since, tries = 0.0, 0
                         self._say("Connected.")
@@ -122,11 +122,14 @@ class SiteSupervisor:
             return file.read().decode(errors="replace")
 
     def _command(self) -> list[str]:
-        return [
-            *(tool("flower-supernode"), "--superlink", self.address),
-            *("--root-certificates", str((self.folder / "ca.crt").resolve())),
-            *("--auth-supernode-private-key", str((self.folder / "node.key").resolve())),
-            *("--host", "127.0.0.1", "--port", str(self._port)),
-            *("--isolation", "process", "--superexec-auth-secret-file", str(self._secret)),
-            *("--node-config", f"site={toml_string(str(self.folder.resolve()))}"),
-        ]
+        return command(
+            "flower-supernode",
+            superlink=self.address,
+            root_certificates=self.folder / "ca.crt",
+            auth_supernode_private_key=self.folder / "node.key",
+            host="127.0.0.1",
+            port=self._port,
+            isolation="process",
+            superexec_auth_secret_file=self._secret,
+            node_config=f"site={toml_string(str(self.folder))}",
+        )

@@ -141,9 +141,17 @@ def test_a_site_does_not_talk_to_a_server_of_another_authority(town: Hosts, tmp_
 def test_a_site_that_is_not_enrolled_hears_what_to_do(town: Hosts, tmp_path: Path) -> None:
     site = tmp_path / "stranger"
     town.type(
-        *("server", "site", "init", site, "--invitation", town.fed / "invitation.json", "--yes"),
-        *("--name", "stranger", "--records", town.shards[0]),
-        *("--max-epsilon-secure-sum", 1, "--max-epsilon-site", 1, "--delta", "1e-5"),
+        "server",
+        "site",
+        "init",
+        site,
+        "--yes",
+        invitation=town.fed / "invitation.json",
+        name="stranger",
+        records=town.shards[0],
+        delta="1e-5",
+        max_epsilon_secure_sum=1,
+        max_epsilon_site=1,
     )
     said = town.type("server", "site", "run", site, code=errors.NotEnrolled.exit_code)
     assert "enrolment.json" in said and "dppm server enrol" in said

@@ -223,7 +223,9 @@ def test_a_hundred_sites_with_ten_random_dropouts_a_round(tmp_path: Path, tiny: 
     """Five rounds; ten sites drop out of each, before or after they have answered."""
     run = prepare(
         tmp_path / "run",
-        *("sites=100", "privacy.min_survivors=80", "model.phases.means.rounds=2"),
+        "sites=100",
+        "privacy.min_survivors=80",
+        "model.phases.means.rounds=2",
     )
     draw = random.Random(0)
     drops: dict[int, dict[int, bool]] = {}

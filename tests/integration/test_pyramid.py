@@ -16,11 +16,22 @@ from dppm_model.score.model import ScoreModel
 from sampler.images import load_images
 
 SMALL = [
-    *("data=photos", "sites=3", "backend=inprocess", "privacy.epsilon=8", "model=pyramid"),
-    *("model.mixture.components=2", "model.mixture.band=16", "model.mixture.texture=9"),
-    *("model.phases.detail.rounds=2", "model.phases.detail.sampling_rate=0.5"),
-    *("model.pyramid.stages=2", "sampler.num_levels=5", "sampler.stage_num_levels=3"),
-    *("sampler.per_class=3", "pool.workers=0", "sampler.png=true"),
+    "data=photos",
+    "sites=3",
+    "backend=inprocess",
+    "privacy.epsilon=8",
+    "model=pyramid",
+    "model.mixture.components=2",
+    "model.mixture.band=16",
+    "model.mixture.texture=9",
+    "model.phases.detail.rounds=2",
+    "model.phases.detail.sampling_rate=0.5",
+    "model.pyramid.stages=2",
+    "sampler.num_levels=5",
+    "sampler.stage_num_levels=3",
+    "sampler.per_class=3",
+    "pool.workers=0",
+    "sampler.png=true",
 ]
 
 

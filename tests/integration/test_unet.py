@@ -13,13 +13,26 @@ from dppm_model.score.model import ScoreModel
 from tests.support.flaky_grid import play
 
 UNET = [
-    *("data=bars", "sites=2", "backend=inprocess", "model=unet", "privacy.epsilon=20"),
-    *("model.mixture.components=1", "model.mixture.band=16", "model.mixture.texture=9"),
-    *("model.mixture.principal_axes=0", "model.mixture.fine_band=0", "model.residual.band=8"),
-    *("model.residual.network.channels=8", "model.residual.draws=2", "model.residual.warmup=3"),
-    *("model.phases.score.rounds=20", "model.phases.score.sampling_rate=0.3"),
-    *("model.phases.score.budget_fraction=1.0", "~model.phases.component_covariance"),
-    *("~model.phases.components", "~model.phases.fine_covariance"),
+    "data=bars",
+    "sites=2",
+    "backend=inprocess",
+    "model=unet",
+    "privacy.epsilon=20",
+    "model.mixture.components=1",
+    "model.mixture.band=16",
+    "model.mixture.texture=9",
+    "model.mixture.principal_axes=0",
+    "model.mixture.fine_band=0",
+    "model.residual.band=8",
+    "model.residual.network.channels=8",
+    "model.residual.draws=2",
+    "model.residual.warmup=3",
+    "model.phases.score.rounds=20",
+    "model.phases.score.sampling_rate=0.3",
+    "model.phases.score.budget_fraction=1.0",
+    "~model.phases.component_covariance",
+    "~model.phases.components",
+    "~model.phases.fine_covariance",
 ]
 
 

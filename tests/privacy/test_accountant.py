@@ -133,9 +133,12 @@ def test_published_compositions(mu: float, published: float) -> None:
 @pytest.mark.parametrize(
     ("R", "theta", "m", "n", "published"),
     [
-        *((1, math.sqrt(10) / 64, 1024, 2, 94.162), (1, math.sqrt(10) / 64, 1024, 10, 12.281)),
-        *((1 / 4, math.sqrt(10) / 64, 64, 10, 13.207), (4, 1 / 4, 484, 10, 16.159)),
-        *((4, 1 / 4, 16, 10, 3.067), (4, 1 / 4, 16, 100, 0.422)),
+        (1, math.sqrt(10) / 64, 1024, 2, 94.162),
+        (1, math.sqrt(10) / 64, 1024, 10, 12.281),
+        (1 / 4, math.sqrt(10) / 64, 64, 10, 13.207),
+        (4, 1 / 4, 484, 10, 16.159),
+        (4, 1 / 4, 16, 10, 3.067),
+        (4, 1 / 4, 16, 100, 0.422),
     ],
 )
 def test_published_plans(R: float, theta: float, m: int, n: int, published: float) -> None:

@@ -124,18 +124,15 @@ def test_the_command(
 ) -> None:
     run = tmp_path / "run"
     assert main(["simulate", str(run), *TINY]) == 0
-    small = [
-        *("audit", str(run), "--canaries", "200", "--images", "50", "--trials", "1000"),
-        *("--members", "100", "--json"),
-    ]
+    limits = ["--canaries=200", "--images=50", "--trials=1000", "--members=100"]
     assert main(["sample", str(run), "pool.workers=0", "sampler.per_class=20"]) == 0
     capsys.readouterr()
-    assert main(small) == 0
+    assert main(["audit", str(run), "--json", *limits]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {g["view"] for g in found["games"]} == {"secure_sum", "site"}
     assert all(g["epsilon"] <= g["claim"] for g in found["games"])
     assert set(found["membership"]["attacks"]) and (run / "audit.json").is_file()
-    assert main([*small, "--without-randomization"]) == 0
+    assert main(["audit", str(run), "--json", *limits, "--without-randomization"]) == 0
     bare = json.loads(capsys.readouterr().out)["games"]
     assert sum(b["epsilon"] for b in bare) > 1.5 * sum(g["epsilon"] for g in found["games"])
     assert main(["audit", str(tmp_path)]) == 16
@@ -144,4 +141,4 @@ def test_the_command(
     import deploy.audit as module
 
     monkeypatch.setattr(module, "epsilon", lambda *_: 1e-3)  # a claim that is too good
-    assert main(small) == ClaimRefuted.exit_code
+    assert main(["audit", str(run), "--json", *limits]) == ClaimRefuted.exit_code

@@ -39,8 +39,11 @@ REAL = [
 ]
 # What an operator announces of the tiny data set, and a model of its size.
 TINY_FACTS = [
-    *("data=tiny", "privacy.unit=record"),
-    *("facts.shape=[1,8,8]", "facts.classes=2", "facts.records=600"),
+    "data=tiny",
+    "privacy.unit=record",
+    "facts.shape=[1,8,8]",
+    "facts.classes=2",
+    "facts.records=600",
 ]
 TINY_MODEL = [option for option in TINY if option.startswith("model.")] + ["privacy.epsilon=8"]
 
@@ -104,10 +107,11 @@ class Hosts:
         words = [sys.executable, "-m", "deploy.cli", *map(str, arguments)]
         return [*self._prefix(host), *words]
 
-    def type(self, host: str, *arguments: object, code: int = 0) -> str:
+    def type(self, host: str, *arguments: object, code: int = 0, **options: object) -> str:
         """Run a command to its end, expect its exit code, and return what it printed."""
+        flags = (f"--{key.replace('_', '-')}={value}" for key, value in options.items())
         done = subprocess.run(
-            self._command(host, arguments),
+            self._command(host, [*arguments, *flags]),
             cwd=ROOT,
             env=os.environ | {"COLUMNS": "200"},
             capture_output=True,
@@ -175,8 +179,14 @@ class Hosts:
         port = self.address.rpartition(":")[2]
         listen = self.address if self._prefix("server") else f"127.0.0.1:{port}"
         self.type(
-            *("server", "server", "init", self.fed, "--name", "demo", "--address", self.address),
-            *("--listen", listen, "--superlink-port", int(port) + 1),
+            "server",
+            "server",
+            "init",
+            self.fed,
+            name="demo",
+            address=self.address,
+            listen=listen,
+            superlink_port=int(port) + 1,
         )
         for number in range(len(self.shards)) if sites is None else sites:
             self.enrol(number)
@@ -184,9 +194,17 @@ class Hosts:
     def enrol(self, number: int, limit: float = 100.0) -> None:
         site = self.site(number)
         self.type(
-            *(site.name, "site", "init", site, "--invitation", self.fed / "invitation.json"),
-            *("--name", site.name, "--records", self.shards[number], "--delta", "1e-5"),
-            *("--max-epsilon-secure-sum", limit, "--max-epsilon-site", 1000, "--yes"),
+            site.name,
+            "site",
+            "init",
+            site,
+            "--yes",
+            invitation=self.fed / "invitation.json",
+            name=site.name,
+            records=self.shards[number],
+            delta="1e-5",
+            max_epsilon_secure_sum=limit,
+            max_epsilon_site=1000,
         )
         self.type("server", "server", "enrol", self.fed, site / "enrolment.json", "--yes")
 
@@ -195,11 +213,8 @@ class Hosts:
 
     def approve(self, name: str, *sites: int) -> None:
         for number in sites:
-            self.type(
-                self.site(number).name,
-                *("site", "approve", self.site(number)),
-                *(self.run(name).folder / "announcement.zip", "--yes"),
-            )
+            paper = self.run(name).folder / "announcement.zip"
+            self.type(self.site(number).name, "site", "approve", self.site(number), paper, "--yes")
 
     def serve(self, name: str) -> None:
         self.start("server", "server", "run", self.fed, name)

@@ -112,8 +112,18 @@ def test_plan_json_is_what_a_script_relies_on(
     assert plan["epsilon_secure_sum"] <= 8 < plan["epsilon_site"]
     assert plan.keys() >= {"unit", "adjacency", "delta", "honest_sites", "public_data", "phases"}
     assert plan["phases"][0].keys() >= {
-        *("name", "mechanism", "clip_norm", "range", "truth_strength", "responses"),
-        *("sampling_rate", "rounds", "dimension", "sites", "mu_secure_sum", "mu_site"),
+        "name",
+        "mechanism",
+        "clip_norm",
+        "range",
+        "truth_strength",
+        "responses",
+        "sampling_rate",
+        "rounds",
+        "dimension",
+        "sites",
+        "mu_secure_sum",
+        "mu_site",
     }
 
 

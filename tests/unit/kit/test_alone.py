@@ -163,15 +163,20 @@ def test_every_command_of_a_site_removes_what_a_killed_one_left(
 @pytest.mark.parametrize(
     "what",
     [
-        *("link to a file", "link to the same file", "link to a folder", "dangling", "fifo"),
-        *("empty folder", "hidden file", "file for a folder", "the folder is a link"),
-        *(
-            "the bundle is a link",
-            "the bundle is a fifo",
-            "no folder",
-            "no bundle",
-            "the bundle is a folder",
-        ),
+        "link to a file",
+        "link to the same file",
+        "link to a folder",
+        "dangling",
+        "fifo",
+        "empty folder",
+        "hidden file",
+        "file for a folder",
+        "the folder is a link",
+        "the bundle is a link",
+        "the bundle is a fifo",
+        "no folder",
+        "no bundle",
+        "the bundle is a folder",
     ],
 )
 def test_only_what_was_approved_is_whole(fed: Path, tmp_path: Path, what: str) -> None:

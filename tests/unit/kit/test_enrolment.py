@@ -219,7 +219,12 @@ HIDES = "server/zz\x1b[1A\x1b[2KCode: the same as installed here..py"
 @pytest.mark.parametrize(
     "name",
     [
-        *("../evil.py", "/evil.py", "deploy/cli.py", "client/../../x.py", "client/./app.py", "."),
+        "../evil.py",
+        "/evil.py",
+        "deploy/cli.py",
+        "client/../../x.py",
+        "client/./app.py",
+        ".",
         *(
             "client/",
             "client/app.py/x.py",

@@ -259,7 +259,10 @@ def test_health_and_reflection(tmp_path: Path) -> None:
         assert "dppm.sampling.v1.Sampling" in found.get_services()
         file = found.FindFileContainingSymbol("dppm.sampling.v1.Sampling")
         assert [m.name for m in file.service[0].method] == [
-            *("Describe", "Sample", "Status", "Cancel")
+            "Describe",
+            "Sample",
+            "Status",
+            "Cancel",
         ]
 
 
