@@ -18,7 +18,13 @@ POINTS = ("begun", "written", "synced", "renamed")  # of `write_bytes`, after ea
 
 # What a crash may leave of a last line.
 TORN = [
-    *(b"", b'{"b', b'{"b": 2}', b'{"b": 2}\r', b"\x00" * 5000, b"\xff\xfe", "é".encode()[:1]),
+    b"",
+    b'{"b',
+    b'{"b": 2}',
+    b'{"b": 2}\r',
+    b"\x00" * 5000,
+    b"\xff\xfe",
+    "é".encode()[:1],
     "{}\u2028".encode(),
     "{}\u0085\x0b\x0c\x1c".encode(),
     b"x" * 200_000,
