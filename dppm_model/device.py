@@ -13,7 +13,7 @@ import torch
 
 from dppm_model.errors import ConfigError
 
-_NAME = re.compile(r"auto|cpu|cuda(:[0-9]{1,4})?")
+_NAME = re.compile(r"auto|cpu|cuda(:[1-9]?[0-9])?")
 
 
 def device_of(name: str) -> torch.device:

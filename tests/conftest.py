@@ -47,6 +47,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _no_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where there is a GPU, only tests of it see it: bits of the others are a CPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("gpu"):
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            patch.setattr(torch.cuda, "device_count", lambda: 0)
+        yield
+
+
 def tiny_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Bright left halves (class 0) or top halves (class 1), with noise."""
     rng = np.random.default_rng(seed)

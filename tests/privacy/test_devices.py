@@ -183,7 +183,9 @@ def test_a_gpu_computes_exactly(name: str, two_gpus: None) -> None:
     assert not torch.cuda.is_initialized()
 
 
-@pytest.mark.parametrize("name", ["mps", "tpu", "cuda:", "cuda:x", "cpu:0", "", 3, "cuda:2"])
+@pytest.mark.parametrize(
+    "name", ["mps", "tpu", "cuda:", "cuda:x", "cuda:01", "cuda:200", "cpu:0", "", 3, "cuda:2"]
+)
 def test_other_devices_are_refused(name: Any, two_gpus: None) -> None:
     """``mps`` has no float64."""
     with pytest.raises(ConfigError, match="device is"):
