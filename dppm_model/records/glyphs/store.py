@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from PIL import __version__ as pillow
 from PIL import features
 
@@ -14,7 +13,7 @@ from dppm_model.records import routes
 from dppm_model.records.glyphs.build import SPLITS, build
 from dppm_model.records.glyphs.render import LETTERS, SIZE
 from dppm_model.records.shards import open_records, verify
-from dppm_model.records.writing import replacing, write_records
+from dppm_model.records.writing import replacing
 
 SETS = {"glyphs": LETTERS, "glyphs-aj": LETTERS[:10]}
 DIGESTS = {
@@ -29,7 +28,6 @@ DIGESTS = {
 }
 _PACKAGE = "texlive-fonts-extra=2022.20230122-4"
 _PINNED_WITH = "Pillow 13.0.0 with FreeType 2.14.3"
-_ROWS = 256
 
 
 def fetch(
@@ -44,9 +42,9 @@ def fetch(
     Parameters
     ----------
     source
-        A folder of fonts; without it ``$DPPM_DATA_SOURCE/<name>`` if that exists, else, for
-        glyphs-aj, pinned glyphs in the store, else the Debian package of 509 MB. Only the package
-        gives the pinned content; what other fonts give, nothing but their manifests describes.
+        A folder of fonts; without it ``$DPPM_DATA_SOURCE/<name>`` if that exists, else the Debian
+        package of 509 MB. Only the package gives the pinned content; what other fonts give, nothing
+        but their manifests describes.
 
     Raises
     ------
@@ -59,8 +57,12 @@ def fetch(
     target = root / name
     if not _whole(target, name):
         try:
+            own = source or routes.own_folder(name)
             with replacing(target) as made:
-                _make(name, root, source or _own_fonts(name), made.parent, made, progress)
+                if own is not None and (own == source or own.is_dir()):
+                    build(own, made, name, SETS[name], progress)
+                else:
+                    _from_package(name, made, progress)
         except OSError as error:
             raise DataError(
                 f"{target} could not be written ({error.strerror}).",
@@ -88,27 +90,13 @@ def _whole(target: Path, name: str) -> bool:
     return True
 
 
-def _own_fonts(name: str) -> Path | None:
-    folder = routes.own_folder(name)
-    return folder if folder is not None and folder.is_dir() else None
-
-
-def _make(
-    name: str, root: Path, source: Path | None, work: Path, made: Path, say: Progress
-) -> None:
-    if source is not None:
-        build(source, made, name, SETS[name], say)
-        return
-    if name != "glyphs" and _pinned_beside(root / "glyphs"):
-        say(f"{name}: from {root / 'glyphs'}", 0.0)
-        _restrict(root / "glyphs", made, name)
-    else:
-        say(f"{name}: Debian package {_PACKAGE}, 509 MB", None)
-        try:
-            fonts = routes.unpack_apt(_PACKAGE, work)
-        except DataError as error:
-            raise _refusal(name, error.message) from None
-        build(fonts, made, name, SETS[name], say)
+def _from_package(name: str, made: Path, say: Progress) -> None:
+    say(f"{name}: Debian package {_PACKAGE}, 509 MB", None)
+    try:
+        fonts = routes.unpack_apt(_PACKAGE, made.parent)
+    except DataError as error:
+        raise _refusal(name, error.message) from None
+    build(fonts, made, name, SETS[name], say)
     if split := _unpinned(made, name):
         raise _refusal(
             name,
@@ -125,33 +113,9 @@ def _refusal(name: str, reason: str) -> DownloadError:
     )
 
 
-def _pinned_beside(glyphs: Path) -> bool:
-    try:
-        return _unpinned(glyphs, "glyphs") is None
-    except DataError:
-        return False
-
-
 def _unpinned(folder: Path, name: str) -> str | None:
     """Name the first split whose manifest has not the pinned digest."""
     for split in SPLITS:
         if open_records(folder / split).manifest.digest != DIGESTS[name][split]:
             return split
     return None
-
-
-def _restrict(glyphs: Path, made: Path, name: str) -> None:
-    """Copy the records of the first letters, in their order."""
-    for split in SPLITS:
-        records = open_records(glyphs / split)
-        index = np.flatnonzero(records.labels < len(SETS[name]))
-        chosen = records.select(index)
-        write_records(
-            made / split,
-            (records.pixels(index[i : i + _ROWS]) for i in range(0, len(index), _ROWS)),
-            chosen.labels,
-            name=name,
-            split=split,
-            classes=SETS[name],
-            persons=chosen.persons,
-        )
