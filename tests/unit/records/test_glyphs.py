@@ -14,7 +14,7 @@ from dppm_model.records.glyphs import rules, store
 from dppm_model.records.glyphs.build import Painter
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.writing import write_records
-from tests.unit.records.glyph_fonts import LETTERS, boxes, write_families, write_font
+from tests.support.fonts import LETTERS, boxes, write_families, write_font
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from dppm_model.records.glyphs import render
 from dppm_model.records.glyphs.build import Painter
-from tests.unit.records.glyph_fonts import EM, LETTERS, boxes, cells, write_font
+from tests.support.fonts import EM, LETTERS, boxes, cells, write_font
 
 
 def extent(mask: np.ndarray) -> tuple[int, int]:
