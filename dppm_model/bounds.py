@@ -17,6 +17,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    NoReturn,
     Protocol,
     TypeVar,
     get_args,
@@ -117,7 +118,7 @@ class Text:
             refuse(kind, name, value, f"Give a text{most}.")
 
 
-def refuse(kind: type[DppmError], name: str, value: object, hint: str) -> None:
+def refuse(kind: type[DppmError], name: str, value: object, hint: str) -> NoReturn:
     """Raise a refusal that quotes at most the beginning of the value."""
     if isinstance(value, str):
         value = value[:_SHOWN]

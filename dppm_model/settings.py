@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from dppm_model import bounds
 from dppm_model.errors import ConfigError, DppmError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -28,7 +29,6 @@ _WANTED = {
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
 }
-_SHOWN = 40  # characters of a wrong value: some refusals travel in the headers of an answer
 
 
 class Settings(BaseModel):
@@ -114,11 +114,9 @@ def refuse(
     if found["type"] in ("extra_forbidden", "missing"):
         said = "is missing" if found["type"] == "missing" else "is not a setting"
         raise kind(f"{name} {said}.", near(name, known or {}))
-    shown = repr(found["input"])
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
     wanted = _WANTED.get(found["type"], found["msg"]).format(**found.get("ctx", {}))
     wanted = wanted.removeprefix("Input should be ").removeprefix("Value error, ")
-    raise kind(f"{name} is {shown}.", f"Give {wanted}.")
+    bounds.refuse(kind, name, found["input"], f"Give {wanted}.")
 
 
 def _holds(values: Any, part: str | int) -> bool:
