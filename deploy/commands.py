@@ -22,12 +22,13 @@ from deploy.show import console, epsilon_text, plan_table, print_json, progress
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, RunFolderError
+from dppm_model.files import write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
-from sampler.evaluation.evaluate import FEWEST_PER_CLASS, write_evaluation
+from sampler.evaluation.evaluate import FEWEST_PER_CLASS
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.images import load_images
 
@@ -218,7 +219,7 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
             pictures=run.folder / "private",
             progress=bar,
         )
-        write_evaluation(run.evaluation, result)
+        write_json(run.evaluation, result)
         write_evaluation_table(run)
     return result
 

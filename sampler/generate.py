@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from dppm_model.files import write_bytes
 from dppm_model.progress import Progress, silent
 from sampler import images
 from sampler.draw import Loader, Worker, load_model, read_model
-from sampler.images import Shard, read_shard, shard_path, shards_of
+from sampler.images import read_shard, shard_path, shards_of
 from sampler.pool import Draws, PoolSettings, on_ray
 from sampler.settings import SamplerSettings
 
@@ -127,32 +126,21 @@ def generate(
     progress(f"{done} of {total} images", done / total)
     memory: list[float] = []
     if todo:
-        how = (loader, content), todo, seed, settings, pool, memory.append
-        draws = _in_process(*how) if pool.workers == 0 else on_ray(*how)
+        here = Worker(loader, pool.threads, pool.device)
+        if pool.workers == 0:  # as a worker of Ray would: the same kernels and bits
+            draws: Draws = ((s, here.draw(content, s, seed, settings)) for s in todo)
+        else:
+            draws = on_ray((loader, content), todo, seed, settings, pool, memory.append)
         with closing(draws):
             for shard, drawn in draws:
                 write_bytes(shard_path(out, shard), drawn)
                 done += shard.count
                 progress(f"{done} of {total} images", done / total)
+        if pool.workers == 0:
+            memory.append(here.peak_memory())
     figures = images.figures_of(out, shards)
     images.close_output(out, manifest, figures)
     if png:
         images.export_png(out)
     seconds = time.monotonic() - begun
     return GenerateResult(total, made, seconds, **figures, memory=max(memory, default=None))
-
-
-def _in_process(
-    model: tuple[Loader, bytes],
-    todo: list[Shard],
-    seed: int,
-    settings: SamplerSettings,
-    pool: PoolSettings,
-    note_memory: Callable[[float], None],
-) -> Draws:
-    """Draw one shard after the other, as a worker of Ray would: the same kernels and bits."""
-    loader, content = model
-    worker = Worker(loader, pool.threads, pool.device)
-    for shard in todo:
-        yield shard, worker.draw(content, shard, seed, settings)
-    note_memory(worker.peak_memory())

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model import files
 from dppm_model.errors import DataError
 from dppm_model.progress import Progress
 from sampler.evaluation import real_data_baseline as baselines
@@ -249,11 +248,6 @@ def distance_figures(
 def per_class(right: NDArray[Any], labels: Labels, classes: int) -> list[float]:
     """Mean of ``right`` (n,) over the images of each class."""
     return [float(right[labels == c].mean()) for c in range(classes)]
-
-
-def write_evaluation(path: Path, result: dict[str, Any]) -> None:
-    """Write the result of `evaluate` as JSON, atomically."""
-    files.write_json(path, result)
 
 
 def _train(
