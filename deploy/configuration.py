@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 from pydantic import BaseModel
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from deploy.show import console, print_json
 from dppm_model.bounds import Between
@@ -164,14 +163,10 @@ def show(overrides: Sequence[str], *, as_json: bool, as_yaml: bool) -> None:
     if as_json:
         print_json({name: asdict(key) for name, key in found.items()})
         return
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("key", overflow="fold")
-    for column in ("value", "type", "meaning"):
-        table.add_column(column)
     for name, key in found.items():
         value = yaml.safe_dump(key.value, default_flow_style=True).removesuffix("\n...\n").strip()
-        mark = "bold yellow" if key.changed else None
-        table.add_row(*map(escape, (name, value, key.type, key.meaning)), style=mark)
-    console.print(table)
+        style = "bold yellow" if key.changed else "bold"
+        console.print(f"[{style}]{escape(f'{name} = {value}')}[/]  [dim]{escape(key.type)}[/]")
+        console.print(Padding(escape(key.meaning), (0, 0, 0, 4)))
     if overrides:
-        console.print("[bold yellow]Marked[/] keys differ from the default.")
+        console.print("Keys in [bold yellow]yellow[/] differ from the default.")
