@@ -66,7 +66,9 @@ def check_batch_invariance(
     if wrong := _problem(kind_of(phase).name, config, torch.device(device), machine):
         raise NotBatchInvariant(
             f"Phase {phase}: on this machine a record's integers depend on its company ({wrong}).",
-            "Do not answer from this machine; report its processor and the versions installed.",
+            "If the question or its network is new, multiply matrices only through "
+            "dppm_model/mechanism/products.py. Otherwise do not answer from this machine; report "
+            "its processor and the versions installed.",
         )
 
 

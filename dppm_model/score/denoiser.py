@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -93,7 +94,7 @@ class BaseDenoiser(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """See `Denoiser`."""
-        return next(self.buffers()).device
+        return next(chain(self.buffers(), self.parameters())).device
 
     @abstractmethod
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dppm_model.errors import ModelError
+
 
 def zeroed(network: nn.Module) -> nn.Module:
     """Give a network of the meta device memory, all zeros.
 
     What was freed there before, another record perhaps, must not become a weight: a model that
     lacks weights would then make answers depend on more than the record and the model.
+
+    Raises
+    ------
+    ModelError
+        If the network has buffers: nothing would fill them.
     """
+    if buffers := [name for name, _ in network.named_buffers()]:
+        raise ModelError(
+            f"The network has a buffer, {buffers[0]!r}.",
+            "Compute constants in `forward`; what is learned stands in the parameters of layers.",
+        )
     network = network.to_empty(device=torch.get_default_device())
     with torch.no_grad():
         for p in network.parameters():

@@ -13,6 +13,8 @@ from dppm_model.mechanism import products
 from dppm_model.mechanism.products import Linear, each, gram, rows_by, sides
 from dppm_model.score import class_sums, dct, mixture, moments
 from dppm_model.score.gradient import GradientQuery
+from dppm_model.score.model_config import ModelConfig
+from dppm_model.score.networks import KINDS
 from dppm_model.score.phases import kind_of
 from tests.privacy.test_sensitivity import CASES, CONFIGS
 from tests.support.mutations import nothing, twin
@@ -101,6 +103,13 @@ def test_plain_products_would_not() -> None:
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_question_passes_on_this_machine(name: str, kind: str) -> None:
     check_batch_invariance(kind, CONFIGS[name])
+
+
+@pytest.mark.parametrize("network", KINDS)
+def test_every_network_passes_on_this_machine(network: str) -> None:
+    residual = {"network": {"kind": network, "channels": 6}, "band": 8}
+    settings = {"mixture": {"band": 16, "texture": 9}, "residual": residual}
+    check_batch_invariance("score", ModelConfig.of((1, 16, 16), 3, settings))
 
 
 def plain_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import MomentQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import ComponentCovarianceQuery, nearest
+from dppm_model.score.networks import KINDS
 from dppm_model.score.phases import PHASES
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery, denoising_losses
@@ -81,9 +82,7 @@ def details() -> Sum:
 
 CASES: dict[str, Callable[[], Sum]] = {
     **{name: (lambda name=name: moments(name)) for name in MOMENTS},
-    "conv, factors": lambda: steps("conv", "factors"),
-    "dct_mlp, factors": lambda: steps("dct_mlp", "factors"),
-    "unet, factors": lambda: steps("unet", "factors"),
+    **{f"{kind}, factors": (lambda kind=kind: steps(kind, "factors")) for kind in KINDS},
     "score": lambda: steps("conv", None),
     "conv, vmap": lambda: steps("conv", "vmap"),
     "detail, from the pixels on": details,

@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from dppm_model.errors import ConfigError
+from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.gradients import method_for, per_record
-from dppm_model.score.networks import first_weights
+from dppm_model.score.networks import KINDS, first_weights
 from dppm_model.score.residual import Band, ResidualConfig
 from dppm_model.score.residual_query import denoising_losses, draw_noise
-from dppm_model.score.weights import set_weights
+from dppm_model.score.weights import set_weights, zeroed
 from dppm_model.training.gradient import require_separate_records
 
 CASES = [
-    ("conv", (1, 28, 28), {}),
+    *((kind, (1, 28, 28), {}) for kind in KINDS),
     ("conv", (3, 32, 24), {"band": 8, "fold": 4, "blocks": 1, "channels": 6}),
     ("conv", (1, 8, 8), {"band": 64, "fold": 2, "channels": 7}),
     ("dct_mlp", (1, 28, 28), {"band": 6, "channels": 20}),
-    ("unet", (1, 28, 28), {}),
     ("unet", (3, 16, 24), {"band": 16, "fold": 1, "channels": 5, "depth": 2}),
 ]
 
@@ -72,6 +71,13 @@ def test_first_weights_give_zero_and_come_from_the_seed(
     assert not network(z, base, sigma, y).any()
     # ... but it can leave zero: the last layer's gradient does not vanish.
     assert per_record(network, denoising_losses, inputs).abs().sum() > 0
+
+
+def test_a_network_with_a_buffer_is_refused() -> None:
+    with torch.device("meta"):
+        network = torch.nn.BatchNorm2d(3)
+    with pytest.raises(ModelError, match="buffer, 'running_mean'"):
+        zeroed(network)
 
 
 def test_the_recipe_has_few_parameters() -> None:
