@@ -11,7 +11,7 @@ query.remove  -> keys of the masks shared with sites that are proven guilty
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from client.approvals import approval_of
@@ -25,7 +25,6 @@ from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Channel
 from dppm_model.securesum.masks import Sum, round_of
 from dppm_model.securesum.member import Member
-from dppm_model.securesum.proof import Proof
 from dppm_model.securesum.round_keys import Checks, RoundKeys
 
 
@@ -46,12 +45,6 @@ class SecureSumSite:
     def handle(self, message: str, content: Question) -> Answer:
         """Answer a message; see `dppm_model.aggregation.SiteAggregation`."""
         return self._ACTS[message](self, content)
-
-    def join(self, nonce: bytes) -> tuple[Channel, bytes]:
-        """Show the site's channel key for a run, and sign the nonce; see `Member.join`."""
-        with self.site.alone():
-            member = self.member()
-            return member.channel(), member.join(nonce)
 
     def prepare(self, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
         """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
@@ -99,14 +92,10 @@ class SecureSumSite:
             member.admit(sum_.number, materials)
             reached(FaultPoint.SITE_ADMITTED)
             tallies = self.site.answer(self.plan, phase, round_, question)
-            masked, checks = member.mask(sum_, tallies)
+            masking = member.begun(sum_.number)
+            masked, checks = masking.mask(sum_, tallies)
             reached(FaultPoint.SITE_MASKED)
-            return masked, member.attest(sum_.number), checks
-
-    def checks(self, sum_: Sum, peers: Sequence[int]) -> Checks:
-        """Return check numbers of the masks shared with some peers; see `Masking.checks`."""
-        with self.site.alone():
-            return self.member(opens=True).begun(sum_.number).checks(sum_, peers)
+            return masked, masking.attest(sum_.number), checks
 
     def reveal(
         self, number: int, survivors: Mapping[int, bytes], materials: Mapping[int, RoundKeys]
@@ -124,13 +113,6 @@ class SecureSumSite:
             reached(FaultPoint.SITE_REVEALED)
             return shares
 
-    def pair_keys(self, sum_: Sum, proofs: Sequence[Proof]) -> dict[int, bytes]:
-        """Help to take guilty sites out of a sum; see `Masking.pair_keys`."""
-        with self.site.alone():
-            keys = self.member(opens=True).begun(sum_.number).pair_keys(sum_, proofs)
-            reached(FaultPoint.SITE_REMOVED)
-            return keys
-
     def member(self, *, opens: bool = False) -> Member:
         """Return the site's side of the run's secure sum, by the site's *own* list of peers."""
         approval = self.site.authorize(self.plan, opens=opens)
@@ -142,11 +124,14 @@ class SecureSumSite:
             )
         return Member(group, self.site.identity, path)
 
-    # The same, by message fields.
+    # Each message, by its fields.
 
     def _join(self, content: Question) -> Answer:
-        joined = self.join(wire.read_bytes(content["join"], "nonce", 32))
-        return {"member": wire.write_member(self.site.identity.public, *joined)}
+        nonce = wire.read_bytes(content["join"], "nonce", 32)
+        with self.site.alone():
+            member = self.member()
+            channel, proof = member.channel(), member.join(nonce)
+        return {"member": wire.write_member(self.site.identity.public, channel, proof)}
 
     def _report(self, content: Question) -> Answer:
         question, index = content["question"], self._index()
@@ -160,11 +145,18 @@ class SecureSumSite:
 
     def _checks(self, content: Question) -> Answer:
         peers = wire.read_numbers(content["peers"])
-        return {"checks": wire.write_checks(self.checks(self._sum(content), peers))}
+        sum_ = self._sum(content)
+        with self.site.alone():
+            checks = self.member(opens=True).begun(sum_.number).checks(sum_, peers)
+        return {"checks": wire.write_checks(checks)}
 
     def _remove(self, content: Question) -> Answer:
         proofs = [wire.read_proof(content[name]) for name in content if name.startswith("proof")]
-        return {"keys": wire.write_keys(self.pair_keys(self._sum(content), proofs))}
+        sum_ = self._sum(content)
+        with self.site.alone():
+            keys = self.member(opens=True).begun(sum_.number).pair_keys(sum_, proofs)
+            reached(FaultPoint.SITE_REMOVED)
+        return {"keys": wire.write_keys(keys)}
 
     def _open(self, content: Question) -> Answer:
         """Help to open a round, and prepare the next; either may be refused alone."""

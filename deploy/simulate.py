@@ -43,7 +43,6 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
 from dppm_model.score.phases import kind_of
-from dppm_model.securesum.group import write_peers
 from dppm_model.securesum.keys import Identity
 from dppm_model.training.pretraining import public_start
 from server.app import app as server_app
@@ -187,7 +186,7 @@ def write_public(
     """Write a run's public files, except its plan: a folder with a plan is ready."""
     write_bytes(run.config, yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
     write_json(run.overrides, {"overrides": list(overrides)})
-    write_peers(run.roster, peers)
+    run.write_peers(peers)
     start_model(config).save(run.initial)
     write_json(run.privacy, privacy_json(plan, config))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dppm_model.errors import DppmError, RunFolderError
+from dppm_model.errors import ConfigError, DppmError, RunFolderError
 from dppm_model.files import (
     append_json_line,
     read_json_lines,
@@ -28,6 +28,7 @@ from dppm_model.files import (
 from dppm_model.locks import held_or, is_held
 from dppm_model.plan import Plan
 from dppm_model.reading import read_json, read_text, reading, there
+from dppm_model.securesum.group import parse_peers, peers_text
 
 _TRAINING, _WORKING = ".training", ".working"
 _AGAIN = "Run the command that writes it again."
@@ -83,6 +84,21 @@ class Run:
     samples = _File("samples")  # synthetic images
     evaluation = _File("evaluation.json")  # figures of `dppm evaluate`
     audit = _File("audit.json")  # figures of `dppm audit`
+
+    def write_peers(self, peers: Mapping[str, bytes]) -> None:
+        """Store the identity keys of all sites, by name."""
+        write_bytes(self.roster, peers_text(peers).encode())
+
+    def peers(self) -> dict[str, bytes]:
+        """Read the identity keys of all sites, by name.
+
+        Raises
+        ------
+        ConfigError
+            If they are missing, or not as they should be.
+        """
+        with reading(self.roster, ConfigError, "List every site's identity key."):
+            return parse_peers(read_text(self.roster), str(self.roster))
 
     def write_plan(self, plan: Plan) -> None:
         """Store the plan in its canonical form."""

@@ -12,7 +12,6 @@ from dppm_model.config import read_config
 from dppm_model.device import device_of
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
-from dppm_model.securesum.group import read_peers
 from server.broadcast import RetryPolicy, connected
 from server.rounds import train
 from server.securesum.aggregation import SecureSum
@@ -33,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
         aggregation = AGGREGATIONS[plan.aggregation](
             grid,
             plan,
-            read_peers(run.roster),
+            run.peers(),
             run.checkpoint,
             RetryPolicy(server.round_seconds, server.max_retries, server.retry_seconds),
         )

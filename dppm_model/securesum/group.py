@@ -10,12 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from dppm_model.errors import ConfigError, PlanError, UnknownSite
-from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
-from dppm_model.reading import read_text, reading
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
@@ -142,25 +139,3 @@ def parse_peers(text: str, path: str) -> dict[str, bytes]:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
     return check_peers(keys, path)
-
-
-def write_peers(path: Path, keys: Mapping[str, bytes]) -> None:
-    """Write the file of `read_peers`."""
-    write_bytes(path, peers_text(keys).encode())
-
-
-def roster_of(keys: Mapping[str, bytes]) -> dict[bytes, str]:
-    """Return the roster of these sites: their names by identity key, each in its place."""
-    return {key: name for name, key in sorted(keys.items(), key=lambda item: item[1])}
-
-
-def read_peers(path: Path) -> dict[str, bytes]:
-    """Read a file of identity keys, by the sites' names.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, or not as it should be.
-    """
-    with reading(path, ConfigError, "List every site's identity key."):
-        return parse_peers(read_text(path), str(path))

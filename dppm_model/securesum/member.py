@@ -24,9 +24,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dppm_model.errors import (
     ChangedKey,
     ParticipantsChanged,
@@ -49,9 +46,9 @@ from dppm_model.securesum.keys import (
     verify,
 )
 from dppm_model.securesum.masking import Masking
-from dppm_model.securesum.masks import Sum, round_of
+from dppm_model.securesum.masks import round_of
 from dppm_model.securesum.memory import Memory, RoundMemory
-from dppm_model.securesum.round_keys import Checks, RoundKeys
+from dppm_model.securesum.round_keys import RoundKeys
 
 
 class Member:
@@ -185,14 +182,6 @@ class Member:
             {i: bytes.fromhex(what) for i, what in published.items()},
             self._dealing(number).secrets,
         )
-
-    def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> tuple[bytes, Checks]:
-        """Return the report under all masks; see `Masking.mask`."""
-        return self.begun(sum_.number).mask(sum_, tallies)
-
-    def attest(self, number: int) -> bytes:
-        """Sign the try's list of participants; travels beside the report."""
-        return self.begun(number).attest(number)
 
     def reveal(self, number: int, survivors: Mapping[int, bytes]) -> dict[int, bytes]:
         """Tell, for each participant, the one share that opens the sum of ``survivors``.

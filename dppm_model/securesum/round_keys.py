@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dppm_model.errors import WrongReport
 from dppm_model.securesum import shamir
 from dppm_model.securesum.group import Group
-from dppm_model.securesum.keys import attested, usable, verify
+from dppm_model.securesum.keys import attested, verify
 
 SEALED_BYTES = 2 * shamir.SHARE_BYTES + 16  # both shares for one holder, and the seal's tag
 DIGESTS_BYTES = 64
@@ -72,36 +71,6 @@ class RoundKeys:
     def published(self) -> bytes:
         """What is signed, and authenticated together with every share."""
         return self.mask_key + self.commitment
-
-    def check(self, group: Group, number: int, index: int, asked: frozenset[int]) -> None:
-        """Check, at the server, all of it that is not sealed.
-
-        Parameters
-        ----------
-        asked
-            Whom the shares are to be for.
-
-        Raises
-        ------
-        WrongReport
-            If anything is not as it should be: no other site ever sees it then.
-        """
-        if (
-            self.digests.keys() != set(range(group.size))
-            or self.commitment != commitment(group, number, index, self.digests)
-            or not verify(
-                group.roster[index],
-                statement(group, number, self.mask_key, self.commitment),
-                self.signature,
-            )
-            or not usable(self.mask_key)
-            or self.shares.keys() != asked - {index}
-            or any(len(share) != SEALED_BYTES for share in self.shares.values())
-        ):
-            raise WrongReport(
-                f"Keys and shares of site {index} for try {number} are not as they should be.",
-                "Use one version everywhere.",
-            )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dppm_model.aggregation import Aggregate
 from dppm_model.errors import TooFewSites
 from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.plan import Plan
-from dppm_model.securesum.group import Group, roster_of
+from dppm_model.securesum.group import Group
 from dppm_model.securesum.masks import TRIES, Sum, round_of
 from dppm_model.securesum.ring import Vector
 from server.broadcast import Broadcaster, RetryPolicy, select
@@ -55,11 +55,10 @@ class SecureSum:
         path: Path,
         retry: RetryPolicy,
     ) -> None:
-        roster = roster_of(peers)
-        self.plan, self.group = plan, Group.of(plan, tuple(roster))
+        names = sorted(peers, key=peers.__getitem__)
+        self.plan, self.group = plan, Group.of(plan, tuple(sorted(peers.values())))
         self._path, self._broadcaster = path, Broadcaster(grid, retry)
         self._question = {"plan": plan.to_json()}
-        names = list(roster.values())
         self._members = Membership(grid, self._broadcaster, self.group, names, self._question)
         self._next = KeyCollection(self.group, self._question)
         self._absent = Exclusions(self.group, self._members, Blame())

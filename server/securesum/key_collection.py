@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dppm_model.aggregation import Fields
+from dppm_model.errors import WrongReport
 from dppm_model.securesum.group import Group
-from dppm_model.securesum.keys import Channel
-from dppm_model.securesum.round_keys import RoundKeys
+from dppm_model.securesum.keys import Channel, usable, verify
+from dppm_model.securesum.round_keys import SEALED_BYTES, RoundKeys, commitment, statement
 from server.broadcast import Records
 from server.securesum import wire
 
@@ -46,7 +47,7 @@ class KeyCollection:
         def read(site: int, records: Records) -> None:
             if "material" in records:
                 material = wire.read_material(records["material"])
-                material.check(self._group, number, site, asked)
+                check_material(material, self._group, number, site, asked)
                 self.materials[site] = material
 
         return read
@@ -58,3 +59,28 @@ class KeyCollection:
             for i, m in sorted(self.materials.items())
             if i in sites and sites <= m.shares.keys() | {i}
         }
+
+
+def check_material(
+    keys: RoundKeys, group: Group, number: int, index: int, asked: frozenset[int]
+) -> None:
+    """Check all of a site's keys and shares that is not sealed; ``asked`` are to have shares.
+
+    Raises
+    ------
+    WrongReport
+        If anything is not as it should be: no other site ever sees it then.
+    """
+    signed = statement(group, number, keys.mask_key, keys.commitment)
+    if (
+        keys.digests.keys() != set(range(group.size))
+        or keys.commitment != commitment(group, number, index, keys.digests)
+        or not verify(group.roster[index], signed, keys.signature)
+        or not usable(keys.mask_key)
+        or keys.shares.keys() != asked - {index}
+        or any(len(share) != SEALED_BYTES for share in keys.shares.values())
+    ):
+        raise WrongReport(
+            f"Keys and shares of site {index} for try {number} are not as they should be.",
+            "Use one version everywhere.",
+        )

@@ -14,7 +14,6 @@ from dppm_model.errors import ConfigError, EnrolmentError, PlanError
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.run import Run
-from dppm_model.securesum.group import read_peers
 from tests.conftest import TINY
 from tests.support.flaky_grid import play, twin_of
 from tests.support.plain_sum import NAME, registered
@@ -42,7 +41,7 @@ def test_another_aggregation_gives_the_same_model_and_costs_what_it_costs(
         assert secure_sum >= site > 1.2 * epsilons(run.plan())[0]  # who sees sums sees reports
         (other.folder / "plan.json").unlink()
         other.write_plan(plan)
-        peers = read_peers(other.roster)
+        peers = other.peers()
         for folder in other.sites.iterdir():
             shutil.rmtree(folder / "approvals")
             Approval(plan, peers, bundle="", note="").write(folder)
@@ -53,7 +52,7 @@ def test_another_aggregation_gives_the_same_model_and_costs_what_it_costs(
 def test_nobody_can_be_asked_to_approve_it(run: Run, tmp_path: Path) -> None:
     with registered():
         plan = plain(run.plan())
-        peers, facts = read_peers(run.roster), Facts(plan.model.shape, plan.model.classes)
+        peers, facts = run.peers(), Facts(plan.model.shape, plan.model.classes)
         Announcement("demo", plan, facts, peers, build_bundle()).write(tmp_path / "a.zip")
         Approval(plan, peers, bundle="", note="").write(tmp_path)
         assert approval_file(tmp_path, plan.digest).is_file()

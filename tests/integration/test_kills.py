@@ -15,23 +15,19 @@ import pytest
 
 from client.app import create_app
 from deploy import simulate as simulation
-from deploy.cli import main
 from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import RunFolderError, TooFewSites
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from tests.conftest import SMALL, TINY
+from tests.conftest import run as typed
 from tests.support.fault_injection import POINTS, dying, ended, forked, killed, left_over
 from tests.support.flaky_grid import play, twin_of
 from tests.support.mutations import nothing, twin
 from tests.support.seeded_rng import SeededRNG
 
 GAUSSIAN = [*TINY, "model=gaussian", "server.retry_seconds=0.001"]
-
-
-def typed(*words: object) -> int:
-    return main([str(word) for word in words])
 
 
 def secrets_of(run: Run) -> dict[str, object]:

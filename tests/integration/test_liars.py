@@ -109,7 +109,7 @@ UNHEARD = {"another mask key is dealt", "mask key on no polynomial"}
 )
 @twin(
     "the server passes on whatever a site deals",
-    "dppm_model.securesum.round_keys:RoundKeys.check",
+    "server.securesum.key_collection:check_material",
     nothing,
     only="[digests missing]",
 )

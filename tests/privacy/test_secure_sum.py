@@ -90,8 +90,8 @@ def test_everything_survives_a_restart_of_every_site_at_every_step(tmp_path: Pat
         federation.member(i).admit(0, addressed(materials, i))
         federation.member(i).admit(0, addressed(materials, i))
     for i in range(3):
-        report, mask = federation.member(i).mask(SUM, given_[i])
-        assert (report, mask) == federation.member(i).mask(SUM, given_[i])
+        report, mask = federation.member(i).begun(0).mask(SUM, given_[i])
+        assert (report, mask) == federation.member(i).begun(0).mask(SUM, given_[i])
         opening.add(i, report, digest_of(report), mask)
     for i in (0, 1, 3):
         federation.members = {j: federation.member(j) for j in range(4)}
@@ -131,7 +131,7 @@ def test_a_masked_report_is_uniform_without_the_keys(
     for i in range(3):
         federation.admit(0, materials, i)
     constant = np.full(sum_.dimension, 3)
-    masked = sum_.ring.unpack(federation.members[0].mask(sum_, constant)[0])
+    masked = sum_.ring.unpack(federation.members[0].begun(sum_.number).mask(sum_, constant)[0])
     expected = np.full(256, sum_.ring.length / 256)
     assert chi_square(np.bincount(masked, minlength=256), expected) > 1e-6
     bare = sum_.ring.reduce(sum_.masked(federation.group, constant, sum_.ring.zeros())[0])
@@ -227,7 +227,7 @@ def test_different_lists_of_survivors_open_no_smaller_sum_than_is_accounted(
     told = {h: federation.reveal(h, 0, set(range(5)) - gone) for h, gone in lies.items()}
     vector = SUM.ring.zeros()
     for i in (0, 1):
-        vector += SUM.ring.unpack(federation.members[i].mask(SUM, given_[i])[0])
+        vector += SUM.ring.unpack(federation.members[i].begun(0).mask(SUM, given_[i])[0])
         add_self_mask(group, SUM, vector, i, secret_of(told, i, 3), subtract=True)
         for j in (2, 3, 4):
             key = secret_of({h: told[h] for h in told if j in lies[h]}, j, 3)
@@ -264,7 +264,7 @@ def test_a_site_that_was_told_other_participants_is_not_opened(tmp_path: Path) -
     federation.members[0].admit(0, addressed({i: materials[i] for i in (0, 2, 3)}, 0))
     for i in range(1, 5):
         federation.admit(0, materials, i)
-    federation.members[0].mask(SUM, np.arange(SUM.dimension))
+    federation.members[0].begun(0).mask(SUM, np.arange(SUM.dimension))
     for helper in range(1, 5):
         with pytest.raises(ParticipantsChanged, match="Site 0 did not attest"):
             federation.reveal(helper, 0, {0, 1, 4})
@@ -384,13 +384,13 @@ def test_rounds_cannot_be_mixed_or_reopened(
         federation.prepare(TRIES, range(5))
         site.reveal(TRIES, dict.fromkeys({0, 1, 2}, bytes(64)))
     with pytest.raises(StaleRound):
-        site.mask(replace(SUM, number=TRIES), np.zeros(40, int))
+        site.begun(TRIES)
     federation.reveal(0, 0, {0, 1, 2})  # round 0 is still open
-    signed = {i: federation.members[i].attest(0) for i in (0, 1, 2)}
+    signed = {i: federation.members[i].begun(0).attest(0) for i in (0, 1, 2)}
     federation.admit(TRIES, federation.prepare(TRIES, range(5)), 0)
     for again in (
         lambda: site.reveal(0, signed),
-        lambda: site.mask(SUM, np.zeros(40, int)),
+        lambda: site.begun(0).mask(SUM, np.zeros(40, int)),
         lambda: site.admit(0, addressed(materials, 0)),
         lambda: federation.member(0).reveal(0, signed),
     ):
@@ -472,7 +472,7 @@ def test_a_report_that_was_changed_on_the_wire_is_named(
 ) -> None:
     federation, materials = begun
     opening = Opening(federation.group, SUM, materials)
-    report, mask = federation.members[2].mask(SUM, np.ones(40, int))
+    report, mask = federation.members[2].begun(0).mask(SUM, np.ones(40, int))
     flipped = bytearray(report)
     flipped[7] ^= 4
     for lie in (bytes(flipped), report[:-1], report + b"\0"):
@@ -491,7 +491,7 @@ def opened(
     opening = Opening(federation.group, SUM, materials)
     given_ = vectors(SUM, 5)
     for i in range(4):
-        report, mask = federation.members[i].mask(SUM, given_[i])
+        report, mask = federation.members[i].begun(0).mask(SUM, given_[i])
         opening.add(i, report, digest_of(report), mask)
     for i in range(helpers):
         shares = federation.reveal(i, 0, range(4))
@@ -580,7 +580,7 @@ def test_a_drop_outs_late_report_stays_masked(
     """Site 4 dropped out, its mask key was opened; its report arrives late and is still uniform."""
     federation, materials = begun
     given_ = np.full(SUM.dimension, 7)
-    late = SUM.ring.unpack(federation.members[4].mask(SUM, given_)[0]).copy()
+    late = SUM.ring.unpack(federation.members[4].begun(0).mask(SUM, given_)[0]).copy()
     told = {h: federation.reveal(h, 0, range(4)) for h in range(3)}
     key = secret_of(told, 4, 3)
     for j in range(4):

@@ -74,8 +74,6 @@ def test_a_round_that_was_opened_is_not_tried_again(federation: Federation) -> N
                 lambda n, s=site: s.prepare(n, channels),
                 lambda n, s=site: s.admit(n, addressed(materials, 0)),
                 lambda n, s=site: s.admit(n, addressed(materials, 0), helps=True),
-                lambda n, s=site: s.mask(replace(SUM, number=n), TALLIES),
-                lambda n, s=site: s.attest(n),
                 lambda n, s=site: s.begun(n),
                 lambda n, s=site: s.reveal(n, signed),
             ):
@@ -114,13 +112,13 @@ def test_two_tries_cannot_both_be_opened(tmp_path: Path, split: tuple[int, ...])
 
 def test_every_try_has_other_masks_and_the_same_report(federation: Federation) -> None:
     site = federation.members[0]
-    first, _ = site.mask(SUM, TALLIES)
+    first, _ = site.begun(0).mask(SUM, TALLIES)
     begin(federation, 1)
-    second, _ = site.mask(AGAIN, TALLIES)
+    second, _ = site.begun(1).mask(AGAIN, TALLIES)
     difference = SUM.ring.unpack(first) - SUM.ring.unpack(second)
     assert len(np.unique(SUM.ring.reduce(difference))) > 30  # of 44
     with pytest.raises(StaleRound):
-        site.mask(SUM, TALLIES)
+        site.begun(0).mask(SUM, TALLIES)
 
 
 @twin(
@@ -142,7 +140,7 @@ def test_a_helper_that_was_left_out_helps_and_reports_nothing(tmp_path: Path) ->
         spare.admit(0, addressed(materials, 4))
     opening = Opening(federation.group, SUM, materials)
     for i in range(4):
-        report, mask = federation.members[i].mask(SUM, TALLIES)
+        report, mask = federation.members[i].begun(0).mask(SUM, TALLIES)
         opening.add(i, report, digest_of(report), mask)
     for i in (0, 1, 2, 4):
         opening.add_shares(i, federation.reveal(i, 0, range(4)))
@@ -266,7 +264,7 @@ def opened(
     }
     opening = Opening(federation.group, sum_, materials)
     for i in reporters:
-        report, mask = federation.members[i].mask(sum_, TALLIES)
+        report, mask = federation.members[i].begun(sum_.number).mask(sum_, TALLIES)
         values = {i: lie(i) or mask.values[i]}
         said = checked(federation.group, sum_.number, opening.published, values)
         mask = Checks(values, identities(5)[i].sign(said))
@@ -301,7 +299,7 @@ def test_a_guilty_site_is_taken_out_of_the_sum(
 ) -> None:
     opening, proof = guilty
     assert not opening.fits()
-    report = federation.members[3].mask(SUM, TALLIES)[0]
+    report = federation.members[3].begun(0).mask(SUM, TALLIES)[0]
     opening.remove([3], lambda _: report)
     for i in (0, 1, 2, 4):
         keys = federation.member(i).begun(0).pair_keys(SUM, [proof])
@@ -316,7 +314,7 @@ def changes(federation: Federation, proof: Proof) -> dict[str, Proof]:
     mine = federation.members[1].prepare(0, federation.channels()).digests
     dealt = federation.member(1)._dealing(0).shares(range(4))
     own, keys = ({h: half[part] for h, half in enumerate(dealt)} for part in HALVES)
-    said = federation.members[1].mask(SUM, TALLIES)[1]
+    said = federation.members[1].begun(0).mask(SUM, TALLIES)[1]
     nothing = Checks({}, bytes(64))
     made_up, shares = (
         dict.fromkeys(range(5), digests(bytes(132))),

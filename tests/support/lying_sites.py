@@ -180,7 +180,8 @@ def joins_as_another(liar: Liar, asked: Records, reply: Records) -> None:
     """Shows the identity, channel and signatures of an honest site."""
     if "member" in reply:
         peer = Liar(liar.run, (liar.node + 1) % liar.plan.sites)
-        channel, proof = SecureSumSite(peer.site, liar.plan).join(bytes(32))
+        member = peer.member
+        channel, proof = member.channel(), member.join(bytes(32))
         fields = wire.write_member(peer.site.identity.public, channel, proof)
         reply["member"] = ConfigRecord(fields)
 

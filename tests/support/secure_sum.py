@@ -48,7 +48,7 @@ class Federation:
 
     def reveal(self, site: int, number: int, survivors: Collection[int]) -> dict[int, bytes]:
         """Ask a site to help, with each survivor's signature of the participants."""
-        signed = {i: self.members[i].attest(number) for i in survivors}
+        signed = {i: self.members[i].begun(number).attest(number) for i in survivors}
         return self.members[site].reveal(number, signed)
 
     def checks(self, site: int, sum_: Sum, peers: Collection[int]) -> Checks:
@@ -69,7 +69,7 @@ class Federation:
         for i in participants:
             self.admit(sum_.number, materials, i)
         for i in reporters:
-            report, mask = self.members[i].mask(sum_, vectors[i])
+            report, mask = self.members[i].begun(sum_.number).mask(sum_, vectors[i])
             opening.add(i, report, digest_of(report), mask)
         for i in reporters if opening.missing else ():
             opening.add_pairs(i, self.checks(i, sum_, opening.missing))

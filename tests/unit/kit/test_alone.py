@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli import main
 from deploy.kit import federation
 from deploy.kit.announcement import Announcement
 from deploy.kit.bundle import build_bundle, differences, digest_of, files_of
@@ -21,38 +20,7 @@ from dppm_model.errors import ConfigError, EnrolmentError, InUse, RunFolderError
 from dppm_model.locks import held
 from tests.support.fault_injection import dying, ended, forked, left_over
 from tests.support.mutations import twin
-from tests.support.real_federation import TINY_FACTS, TINY_MODEL
-
-LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
-
-
-def typed(*words: object) -> int:
-    return main([str(word) for word in words])
-
-
-def init_server(folder: Path) -> int:
-    return typed("server", "init", folder, "--name", "demo", "--address", "fed.example.org:8443")
-
-
-def init_site(folder: Path, invitation: Path) -> int:
-    words = ["--invitation", invitation, "--name", folder.name, "--records", "tiny", "--yes"]
-    return typed("site", "init", folder, *words, *LIMITS)
-
-
-def announce(folder: Path, name: str) -> int:
-    return typed("server", "announce", folder, name, *TINY_FACTS, *TINY_MODEL)
-
-
-@pytest.fixture
-def fed(tmp_path: Path, tiny: Path) -> Path:
-    """A server and three enrolled sites."""
-    folder = tmp_path / "fed"
-    assert init_server(folder) == 0
-    for i in range(3):
-        site = tmp_path / f"site-{i}"
-        assert init_site(site, folder / "invitation.json") == 0
-        assert typed("server", "enrol", folder, site / "enrolment.json", "--yes") == 0
-    return folder
+from tests.unit.kit.conftest import announce, init_server, init_site, typed
 
 
 @pytest.mark.parametrize("nth", [1, 3, 5])

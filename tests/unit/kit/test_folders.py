@@ -11,7 +11,6 @@ import yaml
 from client.approvals import read_approvals
 from client.policy import Policy
 from client.site import site_records
-from deploy.cli import main
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import digest_of
 from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
@@ -23,29 +22,15 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
 from tests.support.mutations import twin
-from tests.support.real_federation import TINY_FACTS, TINY_MODEL
-
-LIMITS = ["--max-epsilon-secure-sum", "20", "--max-epsilon-site", "1000", "--delta", "1e-5"]
-
-
-def typed(*words: object) -> int:
-    return main([str(word) for word in words])
+from tests.support.real_federation import TINY_FACTS
+from tests.unit.kit.conftest import announce, typed
 
 
 @pytest.fixture
-def fed(tmp_path: Path, tiny: Path) -> Path:
-    """A server and three enrolled sites, with a run announced."""
-    folder = tmp_path / "fed"
-    address = ["--address", "fed.example.org:8443"]
-    assert typed("server", "init", folder, "--name", "demo", *address) == 0
-    for i in range(3):
-        site = tmp_path / f"site-{i}"
-        invitation = ["--invitation", folder / "invitation.json", "--yes"]
-        records = ["--name", site.name, "--records", "tiny"]
-        assert typed("site", "init", site, *invitation, *records, *LIMITS) == 0
-        assert typed("server", "enrol", folder, site / "enrolment.json", "--yes") == 0
-    assert typed("server", "announce", folder, "first", *TINY_FACTS, *TINY_MODEL) == 0
-    return folder
+def fed(fed: Path) -> Path:
+    """With a run announced."""
+    assert announce(fed, "first") == 0
+    return fed
 
 
 @pytest.fixture
