@@ -19,7 +19,7 @@ SPREAD = torch.tensor([0.05, 0.2, 0.4, 0.8]).reshape(1, 2, 2)
 class Gaussian:
     """Images x ~ N(0, SPREAD²), whose denoiser is exact: E[x | x + σ·noise]."""
 
-    shape, classes = (1, 2, 2), 1
+    shape, classes, device = (1, 2, 2), 1, torch.device("cpu")
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Map x (n, 1, 2, 2), sigma (n,) and y (n,) to (n, 1, 2, 2)."""

@@ -116,8 +116,7 @@ class BinomialPlanner(Planner):
         raise PlanError(
             f"No number of answers up to {_MOST_ANSWERS} in the sum gives the noise that mu = "
             f"{mu:.3g} a round needs.",
-            "Lower its budget_fraction or sampling_rate, raise its rounds, or raise "
-            "privacy.epsilon.",
+            "Lower its sum_alignment, budget_fraction or sampling_rate, or raise its rounds.",
         )
 
 

@@ -31,7 +31,8 @@ class Part:
     group
         Its group of settings: ``model.GROUP`` of a configuration.
     whole
-        Private arrays that every whole model has.
+        Names of the arrays that `start` gives: no model file is read without them. An array that
+        a phase adds is not one of them; `denoiser` refuses or goes without it.
     """
 
     group: ClassVar[str]

@@ -35,17 +35,6 @@ def zeroed(network: nn.Module) -> nn.Module:
     return network
 
 
-def first_weights(network: nn.Module, seed: int) -> torch.Tensor:
-    """Draw the weights (d,) that training begins with: variance 1/fan-in, last layer zero."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = []
-    for name, p in network.named_parameters():
-        fan_in = p[0].numel()
-        zero = p.ndim == 1 or name.startswith("last.")
-        draws.append(torch.randn(p.numel(), generator=generator) * (0.0 if zero else fan_in**-0.5))
-    return torch.cat(draws)
-
-
 def set_weights(parameters: Iterable[nn.Parameter], weights: NDArray[np.float32]) -> None:
     """Set parameters from one vector (d,) of them all, flattened, in their order."""
     own = list(parameters)
