@@ -95,7 +95,7 @@ class SecureSumSite:
             masking = member.begun(sum_.number)
             masked, checks = masking.mask(sum_, tallies)
             reached(FaultPoint.SITE_MASKED)
-            return masked, masking.attest(sum_.number), checks
+            return masked, masking.attest(), checks
 
     def reveal(
         self, number: int, survivors: Mapping[int, bytes], materials: Mapping[int, RoundKeys]

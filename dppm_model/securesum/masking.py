@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import NotGuilty, UnknownSite
+from dppm_model.errors import NotGuilty, StaleRound, UnknownSite
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.keys import Identity, agree, attested
 from dppm_model.securesum.masks import Sum, add_pair_mask, add_self_mask, pair_key
@@ -17,7 +17,7 @@ from dppm_model.securesum.round_keys import Checks, checked
 
 
 class Masking:
-    """One site in one try.
+    """One site in one try, ``number``; it masks in no other.
 
     Parameters
     ----------
@@ -34,20 +34,21 @@ class Masking:
         group: Group,
         identity: Identity,
         index: int,
+        number: int,
         published: Mapping[int, bytes],
         secrets: tuple[bytes, bytes],
     ) -> None:
         self.group, self.index, self.published = group, index, published
-        self._identity = identity
+        self._identity, self._number = identity, number
         self._mask_key, self._self_mask = secrets
 
-    def attest(self, number: int) -> bytes:
+    def attest(self) -> bytes:
         """Sign the try's list of participants; travels beside the report."""
-        return self._identity.sign(self.attested(number))
+        return self._identity.sign(self.attested())
 
-    def attested(self, number: int) -> bytes:
+    def attested(self) -> bytes:
         """Return what every participant signs of the list that this site knows."""
-        return attested(self.group, number, self.published)
+        return attested(self.group, self._number, self.published)
 
     def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> tuple[bytes, Checks]:
         """Return the report under all masks, packed: alone it is uniform and says nothing.
@@ -103,12 +104,18 @@ class Masking:
             keys[proof.accused] = self._pair_key(sum_, proof.accused)
         return keys
 
+    def _check_try(self, sum_: Sum) -> None:
+        if sum_.number != self._number:
+            raise StaleRound(f"These masks are not of try {sum_.number}.", "Ask for its own.")
+
     def _pair_key(self, sum_: Sum, peer: int) -> bytes:
+        self._check_try(sum_)
         if peer == self.index or peer not in self.published:
             raise UnknownSite(f"Site {peer} is no peer of this site's.", "Name participants only.")
         shared = agree(self._mask_key, self.published[peer][:32])
         return pair_key(self.group, sum_, (self.index, peer), shared)
 
     def _signed(self, sum_: Sum, values: dict[int, bytes]) -> Checks:
+        self._check_try(sum_)
         said = checked(self.group, sum_.number, self.published, values)
         return Checks(values, self._identity.sign(said))

@@ -179,6 +179,7 @@ class Member:
             self.group,
             self._identity,
             self.index,
+            number,
             {i: bytes.fromhex(what) for i, what in published.items()},
             self._dealing(number).secrets,
         )
@@ -212,7 +213,7 @@ class Member:
                 "are needed.",
                 "Wait for the missing reports.",
             )
-        said = self.begun(number).attested(number)
+        said = self.begun(number).attested()
         for i in wanted:
             if not verify(self.group.roster[i], said, survivors[i]):
                 raise ParticipantsChanged(

@@ -386,7 +386,7 @@ def test_rounds_cannot_be_mixed_or_reopened(
     with pytest.raises(StaleRound):
         site.begun(TRIES)
     federation.reveal(0, 0, {0, 1, 2})  # round 0 is still open
-    signed = {i: federation.members[i].begun(0).attest(0) for i in (0, 1, 2)}
+    signed = {i: federation.members[i].begun(0).attest() for i in (0, 1, 2)}
     federation.admit(TRIES, federation.prepare(TRIES, range(5)), 0)
     for again in (
         lambda: site.reveal(0, signed),

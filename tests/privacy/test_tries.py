@@ -110,6 +110,11 @@ def test_two_tries_cannot_both_be_opened(tmp_path: Path, split: tuple[int, ...])
     assert sum(count >= 4 for count in told.values()) <= 1
 
 
+@twin(
+    "a report is masked for another try than was begun",
+    "dppm_model.securesum.masking:Masking._check_try",
+    nothing,
+)
 def test_every_try_has_other_masks_and_the_same_report(federation: Federation) -> None:
     site = federation.members[0]
     first, _ = site.begun(0).mask(SUM, TALLIES)
@@ -119,6 +124,8 @@ def test_every_try_has_other_masks_and_the_same_report(federation: Federation) -
     assert len(np.unique(SUM.ring.reduce(difference))) > 30  # of 44
     with pytest.raises(StaleRound):
         site.begun(0).mask(SUM, TALLIES)
+    with pytest.raises(StaleRound, match="not of try 0"):
+        site.begun(1).mask(SUM, TALLIES)
 
 
 @twin(

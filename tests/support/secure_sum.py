@@ -48,7 +48,7 @@ class Federation:
 
     def reveal(self, site: int, number: int, survivors: Collection[int]) -> dict[int, bytes]:
         """Ask a site to help, with each survivor's signature of the participants."""
-        signed = {i: self.members[i].begun(number).attest(number) for i in survivors}
+        signed = {i: self.members[i].begun(number).attest() for i in survivors}
         return self.members[site].reveal(number, signed)
 
     def checks(self, site: int, sum_: Sum, peers: Collection[int]) -> Checks:
