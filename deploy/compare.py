@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.pages.run_summary import RunSummary
+from deploy.sampling import PROMISED
 from deploy.show import epsilon_text, print_json
 from deploy.table import MISSING, figure, markdown_table, with_spread
 from dppm_model.config import CONF, compose_config
@@ -97,7 +98,7 @@ def comparison(summary: RunSummary) -> dict[str, Any]:
         "model": next((name for name, model in _models().items() if model == own), None),
         "phases": [phase["name"] for phase in privacy["phases"]],
         "public_data": privacy["public_data"],
-        **{k: privacy[k] for k in ("epsilon_secure_sum", "epsilon_site", "delta", "unit")},
+        **{k: privacy[k] for k in PROMISED},
         "recipe": raw["recipe"],
         "seeds": raw["seeds"],
         **value,
@@ -126,6 +127,7 @@ def _row(figures: Mapping[str, Any], *, real: bool = False) -> dict[str, str]:
         "data": figures["data"],
         "model": MISSING if real else model,
         "δ, unit": MISSING if real else f"{figures['delta']:g}, {figures['unit']}",
+        "ε (release)": "∞" if real else epsilon_text(figures["epsilon_release"]),
         "ε (secure sum)": "∞" if real else epsilon_text(figures["epsilon_secure_sum"]),
         "ε (site)": "∞" if real else epsilon_text(figures["epsilon_site"]),
         "classifiers": f"{figures['recipe']}, {seeds} seed{'s' * (seeds > 1)}",

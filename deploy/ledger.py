@@ -10,6 +10,7 @@ from rich.table import Table
 
 from deploy.show import console, empty_table, epsilon_text, print_json
 from dppm_model.errors import LedgerError
+from dppm_model.mechanism.base import VIEWS
 from dppm_model.privacy.accountant import check_delta, epsilon, finite
 from dppm_model.privacy.ledger import Ledger, costs_of
 
@@ -28,7 +29,8 @@ def show(path: Path, delta: float, *, as_json: bool) -> None:
         return
     console.print(_table(found))
     console.print(
-        f"spent in all: ε = {epsilon_text(found['epsilon_secure_sum'])} (secure sum), "
+        f"spent in all: ε = {epsilon_text(found['epsilon_release'])} (releases), "
+        f"{epsilon_text(found['epsilon_secure_sum'])} (secure sum), "
         f"{epsilon_text(found['epsilon_site'])} (site); δ = {found['delta']:g}"
     )
 
@@ -51,21 +53,20 @@ def open_ledger(path: Path) -> Ledger:
 
 
 def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
-    """Group rounds by run and phase, and compose all of them in both views."""
+    """Group rounds by run and phase, and compose all of them in each view (None: infinite)."""
     check_delta(delta)
     debits = ledger.debits
     rounds = Counter(
-        (d.run, d.phase, finite(d.secure_sum.mu), finite(d.site.mu), d.site.sampling_rate)
+        (d.run, d.phase, d.site.sampling_rate, *(finite(getattr(d, view).mu) for view in VIEWS))
         for d in debits
     )
-    names = ("run", "phase", "mu_secure_sum", "mu_site", "sampling_rate")
+    names = ("run", "phase", "sampling_rate", *(f"mu_{view}" for view in VIEWS))
     return {
         "path": str(ledger.path),
         "debits": len(debits),
         "head": ledger.head,
         "delta": delta,
-        "epsilon_secure_sum": finite(epsilon(costs_of(debits, "secure_sum"), delta)),
-        "epsilon_site": finite(epsilon(costs_of(debits, "site"), delta)),
+        **{f"epsilon_{v}": finite(epsilon(costs_of(debits, v), delta)) for v in VIEWS},
         "phases": [
             {**dict(zip(names, key, strict=True)), "rounds": n} for key, n in rounds.items()
         ],
@@ -73,7 +74,7 @@ def summary(ledger: Ledger, delta: float) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Any]) -> Table:
-    numbers = ["rounds", "q", "µ secure sum", "µ site"]
+    numbers = ["rounds", "q", *(f"µ {view.replace('_', ' ')}" for view in VIEWS)]
     table = empty_table(found["path"], ["run", "phase"], numbers)
     for p in found["phases"]:
         table.add_row(
@@ -81,6 +82,6 @@ def _table(found: dict[str, Any]) -> Table:
             p["phase"],
             str(p["rounds"]),
             f"{p['sampling_rate']:.3g}",
-            *("∞" if mu is None else f"{mu:.3f}" for mu in (p["mu_secure_sum"], p["mu_site"])),
+            *("∞" if (mu := p[f"mu_{view}"]) is None else f"{mu:.3f}" for view in VIEWS),
         )
     return table

@@ -10,6 +10,7 @@ from deploy.show import console, print_json, progress
 from dppm_model.config import compose_config, read_config
 from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, RunFolderError
+from dppm_model.mechanism.base import VIEWS
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
@@ -20,7 +21,7 @@ from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
 from sampler.tune import tuned
 
-PROMISED = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")  # saved with the images
+PROMISED = (*(f"epsilon_{view}" for view in VIEWS), "delta", "unit")  # saved with the images
 
 
 def trained(folder: Path | None, verb: str) -> Run:

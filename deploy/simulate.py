@@ -32,8 +32,7 @@ from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilons, make_plan
-from dppm_model.privacy.accountant import epsilon, finite
+from dppm_model.planner import epsilon_fields, make_plan
 from dppm_model.progress import Progress, silent
 from dppm_model.records.partition import partition
 from dppm_model.records.shards import Records
@@ -106,12 +105,9 @@ def plan_of(config: Config, run: str) -> Plan:
 
 def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
     """Return what `privacy.json` and `dppm plan --json` hold."""
-    secure_sum, site = epsilons(plan)
     return {
         **plan.summary(),
-        "epsilon_secure_sum": finite(secure_sum),
-        "epsilon_site": finite(site),
-        "epsilon_release": epsilon(plan.costs("release"), plan.delta),
+        **epsilon_fields(plan),
         "public_data": [
             *([] if config.public is None else [config.public]),
             *sorted({kind_of(p.name).public_data or "" for p in plan.phases} - {""}),

@@ -26,6 +26,15 @@ class Budget:
     delta: float
     max_epsilon_trusted_server: float = 0.0
 
+    @property
+    def limits(self) -> dict[View, float]:
+        """The limit in each view."""
+        return {
+            "secure_sum": self.max_epsilon_secure_sum,
+            "site": self.max_epsilon_site,
+            "release": self.max_epsilon_trusted_server,
+        }
+
     def check(self, plan: Plan, number: int, debits: tuple[Debit, ...], hint: str) -> None:
         """Refuse round ``number`` of a plan if it, with all before it, would pass a limit.
 
@@ -42,13 +51,8 @@ class Budget:
             A round that meets the limit exactly still fits.
         """
         others = alike(plan, debits)
-        limits: dict[View, float] = {
-            "secure_sum": self.max_epsilon_secure_sum,
-            "site": self.max_epsilon_site,
-            "release": self.max_epsilon_trusted_server,
-        }
         for view in plan.views:
-            limit = limits[view]
+            limit = self.limits[view]
             if number >= affordable_rounds(plan, view, costs_of(others, view), limit, self.delta):
                 raise BudgetExhausted(
                     f"round {number + 1} of run {plan.run} would pass the {view} limit of epsilon "

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from dppm_model.aggregation import honest_reports
 from dppm_model.bounds import require_whole, require_within
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.base import View
+from dppm_model.mechanism.base import VIEWS, View
 from dppm_model.phase import PhasePlan, named
 from dppm_model.privacy.accountant import RoundCost, finite
 from dppm_model.privacy.ledger import Debit
@@ -250,7 +250,7 @@ class Plan:
             "plan": self.digest,
             "model": self.model.digest,
             "phases": [
-                p.to_dict() | {f"mu_{view}": finite(p.cost(view, 1).mu) for view in get_args(View)}
+                p.to_dict() | {f"mu_{view}": finite(p.cost(view, 1).mu) for view in VIEWS}
                 for p in self.phases
             ],
         }

@@ -15,9 +15,10 @@ from typing import Any
 
 from dppm_model.aggregation import SECURE_SUM, honest_reports
 from dppm_model.errors import DppmError, PlanError
+from dppm_model.mechanism.base import VIEWS, View
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
-from dppm_model.privacy.accountant import RoundCost, epsilon
+from dppm_model.privacy.accountant import RoundCost, epsilon, finite
 from dppm_model.privacy.calibration import calibrate, calibrate_whole, choose_tau
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.score.model_config import ModelConfig
@@ -157,25 +158,30 @@ def _calibrate(
     return with_longest(rounds=rounds), mus
 
 
-def epsilons(plan: Plan, rounds_done: int | None = None) -> tuple[float, float]:
-    """Epsilon in the secure-sum view and in the site view, of the first rounds or of all."""
-    return (
-        epsilon(plan.costs("secure_sum", rounds_done), plan.delta),
-        epsilon(plan.costs("site", rounds_done), plan.delta),
-    )
+def epsilons(plan: Plan, rounds_done: int | None = None) -> dict[View, float]:
+    """Return epsilon in each view, of the first rounds or of all; infinite without protection."""
+    return {view: epsilon(plan.costs(view, rounds_done), plan.delta) for view in VIEWS}
+
+
+def epsilon_fields(plan: Plan, rounds_done: int | None = None) -> dict[str, float | None]:
+    """Return `epsilons` as JSON files name them; None, never a number, without protection."""
+    return {f"epsilon_{view}": finite(e) for view, e in epsilons(plan, rounds_done).items()}
 
 
 def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
     """Return the secure-sum epsilon if one site, or a third, told the server more than planned.
 
     A number of sites that could open single reports is left out: there the site epsilon holds.
+    Nothing is left to weaken where the server is trusted with exact sums.
     """
-    result = []
+    result: list[tuple[int, float]] = []
+    if plan.trusts_server:
+        return result
     for more in sorted({1, plan.sites // 3} - {0}):
         colluding = plan.colluding_sites + more
         with contextlib.suppress(PlanError):
             honest = honest_reports(plan.aggregation, plan.sites, plan.min_survivors, colluding)
             phases = tuple(replace(p, honest_sites=honest) for p in plan.phases)
             weaker = replace(plan, colluding_sites=colluding, phases=phases)
-            result.append((more, epsilons(weaker)[0]))
+            result.append((more, epsilons(weaker)["secure_sum"]))
     return result

@@ -42,6 +42,7 @@ _ALWAYS = {
         "delta",
         "honest_sites",
         "phases",
+        "epsilon_release",
         "epsilon_secure_sum",
         "epsilon_site",
         "public_data",

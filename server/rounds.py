@@ -20,8 +20,7 @@ from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.files import append_json_line, write_bytes
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilons
-from dppm_model.privacy.accountant import finite
+from dppm_model.planner import epsilon_fields
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.round import estimate
 from dppm_model.run import Run
@@ -97,7 +96,6 @@ def train(
             learner.step(mean, noise_std)
             reached(FaultPoint.SERVER_LEARNED)
             done = plan.number(index, round_) + 1
-            secure_sum, site = epsilons(plan, done)
             append_json_line(
                 run.metrics,
                 {
@@ -111,8 +109,7 @@ def train(
                     "downlink_bytes": answer.downlink_bytes,
                     "answer_norm": float(np.linalg.norm(mean)) / phase.clip_norm,
                     "noise_norm": noise_std * math.sqrt(phase.dimension) / phase.clip_norm,
-                    "epsilon_secure_sum": finite(secure_sum),
-                    "epsilon_site": finite(site),
+                    **epsilon_fields(plan, done),
                 },
             )
             Snapshot(plan.digest, index, round_ + 1, started_from, learner.state_dict()).write(
@@ -127,7 +124,7 @@ def train(
 def released(
     run: Run, plan: Plan, phase: int, round_: int, answer: Aggregate
 ) -> tuple[NDArray[np.int64], int]:
-    """Return what is released of a round's sum, and the number of sites in it; once and for all.
+    """Return what is released of a round's sum, and its number of sites, once (Theorem 6).
 
     The server's own noise is drawn once a round. What came of it is on disk before anybody sees
     anything of it, and a server that died goes on with it: two releases of one sum with fresh noise

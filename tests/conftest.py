@@ -113,6 +113,12 @@ def tiny(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_store
 
 
+def short_recipe() -> classifier.Recipe:
+    """The quick recipe with few steps."""
+    few = {key: replace(getattr(classifier.QUICK, key), steps=20) for key in ("cnn", "mlp")}
+    return replace(classifier.QUICK, **few)
+
+
 @pytest.fixture
 def finished(
     tiny: Path,
@@ -121,12 +127,7 @@ def finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A run that was trained, sampled and evaluated (by a recipe of few steps)."""
-    short = replace(
-        classifier.QUICK,
-        cnn=replace(classifier.QUICK.cnn, steps=20),
-        mlp=replace(classifier.QUICK.mlp, steps=20),
-    )
-    monkeypatch.setitem(classifier.RECIPES, "quick", short)
+    monkeypatch.setitem(classifier.RECIPES, "quick", short_recipe())
     if not _FINISHED:
         folder = tmp_path_factory.mktemp("finished") / "first"
         assert run("simulate", folder, *TINY) == 0

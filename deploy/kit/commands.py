@@ -29,6 +29,7 @@ from deploy.simulate import show_rounds
 from dppm_model.config import read_config
 from dppm_model.errors import ConfigError, DataError, NotApproved, RunFolderError
 from dppm_model.files import sweep
+from dppm_model.mechanism.base import VIEWS
 from dppm_model.records.sources import data_root
 from dppm_model.run import Run
 from sampler.service.access import is_loopback, split_address
@@ -159,7 +160,7 @@ def show_server(folder: Path, *, as_json: bool) -> None:
             f"round {r['round']} of {r['rounds']}, "
             f"{r['sites_in_last_sum'] or 0} of {r['sites']} sites in the last sum"
         )
-        for view in ("epsilon_secure_sum", "epsilon_site"):
+        for view in (f"epsilon_{view}" for view in VIEWS):
             spent, planned = r[view]["spent"], r[view]["planned"]
             _say(f"    {view}: {epsilon_text(spent)} of {epsilon_text(planned)} spent")
         if r["last_error"]:
@@ -237,6 +238,11 @@ def _show_proposal(proposal: site.Proposal) -> None:
     if plan.unit == "person":
         _say(f"A person takes part with at most {plan.records_per_person} records per round.")
     _say(f"Protects one {plan.unit}; at least {plan.min_survivors} sites in a sum.")
+    if plan.trusts_server:
+        _say(
+            "TRUSTS THE SERVER: it sees the sites' exact sums, and nothing protects your records "
+            "from it; only what it releases is noisy."
+        )
     _say(
         f"Cost at your delta {proposal.policy.delta:g} (the server announced it at {plan.delta:g}):"
     )
@@ -309,10 +315,15 @@ def show_site(folder: Path, *, as_json: bool) -> None:
     _say(f"{found['site']} of {found['federation']} at {found['server']}: {up}")
     for r in found["runs"]:
         _say(f"  {r['run']}: {r['answered']} of {r['rounds']} rounds answered")
-    for view in ("epsilon_secure_sum", "epsilon_site"):
-        limit = found[view]["limit"]
+    for view in ("secure_sum", "site", *["release"] * bool(found["trusted_rounds"])):
+        spent, limit = found[f"epsilon_{view}"].values()
         most = "no limit" if limit is None else f"of {limit:g}"
-        _say(f"  {view}: {epsilon_text(found[view]['spent'])} spent, {most}")
+        _say(f"  epsilon_{view}: {epsilon_text(spent)} spent, {most}")
+    if found["trusted_rounds"]:
+        _say(
+            f"  {found['trusted_rounds']} rounds trusted the server with exact sums: they count "
+            "for its releases alone, and nothing protects from the server itself"
+        )
     _say(f"  at delta {found['delta']:g}, which this site's policy sets")
     _say(f"  last answer: {found['last_answer'] or 'none'}")
     _say(f"  last error: {found['last_error'] or 'none'}")

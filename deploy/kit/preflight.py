@@ -81,9 +81,12 @@ def _policy(folder: Path) -> str:
         timing = "; reports leave at once, whose timing may reveal how many records answered"
     else:
         timing = f"; reports leave after {policy.release_seconds:g} s"
+    trusted = policy.max_epsilon_trusted_server
     return (
         f"at most ε = {policy.max_epsilon_secure_sum:g} (secure sum), "
-        f"{policy.max_epsilon_site:g} (site); unit {policy.unit}{timing}"
+        f"{policy.max_epsilon_site:g} (site); "
+        + (f"{trusted:g} (releases of a TRUSTED SERVER); " if trusted else "no server is trusted; ")
+        + f"unit {policy.unit}{timing}"
     )
 
 

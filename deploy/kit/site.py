@@ -27,7 +27,6 @@ from deploy.making import making
 from dppm_model.budget import alike
 from dppm_model.errors import ConfigError, EnrolmentError, InUse
 from dppm_model.files import remove, sweep, write_bytes
-from dppm_model.mechanism.base import View
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
@@ -188,13 +187,8 @@ class Proposal:
         others = alike(self.plan, debits)
         delta = self.policy.delta
         found: dict[str, tuple[float, float, float, float]] = {}
-        limits: dict[View, float] = {
-            "secure_sum": self.policy.max_epsilon_secure_sum,
-            "site": self.policy.max_epsilon_site,
-            "release": self.policy.max_epsilon_trusted_server,
-        }
         for view in self.plan.views:
-            limit = limits[view]
+            limit = self.policy.budget.limits[view]
             planned = epsilon(self.plan.costs(view), delta)  # all at the site's delta
             costs = costs_of(others, view)
             both = epsilon((*costs, *self.plan.costs(view)), delta)

@@ -16,6 +16,7 @@ from deploy.kit.site import enrolment_of
 from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import FederationError, StorageError
 from dppm_model.files import read_json_lines
+from dppm_model.mechanism.base import VIEWS, View
 from dppm_model.privacy.accountant import epsilon, finite
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of
 from dppm_model.reading import reading
@@ -67,19 +68,21 @@ def site_status(folder: Path) -> dict[str, Any]:
             }
             for plan in (approval.plan for approval in read_approvals(folder))
         ],
-        "epsilon_secure_sum": _left(
-            debits, "secure_sum", policy.max_epsilon_secure_sum, policy.delta
-        ),
-        "epsilon_site": _left(debits, "site", policy.max_epsilon_site, policy.delta),
+        **{f"epsilon_{view}": _left(policy, debits, view) for view in VIEWS},
+        "trusted_rounds": sum(d.trusts_server for d in debits),
         "delta": policy.delta,
         "last_answer": answered,
         "last_error": error,
     }
 
 
-def _left(debits: tuple[Debit, ...], view: str, limit: float, delta: float) -> dict[str, Any]:
-    spent = epsilon(costs_of(debits, view), delta)  # infinite after a run that trusts its server
-    return {"spent": finite(spent), "limit": limit if limit < float("inf") else None}
+def _left(policy: Policy, debits: tuple[Debit, ...], view: View) -> dict[str, Any]:
+    """What was spent of a limit: that of releases counts rounds that trusted the server."""
+    counted = tuple(d for d in debits if d.trusts_server == (view == "release"))
+    return {
+        "spent": epsilon(costs_of(counted, view), policy.delta),
+        "limit": finite(policy.budget.limits[view]),
+    }
 
 
 def _last(log: Path) -> tuple[str | None, str | None]:

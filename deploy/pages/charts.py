@@ -59,6 +59,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+_BRIEFLY = {"release": "the release", "secure_sum": "the sum", "site": "a site's own reports"}
 _ONE = threading.Lock()  # Matplotlib's settings belong to the whole process
 
 
@@ -95,24 +96,21 @@ def run_charts(summary: RunSummary) -> dict[str, Chart]:
 
 
 def epsilon_chart(summary: RunSummary) -> Chart:
-    """Epsilon against rounds in both views: spent, planned, and what the server may spend."""
-    lines = summary.rounds
-    spent = [(0, 0.0, 0.0)] + [
-        (i, line["epsilon_secure_sum"], line["epsilon_site"]) for i, line in enumerate(lines, 1)
-    ]
-    planned = [(0, 0.0, 0.0), *summary.planned]
-    budget = summary.config.budget()
-    views = (
-        (1, "anyone who sees the sum", budget.max_epsilon_secure_sum, FIRST, "o"),
-        (2, "anyone who sees a site's own reports", budget.max_epsilon_site, SECOND, "D"),
-    )
+    """Epsilon against rounds in each view of the plan: spent, planned, and the server's limit."""
+    lines, views = summary.rounds, summary.views
+    spent = {view: [0.0, *(line[f"epsilon_{view}"] for line in lines)] for view in views}
+    ends = [0, *(done for done, _ in summary.planned)]
+    planned = {view: [0.0, *(found[view] for _, found in summary.planned)] for view in views}
+    limits = summary.config.budget().limits
+    looks = list(zip(((FIRST, "o"), (SECOND, "D")), views, strict=False))
 
     def paint(figure: Figure) -> None:
-        panels = figure.subplots(1, 2)
-        for axes, (view, heading, limit, colour, marker) in zip(panels, views, strict=True):
+        panels = figure.subplots(1, len(views), squeeze=False)[0]
+        for axes, ((colour, marker), view) in zip(panels, looks, strict=True):
+            limit = limits[view]
             axes.plot(
-                [p[0] for p in planned],
-                [p[view] for p in planned],
+                ends,
+                planned[view],
                 color=SOFT,
                 linestyle=(0, (4, 3)),
                 marker="|",
@@ -120,8 +118,8 @@ def epsilon_chart(summary: RunSummary) -> Chart:
                 gid=f"planned-{view}",
             )
             axes.plot(
-                [p[0] for p in spent],
-                [p[view] for p in spent],
+                range(len(lines) + 1),
+                spent[view],
                 color=colour,
                 marker=marker,
                 markersize=4,
@@ -132,25 +130,26 @@ def epsilon_chart(summary: RunSummary) -> Chart:
             if limit < float("inf"):
                 axes.axhline(limit, color=INK, linewidth=1.2, gid="budget")
                 _note(axes, "budget", (0, limit), (4, 3))
-            axes.set_title(heading, pad=10)
+            axes.set_title(f"anyone who sees {_BRIEFLY[view]}", pad=10)
             axes.set_ylim(0, None)
             _round_axis(axes, summary.plan.rounds, least=0)
             axes.legend(loc="lower right", fontsize=9)
         panels[0].set_ylabel(f"ε at δ = {summary.plan.delta:g}")
 
-    now, end = map(epsilon_text, summary.spent), map(epsilon_text, summary.planned[-1][1:])
-    (sum_now, site_now), (sum_end, site_end) = now, end
+    parts = [
+        f"{epsilon_text(spent[view][-1])} of {epsilon_text(planned[view][-1])} planned for anyone "
+        f"who sees {seen}"
+        for view, seen in views.items()
+    ]
     return Chart(
         "epsilon",
         "Privacy spent, round by round",
-        f"After {len(lines)} of {summary.plan.rounds} rounds ε is {sum_now} of {sum_end} planned "
-        f"for anyone who sees the sum, and {site_now} of {site_end} for anyone who sees a site's "
-        "own reports.",
+        f"After {len(lines)} of {summary.plan.rounds} rounds ε is {', and '.join(parts)}.",
         svg_of("epsilon", (_WIDE, 3), paint),
-        ("round", "phase", "ε, secure sum", "ε, a site's reports"),
+        ("round", "phase", *(f"ε, {_BRIEFLY[view]}" for view in views)),
         tuple(
-            (str(i), summary.phase_of_round[i - 1], epsilon_text(a), epsilon_text(b))
-            for i, a, b in spent[1:]
+            (str(i), line["phase"], *(epsilon_text(spent[view][i]) for view in views))
+            for i, line in enumerate(lines, 1)
         ),
     )
 

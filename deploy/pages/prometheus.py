@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from prometheus_client import (
@@ -12,7 +13,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from deploy.pages.run_summary import STATES
+from deploy.pages.run_summary import SEEN, STATES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no second series per counter
 _METRICS = (  # kind, name, what it is, key of `RunSummary.to_json`
@@ -44,13 +45,13 @@ def exposition(name: str, state: dict[str, Any]) -> bytes:
         if state[key] is not None:
             found = kind(metric, text, ["run"], registry=registry).labels(name)
             found.inc(state[key])
-    views = ("secure_sum", "site")
     for what, text in (("spent", "the finished rounds"), ("planned", "the whole plan")):
         gauge = Gauge(
             f"dppm_epsilon_{what}", f"Epsilon of {text}.", ["run", "view"], registry=registry
         )
-        for view in views:
-            gauge.labels(name, view).set(state[f"epsilon_{view}"][what])
+        for view in SEEN:
+            value = state[f"epsilon_{view}"][what]
+            gauge.labels(name, view).set(math.inf if value is None else value)
     one = Gauge("dppm_state", "1 for the state of the run.", ["run", "state"], registry=registry)
     for known in STATES:
         one.labels(name, known).set(float(known == state["state"]))

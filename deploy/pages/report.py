@@ -96,7 +96,7 @@ def content(summary: RunSummary, images: Images | None, *, public: bool) -> dict
     run, config, privacy = summary.run, summary.config, summary.privacy
     evaluation = None if public else summary.evaluation
     charts: dict[str, Any] = {"noise": None, "effort": None} | run_charts(summary)
-    peers = peers_of(config.data, privacy["epsilon_secure_sum"])
+    peers = peers_of(config.data, privacy["epsilon_release"])
     if evaluation is not None:
         charts["accuracy"] = accuracy_chart(run.folder.name, evaluation, peers)
         charts["classes"] = classes_chart(evaluation)
@@ -144,6 +144,7 @@ def write_evaluation_table(run: Run) -> None:
         name=run.folder.name,
         evaluation=evaluation,
         privacy=summary.privacy,
+        trusted=summary.plan.trusts_server,
         by_class=by_class,
     )
     write_bytes(run.folder / "evaluation.md", page.lstrip().encode())
@@ -166,6 +167,7 @@ def show_summary(run: Run, report: Path | None = None, minutes: float | None = N
     shown = render(
         "summary.txt",
         privacy=summary.privacy,
+        trusted=summary.plan.trusts_server,
         scores=evaluation.scores,
         raw=evaluation.raw,
         folder=run.folder,

@@ -15,8 +15,9 @@ from typing import Any
 from deploy.table import with_spread
 from dppm_model.config import Config, read_config
 from dppm_model.errors import RunFolderError
+from dppm_model.mechanism.base import View
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilon_if_colluding, epsilons
+from dppm_model.planner import epsilon_fields, epsilon_if_colluding, epsilons
 from dppm_model.reading import reason, there
 from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
@@ -32,9 +33,15 @@ _OF_A_ROUND = (
     "downlink_bytes",
     "answer_norm",
     "noise_norm",
+    "epsilon_release",
     "epsilon_secure_sum",
     "epsilon_site",
 )
+SEEN: Mapping[View, str] = {
+    "release": "the images, the model or the sum as it is released",
+    "secure_sum": "the sum, the model or the images",
+    "site": "a site's own reports",
+}
 
 
 @dataclass(frozen=True)
@@ -199,8 +206,13 @@ class RunSummary:
         return self.phase_of_round[min(len(self.rounds), self.plan.rounds - 1)]
 
     @property
-    def planned(self) -> tuple[tuple[int, float, float], ...]:
-        """Rounds, and epsilon of both views, planned for the end of each phase."""
+    def views(self) -> Mapping[View, str]:
+        """What is seen in each view in which the plan promises something."""
+        return {view: SEEN[view] for view in self.plan.views}
+
+    @property
+    def planned(self) -> tuple[tuple[int, Mapping[View, float]], ...]:
+        """Rounds, and epsilon in each view, planned for the end of each phase."""
         return _planned(self.plan)
 
     @property
@@ -209,12 +221,9 @@ class RunSummary:
         return epsilon_if_colluding(self.plan)
 
     @property
-    def spent(self) -> tuple[float, float]:
-        """Epsilon of the finished rounds, in the secure-sum and in the site view."""
-        if not self.rounds:
-            return 0.0, 0.0
-        last = self.rounds[-1]
-        return last["epsilon_secure_sum"], last["epsilon_site"]
+    def spent(self) -> Mapping[View, float | None]:
+        """Epsilon of the finished rounds in each view; None without protection."""
+        return {view: self.rounds[-1][f"epsilon_{view}"] if self.rounds else 0.0 for view in SEEN}
 
     @property
     def seconds(self) -> float:
@@ -240,7 +249,7 @@ class RunSummary:
     def to_json(self) -> dict[str, Any]:
         """Return where the run stands; nothing that was measured on real data."""
         last = self.rounds[-1] if self.rounds else None
-        spent, total = self.spent, self.planned[-1][1:]
+        total = epsilon_fields(self.plan)
         up, down = self.traffic
         return {
             "run": self.plan.run,
@@ -258,8 +267,10 @@ class RunSummary:
             "seconds_of_last_round": last["seconds"] if last else None,
             "uplink_bytes": up,
             "downlink_bytes": down,
-            "epsilon_secure_sum": {"spent": spent[0], "planned": total[0]},
-            "epsilon_site": {"spent": spent[1], "planned": total[1]},
+            **{
+                f"epsilon_{view}": {"spent": spent, "planned": total[f"epsilon_{view}"]}
+                for view, spent in self.spent.items()
+            },
             "last_error": self.error,
         }
 
@@ -315,11 +326,11 @@ def _per_class(raw: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[S
 
 
 @lru_cache(maxsize=4)  # certificates take seconds, and a live page asks again each round
-def _planned(plan: Plan) -> tuple[tuple[int, float, float], ...]:
+def _planned(plan: Plan) -> tuple[tuple[int, Mapping[View, float]], ...]:
     ends, done = [], 0
     for phase in plan.phases:
         done += phase.rounds
-        ends.append((done, *epsilons(plan, done)))
+        ends.append((done, epsilons(plan, done)))
     return tuple(ends)
 
 

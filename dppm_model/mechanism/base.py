@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from dppm_model.reading import as_floats
 # Who looks: at what the server releases (the model, and all that is made of it), at the opened sum
 # of the honest sites (the server), or at one site's own report (the server and all other sites).
 View = Literal["release", "secure_sum", "site"]
+VIEWS: tuple[View, ...] = get_args(View)
 T = TypeVar("T")
 
 PROBABILITY_BITS = 32

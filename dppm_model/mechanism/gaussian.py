@@ -34,7 +34,7 @@ _BITS = 63  # of a first uniform, which lies in [0, 1/2)
 
 
 def rounded_normal(deviation: float, count: int, coins: SecureRNG) -> NDArray[np.int64]:
-    """Draw normal variables, rounded to whole numbers, exactly.
+    """Draw normal variables, rounded to whole numbers, exactly (Theorem 6).
 
     By inversion of 64 uniform bits, a sign and U in [0, 1/2). The quantiles of both ends of U's
     interval nearly always round to the same number, whatever float64 got wrong; where they do not,
@@ -130,7 +130,7 @@ class GaussianMechanism(Mechanism):
         return (self.noise_multiplier * spec.clip_norm) ** 2
 
     def cost(self, view: View, spec: RoundSpec) -> RoundCost:
-        """Mu = 1/z for who sees the release; no protection in any other view."""
+        """Mu = 1/z for anyone who sees only the release, none in another view (Theorem 6)."""
         mu = (1 + 2.0**-50) / self.noise_multiplier if view == "release" else math.inf
         return RoundCost(mu, spec.sampling_rate, 1)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dppm_model.mechanism.quantize import CLIP_NORM, GRID_STEPS, Grid
+from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.records.shards import Records
 from dppm_model.requests import PhaseRequest
@@ -29,26 +30,20 @@ def pretrain(
     phases: Sequence[PhaseRequest | PhasePlan],
     records: Records,
     seed: int,
-    *,
-    deviations: Sequence[float] | None = None,
 ) -> ScoreModel:
-    """Let all records answer all phases, in order.
+    """Let all records answer all phases, in order; a plan's own server noise is added, no other.
 
     Parameters
     ----------
     model
         What the first phase starts from, on the device to compute on.
     seed
-        Of first weights and centres, of who is sampled, and of noise.
-    deviations
-        For each phase, the standard deviation of Gaussian noise in a coordinate of a round's mean
-        vector; none by default. (For measurements: this noise is not secret.)
+        Of first weights and centres, and of who is sampled.
     """
     rng = np.random.default_rng(seed)
-    for number, phase in enumerate(phases):
+    for phase in phases:
         learner = build_learner(phase.name, model, seed)
         grid = Grid(CLIP_NORM, GRID_STEPS)
-        deviation = deviations[number] if deviations else 0.0
         for _ in range(phase.rounds):
             query = learner.query().to(model.device)
             total = np.zeros(query.dimension, dtype=np.int64)
@@ -60,9 +55,12 @@ def pretrain(
                 x = query.view(records.pixels(block), seeds)
                 y = torch.from_numpy(records.labels[block]).to(query.device)
                 total += query.clipped_sum(x, y, grid, seeds)
+            deviation = _EXACT
+            if isinstance(phase, PhasePlan) and phase.mechanism.trusts_server:
+                total = phase.mechanism.release(total, phase, SecureRNG())
+                deviation = phase.noise_std(phase.sites)
             mean = grid.to_float(total) / (phase.sampling_rate * len(records))
-            mean += deviation * rng.standard_normal(len(mean))
-            learner.step(mean, max(deviation, _EXACT))
+            learner.step(mean, deviation)
         model = learner.result()
     return model
 

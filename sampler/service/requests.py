@@ -97,7 +97,8 @@ class ModelInfo:
     classes, shape
         Of the model: number of classes, (C, H, W).
     privacy
-        ``epsilon_secure_sum``, ``epsilon_site``, ``delta``, ``unit``.
+        ``epsilon_release``, ``epsilon_secure_sum``, ``epsilon_site`` (None: infinite),
+        ``delta``, ``unit``.
     settings
         What holds where a request says nothing else.
     shard_size

@@ -19,16 +19,18 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Privacy(_message.Message):
-    __slots__ = ("epsilon_secure_sum", "epsilon_site", "delta", "unit")
+    __slots__ = ("epsilon_secure_sum", "epsilon_site", "delta", "unit", "epsilon_release")
     EPSILON_SECURE_SUM_FIELD_NUMBER: _ClassVar[int]
     EPSILON_SITE_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_RELEASE_FIELD_NUMBER: _ClassVar[int]
     epsilon_secure_sum: float
     epsilon_site: float
     delta: float
     unit: str
-    def __init__(self, epsilon_secure_sum: _Optional[float] = ..., epsilon_site: _Optional[float] = ..., delta: _Optional[float] = ..., unit: _Optional[str] = ...) -> None: ...
+    epsilon_release: float
+    def __init__(self, epsilon_secure_sum: _Optional[float] = ..., epsilon_site: _Optional[float] = ..., delta: _Optional[float] = ..., unit: _Optional[str] = ..., epsilon_release: _Optional[float] = ...) -> None: ...
 
 class Description(_message.Message):
     __slots__ = ("model", "classes", "channels", "height", "width", "privacy", "shard_size", "sampler", "limits", "images_left", "jobs_running")

@@ -116,7 +116,8 @@ def serving(
     model
         Score model file.
     privacy
-        What to tell clients of it: ``epsilon_secure_sum``, ``epsilon_site``, ``delta``, ``unit``.
+        What to tell clients of it: ``epsilon_release``, ``epsilon_secure_sum``, ``epsilon_site``
+        (None: infinite), ``delta``, ``unit``.
     sampler
         Settings of requests that set none.
     settings

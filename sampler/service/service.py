@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor
@@ -139,8 +140,12 @@ def sampler_message(settings: SamplerSettings) -> pb.Sampler:
 
 
 def privacy_message(privacy: Mapping[str, Any]) -> pb.Privacy:
-    """Return what the run promises."""
-    return pb.Privacy(**{f.name: privacy[f.name] for f in pb.Privacy.DESCRIPTOR.fields})
+    """Return what the run promises; an epsilon of None, no protection, is infinite (unset is 0)."""
+    found: dict[str, Any] = {}
+    for field in pb.Privacy.DESCRIPTOR.fields:
+        value = privacy[field.name]
+        found[field.name] = math.inf if value is None else value
+    return pb.Privacy(**found)
 
 
 def image_message(label: int, index: int, pixels: NDArray[np.uint8], form: pb.Format) -> pb.Image:

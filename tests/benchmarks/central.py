@@ -7,7 +7,10 @@ to its twin without noise. Never show the latter to anybody but the data's owner
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dppm_model.config import Config, initial_model
+from dppm_model.mechanism.gaussian import GaussianMechanism
 from dppm_model.plan import Plan
 from dppm_model.records import sources
 from dppm_model.score.model import ScoreModel
@@ -20,9 +23,14 @@ def train_centrally(config: Config, plan: Plan, *, noise: float = 1.0) -> ScoreM
     Parameters
     ----------
     noise
-        Times the deviation C/mu that an ideal Gaussian mechanism needs on a sum for each round's mu
-        in the secure-sum view; 0 adds none.
+        Times the noise that an ideal Gaussian mechanism needs for each round's mu in the secure-sum
+        view; 0 adds none.
     """
-    deviations = [noise * p.clip_norm / p.cost("secure_sum", 1).mu / p.divisor for p in plan.phases]
+    phases = plan.phases
+    if noise:
+        phases = tuple(
+            replace(p, mechanism=GaussianMechanism(noise / p.cost("secure_sum", 1).mu))
+            for p in phases
+        )
     records = sources.load(config.data, "train")
-    return pretrain(initial_model(config), plan.phases, records, config.seed, deviations=deviations)
+    return pretrain(initial_model(config), phases, records, config.seed)

@@ -110,7 +110,7 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
         assert f"{name} died" in said
     for number in range(SITES):
         status = hosts.ask(f"site-{number}", "site", "status", hosts.site(number))
-        assert status["epsilon_secure_sum"]["spent"] == pytest.approx(epsilons(plan)[0])
+        assert status["epsilon_secure_sum"]["spent"] == pytest.approx(epsilons(plan)["secure_sum"])
     hosts.stop()
     hosts.type("server", "sample", run.folder, "sampler.per_class=20", "pool.workers=0")
     images, labels = load_images(run.samples)

@@ -198,7 +198,7 @@ def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
     plan = run.plan()
     toml = run.sites / "0001" / "site.toml"
     policy = Policy.read(toml)
-    two = epsilons(plan, 2)[0]
+    two = epsilons(plan, 2)["secure_sum"]
     replace(policy, max_epsilon_secure_sum=two).write(toml)
     play(run)
     assert [line["sites"] for line in run.rounds()] == [3, 3, 2, 2]
@@ -208,7 +208,7 @@ def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
 def test_the_server_stops_before_its_own_limit(tmp_path: Path, tiny: Path) -> None:
     """A plan that costs more than privacy.epsilon: the rounds that fit run, equality included."""
     run = prepare(tmp_path / "run")
-    two = epsilons(run.plan(), 2)[0]
+    two = epsilons(run.plan(), 2)["secure_sum"]
     tree = yaml.safe_load(run.config.read_text())
     tree["privacy"]["epsilon"] = two
     run.config.write_text(yaml.safe_dump(tree))

@@ -84,7 +84,7 @@ def test_claims_are_not_refuted_with_randomization_and_are_without(
     With directions 2, since canaries that name the same direction cannot be told apart.
     """
     plan = plan_of(target, mechanism)
-    claims = dict(zip(("secure_sum", "site"), epsilons(plan), strict=True))
+    claims = epsilons(plan)
     canaries = 3000 if mechanism == "binomial" else 1000
     for view in ("secure_sum", "site"):
         coins = SeededRNG(f"{view}{target}")
@@ -102,7 +102,7 @@ def test_the_audit_catches_a_twin_that_tells_too_much_truth() -> None:
     """Twenty times the planned strength: the claim of one round is refuted."""
     phase = plan_of(1.0).phases[0]
     theta = min(0.49, 20 * phase.mechanism.truth_strength)
-    claim = epsilons(replace(plan_of(1.0)))[0]
+    claim = epsilons(replace(plan_of(1.0)))["secure_sum"]
     twin = with_mechanism(phase, truth_strength=theta)
     assert two_worlds(twin, "secure_sum", 5000, DELTA, SeededRNG(1)).epsilon > claim
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from scipy.stats import norm
 
 from client.policy import Policy
 from deploy.cli import main
+from deploy.pages.live_state import LiveState
+from deploy.show import epsilon_text
 from dppm_model.aggregation import Aggregate
 from dppm_model.errors import ConfigError, PlanError, PolicyError
 from dppm_model.mechanism.base import KnownVectors, Mechanism, View
@@ -29,8 +32,12 @@ from dppm_model.planning.registry import PLANNERS
 from dppm_model.privacy.accountant import RoundCost, delta, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.run import Run
+from sampler.evaluation import classifier
+from sampler.images import manifest_of
+from sampler.service import sampling_pb2 as pb
+from sampler.service import service as image_service
 from server.rounds import released
-from tests.conftest import TINY
+from tests.conftest import SMALL, TINY, short_recipe
 from tests.support.mutations import nothing, twin
 from tests.support.plan_factory import MODEL, TOY
 from tests.support.policy_factory import policy
@@ -195,6 +202,53 @@ def test_a_uniform_at_an_edge_is_decided_by_more_bits(k: int, above: bool) -> No
     first, rest = divmod(edge + (1 if above else -1), 1 << 64)
     script = (first << 1).to_bytes(8, "little") + rest.to_bytes(8, "little")
     assert rounded_normal(2.0, 1, ScriptedRNG(script))[0] == (k if above else k + 1)
+
+
+@twin(
+    "the service tells its clients an epsilon of 0 where there is no protection",
+    "sampler.service.service:privacy_message",
+    lambda _: (
+        lambda found: pb.Privacy(**{f.name: found[f.name] for f in pb.Privacy.DESCRIPTOR.fields})
+    ),
+)
+def test_what_is_not_protected_is_nowhere_shown_as_protected(
+    tmp_path: Path,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever shows a run says its release's epsilon, and infinity for the rest; and never 0."""
+    monkeypatch.setitem(classifier.RECIPES, "quick", short_recipe())
+    run, shown = Run(tmp_path / "run"), {}
+    trusting = ["mechanism=gaussian", "privacy.view=release"]
+    for name, *words in (
+        ("simulate", *TINY, *trusting),
+        ("sample", *SMALL),
+        ("evaluate",),
+        ("audit", "--canaries", "50", "--trials", "1000"),
+        ("report",),
+        ("compare",),
+    ):
+        assert main([name, str(run.folder), *words]) == 0
+        shown[name] = "".join(capsys.readouterr())
+    shown["report"] = (run.folder / "report.html").read_text()
+    shown["evaluation.md"] = (run.folder / "evaluation.md").read_text()
+    state = LiveState(run)
+    shown["live"] = state.content()["/"][1].decode()
+    release = epsilon_text(run.read_json(run.privacy)["epsilon_release"])
+    del shown["sample"], shown["audit"]
+    for text in shown.values():
+        assert release in text and "∞ (no protection)" in text.replace("\n", " ")
+        assert not re.search(r"\b(nan|None|inf)\b", re.sub(r"<svg.*?</svg>|url\(.*?\)", "", text))
+    assert "The server is trusted" in shown["report"]
+    metrics = state.content()["/metrics"][1].decode()
+    infinite = re.findall(r'epsilon_spent{run="run",view="(\w+)"} \+Inf', metrics)
+    assert infinite == ["secure_sum", "site"]
+    manifest = manifest_of(run.samples)["privacy"]
+    assert manifest["epsilon_secure_sum"] is None
+    told = image_service.privacy_message(manifest)
+    assert told.epsilon_secure_sum == told.epsilon_site == math.inf
+    assert epsilon_text(told.epsilon_release) == release
 
 
 @pytest.mark.parametrize("name", MECHANISMS)

@@ -300,7 +300,7 @@ def test_rounds_outside_the_plan_are_refused(
 def test_the_limit_stops_the_run_before_data_are_read(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
-    one, two = epsilons(plan, 1)[0], epsilons(plan, 2)[0]
+    one, two = epsilons(plan, 1)["secure_sum"], epsilons(plan, 2)["secure_sum"]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
     approve(tmp_path, plan)
     SecureSumSite(site, plan).join(bytes(32))
@@ -321,7 +321,7 @@ def _no_others(old: Any) -> Any:
 def test_what_other_runs_spent_counts(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
-    site = make_site(tmp_path, tiny, limit=epsilons(plan, 1)[0])
+    site = make_site(tmp_path, tiny, limit=epsilons(plan, 1)["secure_sum"])
     site.answer(plan, 0, 0, question)
     with pytest.raises(BudgetExhausted):
         site.answer(replace(plan, run="run-b"), 0, 0, question)

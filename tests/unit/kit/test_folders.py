@@ -17,7 +17,9 @@ from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
 from deploy.kit.federation import enrolled
 from deploy.kit.preflight import CHECKS, preflight
 from deploy.kit.site import Proposal
+from deploy.show import epsilon_text
 from dppm_model import batch_invariance, errors
+from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
@@ -278,6 +280,41 @@ def test_preflight_tries_the_machines_arithmetic(
     monkeypatch.setattr(batch_invariance, "_problem", lambda *_: "as planted")
     (found,) = (f for f in preflight(site) if f.check.name == "arithmetic")
     assert "as planted" in found.text and found.hint and found.check.exit_code == 53
+
+
+def test_a_server_is_trusted_with_exact_sums_only_by_who_says_so(
+    fed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site-0"
+    trusting = ["mechanism=gaussian", "privacy.view=release"]
+    assert typed("server", "announce", fed, "exact", *TINY_FACTS, *TINY_MODEL, *trusting) == 0
+    paper = fed / "runs" / "exact" / "announcement.zip"
+
+    def shown(*words: object) -> str:
+        capsys.readouterr()
+        assert typed(*words) == 0
+        return " ".join("".join(capsys.readouterr()).split())
+
+    capsys.readouterr()
+    assert typed("site", "approve", site, paper, "--yes") == errors.PolicyError.exit_code
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "TRUSTS THE SERVER" in said and "max_epsilon_trusted_server" in said
+    policy = replace(Policy.read(site / "site.toml"), mechanisms=("binomial", "gaussian"))
+    policy.write(site / "site.toml")
+    assert typed("site", "approve", site, paper, "--yes") == errors.PolicyError.exit_code
+    replace(policy, max_epsilon_trusted_server=0.1).write(site / "site.toml")
+    assert typed("site", "approve", site, paper, "--yes") == errors.BudgetExhausted.exit_code
+    replace(policy, max_epsilon_trusted_server=20.0).write(site / "site.toml")
+    assert "ε (release): spent 0.000" in shown("site", "approve", site, paper, "--yes")
+    plan = Announcement.read(paper).plan
+    Ledger(site / "ledger.jsonl").debit(plan.debit(0, 0))
+    spent = epsilon_text(epsilons(plan, 1)["release"])
+    assert f"epsilon_release: {spent} spent, of 20" in (found := shown("site", "status", site))
+    assert "epsilon_secure_sum: 0.000 spent, of 20" in found  # no noise of sites is used up
+    assert "1 rounds trusted the server" in found
+    assert "TRUSTED SERVER" in next(f.text for f in preflight(site) if f.check.name == "policy")
+    found = shown("site", "ledger", site, "show")
+    assert f"{spent} (releases), ∞ (no protection) (secure sum)" in found
 
 
 def test_status_says_what_is_spent_and_left(

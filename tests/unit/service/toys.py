@@ -19,7 +19,13 @@ from tests.unit.sampler.mixture import pictures
 
 FAST = SamplerSettings(num_levels=4)
 QUICK = SamplerSettings(method="heun", num_levels=2)
-PRIVACY = {"epsilon_secure_sum": 1.5, "epsilon_site": 4.0, "delta": 1e-5, "unit": "record"}
+PRIVACY = {
+    "epsilon_release": 1.0,
+    "epsilon_secure_sum": 1.5,
+    "epsilon_site": 4.0,
+    "delta": 1e-5,
+    "unit": "record",
+}
 MODEL = pictures()
 SHARD = 4
 
