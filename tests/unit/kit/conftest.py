@@ -21,8 +21,8 @@ def init_site(folder: Path, invitation: Path) -> int:
     return typed("site", "init", folder, *words, *LIMITS)
 
 
-def announce(folder: Path, name: str) -> int:
-    return typed("server", "announce", folder, name, *TINY_FACTS, *TINY_MODEL)
+def announce(folder: Path, name: str, *more: str) -> int:
+    return typed("server", "announce", folder, name, *TINY_FACTS, *TINY_MODEL, *more)
 
 
 @pytest.fixture

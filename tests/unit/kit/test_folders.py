@@ -287,7 +287,7 @@ def test_a_server_is_trusted_with_exact_sums_only_by_who_says_so(
 ) -> None:
     site = tmp_path / "site-0"
     trusting = ["mechanism=gaussian", "privacy.view=release"]
-    assert typed("server", "announce", fed, "exact", *TINY_FACTS, *TINY_MODEL, *trusting) == 0
+    assert announce(fed, "exact", *trusting) == 0
     paper = fed / "runs" / "exact" / "announcement.zip"
 
     def shown(*words: object) -> str:
