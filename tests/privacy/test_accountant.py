@@ -329,7 +329,7 @@ def test_an_epsilon_outside_its_range_is_refused(bad: float) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("mu", bad) for bad in (0.0, -1.0, math.inf, math.nan, True)),
+        *(("mu", bad) for bad in (0.0, -1.0, math.nan, True)),
         *(("sampling_rate", bad) for bad in (0.0, 1.5, math.nan, True)),
         *(("rounds", bad) for bad in (-1, 2.0, True)),
         *(("total_variation", bad) for bad in (-1e-9, 1.0, math.nan)),
@@ -338,6 +338,11 @@ def test_an_epsilon_outside_its_range_is_refused(bad: float) -> None:
 def test_costs_are_validated(field: str, value: float) -> None:
     with pytest.raises(PlanError, match=field):
         RoundCost(**({"mu": 1.0, "sampling_rate": 1.0, "rounds": 1} | {field: value}))
+
+
+def test_what_is_not_protected_costs_infinitely_much() -> None:
+    bare = RoundCost(math.inf, 1.0, 1)
+    assert epsilon([RoundCost(1.0, 1.0, 1), bare], DELTA) == math.inf
 
 
 def test_upstream_still_ignores_the_count_of_randomized_response() -> None:

@@ -30,6 +30,7 @@ from dppm_model.records.shards import open_records
 from dppm_model.records.units import Units
 from dppm_model.records.writing import write_records
 from dppm_model.round import report
+from dppm_model.score.unit_batches import try_question
 from tests.support.mutations import Make, as_property, each_clipped, times, twin
 from tests.support.plan_factory import (
     EPSILONS,
@@ -50,7 +51,7 @@ DIRECTIONS = replace(PHASE, mechanism=DirectionsMechanism(4, 0.4, 3))
 class Pixels:
     """A linear question: the vector of a record is its two pixels, up to twice the clip norm."""
 
-    dimension = 2
+    dimension, device = 2, torch.device("cpu")
 
     def view(self, pixels: np.ndarray, seeds: torch.Tensor) -> torch.Tensor:
         return to_tensor(pixels)
@@ -84,6 +85,7 @@ def report_law(
     write_records(folder, images, labels, name="x", split="train", classes=("a",), persons=persons)
     records = open_records(folder)
     units = Units.of(records, "record", 1) if each == 1 else Units.of(records, "person", 2)
+    try_question(Pixels(), phase.grid, (1, 1, 2))  # a unit that fails would be left out, silently
     law = np.zeros((phase.max_count + 1,) * phase.report_length)
     runs = coins.runs(lambda: report(units, Pixels(), phase, b"signs", coins))
     for weight, tallies in runs:
