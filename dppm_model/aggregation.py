@@ -115,7 +115,7 @@ def secure_sum_honest_reports(sites: int, min_survivors: int, colluding: int) ->
     if not 0 <= lost < sure or colluding < 0:
         raise PlanError(
             f"min_survivors is {min_survivors} of {sites} sites, {colluding} of them colluding.",
-            "More than half of all sites and colluding ones together must survive.",
+            "More than half of the sum of all and colluding sites must survive.",
         )
     return sure - lost * lost // sure
 

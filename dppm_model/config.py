@@ -41,7 +41,7 @@ def _classes(value: Any) -> Any:
     if isinstance(value, list | tuple) and value:
         return tuple(map(str, value))
     if value is not None and (type(value) is not int or value < 1):
-        raise ValueError("the names of the classes, or how many there are")
+        raise ValueError("names of the classes, or their number")
     return value
 
 
@@ -245,7 +245,7 @@ class Config(Settings):
 
 def _known(key: str, value: T | None) -> T:
     if value is None:
-        raise ConfigError(f"{key} is not known.", f"Name data that are at hand, or give {key}=….")
+        raise ConfigError(f"{key} is not known.", f"Name a data set in the store, or set {key}=….")
     return value
 
 
@@ -316,8 +316,8 @@ def check_config(tree: Mapping[str, Any]) -> Config:
     config = Config.of(tree)
     if config.public == config.data:
         raise ConfigError(
-            f"public is {config.public}, which is the private data.",
-            "Name a data set that is nobody's, or leave it out.",
+            f"public is {config.public}, which is also the private data.",
+            "Name a public data set, or leave it out.",
         )
     return config
 

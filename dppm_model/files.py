@@ -184,7 +184,7 @@ def append_json_line(path: Path, value: Any) -> None:
 def read_json_lines(
     path: Path,
     kind: type[DppmError] = StorageError,
-    hint: str = "Restore it from a backup, or put it aside.",
+    hint: str = "Restore it from a backup, or move it away.",
 ) -> list[dict[str, Any]]:
     """Read all complete lines, each an object; a torn last line is left out.
 

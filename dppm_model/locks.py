@@ -23,7 +23,7 @@ class NotAFile(OSError):
     """Something else in the place of a regular file."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(errno.EINVAL, "it is no regular file", str(path))
+        super().__init__(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def open_file(path: Path, flags: int, *, follow: bool = False) -> int:

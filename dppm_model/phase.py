@@ -56,7 +56,7 @@ class PhasePlan(RoundSpec):
         if self.bits > _MOST_BITS:
             raise PlanError(
                 f"phase {self.name} needs {self.bits} bits a number.",
-                f"Plan for fewer units or sites: {_MOST_BITS} bits hold a sum.",
+                f"Plan for fewer units or sites: a sum has at most {_MOST_BITS} bits.",
             )
 
     @classmethod

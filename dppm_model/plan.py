@@ -78,14 +78,12 @@ class Plan:
         require_whole("colluding_sites", self.colluding_sites, least=0)
         require_within("delta", self.delta, 1e-100, 0.5)
         if len({p.name for p in self.phases}) < len(self.phases):
-            raise PlanError(
-                "Two phases have the same name.", "A round is known by its phase's name."
-            )
+            raise PlanError("Two phases have the same name.", "Phase names must be unique.")
         if self.unit not in get_args(Unit):
             raise PlanError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
         if self.unit == "record" and self.records_per_person > 1:
             raise PlanError(
-                f"records_per_person is {self.records_per_person}, and the unit is the record.",
+                f"records_per_person is {self.records_per_person}, but the unit is the record.",
                 "Use 1.",
             )
         if not 1 <= self.min_survivors <= self.sites:
@@ -105,9 +103,9 @@ class Plan:
         for phase in self.phases:
             if phase.sites != self.sites or phase.honest_sites != honest:
                 raise PlanError(
-                    f"phase {phase.name} counts {phase.honest_sites} honest of {phase.sites} "
+                    f"phase {phase.name} assumes {phase.honest_sites} honest of {phase.sites} "
                     f"sites, the plan {honest} of {self.sites}.",
-                    "Every phase must rest on the plan's own assumption.",
+                    "Every phase must make the plan's assumption.",
                 )
 
     @property
@@ -141,7 +139,7 @@ class Plan:
         """
         if len(roster) != self.sites:
             raise PlanError(
-                f"The plan counts {self.sites} sites, the list of peers {len(roster)}.",
+                f"The plan has {self.sites} sites, the list of peers {len(roster)}.",
                 "Plan for the sites that are listed, or list the others.",
             )
 
@@ -198,8 +196,8 @@ class Plan:
         for phase in self.phases:
             if phase.dimension != (asked := dimension_of(phase.name, self.model)):
                 raise PlanError(
-                    f"phase {phase.name} counts {phase.dimension} coordinates, the plan's model "
-                    f"asks for {asked}.",
+                    f"phase {phase.name} has {phase.dimension} coordinates, the plan's model "
+                    f"needs {asked}.",
                     "Make the plan with `dppm plan`.",
                 )
             if asked > _MOST_COORDINATES:

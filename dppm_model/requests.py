@@ -96,7 +96,7 @@ class PrivacyRequest:
             raise ConfigError(
                 f"privacy.min_survivors is {self.min_survivors} with {self.sites} sites, "
                 f"{self.colluding_sites} of them colluding.",
-                "More than half of all sites and colluding ones must survive: give at least "
+                "More than half of the sum of all and colluding sites must survive: give at least "
                 f"{(self.sites + self.colluding_sites) // 2 + 1}.",
             )
 

@@ -32,7 +32,7 @@ from dppm_model.securesum.group import parse_peers, peers_text
 
 _TRAINING, _WORKING = ".training", ".working"
 _AGAIN = "Run the command that writes it again."
-_RESTORE = "Restore it from a backup, or train the run anew in another folder."
+_RESTORE = "Restore it from a backup, or train again in another folder."
 _ALWAYS = {
     "overrides.json": ("overrides",),
     "status.json": ("state",),
@@ -49,7 +49,7 @@ _ALWAYS = {
         "data",
     ],
 }
-_SEE_LOG = "See the log; the run continues with the same command."
+_SEE_LOG = "See the log; run the same command again to resume."
 
 
 class _File:
@@ -121,7 +121,7 @@ class Run:
                 f"{self.folder} is not a run folder: plan.json is missing.",
                 "Name a folder that `dppm simulate` made, or make one.",
             )
-        with reading(path, RunFolderError, "Restore it; the run is of this plan and no other."):
+        with reading(path, RunFolderError, "Restore it; a run cannot change its plan."):
             return Plan.from_json(read_text(path))
 
     def read_json(self, path: Path) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Run:
         RunFolderError
             If another one does so now.
         """
-        with self._held(_WORKING, f"Another command works in {self.folder}."):
+        with self._held(_WORKING, f"Another command is using {self.folder}."):
             sweep(self.folder)
             yield
 
@@ -182,7 +182,7 @@ class Run:
         RunFolderError
             If another process trains the run.
         """
-        with self._held(_TRAINING, f"Another process trains {self.folder}."):
+        with self._held(_TRAINING, f"Another process is training {self.folder}."):
             yield from self._reporting()
 
     def _held(self, name: str, message: str) -> AbstractContextManager[None]:

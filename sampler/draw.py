@@ -99,7 +99,7 @@ class Worker:
             x, info = draw_images(self._model, y, ImageNoise(seed, names, device), settings)
         if not torch.isfinite(x).all():
             raise SamplerError(
-                f"{shard.name}: the sampler ran into values that are not finite.",
+                f"{shard.name}: the sampler produced values that are not finite.",
                 "Lower sampler.step_size, or check the model.",
             )
         return encode_shard(shard, to_pixels(x), asdict(info))

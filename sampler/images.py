@@ -130,7 +130,7 @@ def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     if not there(path):
         if any((folder / "shards").glob("*.npz")):
             raise RunFolderError(
-                f"{folder} holds shards but no manifest.json, so nobody knows what made them.",
+                f"{folder} holds shards but no manifest.json, so their settings are unknown.",
                 "Remove that folder, or sample into another one.",
             )
         write_json(path, manifest | {"shards": {}})
@@ -139,12 +139,12 @@ def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     changed = [key for key in new if key not in _OPEN and old.get(key) != new[key]]
     if changed:
         raise RunFolderError(
-            f"{folder} holds images made with another {', '.join(changed)}.",
+            f"{folder} holds images made with different {', '.join(changed)}.",
             "Remove that folder, or sample into another one.",
         )
     if new["per_class"] < old["per_class"]:
         raise RunFolderError(
-            f"{folder} is for {old['per_class']} images of each class, not {new['per_class']}.",
+            f"{folder} has {old['per_class']} images of each class, not {new['per_class']}.",
             "Ask for at least as many, or sample into another folder.",
         )
     if new["per_class"] > old["per_class"]:
@@ -204,7 +204,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = {**read_json(path)}
         for key in ("classes", "per_class", "shard_size"):
             if type(manifest[key]) is not int or not 0 < manifest[key] <= _MOST:
-                raise ValueError(f"{key} is no whole number from 1 to {_MOST}")
+                raise ValueError(f"{key} is not a whole number from 1 to {_MOST}")
         manifest["shards"] = {**manifest["shards"]}
     return manifest
 
@@ -224,7 +224,7 @@ def load_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         if found is None:
             raise RunFolderError(
                 f"{shard_path(folder, shard)} is missing, unfinished or damaged.",
-                "Run `dppm sample` again; it makes only what is missing.",
+                "Run `dppm sample` again; it draws only missing images.",
             )
         images.append(found[0])
         labels.append(np.full(shard.count, shard.label, dtype=np.int64))

@@ -93,7 +93,7 @@ class PoolSettings:
             options["num_gpus"] = 1 / max(1, each)
         if not fit and (self.device == "cuda" or not self.workers):
             raise SamplerError(
-                f"No worker with pool.threads={self.threads} on {self.device} fits here.",
+                f"No worker with pool.threads={self.threads} on {self.device} fits this machine.",
                 "Use fewer pool.threads, or another device.",
             )
         return self.workers or fit, options

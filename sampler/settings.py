@@ -106,7 +106,7 @@ class SamplerSettings:
             raise ConfigError(
                 f"sampler.step_size has {len(self.step_size)} numbers for {self.num_levels} "
                 "levels.",
-                "Give one number, or one a level.",
+                "Give one number, or one per level.",
             )
         for value in self._given_steps:
             BOUNDS["step_size"].check("sampler.step_size", value)
@@ -129,7 +129,7 @@ class SamplerSettings:
         ):
             if size >= most:
                 raise ConfigError(
-                    f"sampler.{name} is {size}, and no Metropolis test holds the images back.",
+                    f"sampler.{name} is {size}, without a Metropolis test to reject bad steps.",
                     f"Give less than {most:.3g}, or switch the test on.",
                 )
 
@@ -158,7 +158,7 @@ class SamplerSettings:
         own = {n: value for n, value in values.items() if n not in FolderConfig.model_fields}
         if unknown := own.keys() - BOUNDS.keys():
             raise ConfigError(
-                f"sampler.{min(unknown)} is no setting of a sampler.", f"Use {', '.join(BOUNDS)}."
+                f"sampler.{min(unknown)} is not a sampler setting.", f"Use {', '.join(BOUNDS)}."
             )
         if isinstance(own.get("step_size"), list):
             own["step_size"] = tuple(own["step_size"])

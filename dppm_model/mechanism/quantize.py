@@ -109,7 +109,9 @@ class Grid:
             was not checked, and the cast could wrap. The sum is not used then.
         """
         if not float(torch.linalg.vector_norm(total)) <= records * self.steps:
-            raise ArithmeticError(f"a sum of {records} vectors is longer than they can make it")
+            raise ArithmeticError(
+                f"a sum of {records} vectors is longer than their clipping allows"
+            )
         return total.to(torch.int64).cpu().numpy()
 
     def to_float(self, total: NDArray[np.int64]) -> NDArray[np.float64]:

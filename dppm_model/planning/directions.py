@@ -165,7 +165,7 @@ def _most_truth(costs: Callable[[float], float], mu: float) -> float:
     low, high = _LEAST_TRUTH, _MOST_TRUTH
     if costs(low) > mu:
         raise ConfigError(
-            f"The truth could be told with probability {low:g} at most.",
+            f"The mechanism could answer truthfully with probability {low:g} at most.",
             "Raise privacy.epsilon or the phase's budget_fraction, or lower its rounds.",
         )
     if costs(high) <= mu:

@@ -35,7 +35,7 @@ from dppm_model.reading import parse_json, read_text, reading, reason
 
 _GENESIS = "0" * 64
 _MARK = re.compile(r"(0|[1-9][0-9]{0,17}) ([0-9a-f]{64})\n")
-_HINT = "Restore the file from a backup; spending cannot be reckoned from an edited ledger."
+_HINT = "Restore the file from a backup; an edited ledger does not show what was spent."
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Ledger:
                 previous = entry.pop("previous")
                 debits.append(Debit.from_dict(entry))
                 if previous != head:
-                    raise ValueError("it does not follow from the line before")
+                    raise ValueError("it does not follow from the previous line")
             head = _digest(line)
         self._check_mark(content, lines)
         return debits, head
@@ -146,7 +146,7 @@ class Ledger:
         here = known <= len(lines) and (_digest(lines[known - 1]) if known else _GENESIS) == head
         if not here or known < len(lines) - 1:
             raise LedgerError(
-                f"{self.path} has {len(lines)} lines, but {known} had been written: lines were cut "
+                f"{self.path} has {len(lines)} lines, but {known} were written: lines were cut "
                 "off, or the file was replaced.",
                 "Restore the file from a backup; what was spent stays spent.",
             )
@@ -181,7 +181,7 @@ class Ledger:
             self._verified = (-1, -1, "")
             raise LedgerError(
                 f"{self.path}: the debit cannot be written: {reason(error)}.",
-                "Make room there and let its owner write; nothing was released.",
+                "Free disk space and check permissions; nothing was released.",
             ) from None
 
     def _debit(self, handle: int, entry: Debit) -> bool:

@@ -87,7 +87,7 @@ def import_dataset(
         return _import_medmnist(path, name, root=root)
     else:
         raise DataError(
-            f"{path} is no folder, .csv or .npz file.", "See `dppm data --help` for the formats."
+            f"{path} is not a folder, .csv or .npz file.", "See `dppm data --help` for the formats."
         )
     return _import_files(listing, name, root, size, test_fraction, seed, progress)
 
@@ -119,10 +119,11 @@ def _list_csv(path: Path) -> _Listing:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (ValueError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV in UTF-8 ({error}).", "Save it as UTF-8.") from None
+        raise DataError(f"{path} is not a CSV in UTF-8 ({error}).", "Save it as UTF-8.") from None
     if not rows or not {"file", "label"} <= rows[0].keys():
         raise DataError(
-            f"{path} has no rows, or no columns file,label.", "Begin with: file,label[,person]"
+            f"{path} has no rows, or no columns file,label.",
+            "Start the file with: file,label[,person]",
         )
     columns = [column for column in ("file", "label", "person") if column in rows[0]]
     seen: set[str] = set()
@@ -131,7 +132,9 @@ def _list_csv(path: Path) -> _Listing:
             raise DataError(f"{path}, row {line}: {empty[0]} is empty.", "Fill it in.")
         # Twice in the list is twice in the sum, and perhaps on both sides of the test split.
         if row["file"] in seen:
-            raise DataError(f"{path}, row {line} names {row['file']} again.", "Name it once.")
+            raise DataError(
+                f"{path}, row {line} names {row['file']} again.", "Name each file once."
+            )
         seen.add(row["file"])
     classes, labels = np.unique([row["label"] for row in rows], return_inverse=True)
     persons = None
@@ -207,7 +210,8 @@ def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
     """Give a hidden folder for the splits; it gets its name when all of them are whole."""
     if not _NAME.fullmatch(name) or name in DATASETS:
         raise ConfigError(
-            f"--name is {name!r}.", "Use small letters, digits, '-', '_'; not a public set's name."
+            f"--name is {name!r}.",
+            "Use lower-case letters, digits, '-', '_'; not a public data set's name.",
         )
     target = (data_root() if root is None else root) / name
     if target.exists():
@@ -217,7 +221,9 @@ def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
     with replacing(target) as made:
         yield made, target
         if target.exists():
-            raise ConfigError(f"--name is {name!r}, and {target} came meanwhile.", "Take another.")
+            raise ConfigError(
+                f"--name is {name!r}, and {target} was created meanwhile.", "Take another."
+            )
 
 
 def _import_medmnist(path: Path, name: str, *, root: Path | None = None) -> Path:
@@ -250,9 +256,9 @@ def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     try:
         file = np.load(path, allow_pickle=False)
     except Exception as error:  # a damaged archive raises OSError, zlib.error, BadZipFile, ...
-        raise DataError(f"{path} is no readable npz file ({error}).", "Get it again.") from None
+        raise DataError(f"{path} is not a readable npz file ({error}).", "Get it again.") from None
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise DataError(f"{path} is no npz file.", "Save it with numpy.savez.")
+        raise DataError(f"{path} is not an npz file.", "Save it with numpy.savez.")
     return file
 
 

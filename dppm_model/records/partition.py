@@ -82,7 +82,7 @@ def partition(
     parts = [np.flatnonzero(site_of[unit_of] == site) for site in range(sites)]
     if empty := [site for site, part in enumerate(parts) if part.size == 0]:
         raise ConfigError(
-            f"partition: site {empty[0]} would have no record of {len(labels)}.",
+            f"partition: site {empty[0]} would get none of {len(labels)} records.",
             "Use fewer sites, a larger partition.alpha, or another seed.",
         )
     return parts

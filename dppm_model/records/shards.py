@@ -96,13 +96,13 @@ class Records:
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise DataError(
                 f"An index of {self.manifest.name} lies outside its {len(self)} records.",
-                "Make the split anew; the data set has changed.",
+                "Make the split again: the data set has changed.",
             )
         # A record that came twice would move the sum by 2C: the sensitivity would be wrong.
         if len(np.unique(chosen)) != len(chosen):
             raise DataError(
                 f"The index into {self.manifest.name} names a record twice.",
-                "Make the split anew, each record once.",
+                "Make the split again, with each record once.",
             )
         own = chosen.astype(np.int64) if self.index is None else self.index[chosen]
         return Records(self.manifest, self.all_images, self.all_labels, self.all_persons, own)
@@ -160,10 +160,11 @@ def open_records(path: Path) -> Records:
     ):
         if array is not None and (array.shape != shape or array.dtype != dtype):
             raise DataError(
-                f"{path / name} holds {array.dtype} {array.shape}, the manifest says {shape}.", hint
+                f"{path / name} holds {array.dtype} {array.shape}, but the manifest says {shape}.",
+                hint,
             )
     if labels.min() < 0 or labels.max() >= len(manifest.classes):
-        raise DataError(f"{path / 'labels.npy'} has labels that name no class.", hint)
+        raise DataError(f"{path / 'labels.npy'} has labels without a class.", hint)
     return Records(manifest, images, labels, persons)
 
 

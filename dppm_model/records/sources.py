@@ -163,7 +163,9 @@ def _check(source: Source, splits: dict[str, Split]) -> None:
     for split, expected in source.digests.items():
         images, labels = splits[split]
         if digest(images.shape[1:], [images], labels, None) != expected:
-            raise DataError(f"its {split} split is not what is pinned.", "Use another source.")
+            raise DataError(
+                f"its {split} split differs from the pinned one.", "Use another source."
+            )
 
 
 def load(name: str, split: str, root: Path | None = None) -> Records:

@@ -72,7 +72,7 @@ class Units:
         owners = np.arange(len(records)) if unit == "record" else records.persons
         if owners is None:
             raise DataError(
-                f"{records.manifest.name} names no persons, and persons are to be protected.",
+                f"{records.manifest.name} names no persons, but the unit is the person.",
                 "Import it from a CSV with a column `person`, or plan with privacy.unit=record.",
             )
         counts = np.unique(owners, return_counts=True)[1]

@@ -64,7 +64,7 @@ def write_records(
             "Name one person per image.",
         )
     if path.is_file() or (path.is_dir() and {p.name for p in path.iterdir()} - _FILES):
-        raise DataError(f"{path} exists and is no shard folder.", "Name another folder.")
+        raise DataError(f"{path} exists and is not a shard folder.", "Name another folder.")
     try:
         with replacing(path) as made:
             made.mkdir()
@@ -83,7 +83,7 @@ def write_records(
     except OSError as error:
         raise DataError(
             f"{path} could not be written ({error.strerror}).",
-            "Make room there, or set DPPM_DATA to another folder.",
+            "Free disk space, or set DPPM_DATA to another folder.",
         ) from None
     return manifest
 
@@ -93,7 +93,7 @@ def _whole_numbers(name: str, what: str, values: NDArray[Any]) -> NDArray[np.int
     if values.ndim != 1 or values.size == 0:
         raise DataError(f"{name}: {what} have shape {values.shape}.", "Give one number per image.")
     if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise DataError(f"{name}: {what} are not whole numbers from 0 on.", "Number them from 0.")
+        raise DataError(f"{name}: {what} are not whole numbers from 0.", "Number them from 0.")
     return values.astype(np.int64)
 
 
@@ -111,8 +111,8 @@ def _write_images(path: Path, name: str, images: Images, count: int) -> tuple[in
                 np.lib.format.write_array_header_1_0(file, header)
             if chunk.shape[1:] != shape:
                 raise DataError(
-                    f"{name}: images of shape {chunk.shape[1:]} beside {shape}.",
-                    "Bring all images to one size and number of channels.",
+                    f"{name}: images of shapes {chunk.shape[1:]} and {shape}.",
+                    "Give all images one size and number of channels.",
                 )
             file.write(np.ascontiguousarray(chunk).data)
             done += len(chunk)
@@ -124,7 +124,9 @@ def _write_images(path: Path, name: str, images: Images, count: int) -> tuple[in
 
 def _check_chunk(name: str, chunk: NDArray[Any]) -> None:
     if np.issubdtype(chunk.dtype, np.floating) and not np.isfinite(chunk).all():
-        raise DataError(f"{name}: images hold pixels that are not finite.", "Repair them first.")
+        raise DataError(
+            f"{name}: images hold pixels that are not finite.", "Repair the images first."
+        )
     if chunk.ndim != 4 or chunk.dtype != np.uint8 or 0 in chunk.shape[1:]:
         raise DataError(
             f"{name}: images are {chunk.dtype} of shape {chunk.shape}, not uint8 (n,C,H,W).",

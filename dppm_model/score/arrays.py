@@ -34,7 +34,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Role = Literal["private", "public", "derived"]
 
 MOST_WEIGHT = 1024.0  # of a network, in either direction
-_HINT = "Load a model that dppm wrote; at a site, ask who runs the server."
+_HINT = "Load a model that dppm wrote; at a site, ask the server's operator."
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ArraySpec:
         if array.size and not (least <= array.min() <= array.max() <= most):
             return f"not within {self.least:g} to {self.most:g}, or not finite"
         if self.role == "public" and digest_of(array) != self.digest:
-            return "public, and not the one that the plan names by its digest"
+            return "public, but not the one that the plan names by digest"
         return self.rule.problem(array) if self.rule else None
 
     def nearest(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -177,7 +177,7 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
     specs = array_specs(config)
     for name, array in arrays.items():
         if known is None or known.get(name) is not array:
-            wrong = specs[name].problem(array) if name in specs else "not one of such a model"
+            wrong = specs[name].problem(array) if name in specs else "not part of such a model"
             if wrong:
                 raise ModelError(f"The model's array {name!r:.80} is {wrong}.", _HINT)
         if (beside := specs[name].beside) and beside not in arrays:
@@ -195,7 +195,7 @@ def require(arrays: Arrays, names: Collection[str]) -> None:
     if missing := sorted(set(names) - arrays.keys()):
         raise ModelError(
             f"The model lacks {', '.join(missing)}.",
-            "Finish its training first; a question wants the model of its own round.",
+            "Finish its training first; a question needs the model of its round.",
         )
 
 

@@ -169,7 +169,7 @@ class ScoreModel:
         for part in self.config.parts:
             built = part.denoiser(self.config, self.arrays, built)
         if built is None:
-            raise ModelError("The model has no part that denoises.", "Use another model=….")
+            raise ModelError("The model has no denoising part.", "Use another model=….")
         return built.to(self.device)
 
     @cached_property

@@ -182,5 +182,5 @@ def _known(groups: Mapping[str, Any]) -> dict[str, Any]:
         If one is no part.
     """
     if unknown := sorted(groups.keys() - PARTS.keys()):
-        raise ConfigError(f"model.{unknown[0]} is no part.", f"Use: {', '.join(PARTS)}.")
+        raise ConfigError(f"model.{unknown[0]} is not a part.", f"Use: {', '.join(PARTS)}.")
     return {group: groups[group] for group in PARTS if group in groups}

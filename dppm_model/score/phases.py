@@ -179,13 +179,13 @@ def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
     if len(content) > most:
         raise ModelError(
             f"The question has {len(content)} bytes, more than its arrays ({most}).",
-            "Ask with the model of the phase's round.",
+            "Send the arrays of the phase's round.",
         )
     sent = read_tensors(content)[1]
     check_arrays(config, sent)
     if others := sorted(sent.keys() - asked):
         raise ModelError(
-            f"The question brings {others[0]!r}, which phase {phase} does not ask by.",
-            "Server and site differ in version.",
+            f"The question has {others[0]!r}, which phase {phase} does not use.",
+            "Run the same version at server and site.",
         )
     return build_query(phase, ScoreModel(config, {**config.public_arrays, **sent}, known=sent))

@@ -115,8 +115,8 @@ class PyramidConfig(Part):
         config._check(image)
         if wanted is None and (side := min(config.inner_shape(image)[1:])) > _LARGEST_BASE:
             raise ConfigError(
-                f"Images have {image[1]} x {image[2]} pixels, their base {side} a side.",
-                "Import them with a --size like 128, 192 or 256, or set pyramid.stages.",
+                f"Images have {image[1]} x {image[2]} pixels, but their base has sides of {side}.",
+                "Import them with a --size such as 128, 192 or 256, or set pyramid.stages.",
             )
         return replace(config, weights=digest_of(start_weights(image[0])))
 

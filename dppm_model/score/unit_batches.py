@@ -116,7 +116,7 @@ def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
     except Exception as error:
         raise ModelError(
             f"The server's question cannot be answered: {error!r:.200}.",
-            "Ask who runs the server.",
+            "Ask the server's operator.",
         ) from error
 
 

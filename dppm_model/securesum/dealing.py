@@ -69,8 +69,8 @@ class Dealing:
         halves = share[: shamir.SHARE_BYTES], share[shamir.SHARE_BYTES :]
         if not all(map(shamir.is_share, halves)) or digests(share) != material.digests[self.index]:
             raise ForgedShare(
-                f"The share from site {peer} is not what it says it has dealt.",
-                "Nothing was answered; the server leaves that site out, or this one.",
+                f"The share from site {peer} differs from what that site published.",
+                "Nothing was answered; the server will leave out that site or this one.",
             )
         return share
 

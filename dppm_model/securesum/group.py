@@ -41,13 +41,13 @@ class Group:
         n = len(self.roster)
         if list(self.roster) != sorted(set(self.roster)) or any(len(k) != 32 for k in self.roster):
             raise PlanError(
-                "The roster is not a sorted list of different keys of 32 bytes.",
+                "The roster is not a sorted list of distinct keys of 32 bytes.",
                 "Collect the sites' identity keys again.",
             )
         if not n < 2 * self.min_survivors <= 2 * n:
             raise PlanError(
                 f"min_survivors is {self.min_survivors} of {n} sites.",
-                "More than half of the sites must survive, and help to open their sum.",
+                "More than half of the sites must survive and help to open the sum.",
             )
 
     @classmethod
@@ -116,11 +116,11 @@ def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
     for name, key in keys.items():
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{path}: {name!r} is no name of a site.", "Use letters, digits, '-' or '_'."
+                f"{path}: {name!r} is not a valid site name.", "Use letters, digits, '-' or '_'."
             )
         if len(key) != 32 or times[key] > 1:
             raise ConfigError(
-                f"{path}: the key of {name} is not 32 bytes, or another site's.",
+                f"{path}: the key of {name} is not 32 bytes, or is another site's.",
                 "Ask the site for its key again.",
             )
     return dict(keys)

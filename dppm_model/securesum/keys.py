@@ -48,7 +48,7 @@ def agree(private: bytes, public: bytes) -> bytes:
         other = X25519PublicKey.from_public_bytes(public)
         return X25519PrivateKey.from_private_bytes(private).exchange(other)
     except ValueError:
-        raise UnknownSite("A public key cannot be used.", "Ask its site to join again.") from None
+        raise UnknownSite("A public key is invalid.", "Ask its site to join again.") from None
 
 
 def seal(key: bytes, content: bytes, bound: bytes) -> bytes:
@@ -68,8 +68,8 @@ def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int) -> bytes:
         return ChaCha20Poly1305(key).decrypt(_NONCE, sealed, bound)
     except InvalidTag:
         raise ForgedShare(
-            f"The share from site {sender} was not made by it for this site and round.",
-            "The server mixed up or changed messages; ask who runs it.",
+            f"The share from site {sender} was not made by that site for this site and round.",
+            "The server mixed up or changed messages; ask its operator.",
         ) from None
 
 
@@ -103,12 +103,12 @@ class Channel:
         statement = group.label("channel") + self.public
         if not verify(group.roster[index], statement, self.signature):
             raise UnknownSite(
-                f"The channel key of site {index} is not signed by the identity that is pinned.",
-                "Compare the identity keys over the telephone; somebody may sit in the middle.",
+                f"The channel key of site {index} is not signed by the pinned identity.",
+                "Compare identity keys over the telephone; this may be an attack.",
             )
         if not usable(self.public):
             raise UnknownSite(
-                f"The channel key of site {index} cannot be used.", "Its site must mend it."
+                f"The channel key of site {index} is invalid.", "That site must repair it."
             )
 
 
@@ -162,7 +162,9 @@ class Identity:
         try:
             return cls(path.read_bytes())
         except (OSError, ValueError):
-            raise ConfigError(f"{path} is no identity key.", "Restore it from a backup.") from None
+            raise ConfigError(
+                f"{path} is not an identity key.", "Restore it from a backup."
+            ) from None
 
     @property
     def public(self) -> bytes:

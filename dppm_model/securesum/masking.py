@@ -99,7 +99,7 @@ class Masking:
             if not proof.holds(self.group, sum_, self.published):
                 raise NotGuilty(
                     f"Site {proof.accused} is not proven guilty in try {sum_.number}.",
-                    "The server made that up, or differs in version.",
+                    "The server made it up, or runs another version.",
                 )
             keys[proof.accused] = self._pair_key(sum_, proof.accused)
         return keys
@@ -111,7 +111,7 @@ class Masking:
     def _pair_key(self, sum_: Sum, peer: int) -> bytes:
         self._check_try(sum_)
         if peer == self.index or peer not in self.published:
-            raise UnknownSite(f"Site {peer} is no peer of this site's.", "Name participants only.")
+            raise UnknownSite(f"Site {peer} is not a peer of this site.", "Name only participants.")
         shared = agree(self._mask_key, self.published[peer][:32])
         return pair_key(self.group, sum_, (self.index, peer), shared)
 

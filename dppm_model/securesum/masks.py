@@ -55,7 +55,9 @@ class Sum:
         """
         number = plan.number(phase, round_)
         if not 0 <= attempt < TRIES:
-            raise PlanError(f"attempt {attempt} of a round is none.", f"Use 0 to {TRIES - 1}.")
+            raise PlanError(
+                f"attempt {attempt} of a round does not exist.", f"Use 0 to {TRIES - 1}."
+            )
         p = plan.phases[phase]
         return cls(number * TRIES + attempt, p.bits, p.report_length)
 
@@ -128,7 +130,7 @@ class Sum:
         """
         if any(self.residue(group, vector)):
             raise WrongSum(
-                f"The sum of try {self.number} does not fit its check numbers.",
+                f"The sum of try {self.number} does not match its check numbers.",
                 "A site masked wrongly; compare the sites' versions.",
             )
         return self.ring.reduce(vector)[: self.dimension]

@@ -134,18 +134,18 @@ class Member:
         if round_.published not in ({}, published):
             raise ParticipantsChanged(
                 f"Try {number} was begun with other participants.",
-                "A try is begun once; go on with it, or with the next.",
+                "A try begins once; continue with it, or with the next.",
             )
         if len(published) < self.group.min_survivors:
             raise TooFewSurvivors(
                 f"Try {number} has {len(published)} participants, at least "
                 f"{self.group.min_survivors} are needed.",
-                "Wait until more sites are connected.",
+                "Wait until more sites have connected.",
             )
         own = materials.get(self.index)
         if not (helps if own is None else own.published.hex() == round_.own):
             raise StaleRound(
-                f"Try {number} does not hold the key of this site that it made.",
+                f"Try {number} does not list this site's own key.",
                 "Prepare the round again.",
             )
         if round_.published:
@@ -156,7 +156,7 @@ class Member:
             if peer == self.index:
                 return
             if peer not in self._memory.peers:
-                raise UnknownSite(f"Site {peer} never showed a channel key.", "Prepare again.")
+                raise UnknownSite(f"Site {peer} never sent a channel key.", "Prepare again.")
             agreed = bytes.fromhex(self._memory.agreed[peer])
             received[peer] = dealing.receive(peer, materials[peer], agreed).hex()
 
@@ -204,8 +204,8 @@ class Member:
             )
         if not set(wanted) <= round_.published.keys():
             raise UnknownSite(
-                f"Try {number} is to be opened for sites that do not take part.",
-                "Name participants only.",
+                f"The survivors of try {number} include sites that do not take part.",
+                "Name only participants.",
             )
         if len(wanted) < self.group.min_survivors:
             raise TooFewSurvivors(
@@ -218,7 +218,7 @@ class Member:
             if not verify(self.group.roster[i], said, survivors[i]):
                 raise ParticipantsChanged(
                     f"Site {i} did not attest the participants of try {number}.",
-                    "The server told it others, or sent no signature.",
+                    "The server sent it another list, or sent no signature.",
                 )
         if round_.survivors is None:
             round_.survivors = wanted
@@ -238,7 +238,7 @@ class Member:
             return
         if known is not None:
             raise ChangedKey(
-                f"The channel key of site {index} has changed in mid run.",
+                f"The channel key of site {index} has changed during the run.",
                 "A site that lost its files sits out until the next run.",
             )
         if not 0 <= index < self.group.size:
@@ -281,5 +281,5 @@ def _all(sites: Iterable[int], act: Any) -> None:
 
 def _stale(number: int) -> StaleRound:
     return StaleRound(
-        f"Try {number} is over, or was never prepared.", "Go on with the run's present round."
+        f"Try {number} is over, or was never prepared.", "Continue with the run's current round."
     )

@@ -99,7 +99,7 @@ class Memory:
         if memory.group != group.digest.hex():
             raise LedgerError(
                 f"{path}: run {group.run} was begun with other sites, thresholds or another plan.",
-                "They cannot change in mid run; start a new run.",
+                "They cannot change during a run; start a new run.",
             )
         return memory
 

@@ -89,14 +89,14 @@ class Opening:
         if index not in self.participants or index in self.masks:
             raise WrongReport(
                 f"Site {index} takes no part in try {self.sum.number}, or has reported.",
-                "One report a site and try.",
+                "A site reports once in a try.",
             )
         try:
             vector = self.sum.ring.unpack(report)
         except ValueError as error:
             raise WrongReport(f"The report of site {index} has {error}.", "Ask again.") from None
         if digest_of(report) != digest:
-            raise WrongReport(f"The report of site {index} was changed on its way.", "Ask again.")
+            raise WrongReport(f"The report of site {index} was changed in transit.", "Ask again.")
         self._check_signed(index, mask, {index})
         self.total += vector
         self.masks[index] = mask
@@ -165,7 +165,7 @@ class Opening:
         """
         if shares.keys() != self.participants.keys():
             raise WrongReport(
-                f"The shares of site {index} are not one for each participant.", "Ask again."
+                f"Site {index} did not send one share for each participant.", "Ask again."
             )
         for dealer, share in shares.items():
             which = SELF if dealer in self.masks else KEY
@@ -249,9 +249,7 @@ class Opening:
             If they are not of just these.
         """
         if keys.keys() != self.removed:
-            raise WrongReport(
-                f"The keys of site {index} are not those it was asked for.", "Ask again."
-            )
+            raise WrongReport(f"Site {index} sent other keys than it was asked for.", "Ask again.")
         self._keys |= {(index, peer): key for peer, key in keys.items()}
 
     def _check_signed(self, index: int, said: Checks, about: set[int]) -> None:
@@ -259,7 +257,7 @@ class Opening:
             self.group, self.sum.number, index, self.published
         ):
             raise WrongReport(
-                f"Site {index} did not sign what it says of its masks.",
+                f"Site {index} did not sign its check numbers.",
                 "Use one version everywhere.",
             )
 
@@ -278,7 +276,7 @@ class Opening:
 
     def _wrong_secret(self, index: int) -> WrongSum:
         return WrongSum(
-            f"The shares of site {index}'s secret in try {self.sum.number} do not fit together.",
+            f"The shares of site {index}'s secret in try {self.sum.number} are inconsistent.",
             f"There are {len(self._shares[index])} good ones; site {index} dealt something wrong, "
             "or too few have helped.",
         )

@@ -205,7 +205,7 @@ def check_records(
         )
     if len(images) != len(labels):
         raise DataError(
-            f"There are {len(images)} {name} images but {len(labels)} labels.",
+            f"There are {len(images)} {name} images, but {len(labels)} labels.",
             "Give one label for each image.",
         )
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
@@ -219,7 +219,7 @@ def check_records(
         raise DataError(
             f"Class {counts.argmin()} has {counts.min()} {name} images, "
             f"at least {fewest} are needed.",
-            "Draw or import more images of every class.",
+            "Draw or import more images per class.",
         )
 
 

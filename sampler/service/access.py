@@ -47,8 +47,8 @@ def require_guard(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None
     missing = [name for name, there in (("TLS", tls), ("tokens", tokens)) if not there]
     if missing and not is_loopback(host) and not insecure:
         raise ConfigError(
-            f"Other machines can reach {host}, and there is no {' and no '.join(missing)}.",
-            "Give --tls-cert, --tls-key and --token-file, or say --insecure.",
+            f"Other machines can reach {host}, but there is no {' and no '.join(missing)}.",
+            "Give --tls-cert, --tls-key and --token-file, or pass --insecure.",
         )
 
 
@@ -68,7 +68,9 @@ def read_tokens(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}.", "Name a text file with a client a line.") from None
+        raise ConfigError(
+            f"{path}: {error}.", "Name a text file with one client per line."
+        ) from None
     tokens: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -82,8 +84,8 @@ def read_tokens(path: Path) -> dict[str, str]:
             )
         if name in tokens or token in tokens.values():
             raise ConfigError(
-                f"{path}, line {number}: a name or token that was there before.",
-                "Give each client a name and a token of its own.",
+                f"{path}, line {number}: a repeated name or token.",
+                "Give each client its own name and token.",
             )
         tokens[name] = token
     if not tokens:
@@ -133,7 +135,7 @@ class Access:
         # Every token is compared, each in constant time: how long it takes says nothing of them.
         found = [name for name, one in self._digests.items() if hmac.compare_digest(one, given)]
         if not found:
-            raise BadToken("The token is not known here.", "Ask who runs the server for one.")
+            raise BadToken("The token is unknown.", "Ask the server's operator for one.")
         return found[0]
 
 

@@ -94,7 +94,7 @@ class SamplingClient:
     ) -> None:
         if token is not None and ca is None and not is_loopback(split_address(address)[0]):
             raise ConfigError(
-                f"The token would travel to {address} in the clear.", "Give the server's CA file."
+                f"The token would be sent to {address} unencrypted.", "Give the server's CA file."
             )
         self._channel = _channel(address, ca)
         self._stub: Any = SamplingStub(self._channel)

@@ -259,7 +259,7 @@ def _bind(server: Any, address: str, credentials: Any) -> int:
         )
     except RuntimeError as error:
         raise ConfigError(
-            f"Nobody can listen at {address} ({error}).",
-            "Choose another address, stop who is there, or check certificate and key.",
+            f"Cannot listen at {address} ({error}).",
+            "Choose another address, stop the program that uses it, or check certificate and key.",
         ) from None
     return port

@@ -176,9 +176,9 @@ def test_other_arrays_and_other_settings_have_no_say() -> None:
     config = CONFIGS["mlp"]
     arrays = sent(config, "means")
     stranger = {**arrays, "mixture.texture": np.ones((1, 16, 16), np.float32)}
-    with pytest.raises(ModelError, match=r"does not ask by"):
+    with pytest.raises(ModelError, match=r"does not use"):
         read_question("means", config, save(stranger))
-    with pytest.raises(ModelError, match="not one of such a model"):
+    with pytest.raises(ModelError, match="not part of such a model"):
         read_question("means", config, save({**arrays, "x" * 10**4: np.ones(1, np.float32)}))
     other = config.replace(replace(config.mixture, means_clip_norm=1e6, band=3))
     meta = {"dppm": json.dumps(other.to_dict())}
@@ -344,7 +344,7 @@ def test_the_plan_pins_the_model(plan: Plan) -> None:
     ):
         assert replace(plan, model=replace(plan.model, **change)).digest != plan.digest
     wider = replace(plan, model=replace(plan.model, shape=(1, 16, 16)))
-    with pytest.raises(PlanError, match="counts 130 coordinates, the plan's model asks for 514"):
+    with pytest.raises(PlanError, match="has 130 coordinates, the plan's model needs 514"):
         Plan.from_json(wider.to_json())
     assert Plan.from_json(plan.to_json()).model == plan.model
 

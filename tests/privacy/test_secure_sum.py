@@ -316,7 +316,7 @@ def test_a_swapped_share_a_replayed_one_and_a_flipped_bit_are_named(tmp_path: Pa
             federation.members[0].admit(1, lie)
         assert error.value.accused == (1,)
     stolen = good | {0: replace(good[0], mask_key=good[1].mask_key)}
-    with pytest.raises(StaleRound, match="does not hold the key"):
+    with pytest.raises(StaleRound, match="does not list this site"):
         federation.members[0].admit(1, stolen)
     federation.members[0].admit(1, good)
 

@@ -140,10 +140,10 @@ def test_a_helper_that_was_left_out_helps_and_reports_nothing(tmp_path: Path) ->
     for i in range(4):
         federation.admit(0, materials, i)
     spare = federation.members[4]
-    with pytest.raises(StaleRound, match="does not hold the key"):  # it would be debited
+    with pytest.raises(StaleRound, match="does not list this site"):  # it would be debited
         spare.admit(0, addressed(materials, 4))
     spare.admit(0, addressed(materials, 4), helps=True)
-    with pytest.raises(StaleRound, match="does not hold the key"):
+    with pytest.raises(StaleRound, match="does not list this site"):
         spare.admit(0, addressed(materials, 4))
     opening = Opening(federation.group, SUM, materials)
     for i in range(4):

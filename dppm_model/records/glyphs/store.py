@@ -66,9 +66,9 @@ def fetch(
         except OSError as error:
             raise DataError(
                 f"{target} could not be written ({error.strerror}).",
-                "Make room there, or set DPPM_DATA to another folder.",
+                "Free disk space, or set DPPM_DATA to another folder.",
             ) from None
-    other = "" if _unpinned(target, name) is None else "; its manifests describe it, no pin does"
+    other = "" if _unpinned(target, name) is None else "; described by its manifests, not pinned"
     progress(f"{name}: done{other}", 1.0)
 
 
@@ -100,7 +100,7 @@ def _from_package(name: str, made: Path, say: Progress) -> None:
     if split := _unpinned(made, name):
         raise _refusal(
             name,
-            f"Its {split} split is not what is pinned with {_PINNED_WITH} "
+            f"Its {split} split differs from the pinned one, made with {_PINNED_WITH} "
             f"(here {pillow} with {features.version('freetype2')}).",
         )
 

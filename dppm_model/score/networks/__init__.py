@@ -34,6 +34,8 @@ def network_config(values: Mapping[str, Any]) -> NetworkConfig:
     """
     group = "residual.network"
     if not isinstance(values, Mapping) or values.get("kind") not in KINDS:
-        raise ConfigError(f"{group} is {values!r:.200}.", f"Give a kind: {', '.join(KINDS)}.")
+        raise ConfigError(
+            f"{group} is {values!r:.200}.", f"Give one of these kinds: {', '.join(KINDS)}."
+        )
     own = {key: value for key, value in values.items() if key != "kind"}
     return from_settings(KINDS[values["kind"]], group, own)

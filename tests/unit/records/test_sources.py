@@ -124,7 +124,7 @@ def test_content_that_is_not_pinned_is_refused(toy: Path, tmp_path: Path) -> Non
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DownloadError, match="test split is not what is pinned"):
+    with pytest.raises(DownloadError, match="test split differs from the pinned one"):
         sources.fetch("toy", source=folder)
     assert not (toy / "toy").exists()
 

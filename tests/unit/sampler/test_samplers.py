@@ -213,7 +213,7 @@ def test_settings_refuse(wrong: dict[str, Any]) -> None:
 def test_settings_round_trip() -> None:
     settings = SamplerSettings(method="heun", num_levels=9)
     assert SamplerSettings.from_dict({**settings.to_dict(), "per_class": 10}) == settings
-    with pytest.raises(ConfigError, match=r"sampler\.keep is no setting of a sampler"):
+    with pytest.raises(ConfigError, match=r"sampler\.keep is not a sampler setting"):
         SamplerSettings.from_dict({"keep": 0.5})
 
 

@@ -89,7 +89,7 @@ def test_a_plan_that_names_other_public_weights_is_not_answered() -> None:
     assert own.weights == digest_of(pyramid.start_weights(3))
     other = config.replace(PyramidConfig.from_dict(own.to_dict() | {"weights": "0" * 64}))
     assert other.digest != config.digest
-    with pytest.raises(ModelError, match=r"'detail.start' is public, and not the one"):
+    with pytest.raises(ModelError, match=r"'detail.start' is public, but not the one"):
         read_question("detail", other, write_question("detail", whole(config)))
 
 
@@ -104,12 +104,12 @@ def test_public_weights_are_most_of_what_a_round_would_send() -> None:
 
 
 def test_unknown_parts_and_parts_on_nothing_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model\.vae is no part"):
+    with pytest.raises(ConfigError, match=r"model\.vae is not a part"):
         ModelConfig.of((1, 8, 8), 2, {"vae": {}})
     with pytest.raises(ConfigError, match="no part below"):
         ModelConfig.of((1, 8, 8), 2, {"residual": SMALL["conv"]})
     raw = with_pyramid().to_dict()
-    with pytest.raises(ConfigError, match=r"model\.vae is no part"):
+    with pytest.raises(ConfigError, match=r"model\.vae is not a part"):
         ModelConfig.from_dict(raw | {"parts": raw["parts"] | {"vae": {}}})
 
 

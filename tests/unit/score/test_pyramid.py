@@ -93,7 +93,7 @@ def test_the_base_is_the_image_halved(image: tuple, stages: int | None, base: tu
         ({"stages": 1.5}, (1, 64, 64), "pyramid.stages is 1.5"),
         ({"stages": 2.0}, (1, 64, 64), "pyramid.stages is 2.0"),
         ({"stages": 1, "clip_share": 0}, (1, 64, 64), "pyramid.clip_share is 0"),
-        ({"stages": None}, (1, 244, 244), "244 x 244 pixels, their base 122 a side"),
+        ({"stages": None}, (1, 244, 244), "244 x 244 pixels, but their base has sides of 122"),
         ({"stages": 1, "switch_sigma": 5.0}, (1, 64, 64), "pyramid.switch_sigma is 5.0"),
         ({"stages": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
         ({"stage": 1}, (1, 64, 64), "pyramid.stage is not a setting"),

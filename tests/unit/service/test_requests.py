@@ -276,7 +276,7 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
         (
             {"sampler": pb.Sampler(step_size=[0.1, 0.2])},
             "sampler.step_size has 2 numbers",
-            "one a level",
+            "one per level",
         ),
         ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "from 0.001"),
         ({"sampler": pb.Sampler(num_levels=500)}, "each stage, is 1500", "at most 1000"),
