@@ -125,8 +125,8 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     console.print(plan_table(made, config.privacy_request().view))
     if made.trusts_server:
         console.print(
-            f"ε = [bold]{epsilon_text(privacy['epsilon_release'])}[/] for whoever sees only what "
-            "the server releases. The server itself sees exact sums: it must be trusted."
+            f"ε = [bold]{epsilon_text(privacy['epsilon_release'])}[/] against anyone who sees only "
+            "what the server releases. The server itself sees exact sums: it must be trusted."
         )
     console.print(
         f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] against anyone who sees the "

@@ -1,4 +1,4 @@
-"""Batch invariance, tried on this very machine: a record adds the same integers in any company.
+"""Batch invariance, tested on this machine: a record's integers do not depend on its batch.
 
 Lemma 15 (PRIVACY.md) wants more of arithmetic than correct rounding: that a record's
 vector, to the last bit, does not depend on who else is asked, on its place among them, or on how
@@ -47,7 +47,7 @@ _SEED = 0
 def check_batch_invariance(
     phase: str, config: ModelConfig, device: torch.device | str = "cpu"
 ) -> None:
-    """Refuse a machine on which a record's integers depend on its company (Lemma 15).
+    """Refuse a machine on which a record's integers depend on its batch (Lemma 15).
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def _seen_in(query: Query, config: ModelConfig, rng: np.random.Generator) -> str
 
 
 class _Records:
-    """Random records, nobody's, and what a question makes of some of them."""
+    """Random public records, and what a question computes from some of them."""
 
     def __init__(
         self, query: Query, config: ModelConfig, count: int, rng: np.random.Generator
@@ -155,7 +155,7 @@ class _UnevenProduct(Exception):
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at all matrix products of a block, whoever calls for them."""
+    """Observes all matrix products of a block."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

@@ -107,7 +107,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """At most so many characters."""
+    """A text with a maximum length."""
 
     most: int = sys.maxsize
 

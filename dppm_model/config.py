@@ -101,7 +101,7 @@ class PrivacyConfig(Settings):
     delta: Annotated[float, Field(gt=0, lt=1)]
     """The delta of this epsilon, below one over the number of records or persons."""
     view: View
-    """Who is kept at epsilon: whoever sees the sum, one site's reports (site), or the release."""
+    """The view that epsilon holds in: the sum, one site's reports (site), or the release."""
     min_survivors: Whole | None
     """Fewest sites in a sum that is opened; null: all, or four fifths in a deployment."""
     colluding_sites: Natural
@@ -150,7 +150,7 @@ class Config(Settings):
     data: str
     """A name from `dppm data list`."""
     public: str | None
-    """A data set that is nobody's, with the same classes: the model starts from it."""
+    """A public data set with the same classes, on which the model is pre-trained."""
     sites: Whole
     """Virtual sites (simulation) or SuperNodes (deployment)."""
     seed: Natural

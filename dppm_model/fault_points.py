@@ -14,7 +14,7 @@ from enum import Enum
 class FaultPoint(Enum):
     """Points in the order of a round; the first word says whose process reaches them.
 
-    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are of rounds that somebody spoils,
+    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are in rounds that a site spoils,
     `SERVER_RELEASED` of those in which the noise is the server's.
     """
 

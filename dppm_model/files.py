@@ -52,7 +52,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def _own(path: Path) -> Iterator[int]:
-    """Open and lock a temporary file that is nobody else's: what was planted there is removed."""
+    """Open and lock a new temporary file; anything planted in its place is removed."""
     while True:
         try:
             handle = open_file(path, os.O_RDWR | os.O_CREAT)
@@ -76,7 +76,7 @@ def sweep(folder: Path) -> None:
     """Remove what writers that died have left in a folder and below.
 
     It may hold secrets that were forgotten since. What a living writer holds is left to it, so
-    this is safe at any time; whoever owns the folder calls it before its work.
+    this is safe at any time; the folder's owner calls it before its work.
     """
     for place, _, names in os.walk(folder, onerror=_unless_gone):
         for name in names:

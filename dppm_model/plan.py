@@ -1,7 +1,7 @@
 """The plan: everything that is public about a run. What is executed is what is accounted.
 
 Sensitivity, sampling and cost are computed from the plan's fields here and nowhere else; the site
-executes these fields and reckons its own costs from them. The plan also pins the model: its whole
+executes these fields and computes its own costs from them. The plan also pins the model: its whole
 public configuration, from which sites build what they ask their records. A frozen dataclass holds
 public information only; private data are always arguments of functions.
 """
@@ -41,7 +41,7 @@ class Plan:
     run, seed
         A unique name, and the public seed of the rotations, hexadecimal.
     delta
-        At which epsilon is told.
+        δ at which ε is reported.
     unit
         What is protected: each ``record``, or each ``person`` with all their records at a site.
         Whatever a phase counts or samples are these units.
@@ -110,7 +110,7 @@ class Plan:
 
     @property
     def adjacency(self) -> str:
-        """Say which two data sets nobody can tell apart."""
+        """Describe which data sets are neighbours."""
         one = "one record" if self.unit == "record" else "one person, with all their records,"
         return f"add or remove {one} at one site"
 

@@ -48,7 +48,7 @@ def read_model(path: Path) -> bytes:
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Compute on so many threads for a while, as every worker does: the same kernels and bits."""
+    """Use a number of threads for a block, as every worker does: the same kernels and bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -254,7 +254,7 @@ def _ray(pool: PoolSettings) -> Iterator[Any]:
 
 
 def _knock(address: str) -> None:
-    """Refuse at once what Ray would try for minutes: an address at which nobody listens."""
+    """Refuse at once an address without a listener, which Ray would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         try:

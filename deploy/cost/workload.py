@@ -51,7 +51,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Workload:
-    """One round of a phase, sites alike and nobody dropping out.
+    """One round of a phase, with identical sites and no drop-outs.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ def check_server(address: str, authority: Path) -> str | None:
     Raises
     ------
     NotConnected
-        If nobody answers.
+        If nothing answers.
     Untrusted
         If the certificate is not what it should be.
     """
@@ -106,7 +106,7 @@ def _known(path: Path) -> int | None:
 
 
 def _recognised(client: NodeClient, node: int) -> bool:
-    """Ask for a run that does not exist: only the holder of the node's key is told so."""
+    """Ask for a run that does not exist: only the holder of the node's key learns that."""
     try:
         client.ask_for_no_run(node)
     except httpx.HTTPStatusError as error:

@@ -39,7 +39,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d+)?", re.ASCII | re.IGNORECASE)
 _START_SECONDS = 10.0
-_REQUESTS = (500, 10.0)  # of a host, in so many seconds
+_REQUESTS = (500, 10.0)  # requests of a host, in seconds
 _WRONG = (20, 100.0)  # wrong tokens, the same
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -101,7 +101,7 @@ class _Page:
         if given is not None and not self._wrong.left(host):
             return _closing(429, "Too many wrong tokens.")
         if not self._knows(given, host):
-            text = "This page needs a token: ask whoever runs the server for one."
+            text = "This page needs a token: ask the server's operator for one."
             return Response(text, 401, {"WWW-Authenticate": _CHALLENGE}, media_type="text/plain")
         if scope["method"] not in ("GET", "HEAD"):
             return Response(status_code=405, headers={"Allow": "GET, HEAD"})

@@ -25,7 +25,7 @@ class Guesses:
 
 
 def p_value(canaries: int, made: int, right: int, epsilon: float, delta: float) -> float:
-    """Return how likely so many right guesses are at most under (epsilon, delta)-DP.
+    """Bound the probability of this many right guesses under (epsilon, delta)-DP.
 
     Steinke, Nasr and Jagielski 2023 (arXiv 2305.08846), theorem 5.2: right guesses are dominated by
     Bin(made, e^eps/(e^eps + 1)), up to a term in delta.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 PROBABILITY_BITS = 32
 LEAST_PROBABILITY = 2.0**-PROBABILITY_BITS  # no coin is finer
-# What a plan may count, whoever wrote it: what it costs, and what it takes, can then be computed.
+# Limits of a plan's counts, so that its cost and its memory can be computed.
 _MOST = {
     "dimension": 1 << 40,
     "sites": 1 << 20,

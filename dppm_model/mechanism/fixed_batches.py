@@ -1,4 +1,4 @@
-"""Chunks of a constant number of records, so that a record's numbers do not depend on its company.
+"""Chunks of a constant number of records, so that a record's numbers do not depend on its batch.
 
 Matrix products choose their order of summation by their size: the same record in a batch of 7 and
 of 8 gives floats that differ in the last bits, and integers that differ by one after rounding. One
@@ -26,7 +26,7 @@ def fixed_batches(records: Sequence[torch.Tensor], size: int) -> Iterator[tuple[
     Yields
     ------
     Slices of all tensors. What fills the last is not a number (and 0 in integer tensors): the grid
-    makes the vector of a record that is not finite zero, whoever it is.
+    makes the vector of any record that is not finite zero.
     """
     n = len(records[0])
     for start in range(0, n, size):

@@ -1,7 +1,7 @@
 """The Gaussian mechanism at the server: exact sums from the sites, and real noise on their sum.
 
 **It protects only against those who see what the server releases, and not against the server.**
-A report is the site's exact clipped integer sum; whoever sees it, or the opened sum of all reports,
+A report is a site's exact clipped integer sum; anyone seeing it or the opened sum of all reports,
 sees sums of records without any noise. Its site view and its secure-sum view are therefore not
 private (mu is infinite there), and a site answers only if its policy says that it trusts the
 server. For those who do, and as the ideal beside which randomized response is measured.

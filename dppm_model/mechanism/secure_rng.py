@@ -22,7 +22,7 @@ class SecureRNG:
     """A stream of uniform bits: AES-256 in counter mode under a fresh key of the OS.
 
     A forked child would otherwise continue with its parent's stream and answer with the same coins,
-    so the stream is keyed anew whenever the process id has changed.
+    so the stream gets a new key whenever the process id changes.
     """
 
     def __init__(self) -> None:

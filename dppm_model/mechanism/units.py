@@ -18,7 +18,7 @@ def clipped_units(
 ) -> Iterator[torch.Tensor]:
     """Yield each unit's clipped integer vector (Lemma 13).
 
-    The order of operations is the same in any company: a unit's rows are added one after the other,
+    The order of operations is the same in any batch: a unit's rows are added one after the other,
     and it is clipped and rounded by itself. A reduction over many units at once may sum in an order
     that depends on how many they are, and others' integers with it (`mechanism.fixed_batches`).
 

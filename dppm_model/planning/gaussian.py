@@ -20,7 +20,7 @@ class GaussianPlanner(Planner):
     audit: ClassVar[Audit[Any]] = Audit()
 
     def check(self, view: View, calibrate: str) -> None:
-        """Refuse views in which nothing is protected, so that nobody takes it for more."""
+        """Refuse views in which nothing is protected."""
         del calibrate
         if view != "release":
             raise ConfigError(

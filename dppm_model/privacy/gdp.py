@@ -145,7 +145,7 @@ def probability_sensitivity(
 
 
 def mu_site(*, responses: int, truth_strength: float, sensitivity: float) -> float:
-    """Theorem 1: mu of one unsampled round for whoever sees one site's own report.
+    """Theorem 1: mu of one unsampled round against anyone who sees one site's report.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def mu_site(*, responses: int, truth_strength: float, sensitivity: float) -> flo
 def mu_secure_sum(
     *, responses: int, truth_strength: float, sensitivity: float, honest_sites: int, tau: float
 ) -> float:
-    """Theorem 2: mu of one unsampled round for whoever sees the sum over honest sites only.
+    """Theorem 2: mu of one unsampled round against anyone who sees the sum over honest sites.
 
     At the cost of total variation 2 D tau per round (Theorem 3). The smaller of two slopes holds:
     a sum tells no more than the report in it (Lemma 6).

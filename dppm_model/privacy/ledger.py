@@ -91,7 +91,7 @@ class Ledger:
             raise LedgerError(f"{self.path}: {reason(error)}.", _HINT) from None
 
     def _read(self, handle: int) -> None:
-        """Verify the chain and keep its debits; the file is read anew only if it has changed."""
+        """Verify the chain and keep its debits; the file is read again only if it has changed."""
         stamp = self._stamp(handle)
         if stamp == self._verified:
             return

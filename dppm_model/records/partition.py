@@ -1,6 +1,6 @@
 """How a simulation deals the records of one data set to virtual sites; seeded, recorded in the run.
 
-Whole persons are dealt where the records name persons: nobody is at two sites.
+If the records name persons, each person is dealt whole, to one site.
 """
 
 from __future__ import annotations

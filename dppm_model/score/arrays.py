@@ -2,7 +2,7 @@
 
 The public configuration decides them all; each part of a model brings its own rows
 (`dppm_model.score.part`). Whoever takes in a model checks it by this table: a site before it spends
-anything, the server, the sampler, and whoever loads a file.
+anything, the server, the sampler, and anyone who loads a file.
 
 The ranges are public and generous. Learners bring what they release into them (post-processing,
 which costs no privacy); what lies outside was not made by one.

@@ -1,6 +1,6 @@
 """Symmetric matrices as vectors, and the covariance of each component from the two parts released.
 
-A component's covariance is told relative to its class's: with principal axes A (d, m) of the class
+A component's covariance is given relative to its class's: with principal axes A (d, m) of the class
 covariance Sigma, A Aᵀ being what Sigma holds in those directions, component j has
 
     Sigma_j = Sigma + A (M_j - I) Aᵀ,      M_j (m, m) positive definite, I if nothing is known.

@@ -266,7 +266,7 @@ class ScoreModel:
 
 
 def read_tensors(content: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    """Read metadata and arrays of somebody else's making.
+    """Read untrusted metadata and arrays.
 
     Raises
     ------

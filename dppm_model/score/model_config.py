@@ -36,7 +36,7 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True)
 class PublicData:
-    """Records that are nobody's and that taught the model first: their name, and their digest."""
+    """Public records on which the model was pre-trained: their name and digest."""
 
     data: str
     digest: str

@@ -23,7 +23,7 @@ def c_in(sigma: torch.Tensor) -> torch.Tensor:
 
 
 def c_noise(sigma: torch.Tensor) -> torch.Tensor:
-    """What the network is told of the noise level; same shape as sigma."""
+    """Return the network's noise-level input, c_noise; same shape as sigma."""
     return sigma.log() / 4
 
 

@@ -111,7 +111,7 @@ class Query(nn.Module, ABC):
             The clip norm and the integer grid of the plan.
         seeds
             (n,) int64 on the CPU: a secret seed for what is drawn for each record (noise levels and
-            noise of the ``score`` phase), so that a record's vector depends on nobody else.
+            noise of the ``score`` phase), so that a record's vector depends on no other record.
 
         Returns
         -------

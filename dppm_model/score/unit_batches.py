@@ -99,7 +99,7 @@ def block_of(shape: tuple[int, int, int]) -> int:
 
 
 def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
-    """Ask one grey image, nobody's, before anything is spent.
+    """Try a question on one grey image before anything is spent.
 
     Else a question that cannot be answered at all would cost a round, and its time, unit by unit,
     would tell how many were sampled.
@@ -124,8 +124,8 @@ def map_blocks(ask: Callable[[slice], Answer], units: int, block: int) -> list[A
     """Ask units block by block, or, should that fail, each by itself and leave out who fails.
 
     A server that chooses the model could make a question fail on certain records, and learn from
-    the failure whether one was sampled. In any company a unit's vector is the same
-    (`dppm_model.mechanism.fixed_batches`), so leaving one out moves nobody else's.
+    the failure whether one was sampled. A unit's vector does not depend on its batch
+    (`dppm_model.mechanism.fixed_batches`), so leaving one out changes no other.
     """
     found = []
     for start in range(0, units, block):

@@ -14,7 +14,7 @@ The rules, each with its own error:
    (drop-outs), never both.
 4. A site helps to open one try of a round, and takes part in no other from then on.
 5. A try that is over is over.
-6. The key of a mask is told only for a peer that is proven guilty, see `Masking` and `Proof`.
+6. The key of a mask is revealed only for a peer that is proven guilty, see `Masking` and `Proof`.
 """
 
 from __future__ import annotations

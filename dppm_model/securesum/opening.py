@@ -42,7 +42,7 @@ class Opening:
     removed
         Sites that are proven guilty; their reports are in the sum no more.
     liars
-        Holders that told shares that nobody has dealt them.
+        Holders that sent shares that no site has dealt them.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Opening:
     def add_shares(self, index: int, shares: Mapping[int, bytes]) -> None:
         """Take the shares that site ``index`` tells: for each participant, of one secret.
 
-        Those that nobody has dealt are left out, and `liars` has their holder.
+        Shares that no site has dealt are left out, and `liars` has their holder.
 
         Raises
         ------

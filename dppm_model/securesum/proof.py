@@ -1,6 +1,6 @@
 """Proofs of guilt: what the opened shares of a try and a site's own signatures say against it.
 
-Nobody can prove an honest site guilty, whoever works against it: see PRIVACY.md.
+An honest site cannot be proven guilty, even if all others collude: see PRIVACY.md.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Ring:
     def add_mask(self, vector: Vector, key: bytes, *, subtract: bool = False) -> None:
         """Add the mask of a key (32 bytes, used for one mask only) to ``vector``, in place.
 
-        The mask is the ChaCha20 key stream: for whoever lacks the key, a vector with a mask is
+        The mask is the ChaCha20 key stream: without the key, a vector with a mask is
         uniform and says nothing.
         """
         stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()

@@ -43,7 +43,7 @@ class ComponentsLearner:
         """Move each centre to the mean of its records, as far as that mean is known.
 
         The posterior mean under mu_kj ~ N(m_k, class covariance) and the known noise; a component
-        too small to be seen is drawn anew from that prior and has no weight until it wins records.
+        too small to be seen is drawn again from that prior and has no weight until it wins records.
         """
         query = self.query()
         moved = query.split(torch.from_numpy(estimate))

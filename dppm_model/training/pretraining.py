@@ -1,6 +1,6 @@
 """Phases in one place, from exact sums: what public records teach before private rounds begin.
 
-The phases are those of the private run. Nothing protects the records, which are to be nobody's; a
+The phases are those of the private run. Nothing protects the records, which must be public; a
 run names them in its model, its configuration and ``privacy.json``.
 """
 
@@ -22,7 +22,7 @@ from dppm_model.score.model_config import PublicData
 from dppm_model.score.unit_batches import block_of
 from dppm_model.training.learner import build_learner
 
-_EXACT = 1e-9  # the noise that learners are told of where there is none
+_EXACT = 1e-9  # the noise level given to learners of exact sums
 
 
 def pretrain(

@@ -1,4 +1,4 @@
-"""The upsampler's public start: trained on drawn shapes, which are nobody's data.
+"""The upsampler's public start: trained on drawn shapes, not on data.
 
     python -m dppm_model.training.synthetic_pretraining    # makes shapes.safetensors again
 
@@ -33,7 +33,7 @@ def train_on_shapes(
     steps: int,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> NDArray[np.float32]:
-    """Train on so many batches of drawn shapes; the same weights (d,) each time.
+    """Train on batches of drawn shapes; returns the same weights (d,) each time.
 
     Parameters
     ----------

@@ -93,7 +93,7 @@ class EvaluationConfig(Group):
     @field_validator("seeds")
     @classmethod
     def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):  # one that is there twice would feign a small deviation
+        if len(set(seeds)) < len(seeds):  # duplicates would understate the deviation
             raise ValueError("different seeds: evaluation.seeds=[0,1,2]")
         return seeds
 

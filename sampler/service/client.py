@@ -79,7 +79,7 @@ class SamplingClient:
     ConfigError
         If a token would travel over the network in the clear, or ``ca`` cannot be read.
     ServiceError
-        From the methods: `BadToken`, `QuotaExceeded`, `ServerBusy` (also if nobody answers),
+        From the methods: `BadToken`, `QuotaExceeded`, `ServerBusy` (also if nothing answers),
         `UnknownJob`, `JobCancelled`, or itself for a deadline; also `ConfigError` for bad requests
         and `SamplerError`.
     """

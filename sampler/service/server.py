@@ -59,7 +59,7 @@ class ServerSettings:
     tls_cert, tls_key
         PEM files; both or neither.
     token_file
-        See `sampler.service.access.read_tokens`; None lets in whoever can connect.
+        See `sampler.service.access.read_tokens`; None lets in anyone who can connect.
     insecure
         Whether to listen to the network also without TLS or tokens.
     pool

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LETTERS = 26
-_DISTINCT = 24  # a font has at least so many different letters
+_DISTINCT = 24  # least number of distinct letters of a font
 _LEGIBLE = 0.4  # share of its letters that are recognised
 _FEATURES = 1500
 _LENGTH = 8.0  # of the kernel that the features approximate, in the norm of a 16x16 picture
