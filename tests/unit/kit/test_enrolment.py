@@ -130,7 +130,7 @@ def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
     paper = announced(plan, bundle)
     few = dict(list(paper.peers.items())[:2])
     replace(paper, peers=few).write(tmp_path / "paper")
-    with pytest.raises(EnrolmentError, match="counts 3 sites"):
+    with pytest.raises(EnrolmentError, match="has 3 sites"):
         Announcement.read(tmp_path / "paper")
 
 
