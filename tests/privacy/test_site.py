@@ -638,7 +638,7 @@ def test_a_plan_for_other_sites_than_the_pinned_is_refused(
     phases = tuple(replace(p, sites=4, honest_sites=4) for p in plan.phases)
     other = replace(plan, sites=4, min_survivors=4, phases=phases)
     approve(tmp_path, other)
-    with pytest.raises(PlanError, match="counts 4 sites, the list of peers 3"):
+    with pytest.raises(PlanError, match="has 4 sites, the list of peers 3"):
         SecureSumSite(site, other).join(bytes(32))
 
 

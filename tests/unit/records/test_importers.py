@@ -188,7 +188,7 @@ def test_what_is_no_data_set_is_named(tmp_path: Path, store: Path) -> None:
     picture(tmp_path / "empty" / "b" / "0.png")
     with pytest.raises(DataError, match="empty/a has no images"):
         import_dataset(tmp_path / "empty", "x", root=store)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         import_dataset(tmp_path / "absent", "x", root=store)
 
 
@@ -317,7 +317,7 @@ def test_a_damaged_npz_is_refused(tmp_path: Path, store: Path) -> None:
             import_dataset(source, "med", root=store)
     with source.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(DataError, match="no npz"):
+    with pytest.raises(DataError, match="not an npz"):
         import_dataset(source, "med", root=store)
     with pytest.raises(ConfigError, match="size"):
         import_dataset(source, "med", root=store, size=8)
