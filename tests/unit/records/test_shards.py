@@ -129,7 +129,7 @@ NAN = np.full((4, 1, 2, 2), np.nan, np.float32)
         (GOOD[:, 0], [0, 1, 0, 1], None, "shape"),
         (GOOD[:, :, :0], [0, 1, 0, 1], None, "shape"),
         (iter([]), [0, 1], None, "0 images for 2 labels"),
-        (iter([GOOD[:2], np.zeros((2, 1, 2, 3), np.uint8)]), [0, 1, 0, 1], None, "beside"),
+        (iter([GOOD[:2], np.zeros((2, 1, 2, 3), np.uint8)]), [0, 1, 0, 1], None, "of shapes"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(
