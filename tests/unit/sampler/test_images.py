@@ -111,7 +111,7 @@ def test_more_images_leave_the_first_ones_alone(model: Path, tmp_path: Path) -> 
     assert sample(model, tmp_path / "out", per_class=11).made == 3
     sample(model, tmp_path / "other", per_class=11)
     assert contents(tmp_path / "other") == contents(tmp_path / "out")
-    with pytest.raises(RunFolderError, match="is for 11 images"):
+    with pytest.raises(RunFolderError, match="has 11 images"):
         sample(model, tmp_path / "out", per_class=4)
 
 
@@ -207,7 +207,7 @@ def test_an_interrupted_run_goes_on(model: Path, tmp_path: Path) -> None:
 def test_a_folder_of_other_images_is_refused(model: Path, tmp_path: Path, change, word) -> None:
     sample(model, tmp_path / "out")
     before = snapshot(tmp_path / "out")
-    with pytest.raises(RunFolderError, match=f"another {word}"):
+    with pytest.raises(RunFolderError, match=f"different {word}"):
         sample(model, tmp_path / "out", **change)
     assert snapshot(tmp_path / "out") == before
 
@@ -215,7 +215,7 @@ def test_a_folder_of_other_images_is_refused(model: Path, tmp_path: Path, change
 def test_another_model_is_refused(model: Path, tmp_path: Path) -> None:
     sample(model, tmp_path / "out")
     model.write_bytes(pickle.dumps(pictures(modes=3)))
-    with pytest.raises(RunFolderError, match="another model"):
+    with pytest.raises(RunFolderError, match="different model"):
         sample(model, tmp_path / "out")
 
 
