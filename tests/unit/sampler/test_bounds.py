@@ -111,7 +111,7 @@ def test_a_step_that_runs_away_is_refused_unless_a_test_holds_it(method: str) ->
         {"step_size": 1.0, "guidance": 4.0},
         {"step_size": (0.1, 3.0), "num_levels": 2},
     ):
-        with pytest.raises(ConfigError, match=r"sampler\.step_size is .* without a Metropolis test"):
+        with pytest.raises(ConfigError, match=r"sampler\.step_size is .* a Metropolis test"):
             SamplerSettings(method, metropolis=False, **wrong)
     with pytest.raises(ConfigError, match=r"sampler\.stage_step_size is 2"):
         SamplerSettings(method, stage_step_size=2.0)
