@@ -82,8 +82,8 @@ def test_persons_are_never_split(options: dict) -> None:
     [
         ({"scheme": "odd"}, "scheme"),
         ({"scheme": "even", "sites": 0}, "sites"),
-        ({"scheme": "even", "sites": 3000}, "no record"),
-        ({"scheme": "dirichlet", "alpha": 1e-4}, "no record"),
+        ({"scheme": "even", "sites": 3000}, "none of"),
+        ({"scheme": "dirichlet", "alpha": 1e-4}, "none of"),
         ({"scheme": "dirichlet", "alpha": 0.0}, "alpha"),
         ({"scheme": "dirichlet", "alpha": float("nan")}, "alpha"),
         ({"scheme": "dirichlet", "alpha": float("inf")}, "alpha"),
