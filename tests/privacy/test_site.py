@@ -44,6 +44,8 @@ from tests.support.policy_factory import policy
 from tests.support.secure_sum import identities
 from tests.support.seeded_rng import SeededRNG
 
+JOIN = {"join": {"nonce": bytes(32)}}
+
 
 @pytest.fixture
 def config(tiny: Path) -> Config:
@@ -236,11 +238,13 @@ def test_a_plan_cannot_change_in_mid_run(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).join(bytes(32))  # the run has its keys: only the plan is wrong below
+    SecureSumSite(site, plan).handle(
+        "query.join", JOIN
+    )  # the run has its keys: only the plan is wrong below
     site.answer(plan, 0, 0, question)
     phases = (with_mechanism(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
     for ask in (
-        lambda changed: SecureSumSite(site, changed).join(bytes(32)),
+        lambda changed: SecureSumSite(site, changed).handle("query.join", JOIN),
         lambda changed: SecureSumSite(site, changed).prepare(1, {}),
         lambda changed: SecureSumSite(site, changed).report(0, 1, question, {}),
         lambda changed: SecureSumSite(site, changed).reveal(0, {}, {}),
@@ -303,7 +307,7 @@ def test_the_limit_stops_the_run_before_data_are_read(
     one, two = epsilons(plan, 1)["secure_sum"], epsilons(plan, 2)["secure_sum"]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).join(bytes(32))
+    SecureSumSite(site, plan).handle("query.join", JOIN)
     site.answer(plan, 0, 0, question)
     with pytest.raises(BudgetExhausted):
         site.answer(plan, 0, 1, question)
@@ -381,7 +385,7 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
 ) -> None:
     site = make_site(tmp_path, tiny)
     asks = (
-        lambda p: SecureSumSite(site, p).join(bytes(32)),
+        lambda p: SecureSumSite(site, p).handle("query.join", JOIN),
         lambda p: SecureSumSite(site, p).prepare(0, {}),
         lambda p: SecureSumSite(site, p).report(0, 0, question, {}),
         lambda p: SecureSumSite(site, p).reveal(0, {}, {}),
@@ -393,10 +397,10 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
                 ask(plan)
     assert site.ledger.debits == () and not (tmp_path / "sums").exists()
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).join(bytes(32))  # the twin
+    SecureSumSite(site, plan).handle("query.join", JOIN)  # the twin
     approval_file(tmp_path, plan.digest).unlink()  # withdrawn
     with pytest.raises(NotApproved):
-        SecureSumSite(site, plan).join(bytes(32))
+        SecureSumSite(site, plan).handle("query.join", JOIN)
 
 
 def _by_any_code(old: Any) -> Any:
@@ -422,9 +426,9 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     Approval(second, first | {"c": others[2]}, bundle="22", note="2").write(tmp_path)
     for running, right, wrong in (("11", plan, second), ("22", second, plan)):
         monkeypatch.setenv(BUNDLE, running)
-        SecureSumSite(site, right).join(bytes(32))
+        SecureSumSite(site, right).handle("query.join", JOIN)
         with pytest.raises(NotApproved, match="different bundle"):
-            SecureSumSite(site, wrong).join(bytes(32))
+            SecureSumSite(site, wrong).handle("query.join", JOIN)
     assert site.authorize(second).roster == tuple(sorted((own, others[0], others[2])))
     monkeypatch.setenv(BUNDLE, "11")
     assert site.authorize(plan).roster == tuple(sorted(first.values()))
@@ -445,7 +449,7 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
     for unit in ("record", "person"):
         asked = replace(plan, unit=unit)
         for ask in (
-            lambda p: SecureSumSite(site, p).join(bytes(32)),
+            lambda p: SecureSumSite(site, p).handle("query.join", JOIN),
             lambda p: SecureSumSite(site, p).prepare(0, {}),
             lambda p: SecureSumSite(site, p).report(0, 0, question, {}),
         ):
@@ -481,7 +485,7 @@ def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
     approve(tmp_path, plan)
     site.policy = replace(site.policy, **{key: value})
     for ask in (
-        lambda: SecureSumSite(site, plan).join(bytes(32)),
+        lambda: SecureSumSite(site, plan).handle("query.join", JOIN),
         lambda: SecureSumSite(site, plan).prepare(0, {}),
         lambda: SecureSumSite(site, plan).report(0, 0, question, {}),
     ):
@@ -522,9 +526,9 @@ def test_the_site_has_its_own_least_number_of_survivors(
     phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
     approve(tmp_path, plan, lower)
-    SecureSumSite(site, plan).join(bytes(32))
+    SecureSumSite(site, plan).handle("query.join", JOIN)
     with pytest.raises(TooFewSurvivors, match="this site requires 3"):
-        SecureSumSite(site, lower).join(bytes(32))
+        SecureSumSite(site, lower).handle("query.join", JOIN)
     with pytest.raises(PlanError, match="More than half"):  # no plan says less than that
         replace(lower, min_survivors=1)
 
@@ -537,8 +541,8 @@ def test_the_site_has_its_own_least_number_of_colluding_sites(
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
     with pytest.raises(TooFewSurvivors, match="assumes 0 colluding sites"):
-        SecureSumSite(Site(tmp_path, SeededRNG(0)), plan).join(bytes(32))
-    SecureSumSite(site, plan).join(bytes(32))
+        SecureSumSite(Site(tmp_path, SeededRNG(0)), plan).handle("query.join", JOIN)
+    SecureSumSite(site, plan).handle("query.join", JOIN)
     with pytest.raises(PlanError):  # and no plan counts fewer than none
         replace(plan, colluding_sites=-1)
 
@@ -548,11 +552,11 @@ def test_a_site_that_lost_its_keys_sits_out(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).join(bytes(32))
+    SecureSumSite(site, plan).handle("query.join", JOIN)
     site.answer(plan, 0, 0, question)
     (tmp_path / "sums" / "run-a.json").unlink()
     with pytest.raises(LedgerError, match="is lost"):
-        SecureSumSite(site, plan).join(bytes(32))
+        SecureSumSite(site, plan).handle("query.join", JOIN)
 
 
 @twin(
@@ -570,7 +574,7 @@ def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
     for name in ("ledger.jsonl", "ledger.mark"):
         (tmp_path / name).unlink()
     with pytest.raises(LedgerError, match="was lost"):
-        SecureSumSite(Site(tmp_path, SeededRNG("")), plan).join(bytes(32))
+        SecureSumSite(Site(tmp_path, SeededRNG("")), plan).handle("query.join", JOIN)
 
 
 def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
@@ -578,14 +582,14 @@ def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
 ) -> None:
     site = make_site(tmp_path, tiny)
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).join(bytes(32))
+    SecureSumSite(site, plan).handle("query.join", JOIN)
     site.answer(plan, 0, 0, question)
     (old,) = tmp_path.rglob("*.npy")
     content = old.read_bytes()
     site.answer(plan, 0, 1, question)
     assert not old.exists()
     old.write_bytes(content)  # as if the process had been killed before it removed it
-    SecureSumSite(site, plan).join(bytes(32))
+    SecureSumSite(site, plan).handle("query.join", JOIN)
     assert [p.name for p in tmp_path.rglob("*.npy")] == [old.name.replace("000000", "000001")]
 
 
@@ -639,7 +643,7 @@ def test_a_plan_for_other_sites_than_the_pinned_is_refused(
     other = replace(plan, sites=4, min_survivors=4, phases=phases)
     approve(tmp_path, other)
     with pytest.raises(PlanError, match="has 4 sites, the list of peers 3"):
-        SecureSumSite(site, other).join(bytes(32))
+        SecureSumSite(site, other).handle("query.join", JOIN)
 
 
 def test_plans_survive_the_wire_exactly_or_not_at_all(plan: Plan) -> None:
