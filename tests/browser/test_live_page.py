@@ -73,7 +73,7 @@ def test_it_follows_a_run_and_reports_its_death(tiny: Path, tmp_path: Path, seen
         assert "Round" in seen.page.locator("#status").inner_text()
         wait_for_round(seen, first + 1)
         assert float(figure(seen, "epsilon-secure-sum")) > spent
-        assert seen.page.locator("#epsilon-spent-1 use").count() == round_of(seen) + 1
+        assert seen.page.locator("#epsilon-spent-secure_sum use").count() == round_of(seen) + 1
         assert figure(seen, "sites") == "3"
         assert not seen.page.locator("#lost").is_visible()
         assert seen.violations() == []

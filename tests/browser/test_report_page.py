@@ -51,7 +51,7 @@ def test_it_is_one_file_with_the_numbers_of_the_run(reported: Path, seen: Watche
 def test_its_charts_have_marks(reported: Path, seen: Watched) -> None:
     seen.page.goto((reported / "report.html").as_uri())
     rounds = len((reported / "metrics.jsonl").read_text().splitlines())
-    for view in (1, 2):
+    for view in ("secure_sum", "site"):
         marks = seen.page.locator(f"#epsilon-spent-{view} use")
         assert marks.count() == rounds + 1  # and the origin
         heights = marks.evaluate_all("all => all.map(m => m.getBoundingClientRect().y)")
