@@ -31,7 +31,7 @@ from dppm_model.records.units import Units
 from dppm_model.records.writing import write_records
 from dppm_model.round import report
 from dppm_model.score.unit_batches import try_question
-from tests.support.mutations import Make, as_property, each_clipped, times, twin
+from tests.support.mutations import Make, as_property, times, twin
 from tests.support.plan_factory import (
     EPSILONS,
     TOY,
@@ -196,12 +196,6 @@ def test_no_report_passes_the_claim(
         assert max(excess(phase, phase, few_bits, tmp_path, seed).values()) < 1e-12
 
 
-@twin(
-    "… so that a person moves more answers than are accounted for",
-    "dppm_model.mechanism.units:clipped_units",
-    each_clipped,
-    only="[0.5-binomial]",
-)
 @pytest.mark.parametrize("phase", [WIDE, DIRECTIONS], ids=["binomial", "directions"])
 @pytest.mark.parametrize("q", [0.5, 1.0])
 def test_no_report_passes_the_claim_for_a_person_with_three_records(

@@ -84,15 +84,6 @@ def as_property(change: Callable[[Any], Any]) -> Make:
     return lambda old: property(lambda self: change(old.fget(self)))
 
 
-def each_clipped(_: Any) -> Any:
-    def clipped_units(rows: Any, counts: Any, grid: Any) -> Any:
-        each = (row for piece in rows for row in piece)
-        for count in counts:
-            yield sum(grid.quantize(next(each)[None]) for _ in range(count))
-
-    return clipped_units
-
-
 @contextmanager
 def planted(fault: Twin) -> Iterator[None]:
     """Put a fault in its place, and wherever the right thing was imported by name."""
