@@ -475,7 +475,7 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
         ("unit", "person"),
         ("mechanisms", ("directions",)),
         ("min_records", 601),
-        ("hours", AT_ANOTHER_HOUR),
+        pytest.param("hours", AT_ANOTHER_HOUR, id="hours"),  # the same in every process
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
