@@ -7,7 +7,7 @@ is public (`dppm_model.training.gradient`). The server takes the noisy mean grad
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import ClassVar
 
@@ -34,6 +34,18 @@ from dppm_model.score.query import Query
 from dppm_model.score.weights import set_weights
 
 
+def denoising_losses(network: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """Return the mean square error of F per record, (n,), over its K draws and all pixels.
+
+    Parameters
+    ----------
+    inputs
+        (n, K, ...) each: what the network takes, and last the targets of F.
+    """
+    *taken, target = (t.flatten(0, 1) for t in inputs)
+    return (network(*taken) - target).square().reshape(len(inputs[0]), -1).mean(dim=1)
+
+
 class GradientQuery(Query):
     """A record's scaled gradient; see `Query`.
 
@@ -46,7 +58,7 @@ class GradientQuery(Query):
     """
 
     part: ClassVar[str]
-    losses: ClassVar[Losses]
+    losses: ClassVar[Losses] = staticmethod(denoising_losses)
     chunk = CHUNK
     optional = LATER
 

@@ -79,7 +79,7 @@ class PyramidConfig(Part):
     clip_share
         The clip norm is this multiple of the median gradient norm on drawn shapes.
     learning_rate, warmup, rounds, ema
-        Of the private rounds, as in `dppm_model.score.residual_config`.
+        Of the private rounds, as in `dppm_model.score.residual`.
     """
 
     stages: Annotated[int, Between(1, 8)] = 1

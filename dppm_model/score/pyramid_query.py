@@ -13,7 +13,6 @@ form's probability flow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -180,7 +179,7 @@ def questions(
 
     Returns
     -------
-    The inputs of `upsampling_losses`: noisy residuals (n, K, C, S, S) of K stages in both scales of
+    The inputs of `denoising_losses`: noisy residuals (n, K, C, S, S) of K stages in both scales of
     `scaled`, low-resolution images (n, K, C, S/2, S/2), sigma and their noise level (n, K), targets
     of F (n, K, C, S, S).
     """
@@ -227,26 +226,10 @@ def _between(low: float, high: float, u: torch.Tensor) -> torch.Tensor:
     return torch.exp(math.log(low) + (math.log(high) - math.log(low)) * u)
 
 
-def upsampling_losses(
-    network: Callable[..., torch.Tensor],
-    r: torch.Tensor,
-    noise: torch.Tensor,
-    low_res: torch.Tensor,
-    sigma: torch.Tensor,
-    level: torch.Tensor,
-    target: torch.Tensor,
-) -> torch.Tensor:
-    """Mean square error of F per record, (n,), over its stages and pixels."""
-    inputs = (t.flatten(0, 1) for t in (r, noise, low_res, sigma, level))
-    f = network(*inputs)
-    return (f - target.flatten(0, 1)).square().reshape(len(r), -1).mean(dim=1)
-
-
 class DetailQuery(GradientQuery):
     """A record's gradient of the denoising loss of its crops."""
 
     part = "detail"
-    losses = staticmethod(upsampling_losses)
     needed = CLOSED_FORM | {"detail.weights", "detail.scale"}
 
     @classmethod

@@ -9,7 +9,6 @@ gradient is clipped (noise multiplicity; Dockhorn et al. 2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -76,24 +75,10 @@ def questions(
     return z, base, sigma, labels, target
 
 
-def denoising_losses(
-    network: Callable[..., torch.Tensor],
-    z: torch.Tensor,
-    base: torch.Tensor,
-    sigma: torch.Tensor,
-    y: torch.Tensor,
-    target: torch.Tensor,
-) -> torch.Tensor:
-    """Mean square error of F per record, (n,), over its K draws and the pixels of the band."""
-    f = network(z.flatten(0, 1), base.flatten(0, 1), sigma.flatten(), y.flatten())
-    return (f - target.flatten(0, 1)).square().reshape(len(z), -1).mean(dim=1)
-
-
 class ResidualQuery(GradientQuery):
     """A record's gradient of the denoising loss of the base image."""
 
     part = "residual"
-    losses = staticmethod(denoising_losses)
     needed = CLOSED_FORM | {"residual.weights", "residual.scale"}
 
     @classmethod

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.networks import first_weights
 from dppm_model.score.pyramid import KINDS, START, PyramidConfig, build_upsampler
-from dppm_model.score.pyramid_query import questions, upsampling_losses
+from dppm_model.score.pyramid_query import questions
 from dppm_model.training.shapes import shape_crops
 
 STEPS = {1: 10_000, 3: 6_000}  # by the number of channels
@@ -56,7 +57,7 @@ def train_on_shapes(
     for step in range(steps):
         crops = shape_crops(_BATCH, _CROPS, colours, generator)
         seeds = torch.randint(2**63 - 1, (_BATCH,), generator=generator)
-        loss = upsampling_losses(network, *questions(crops, seeds, config)).mean()
+        loss = denoising_losses(network, *questions(crops, seeds, config)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), _MOST_GRADIENT)

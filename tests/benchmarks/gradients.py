@@ -20,9 +20,9 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.networks import first_weights
 from dppm_model.score.residual import ResidualConfig
-from dppm_model.score.residual_query import denoising_losses
 from dppm_model.score.weights import set_weights
 from tests.benchmarks.runner import benchmark, medians
 

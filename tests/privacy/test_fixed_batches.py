@@ -11,12 +11,13 @@ from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import MomentQuery
+from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import ComponentCovarianceQuery, nearest
 from dppm_model.score.networks import KINDS
 from dppm_model.score.phases import PHASES
 from dppm_model.score.pyramid_query import DetailQuery
-from dppm_model.score.residual_query import ResidualQuery, denoising_losses
+from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.training.gradient import DetailLearner, ResidualLearner
 from dppm_model.training.learner import build_learner
 from tests.support.mutations import twin

@@ -11,6 +11,7 @@ from dppm_model.mechanism.quantize import Grid
 from dppm_model.records.pixels import to_tensor
 from dppm_model.score import pyramid_query
 from dppm_model.score.closed_form import closed_form
+from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
@@ -28,7 +29,6 @@ from dppm_model.score.pyramid_query import (
     crop_records,
     drifted,
     questions,
-    upsampling_losses,
 )
 from dppm_model.score.upsampler import context_of, parts
 from dppm_model.training.gradient import DetailLearner
@@ -277,7 +277,7 @@ def held_out(weights: np.ndarray, colours: int = 1) -> float:
     config = PyramidConfig(stages=2)
     crops = shape_crops(32, 2, colours, torch.Generator().manual_seed(99))
     with torch.no_grad():
-        return float(upsampling_losses(made, *questions(crops, SEEDS[:32], config)).mean())
+        return float(denoising_losses(made, *questions(crops, SEEDS[:32], config)).mean())
 
 
 @pytest.mark.parametrize("colours", [1, 3])
@@ -306,7 +306,7 @@ def test_rounds_improve_the_details_of_other_records() -> None:
         query = learner.query()
         inputs = query.questions(test, torch.zeros(32, dtype=torch.int64), SEEDS[:32])
         with torch.no_grad():
-            return float(upsampling_losses(query.network, *inputs).mean())
+            return float(denoising_losses(query.network, *inputs).mean())
 
     before, y = loss(), torch.zeros(64, dtype=torch.int64)
     for t in range(12):

@@ -9,10 +9,11 @@ import torch
 from dppm_model.mechanism.gradients import per_record
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.closed_form import closed_form
+from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import KINDS
 from dppm_model.score.phases import dimension_of, read_question, write_question
-from dppm_model.score.residual_query import ResidualQuery, denoising_losses
+from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.training.gradient import _LEAST_RATE, GradientLearner, ResidualLearner
 
 GRID = Grid(1.0, 1 << 20)
