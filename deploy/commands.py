@@ -24,7 +24,7 @@ from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.files import write_json
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilon_if_colluding
+from dppm_model.planner import adjacency, epsilon_if_colluding
 from dppm_model.records import importers, sources
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
@@ -132,7 +132,7 @@ def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
         f"ε = [bold]{epsilon_text(privacy['epsilon_secure_sum'])}[/] against anyone who sees the "
         f"sum over {privacy['honest_sites']} honest sites, {epsilon_text(privacy['epsilon_site'])} "
         f"against anyone who sees a site's own reports; δ = {made.delta:g}, unit: {made.unit}, "
-        f"adjacency: {made.adjacency}."
+        f"adjacency: {adjacency(made)}."
     )
     for colluding, epsilon in epsilon_if_colluding(made):
         console.print(f"  {colluding} more colluding with the server: ε = {epsilon_text(epsilon)}")

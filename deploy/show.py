@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -23,9 +24,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from dppm_model.errors import DppmError, StorageError
+from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
 from dppm_model.planning.base import noise_ratio
-from dppm_model.privacy.accountant import round_up
 from dppm_model.progress import Progress
 from dppm_model.reading import reason
 from dppm_model.score.model_config import ModelConfig
@@ -106,14 +107,40 @@ def epsilon_text(value: float | None) -> str:
     return f"{round_up(value, 3):.3f}"
 
 
+def round_up(value: float, digits: int) -> float:
+    """Round so that the printed digits are never below the value; infinity stays."""
+    if math.isinf(value):
+        return value
+    return float(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
+
+
+# A mechanism's parameters in the plan's table: the heading and the format.
+_COLUMNS = {
+    "directions": ("K", "d"),
+    "range": ("R/C", ".3g"),  # C is 1
+    "truth_strength": ("θ", ".3f"),
+    "responses": ("m", "d"),
+    "noise_multiplier": ("z", ".4g"),
+}
+
+
+def mechanism_columns(phase: PhasePlan) -> dict[str, str]:
+    """Return the D numbers of a report, and the parameters of a phase's mechanism, by heading."""
+    found = {"D": str(phase.report_length)} if phase.mechanism.adds_up else {}
+    for key, value in phase.mechanism.to_dict().items():
+        heading, form = _COLUMNS.get(key, (key, ""))
+        found[heading] = format(value, form)
+    return found
+
+
 def plan_table(plan: Plan, view: Any) -> Table:
     """Draw the phases of a plan.
 
-    T rounds at Poisson rate q; the mechanism's own parameters (`Mechanism.describe`); loss in mu
+    T rounds at Poisson rate q; the mechanism's own parameters; loss in mu
     against an ideal Gaussian; bits of a number of the sum; mu of a round in the planned view.
     """
     mechanism = plan.phases[0].mechanism
-    own = mechanism.describe(plan.phases[0])
+    own = mechanism_columns(plan.phases[0])
     title = f"Plan of {plan.sites} sites: {mechanism.title}"
     table = empty_table(title, ["phase"], ["T", "q", *own, "loss", "bits", "µ"])
     for p in plan.phases:
@@ -122,7 +149,7 @@ def plan_table(plan: Plan, view: Any) -> Table:
             p.name,
             str(p.rounds),
             f"{p.sampling_rate:.3g}",
-            *p.mechanism.describe(p).values(),
+            *mechanism_columns(p).values(),
             f"{100 * (loss - 1):.1f}%" if loss < 2 else f"{loss:.0f}×",
             str(p.bits),
             f"{p.cost(view, 1).mu:.3f}",

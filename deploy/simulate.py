@@ -32,7 +32,7 @@ from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
 from dppm_model.plan import Plan
-from dppm_model.planner import epsilon_fields, make_plan
+from dppm_model.planner import epsilon_fields, make_plan, summary
 from dppm_model.progress import Progress, silent
 from dppm_model.records.partition import partition
 from dppm_model.records.shards import Records
@@ -106,7 +106,7 @@ def plan_of(config: Config, run: str) -> Plan:
 def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
     """Return what `privacy.json` and `dppm plan --json` hold."""
     return {
-        **plan.summary(),
+        **summary(plan),
         **epsilon_fields(plan),
         "public_data": [
             *([] if config.public is None else [config.public]),

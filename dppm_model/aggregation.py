@@ -4,7 +4,8 @@ An aggregation is a protocol with three faces, one for each that has to trust it
 
     accounting  an entry of `HONEST_REPORTS`: n, what the noise of a sum is sure to consist of
     site        a `SiteAggregation` (`client.app.AGGREGATIONS`): answers its messages
-    server      an `Aggregation` (`server.app.AGGREGATIONS`): asks them, and returns a round's sum
+    server      a `server.aggregation.Aggregation` (`server.app.AGGREGATIONS`): asks them, and
+                returns a round's sum
 
 A plan names its aggregation, and is refused where there is no accounting for it. The one that is
 deployed is the secure sum: `dppm_model.securesum`, `client.securesum`, `server.securesum`.
@@ -13,64 +14,13 @@ deployed is the secure sum: `dppm_model.securesum`, `client.securesum`, `server.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from dppm_model.errors import DppmError, PlanError
 
 Fields = dict[str, Any]
 Question = Mapping[str, Mapping[str, Any]]  # a message's records, by name
 Answer = dict[str, Fields | DppmError]  # of an error only the name, and who is accused, leaves
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """The sum over the sites that survived a round.
-
-    Attributes
-    ----------
-    total
-        (D,) int64, the sum of the tallies.
-    sites
-        How many reports are in it.
-    left_out
-        Why the other sites' reports are not, by their names.
-    blamed
-        What was found out in this round about who lied.
-    uplink_bytes, downlink_bytes
-        Bytes of all sites together.
-    """
-
-    total: NDArray[np.int64]
-    sites: int
-    left_out: dict[str, str]
-    blamed: list[str]
-    uplink_bytes: int
-    downlink_bytes: int
-
-
-class Aggregation(Protocol):
-    """The server's face, for one run."""
-
-    def __init__(
-        self, grid: Any, plan: Any, peers: Mapping[str, bytes], path: Path, retry: Any
-    ) -> None:
-        """Take how sites are reached, and where a round's state may be kept."""
-
-    def aggregate(self, phase: int, round_: int, question: bytes) -> Aggregate:
-        """Ask all sites for one round, with these arrays, and return the sum of their reports.
-
-        Asked again, also by another process, it is the sum of the same reports.
-
-        Raises
-        ------
-        TooFewSites
-            If fewer than the plan's ``min_survivors`` are in it.
-        """
 
 
 class SiteAggregation(Protocol):

@@ -16,9 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dppm_model.errors import DppmError, StorageError
 from dppm_model.locks import NotAFile, lock, locked, open_file
-from dppm_model.reading import parse_json, read_bytes, reading
 
 _NEW = ".new"
 _CHUNK = 1 << 16
@@ -179,29 +177,3 @@ def append_json_line(path: Path, value: Any) -> None:
     """Append one JSON line and fsync it; see `append_line`."""
     with locked(path) as handle:
         append_line(handle, json.dumps(value, allow_nan=False).encode())
-
-
-def read_json_lines(
-    path: Path,
-    kind: type[DppmError] = StorageError,
-    hint: str = "Restore it from a backup, or move it away.",
-) -> list[dict[str, Any]]:
-    """Read all complete lines, each an object; a torn last line is left out.
-
-    A missing file has no lines.
-
-    Raises
-    ------
-    DppmError
-        Of ``kind``, if it is damaged elsewhere.
-    """
-    with reading(path, kind, hint):
-        try:
-            *complete, _torn = read_bytes(path).split(b"\n")
-        except FileNotFoundError:
-            return []
-    found = []
-    for number, line in enumerate(complete, 1):
-        with reading(f"{path}, line {number},", kind, hint):
-            found.append({**parse_json(line)})
-    return found

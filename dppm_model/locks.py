@@ -6,17 +6,13 @@ waited for. So whoever gets one looks whether the name still stands for that fil
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-_TRIES, _PAUSE_SECONDS = 3, 0.1
 
 
 class NotAFile(OSError):
@@ -90,46 +86,3 @@ def locked(
                 return
         finally:
             os.close(handle)
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a lock file for the length of a block, or fail at once.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process holds it.
-    """
-    with contextlib.ExitStack() as stack:
-        for left in reversed(range(_TRIES)):
-            try:
-                stack.enter_context(locked(path, how=fcntl.LOCK_EX | fcntl.LOCK_NB))
-                break
-            except BlockingIOError:
-                if not left:
-                    raise
-                time.sleep(_PAUSE_SECONDS)  # `is_held` holds it for a moment, too
-        yield
-
-
-@contextmanager
-def held_or(path: Path, refusal: Exception) -> Iterator[None]:
-    """Hold a lock file as `held` does, or raise ``refusal``."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(held(path))
-        except BlockingIOError:
-            raise refusal from None
-        yield
-
-
-def is_held(path: Path) -> bool:
-    """Say whether a process holds a lock file."""
-    try:
-        with locked(path, os.O_RDONLY, fcntl.LOCK_SH | fcntl.LOCK_NB):
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True

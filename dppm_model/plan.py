@@ -18,9 +18,9 @@ from typing import Any, get_args
 from dppm_model.aggregation import honest_reports
 from dppm_model.bounds import require_whole, require_within
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.base import VIEWS, View
+from dppm_model.mechanism.base import View
 from dppm_model.phase import PhasePlan, named
-from dppm_model.privacy.accountant import RoundCost, finite
+from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.ledger import Debit
 from dppm_model.reading import as_floats, parse_json, reading
 from dppm_model.records.units import Unit
@@ -107,12 +107,6 @@ class Plan:
                     f"sites, the plan {honest} of {self.sites}.",
                     "Every phase must make the plan's assumption.",
                 )
-
-    @property
-    def adjacency(self) -> str:
-        """Describe which data sets are neighbours."""
-        one = "one record" if self.unit == "record" else "one person, with all their records,"
-        return f"add or remove {one} at one site"
 
     @property
     def trusts_server(self) -> bool:
@@ -233,22 +227,3 @@ class Plan:
             site=p.cost("site", 1),
             release=p.cost("release", 1),
         )
-
-    def summary(self) -> dict[str, Any]:
-        """Return the plan as ``privacy.json`` shows it, without the composed epsilons."""
-        return {
-            "unit": self.unit,
-            "records_per_person": self.records_per_person,
-            "adjacency": self.adjacency,
-            "delta": self.delta,
-            "honest_sites": self.phases[0].honest_sites,
-            "min_survivors": self.min_survivors,
-            "colluding_sites": self.colluding_sites,
-            "aggregation": self.aggregation,
-            "plan": self.digest,
-            "model": self.model.digest,
-            "phases": [
-                p.to_dict() | {f"mu_{view}": finite(p.cost(view, 1).mu) for view in VIEWS}
-                for p in self.phases
-            ],
-        }

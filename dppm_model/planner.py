@@ -185,3 +185,29 @@ def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
             weaker = replace(plan, colluding_sites=colluding, phases=phases)
             result.append((more, epsilons(weaker)["secure_sum"]))
     return result
+
+
+def adjacency(plan: Plan) -> str:
+    """Describe which data sets are neighbours."""
+    one = "one record" if plan.unit == "record" else "one person, with all their records,"
+    return f"add or remove {one} at one site"
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """Return the plan as ``privacy.json`` shows it, without the composed epsilons."""
+    return {
+        "unit": plan.unit,
+        "records_per_person": plan.records_per_person,
+        "adjacency": adjacency(plan),
+        "delta": plan.delta,
+        "honest_sites": plan.phases[0].honest_sites,
+        "min_survivors": plan.min_survivors,
+        "colluding_sites": plan.colluding_sites,
+        "aggregation": plan.aggregation,
+        "plan": plan.digest,
+        "model": plan.model.digest,
+        "phases": [
+            p.to_dict() | {f"mu_{view}": finite(p.cost(view, 1).mu) for view in VIEWS}
+            for p in plan.phases
+        ],
+    }

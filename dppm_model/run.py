@@ -18,17 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dppm_model.errors import ConfigError, DppmError, RunFolderError
-from dppm_model.files import (
-    append_json_line,
-    read_json_lines,
-    sweep,
-    write_bytes,
-    write_json,
-)
-from dppm_model.locks import held_or, is_held
+from dppm_model.files import append_json_line, sweep, write_bytes, write_json
+from dppm_model.folders import held, is_held, read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.reading import read_json, read_text, reading, there
-from dppm_model.securesum.group import parse_peers, peers_text
+from dppm_model.securesum.peers import parse_peers, peers_text
 
 _TRAINING, _WORKING = ".training", ".working"
 _AGAIN = "Run the command that writes it again."
@@ -186,7 +180,7 @@ class Run:
             yield from self._reporting()
 
     def _held(self, name: str, message: str) -> AbstractContextManager[None]:
-        return held_or(self.folder / name, RunFolderError(message, "Wait for it, or stop it."))
+        return held(self.folder / name, RunFolderError(message, "Wait for it, or stop it."))
 
     def _reporting(self) -> Iterator[None]:
         path = self.status

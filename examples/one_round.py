@@ -8,8 +8,9 @@ mean. Reports are summed in the clear here; `dppm_model/securesum/` does it unde
 
 import numpy as np
 
-from dppm_model.mechanism.base import KnownVectors, RoundSpec
+from dppm_model.mechanism.base import RoundSpec
 from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.privacy.accountant import epsilon
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from dppm_model.mechanism.base import KnownVectors, Mechanism, RoundSpec, Vectors, View
+from dppm_model.mechanism.base import Mechanism, RoundSpec, Vectors, View
+from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.privacy.accountant import RoundCost, epsilon
@@ -45,9 +46,6 @@ class SignMechanism(Mechanism):
     def cost(self, view: View, spec: RoundSpec) -> RoundCost:
         mu = 2 * math.sqrt(spec.dimension) * norm.ppf(0.5 + self.bias)  # of D flipped answers
         return RoundCost(float(mu), spec.sampling_rate, 1)
-
-    def describe(self, spec: RoundSpec) -> dict[str, str]:
-        return {"bias": f"{self.bias:g}"}
 
 
 SITES, mechanism, rng = 2000, SignMechanism(bias=0.05), np.random.default_rng(0)

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.files import write_bytes
-from dppm_model.records.pixels import to_pixels
 from dppm_model.score.denoiser import ImageModel
 from sampler.anneal import annealed, kernel
+from sampler.images import to_pixels
 from sampler.kernels import MetropolisInfo
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings

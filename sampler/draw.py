@@ -18,10 +18,9 @@ import torch
 from dppm_model.device import device_of
 from dppm_model.errors import ModelError, SamplerError
 from dppm_model.reading import read_bytes, reading
-from dppm_model.records.pixels import to_pixels
 from dppm_model.score.denoiser import ImageModel
 from dppm_model.score.model import ScoreModel
-from sampler.images import Shard, encode_shard
+from sampler.images import Shard, encode_shard, to_pixels
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dppm_model.errors import RunFolderError
+from dppm_model.errors import DataError, RunFolderError
 from dppm_model.files import write_bytes, write_json
 from dppm_model.reading import parse_json, read_bytes, read_json, reading, there
 
@@ -63,6 +64,21 @@ def shards_of(classes: int, per_class: int, size: int) -> list[Shard]:
 
 def _shards(manifest: Mapping[str, Any]) -> list[Shard]:
     return shards_of(manifest["classes"], manifest["per_class"], manifest["shard_size"])
+
+
+def to_pixels(x: torch.Tensor) -> NDArray[np.uint8]:
+    """Map float (n, C, H, W) to uint8, clamped to [-1, 1] and rounded.
+
+    Raises
+    ------
+    DataError
+        If a value is not a number: clamping keeps NaN, and its byte would be arbitrary.
+    """
+    if torch.isnan(x).any():
+        raise DataError("An image holds NaN.", "Sample again with a smaller step size.")
+    scaled = ((x.detach().clamp(-1, 1) + 1) * 127.5).round()
+    pixels: NDArray[np.uint8] = scaled.to(torch.uint8).cpu().numpy()
+    return pixels
 
 
 def encode_shard(shard: Shard, images: NDArray[np.uint8], info: Mapping[str, Any]) -> bytes:

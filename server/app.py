@@ -7,11 +7,12 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from dppm_model.aggregation import SECURE_SUM, Aggregation
+from dppm_model.aggregation import SECURE_SUM
 from dppm_model.config import read_config
 from dppm_model.device import device_of
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
+from server.aggregation import Aggregation
 from server.broadcast import RetryPolicy, connected
 from server.rounds import train
 from server.securesum.aggregation import SecureSum

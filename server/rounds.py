@@ -13,7 +13,6 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.aggregation import Aggregate, Aggregation
 from dppm_model.budget import Budget
 from dppm_model.errors import RunFolderError
 from dppm_model.fault_points import FaultPoint, reached
@@ -27,6 +26,7 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.phases import write_question
 from dppm_model.training.learner import build_learner
+from server.aggregation import Aggregate, Aggregation
 from server.state import Release, Snapshot
 
 

@@ -15,7 +15,7 @@ from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
 from dppm_model.reading import parse_json, read_bytes, reading
 from dppm_model.records.shards import Manifest
-from dppm_model.securesum.group import parse_peers, peers_text
+from dppm_model.securesum.peers import parse_peers, peers_text
 
 _PARTS = ("federation", "plan.json", "facts.json", "peers.toml", "bundle.fab")
 _HINT = "Ask the server's operator to send it again."

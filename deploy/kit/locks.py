@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dppm_model.errors import InUse
 from dppm_model.files import sweep
-from dppm_model.locks import held_or, is_held
+from dppm_model.folders import held, is_held
 
 _RUNNING, _CHANGING = ".running", ".changing"
 
@@ -41,7 +41,7 @@ def changing(folder: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def _held(folder: Path, name: str, refused: InUse) -> Iterator[None]:
-    with held_or(folder / name, refused):
+    with held(folder / name, refused):
         sweep(folder)
         yield
 

@@ -15,7 +15,7 @@ from deploy.kit.locks import is_running
 from deploy.kit.site import enrolment_of
 from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import FederationError, StorageError
-from dppm_model.files import read_json_lines
+from dppm_model.folders import read_json_lines
 from dppm_model.mechanism.base import VIEWS, View
 from dppm_model.privacy.accountant import epsilon, finite
 from dppm_model.privacy.ledger import Debit, Ledger, costs_of

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from deploy.pages.run_summary import RunSummary
-from dppm_model.records.pixels import to_pixels
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import film_strip, watch
 from sampler.evaluation.classifier import shrink
 from sampler.evaluation.metrics import nearest
+from sampler.images import to_pixels
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.sheet import encoded_grid

@@ -231,28 +231,3 @@ class Mechanism(ABC):
     @abstractmethod
     def cost(self, view: View, spec: RoundSpec) -> RoundCost:
         """Return what the accountant composes for one round; mu is infinite without protection."""
-
-    @abstractmethod
-    def describe(self, spec: RoundSpec) -> dict[str, str]:
-        """Return the parameters for people, by column of the plan's table."""
-
-
-class KnownVectors:
-    """`Vectors` that are at hand, (n, dimension) integers: for auditors, tests and benchmarks."""
-
-    def __init__(self, vectors: NDArray[np.int64]) -> None:
-        self._vectors = vectors
-
-    def total(self) -> NDArray[np.int64]:
-        """Return their sum."""
-        total: NDArray[np.int64] = self._vectors.sum(axis=0)
-        return total
-
-    def vectors(self, part: slice) -> Iterator[torch.Tensor]:
-        """Yield some of them."""
-        for row in self._vectors[part].astype(np.float64):
-            yield torch.from_numpy(row[None])
-
-    def map(self, ask: Callable[[slice], T]) -> list[T]:
-        """Ask all at once."""
-        return [ask(slice(0, len(self._vectors)))]

@@ -159,12 +159,3 @@ class BinomialMechanism(Mechanism):
             tau=spec.tail,
         )
         return RoundCost(summed, spec.sampling_rate, 1, 2 * d * spec.tail)
-
-    def describe(self, spec: RoundSpec) -> dict[str, str]:
-        """D numbers in a report, each the tally of m questions with range R over clip norm C."""
-        return {
-            "D": str(self.report_length(spec)),
-            "R/C": f"{self.range_ / spec.clip_norm:.3g}",
-            "θ": f"{self.truth_strength:.3f}",
-            "m": str(self.responses),
-        }

@@ -204,12 +204,3 @@ class DirectionsMechanism(Mechanism):
         tau = min(spec.tail, _SITE_TAIL) if view == "site" else spec.tail
         mu = mu_directions(truth, self.directions, self.slots * spec.reports_in(view), tau)
         return RoundCost(mu, 1.0, 1, 3 * tau, pure_epsilon(truth, self.directions))
-
-    def describe(self, spec: RoundSpec) -> dict[str, str]:
-        """K counts, of all slots, of the names of directions."""
-        del spec
-        return {
-            "K": str(self.directions),
-            "θ": f"{self.truth_strength:.3f}",
-            "slots": str(self.slots),
-        }

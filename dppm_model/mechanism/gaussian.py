@@ -133,7 +133,3 @@ class GaussianMechanism(Mechanism):
         """Mu = 1/z for anyone who sees only the release, none in another view (Theorem 6)."""
         mu = (1 + 2.0**-50) / self.noise_multiplier if view == "release" else math.inf
         return RoundCost(mu, spec.sampling_rate, 1)
-
-    def describe(self, spec: RoundSpec) -> dict[str, str]:
-        """D numbers in a report, and the noise multiplier."""
-        return {"D": str(self.report_length(spec)), "z": f"{self.noise_multiplier:.4g}"}

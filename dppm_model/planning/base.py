@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.mechanism.base import KnownVectors, Mechanism, RoundSpec, View
+from dppm_model.mechanism.base import Mechanism, RoundSpec, View
+from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.settings import Settings

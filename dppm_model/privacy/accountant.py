@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -163,10 +162,3 @@ def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
         return 1.0
     tails = _tails(math.fsum(c.total_variation for c in costs), epsilon)
     return min(1.0, compose(_gathered(costs)).delta(epsilon) + tails)
-
-
-def round_up(value: float, digits: int) -> float:
-    """Round so that the printed digits are never below the value; infinity stays."""
-    if math.isinf(value):
-        return value
-    return float(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))

@@ -166,25 +166,3 @@ def open_records(path: Path) -> Records:
     if labels.min() < 0 or labels.max() >= len(manifest.classes):
         raise DataError(f"{path / 'labels.npy'} has labels without a class.", hint)
     return Records(manifest, images, labels, persons)
-
-
-def verify(path: Path) -> None:
-    """Recompute the digest of a shard folder.
-
-    Raises
-    ------
-    DataError
-        If the content is not what the manifest says.
-    """
-    records = open_records(path)
-    found = digest(
-        records.manifest.shape,
-        in_chunks(records.all_images),
-        records.all_labels,
-        records.all_persons,
-    )
-    if found != records.manifest.digest:
-        raise DataError(
-            f"{path}: the content has changed since it was written.",
-            "Fetch or import the data set again.",
-        )

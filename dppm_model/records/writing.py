@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dppm_model.errors import DataError
 from dppm_model.files import remove, sync, write_json
 from dppm_model.locks import lock
-from dppm_model.records.shards import Manifest, digest, in_chunks
+from dppm_model.records.shards import Manifest, digest, in_chunks, open_records
 
 Images = NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
 _FILES = {"manifest.json", "images.npy", "labels.npy", "persons.npy"}
@@ -86,6 +86,28 @@ def write_records(
             "Free disk space, or set DPPM_DATA to another folder.",
         ) from None
     return manifest
+
+
+def verify(path: Path) -> None:
+    """Recompute the digest of a shard folder.
+
+    Raises
+    ------
+    DataError
+        If the content is not what the manifest says.
+    """
+    records = open_records(path)
+    found = digest(
+        records.manifest.shape,
+        in_chunks(records.all_images),
+        records.all_labels,
+        records.all_persons,
+    )
+    if found != records.manifest.digest:
+        raise DataError(
+            f"{path}: the content has changed since it was written.",
+            "Fetch or import the data set again.",
+        )
 
 
 def _whole_numbers(name: str, what: str, values: NDArray[Any]) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,13 +96,6 @@ class Group:
         return b"dppm secure sum 2\0" + self.digest + purpose.encode() + b"\0" + numbered
 
 
-def peers_text(keys: Mapping[str, bytes]) -> str:
-    """Write the identity keys of all sites, by name, for people to compare."""
-    check_peers(keys, "peers")
-    lines = [f'"{name}" = "{keys[name].hex()}"\n' for name in sorted(keys)]
-    return "# Identity keys of all sites of the federation, this one included.\n" + "".join(lines)
-
-
 def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
     """Check names and identity keys; ``path`` is for the error.
 
@@ -124,18 +116,3 @@ def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
                 "Ask the site for its key again.",
             )
     return dict(keys)
-
-
-def parse_peers(text: str, path: str) -> dict[str, bytes]:
-    """Read what `peers_text` wrote.
-
-    Raises
-    ------
-    ConfigError
-        If it is not as it should be; see `check_peers`.
-    """
-    try:
-        keys = {name: bytes.fromhex(value) for name, value in tomllib.loads(text).items()}
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}.", "List every site's identity key.") from None
-    return check_peers(keys, path)

@@ -15,13 +15,13 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from dppm_model.aggregation import Aggregate
 from dppm_model.errors import TooFewSites
 from dppm_model.fault_points import FaultPoint, reached
 from dppm_model.plan import Plan
 from dppm_model.securesum.group import Group
 from dppm_model.securesum.masks import TRIES, Sum, round_of
 from dppm_model.securesum.ring import Vector
+from server.aggregation import Aggregate
 from server.broadcast import Broadcaster, RetryPolicy, select
 from server.securesum.attempt import Attempt
 from server.securesum.blame import Blame, Exclusions

@@ -18,7 +18,7 @@ import numpy as np
 
 from dppm_model import planner
 from dppm_model.errors import PlanError
-from dppm_model.mechanism.base import KnownVectors
+from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
 from dppm_model.planner import make_plan

@@ -22,13 +22,13 @@ import torch
 
 from dppm_model.config import read_config
 from dppm_model.records import sources
-from dppm_model.records.pixels import to_pixels
 from dppm_model.records.shards import Records
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.evaluation import real_data_baseline
 from sampler.evaluation.classifier import QUICK, Classifier, accuracy, features, train_classifier
 from sampler.evaluation.metrics import frechet_distance, kernel_distance, spaced
+from sampler.images import to_pixels
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
 from sampler.stages import draw_images

@@ -27,7 +27,7 @@ from deploy.flower import stage_app
 from deploy.kit.announcement import Announcement
 from deploy.kit.keys import make_authority, make_node_key
 from dppm_model import errors
-from dppm_model.files import read_json_lines
+from dppm_model.folders import read_json_lines
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.shards import open_records

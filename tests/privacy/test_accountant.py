@@ -13,12 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from deploy.show import round_up
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.privacy.accountant import (
     RoundCost,
     delta,
     epsilon,
-    round_up,
 )
 from dppm_model.privacy.calibration import calibrate, calibrate_whole, choose_tau
 from dppm_model.privacy.gdp import site_slope, sum_slope
@@ -292,7 +292,7 @@ def test_what_was_spent_before_may_leave_nothing() -> None:
 
 @twin(
     "printed digits are rounded to the nearest",
-    "dppm_model.privacy.accountant:round_up",
+    "deploy.show:round_up",
     lambda _: round,
 )
 @given(st.floats(0, 1e6), st.integers(0, 6))

@@ -15,7 +15,7 @@ from client.app import create_app
 from client.audit_log import described
 from deploy import simulate as simulation
 from dppm_model.errors import TooFewSites
-from dppm_model.files import read_json_lines
+from dppm_model.folders import read_json_lines
 from dppm_model.plan import Plan
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run

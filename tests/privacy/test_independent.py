@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from scipy.special import ndtr
 
 import dppm_model
-from dppm_model.planner import epsilon_fields, make_plan
+from dppm_model.planner import epsilon_fields, make_plan, summary
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from tests.privacy import independent
 from tests.support.plan_factory import MODEL
@@ -68,7 +68,7 @@ def shipped(name: str) -> dict[str, Any]:
         for phase, values in phases_of(model).items()
     ]
     plan = make_plan(PrivacyRequest(**(PRIVACY | changes)), phases, MODEL, run="plan")
-    return plan.summary() | epsilon_fields(plan)
+    return summary(plan) | epsilon_fields(plan)
 
 
 def agrees(printed: float, truth: float) -> bool:

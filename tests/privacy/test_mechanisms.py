@@ -17,17 +17,17 @@ from client.policy import Policy
 from deploy.cli import main
 from deploy.pages.live_state import LiveState
 from deploy.show import epsilon_text
-from dppm_model.aggregation import Aggregate
 from dppm_model.errors import ConfigError, PlanError, PolicyError
-from dppm_model.mechanism.base import KnownVectors, Mechanism, View
+from dppm_model.mechanism.base import Mechanism, View
 from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.directions import DirectionsMechanism
 from dppm_model.mechanism.gaussian import GaussianMechanism, rounded_normal
+from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.mechanism.registry import MECHANISMS
 from dppm_model.phase import PhasePlan
 from dppm_model.plan import Plan
-from dppm_model.planner import make_plan
+from dppm_model.planner import make_plan, summary
 from dppm_model.planning.registry import PLANNERS
 from dppm_model.privacy.accountant import RoundCost, delta, epsilon
 from dppm_model.requests import PhaseRequest, PrivacyRequest
@@ -36,6 +36,7 @@ from sampler.evaluation import classifier
 from sampler.images import manifest_of
 from sampler.service import sampling_pb2 as pb
 from sampler.service import service as image_service
+from server.aggregation import Aggregate
 from server.rounds import released
 from tests.conftest import SMALL, TINY, short_recipe
 from tests.support.mutations import nothing, twin
@@ -136,7 +137,7 @@ def test_nothing_is_claimed_against_who_sees_sums() -> None:
     for view in ("secure_sum", "site"):
         costs = plan.costs(view)  # type: ignore[arg-type]
         assert epsilon(costs, 1e-5) == math.inf and delta(costs, 50.0) == 1
-        assert all(phase[f"mu_{view}"] is None for phase in plan.summary()["phases"])
+        assert all(phase[f"mu_{view}"] is None for phase in summary(plan)["phases"])
         with pytest.raises(ConfigError, match="protects nothing"):
             replace(request("gaussian", 1.0), view=view)
     assert plan.trusts_server and plan.views == ("release",)

@@ -20,6 +20,7 @@ from dppm_model.config import initial_model
 from dppm_model.errors import DataError, PlanError
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.plan import Plan
+from dppm_model.planner import summary
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.units import Units
 from dppm_model.records.writing import write_records
@@ -347,7 +348,7 @@ def test_who_is_named_is_protected_unless_told_otherwise(people: Path) -> None:
         assert (plan.unit, plan.records_per_person) == (unit, most)
         assert {phase.records for phase in plan.phases} == {units}
         assert Plan.from_json(plan.to_json()) == plan
-        told = plan.summary()
+        told = summary(plan)
         assert told["unit"] == unit and f"one {unit}" in told["adjacency"]
 
 

@@ -19,8 +19,9 @@ import client.app
 import server.app
 from client.site import Site
 from dppm_model import aggregation
-from dppm_model.aggregation import Aggregate, Answer, Question
+from dppm_model.aggregation import Answer, Question
 from dppm_model.plan import Plan
+from server.aggregation import Aggregate
 from server.broadcast import Broadcaster, Records, RetryPolicy
 
 NAME = "plain"

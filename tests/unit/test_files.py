@@ -11,8 +11,9 @@ import pytest
 
 import dppm_model.files as files
 from dppm_model.errors import StorageError
-from dppm_model.files import append_json_line, read_json_lines, sweep, write_bytes
-from dppm_model.locks import NotAFile, held, is_held, locked
+from dppm_model.files import append_json_line, sweep, write_bytes
+from dppm_model.folders import held, is_held, read_json_lines
+from dppm_model.locks import NotAFile, locked
 from tests.support.fault_injection import (
     POINTS,
     TORN,

@@ -15,7 +15,7 @@ ALLOWED = {
 }
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
-    {"errors", "bounds", "device", "files", "locks", "progress", "reading", "settings"}
+    {"errors", "bounds", "device", "files", "folders", "locks", "progress", "reading", "settings"}
     | {"fault_points"},
     {"mechanism", "privacy", "records", "aggregation"},
     {"score"},

@@ -24,7 +24,7 @@ from deploy.kit.federation import ServerSettings
 from deploy.pages.run_summary import RunSummary
 from dppm_model.config import read_config
 from dppm_model.errors import DppmError, LedgerError, RunFolderError, StorageError, TooFewSites
-from dppm_model.files import read_json_lines
+from dppm_model.folders import read_json_lines
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.reading import parse_json
 from dppm_model.records.shards import open_records

@@ -12,8 +12,8 @@ from dppm_model.progress import Progress, silent
 from dppm_model.records import routes
 from dppm_model.records.glyphs.build import SPLITS, build
 from dppm_model.records.glyphs.render import LETTERS, SIZE
-from dppm_model.records.shards import open_records, verify
-from dppm_model.records.writing import replacing
+from dppm_model.records.shards import open_records
+from dppm_model.records.writing import replacing, verify
 
 SETS = {"glyphs": LETTERS, "glyphs-aj": LETTERS[:10]}
 DIGESTS = {

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dppm_model.files import write_json
 from dppm_model.records import sources
-from dppm_model.records.pixels import to_pixels
 from dppm_model.run import Run
+from sampler.images import to_pixels
 from sampler.sheet import contact_sheet
 from tests.benchmarks.peers import dp_merf, dpsgd, federated_dp, no_privacy
 from tests.benchmarks.peers.peer import Task, Train

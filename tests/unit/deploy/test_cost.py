@@ -30,8 +30,8 @@ from deploy.cost.workload import (
 )
 from dppm_model.config import Config
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.mechanism.base import KnownVectors
 from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.planner import make_plan
 from dppm_model.run import Run

@@ -17,7 +17,7 @@ from deploy.kit.server_supervisor import ServerSupervisor
 from deploy.kit.site import Proposal
 from deploy.kit.site_supervisor import SiteSupervisor
 from dppm_model.errors import ConfigError, EnrolmentError, InUse, RunFolderError
-from dppm_model.locks import held
+from dppm_model.folders import held
 from tests.support.fault_injection import dying, ended, forked, left_over
 from tests.support.mutations import twin
 from tests.unit.kit.conftest import announce, init_server, init_site, typed

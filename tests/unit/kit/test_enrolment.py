@@ -18,8 +18,8 @@ from deploy.show import plain
 from deploy.simulate import plan_of, resolve
 from dppm_model.errors import ConfigError, EnrolmentError
 from dppm_model.plan import Plan
-from dppm_model.securesum.group import peers_text
 from dppm_model.securesum.keys import Identity
+from dppm_model.securesum.peers import peers_text
 from tests.conftest import TINY
 from tests.support.mutations import twin
 

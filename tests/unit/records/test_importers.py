@@ -9,7 +9,8 @@ from PIL import Image
 
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.records.importers import import_dataset
-from dppm_model.records.shards import open_records, verify
+from dppm_model.records.shards import open_records
+from dppm_model.records.writing import verify
 
 
 def picture(path: Path, value: object = 0, size: tuple[int, int] = (6, 4), mode: str = "L") -> Path:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dppm_model.errors import DataError
-from dppm_model.records.pixels import to_pixels, to_tensor
+from dppm_model.records.pixels import to_tensor
+from sampler.images import to_pixels
 
 
 def test_every_byte_comes_back() -> None:

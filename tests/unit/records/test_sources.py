@@ -14,8 +14,8 @@ import pytest
 
 from dppm_model.errors import ConfigError, DataError, DownloadError
 from dppm_model.records import routes, sources
-from dppm_model.records.shards import digest, open_records, verify
-from dppm_model.records.writing import write_records
+from dppm_model.records.shards import digest, open_records
+from dppm_model.records.writing import verify, write_records
 
 RNG = np.random.default_rng(0)
 SPLITS = {
