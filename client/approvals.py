@@ -65,10 +65,7 @@ def approval_file(folder: Path, digest: str) -> Path:
 def read_approvals(folder: Path) -> list[Approval]:
     """Read all approvals of a site.
 
-    Raises
-    ------
-    ConfigError
-        If one is damaged.
+    Raises `ConfigError` if one is damaged.
     """
     return [_read(path) for path in sorted((folder / "approvals").glob("*.json"))]
 
@@ -76,12 +73,8 @@ def read_approvals(folder: Path) -> list[Approval]:
 def approval_of(folder: Path, plan: Plan) -> Approval:
     """Find the approval of a plan for the code that runs here.
 
-    Raises
-    ------
-    NotApproved
-        If there is none, or it is for different code.
-    ConfigError
-        If it is damaged.
+    Raises `NotApproved` if there is none, or it is for different code. Raises `ConfigError` if it
+    is damaged.
     """
     path = approval_file(folder, plan.digest)
     if not path.is_file():

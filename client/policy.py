@@ -92,10 +92,8 @@ class Policy:
     def read(cls, path: Path) -> Policy:
         """Read the file.
 
-        Raises
-        ------
-        ConfigError
-            If the file or a key is missing, a key is unknown, or a value is out of range.
+        Raises `ConfigError` if the file or a key is missing, a key is unknown, or a value is out of
+        range.
         """
         with reading(path, ConfigError, "Write a site.toml for this site."):
             raw = tomllib.loads(read_text(path))
@@ -126,10 +124,7 @@ class Policy:
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that protects less than the operator requires.
 
-        Raises
-        ------
-        TooFewSurvivors, PolicyError
-            If it does; the server cannot override this.
+        Raises `TooFewSurvivors` or `PolicyError` if it does; the server cannot override this.
         """
         hint = "The site's operator can change {} in site.toml; the server cannot."
         if plan.min_survivors < self.min_survivors:
@@ -170,10 +165,7 @@ class Policy:
     def check_records(self, units: int) -> None:
         """Refuse to take part with too few records, or persons.
 
-        Raises
-        ------
-        PolicyError
-            If there are too few. The message does not say how many there are.
+        Raises `PolicyError` if there are too few. The message does not say how many there are.
         """
         if units < self.min_records:
             raise PolicyError(
@@ -184,10 +176,7 @@ class Policy:
     def check_hours(self, now: datetime) -> None:
         """Refuse outside the site's hours.
 
-        Raises
-        ------
-        PolicyError
-            If ``now`` (local time) lies outside.
+        Raises `PolicyError` if ``now`` (local time) lies outside.
         """
         begin, end = _minutes_of(self.hours)
         minute = now.hour * 60 + now.minute

@@ -25,10 +25,7 @@ class Reports:
     def find(self, run: str, phase: str, round_: int) -> Tallies | None:
         """Return the stored report of a round, or None.
 
-        Raises
-        ------
-        LedgerError
-            If it is damaged.
+        Raises `LedgerError` if it is damaged.
         """
         path = self._path(run, phase, round_)
         if not path.exists():
@@ -45,11 +42,8 @@ class Reports:
     def forget(self) -> None:
         """Remove the reports of past rounds: only the last debit's report may be asked for again.
 
-        Raises
-        ------
-        LedgerError
-            If a run has a report but no debit: a report is stored after its debit, so the ledger
-            was lost.
+        Raises `LedgerError` if a run has a report but no debit: a report is stored after its debit,
+        so the ledger was lost.
         """
         last = {d.run: self._path(d.run, d.phase, d.round) for d in self._ledger.debits}
         for path in self._folder.glob("*/*.npy"):

@@ -49,10 +49,8 @@ class SecureSumSite:
     def prepare(self, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
         """Publish keys and shares for one try, if the site can afford it; see `Member.prepare`.
 
-        Raises
-        ------
-        BudgetExhausted
-            If the round would pass the site's limit: the site leaves before it is counted on.
+        Raises `BudgetExhausted` if the round would pass the site's limit: the site leaves before it
+        is counted on.
         """
         with self.site.alone():
             member = self.member()
@@ -74,17 +72,13 @@ class SecureSumSite:
     ) -> tuple[bytes, bytes, Checks]:
         """Answer one round under the masks of a try, or repeat the answer.
 
-        The answer is the same in every try: the stored tallies (`Site.answer`).
+        The answer is the same in every try: the stored tallies (`Site.answer`). Raises
+        `SecureSumError` if the participants are not valid; see `Member.admit`.
 
         Returns
         -------
         The masked report, the signature of its participants, and the check numbers of the
         self-mask; see `Member`.
-
-        Raises
-        ------
-        SecureSumError
-            If the participants are not valid; see `Member.admit`.
         """
         sum_ = Sum.of(self.plan, phase, round_, attempt)
         with self.site.alone():

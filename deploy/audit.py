@@ -35,10 +35,7 @@ def audit_run(
 ) -> None:
     """`dppm audit RUN`: attack it and print the table.
 
-    Raises
-    ------
-    ClaimRefuted
-        If a game demonstrated more than was claimed (and answers were random).
+    Raises `ClaimRefuted` if a game demonstrated more than was claimed (and answers were random).
     """
     found = attack(trained(run, "audit"), members, randomized=not without_randomization, **sizes)
     if as_json:
@@ -81,10 +78,7 @@ def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> 
 def refuse_refuted(found: Mapping[str, Any]) -> None:
     """Fail if a game demonstrated more than was claimed.
 
-    Raises
-    ------
-    ClaimRefuted
-        If so; it names the worst game.
+    Raises `ClaimRefuted` if so; it names the worst game.
     """
     refuted = [g for g in found["games"] if g["epsilon"] > g["claim"]]
     if refuted and found["randomized"]:

@@ -27,10 +27,7 @@ _NOTE = (
 def compare(runs: Sequence[Path], *, as_json: bool) -> None:
     """Print the table, or JSON.
 
-    Raises
-    ------
-    RunFolderError
-        If a run has not been trained and evaluated, or a file is damaged.
+    Raises `RunFolderError` if a run has not been trained and evaluated, or a file is damaged.
     """
     opened = [Run(folder) for folder in runs]
     refuse_missing(opened)
@@ -54,10 +51,7 @@ def _models() -> dict[str, Any]:
 def refuse_missing(runs: Sequence[Run]) -> None:
     """Refuse runs that lack a file.
 
-    Raises
-    ------
-    RunFolderError
-        If so; it names every missing file of all runs, and how to make it.
+    Raises `RunFolderError` if so; it names every missing file of all runs, and how to make it.
     """
     missing, hints = [], []
     for run in runs:

@@ -69,10 +69,7 @@ def composed(overrides: Sequence[str]) -> Config:
 def keys(overrides: Sequence[str]) -> dict[str, Key]:
     """Return all keys of the configuration that these overrides compose, by name.
 
-    Raises
-    ------
-    ConfigError
-        If an override is invalid.
+    Raises `ConfigError` if an override is invalid.
     """
     usual = dict(leaves(compose_config([])))
     chosen = dict(leaves(composed(overrides).to_dict()))

@@ -62,6 +62,8 @@ def run_flower(
 ) -> None:
     """Run an app with ``nodes`` virtual SuperNodes on this machine and wait for its end.
 
+    Raises `FederationError` if the SuperLink does not start or the run does not finish.
+
     Parameters
     ----------
     app
@@ -74,11 +76,6 @@ def run_flower(
         Where the sites answer: of all GPUs (``cuda``) Ray gives each of them a share.
     tick
         Called a few times a second while waiting.
-
-    Raises
-    ------
-    FederationError
-        If the SuperLink does not start or the run does not finish.
     """
     with tempfile.TemporaryDirectory(prefix="dppm-flower-") as temporary, log.open("ab") as output:
         home = Path(temporary)

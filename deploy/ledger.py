@@ -18,10 +18,7 @@ from dppm_model.privacy.ledger import Ledger, costs_of
 def show(path: Path, delta: float, *, as_json: bool) -> None:
     """Verify a ledger and show its contents.
 
-    Raises
-    ------
-    LedgerError
-        If it is missing, or was edited, truncated or replaced.
+    Raises `LedgerError` if it is missing, or was edited, truncated or replaced.
     """
     found = summary(open_ledger(path), delta)
     if as_json:

@@ -76,10 +76,7 @@ def wait_for_port(
 ) -> None:
     """Wait until a started program listens.
 
-    Raises
-    ------
-    FederationError
-        If it ends, or does not listen within a minute.
+    Raises `FederationError` if it ends, or does not listen within a minute.
     """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:

@@ -57,13 +57,9 @@ def resolve(overrides: Sequence[str]) -> Config:
 def fill_in(config: Config) -> Config:
     """Fill in the unit, and the public facts of a data set in this machine's store.
 
-    If the data name persons, the unit is the person unless the configuration says record.
-
-    Raises
-    ------
-    ConfigError, DataError
-        If facts were given, the unit is the person and the data name none, or the data are not in
-        the store.
+    If the data name persons, the unit is the person unless the configuration says record. Raises
+    `ConfigError` or `DataError` if facts were given, the unit is the person and the data name none,
+    or the data are not in the store.
     """
     if config.facts != FactsConfig():
         raise ConfigError(
@@ -91,10 +87,8 @@ def fill_in(config: Config) -> Config:
 def plan_of(config: Config, run: str) -> Plan:
     """Make the plan of a configuration.
 
-    Raises
-    ------
-    ConfigError, DataError
-        If the model pre-trains on public records that are not in the store or do not match.
+    Raises `ConfigError` or `DataError` if the model pre-trains on public records that are not in
+    the store or do not match.
     """
     model = config.score_model()
     if config.public is not None:
@@ -121,15 +115,12 @@ def prepare(
 ) -> tuple[Run, Config, bool]:
     """Make a run folder ready to train, unless it is; ``say`` reports slow steps.
 
+    Raises `RunFolderError` if the folder was made with another configuration, is something else, or
+    is being prepared by another process. If its preparation was killed, it is prepared again.
+
     Returns
     -------
     The run, its configuration, and whether it already existed.
-
-    Raises
-    ------
-    RunFolderError
-        If the folder was made with another configuration, is something else, or is being prepared
-        by another process. If its preparation was killed, it is prepared again.
     """
     run = Run(folder)
     with making_run(run) as new:
@@ -190,10 +181,8 @@ def write_public(
 def start_model(config: Config) -> ScoreModel:
     """Return the initial model: public constants, or pre-trained on public records.
 
-    Raises
-    ------
-    ConfigError, DataError
-        If the public data set is not in the store, or its images or classes differ.
+    Raises `ConfigError` or `DataError` if the public data set is not in the store, or its images or
+    classes differ.
     """
     model = initial_model(config)
     if config.public is None:

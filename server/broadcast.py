@@ -70,6 +70,8 @@ class Broadcaster:
     ) -> dict[int, str]:
         """Ask sites until all have answered or time is up; ask again while too few have answered.
 
+        Raises `TooFewSites` if there are not enough answers after the last try.
+
         Parameters
         ----------
         kind
@@ -92,11 +94,6 @@ class Broadcaster:
         Returns
         -------
         The reason for each site whose answer, or part of it, is not valid.
-
-        Raises
-        ------
-        TooFewSites
-            If there are not enough answers after the last try.
         """
         silent, reasons = dict(nodes), dict[int, str]()
         for attempt in range(self.retry.retries + 1):
@@ -173,10 +170,7 @@ class Broadcaster:
 def connected(grid: Grid, wanted: int, least: int, seconds: float) -> list[int]:
     """Wait for ``wanted`` nodes, but no longer than ``seconds``.
 
-    Raises
-    ------
-    TooFewSites
-        If fewer than ``least`` are connected then.
+    Raises `TooFewSites` if fewer than ``least`` are connected then.
     """
     deadline = time.monotonic() + seconds
     while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() < deadline:

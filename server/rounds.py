@@ -35,6 +35,9 @@ def train(
 ) -> ScoreModel:
     """Run the plan of a run folder to its end, from its last finished round.
 
+    Raises `BudgetExhausted` if the plan costs more than ``budget``; the rounds that fit have been
+    run. Raises `RunFolderError` if the folder's initial model does not match the plan.
+
     Parameters
     ----------
     run
@@ -51,13 +54,6 @@ def train(
     Returns
     -------
     The trained model, which is also saved in the run folder.
-
-    Raises
-    ------
-    BudgetExhausted
-        If the plan costs more than ``budget``; the rounds that fit have been run.
-    RunFolderError
-        If the folder's initial model does not match the plan.
     """
     plan = run.plan()
     ledger = Ledger(run.ledger)

@@ -26,15 +26,12 @@ T = TypeVar("T")
 def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], T]) -> T | None:
     """Read a state file that names its plan, or None if there is none yet.
 
+    Raises `RunFolderError` if the file is damaged or of another plan.
+
     Parameters
     ----------
     build
         Makes the state from the file's metadata and tensors.
-
-    Raises
-    ------
-    RunFolderError
-        If the file is damaged or of another plan.
     """
     if not there(path):
         return None
@@ -82,10 +79,7 @@ class Snapshot:
     def read(cls, path: Path, plan: str) -> Snapshot | None:
         """Read the snapshot of this plan, or None if no round was finished.
 
-        Raises
-        ------
-        RunFolderError
-            If the file is damaged or of another plan.
+        Raises `RunFolderError` if the file is damaged or of another plan.
         """
         return read_state(path, plan, cls._build)
 

@@ -56,10 +56,7 @@ class Facts:
     def check(self, held: Manifest) -> None:
         """Check a site's records against these facts.
 
-        Raises
-        ------
-        DataError
-            If the shape of images or the classes differ.
+        Raises `DataError` if the shape of images or the classes differ.
         """
         asked = (self.shape, self.names or self.classes)
         own = (held.shape, held.classes if self.names else len(held.classes))
@@ -125,10 +122,7 @@ class Announcement:
     def read(cls, path: Path) -> Announcement:
         """Read an announcement and check that its parts are consistent.
 
-        Raises
-        ------
-        EnrolmentError
-            If they are not, or it is not an announcement.
+        Raises `EnrolmentError` if they are not, or it is not an announcement.
         """
         require_file(path)
         try:

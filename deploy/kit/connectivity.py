@@ -23,16 +23,12 @@ from dppm_model.files import write_bytes
 def check_server(address: str, authority: Path) -> str | None:
     """Reach the server, and see that its certificate is of the federation's authority and its name.
 
+    Raises `NotConnected` if nothing answers. Raises `Untrusted` if the certificate is not what it
+    should be.
+
     Returns
     -------
     The server's time, as HTTP writes it, if it tells it.
-
-    Raises
-    ------
-    NotConnected
-        If nothing answers.
-    Untrusted
-        If the certificate is not what it should be.
     """
     context = context_of(authority)
     try:
@@ -55,10 +51,7 @@ def check_server(address: str, authority: Path) -> str | None:
 def context_of(authority: Path) -> ssl.SSLContext:
     """Return a TLS context that trusts only one authority.
 
-    Raises
-    ------
-    Untrusted
-        If its file is not a certificate.
+    Raises `Untrusted` if its file is not a certificate.
     """
     try:
         return ssl.create_default_context(cafile=str(authority))
@@ -69,12 +62,8 @@ def context_of(authority: Path) -> ssl.SSLContext:
 def check_enrolled(folder: Path, address: str) -> None:
     """Check that the server knows the site's node key; the server learns only that it was asked.
 
-    Raises
-    ------
-    NotEnrolled
-        If it does not, or if another node uses the key of a site that was never connected.
-    NotConnected
-        If the server does not answer.
+    Raises `NotEnrolled` if it does not, or if another node uses the key of a site that was never
+    connected. Raises `NotConnected` if the server does not answer.
     """
     known = _known(folder / "flower" / "node_id")
     try:

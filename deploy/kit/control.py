@@ -87,10 +87,7 @@ class FlowerControl:
     def _ask(self, *arguments: str) -> Any:
         """Run a command and read its JSON.
 
-        Raises
-        ------
-        FederationError
-            If it fails.
+        Raises `FederationError` if it fails.
         """
         done = subprocess.run(
             [tool("flwr"), *arguments, "--format", "json"],

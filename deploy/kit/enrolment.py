@@ -38,10 +38,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 def named(field: str, name: str) -> str:
     """Check the name of a site, a federation or a run, which is used in file names.
 
-    Raises
-    ------
-    EnrolmentError
-        If it is not 1 to 40 lower-case letters, digits and hyphens.
+    Raises `EnrolmentError` if it is not 1 to 40 lower-case letters, digits and hyphens.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise EnrolmentError(
@@ -53,10 +50,7 @@ def named(field: str, name: str) -> str:
 def split_address(field: str, address: str) -> tuple[str, int]:
     """Split ``host:port``.
 
-    Raises
-    ------
-    ConfigError
-        If it is none.
+    Raises `ConfigError` if it is none.
     """
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     good = _HOST.fullmatch(host) and _PORT.fullmatch(port) and 0 < int(port) < 65536
@@ -105,10 +99,7 @@ class Invitation:
     def read(cls, path: Path) -> Invitation:
         """Read the paper.
 
-        Raises
-        ------
-        EnrolmentError
-            If it is none.
+        Raises `EnrolmentError` if it is none.
         """
         paper = cls(**_read(path, "invitation", cls.__annotations__))
         named("federation", paper.federation)
@@ -168,10 +159,7 @@ class Enrolment:
     def read(cls, path: Path) -> Enrolment:
         """Read the paper and check its signatures.
 
-        Raises
-        ------
-        EnrolmentError
-            If it is none, or not signed by the keys that it names.
+        Raises `EnrolmentError` if it is none, or not signed by the keys that it names.
         """
         paper = cls(**_read(path, "enrolment", cls.__annotations__))
         named("site", paper.site)

@@ -59,10 +59,7 @@ class ServerSettings:
     def read(cls, path: Path) -> ServerSettings:
         """Read the file.
 
-        Raises
-        ------
-        ConfigError
-            If it is missing, or its keys are not exactly these.
+        Raises `ConfigError` if it is missing, or its keys are not exactly these.
         """
         with reading(path, ConfigError, "Name a folder that `dppm server init` made."):
             raw = tomllib.loads(read_text(path))
@@ -91,17 +88,13 @@ def init_server(
 ) -> Invitation:
     """Make a server's folder.
 
+    Raises `ConfigError` or `EnrolmentError` if the folder is not empty, or an input is invalid.
+    Nothing is left behind. Raises `InUse` if another command makes it now.
+
     Parameters
     ----------
     own
         The operator's own certificate, key and authority for the public address; made if empty.
-
-    Raises
-    ------
-    ConfigError, EnrolmentError
-        If the folder is not empty, or an input is invalid. Nothing is left behind.
-    InUse
-        If another command makes it now.
     """
     named("--name", name)
     split_address("--address", address)
@@ -154,10 +147,8 @@ def enrolled(folder: Path) -> dict[str, Enrolment]:
 def check_enrolment(folder: Path, path: Path) -> Enrolment:
     """Read a site's enrolment, and check that it can be added.
 
-    Raises
-    ------
-    EnrolmentError
-        If it is for another federation, or an enrolled site has the same name or key.
+    Raises `EnrolmentError` if it is for another federation, or an enrolled site has the same name
+    or key.
     """
     paper = Enrolment.read(path)
     federation = ServerSettings.read(folder / _SETTINGS).federation
@@ -183,12 +174,8 @@ def _check_free(folder: Path, paper: Enrolment) -> None:
 def enrol(folder: Path, paper: Enrolment) -> None:
     """Add a site; `dppm server run` registers its node key.
 
-    Raises
-    ------
-    EnrolmentError
-        If a site with the same name or key was enrolled since `check_enrolment`.
-    InUse
-        If another command changes the folder now.
+    Raises `EnrolmentError` if a site with the same name or key was enrolled since
+    `check_enrolment`. Raises `InUse` if another command changes the folder now.
     """
     with changing(folder):
         _check_free(folder, paper)
@@ -198,6 +185,9 @@ def enrol(folder: Path, paper: Enrolment) -> None:
 def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, Announcement]:
     """Plan a run over all enrolled sites, and write its announcement.
 
+    Raises `ConfigError`, `PlanError` or `RunFolderError` if it cannot be planned. Nothing is left
+    behind. Raises `InUse` if another command changes the folder now.
+
     Parameters
     ----------
     name
@@ -206,13 +196,6 @@ def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, An
         Overrides of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records``
         (or persons, if they are the unit) give the public facts of the sites' data, unless the
         store has a data set of that name.
-
-    Raises
-    ------
-    ConfigError, PlanError, RunFolderError
-        If it cannot be planned. Nothing is left behind.
-    InUse
-        If another command changes the folder now.
     """
     named("run", name)
     federation = ServerSettings.read(folder / _SETTINGS).federation

@@ -76,10 +76,7 @@ def make_certificate(
 def check_pem(files: Sequence[Path]) -> None:
     """Check an operator's own certificate, key and authority.
 
-    Raises
-    ------
-    ConfigError
-        If one of them is invalid.
+    Raises `ConfigError` if one of them is invalid.
     """
     readers: tuple[Callable[[bytes], object], ...] = (
         x509.load_pem_x509_certificates,

@@ -16,10 +16,7 @@ _RUNNING, _CHANGING = ".running", ".changing"
 def alone(folder: Path, what: str) -> AbstractContextManager[None]:
     """Hold the lock for running a server or a site for the length of a block.
 
-    Raises
-    ------
-    InUse
-        If another process does.
+    Raises `InUse` if another process does.
     """
     refused = InUse(f"{folder}: another process runs this {what}.", "Stop that process first.")
     return _held(folder, _RUNNING, refused)
@@ -28,10 +25,7 @@ def alone(folder: Path, what: str) -> AbstractContextManager[None]:
 def changing(folder: Path) -> AbstractContextManager[None]:
     """Hold the lock for enrolling, announcing or approving; the folder may be in use meanwhile.
 
-    Raises
-    ------
-    InUse
-        If another command does.
+    Raises `InUse` if another command does.
     """
     refused = InUse(
         f"{folder}: another command is changing this folder.", "Wait for it, then try again."

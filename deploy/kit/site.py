@@ -52,6 +52,9 @@ def init_site(
 ) -> Enrolment:
     """Make a site's folder; its private keys are created in it and never leave it.
 
+    Raises `ConfigError`, `EnrolmentError` or `DataError` if the folder is not empty, or an input is
+    invalid. Nothing is left behind. Raises `InUse` if another command makes it now.
+
     Parameters
     ----------
     records
@@ -59,13 +62,6 @@ def init_site(
     limits
         Any of ``max_epsilon_secure_sum``, ``max_epsilon_site`` and ``delta``; the site refuses
         everything until the others are set in its file.
-
-    Raises
-    ------
-    ConfigError, EnrolmentError, DataError
-        If the folder is not empty, or an input is invalid. Nothing is left behind.
-    InUse
-        If another command makes it now.
     """
     paper = Invitation.read(invitation)
     named("--name", name)
@@ -92,10 +88,7 @@ def init_site(
 def require_site(folder: Path) -> None:
     """Refuse a folder that `dppm site init` did not make; else remove what dead writers left.
 
-    Raises
-    ------
-    ConfigError
-        If so; nothing is written.
+    Raises `ConfigError` if so; nothing is written.
     """
     if not (folder / "enrolment.json").is_file():
         raise ConfigError(f"{folder} is not a site folder.", f"Make one: dppm site init {folder} …")
@@ -105,10 +98,7 @@ def require_site(folder: Path) -> None:
 def enrolment_of(folder: Path) -> Enrolment:
     """Read this site's enrolment.
 
-    Raises
-    ------
-    EnrolmentError
-        If the folder is not a site's.
+    Raises `EnrolmentError` if the folder is not a site's.
     """
     return Enrolment.read(folder / "enrolment.json")
 
@@ -117,12 +107,8 @@ def enrolment_of(folder: Path) -> Enrolment:
 def making_new(folder: Path, last: str) -> Iterator[None]:
     """Make a server's or a site's folder, writing file ``last`` last; see `making`.
 
-    Raises
-    ------
-    ConfigError
-        If the folder exists and is not empty.
-    InUse
-        If another command makes it now.
+    Raises `ConfigError` if the folder exists and is not empty. Raises `InUse` if another command
+    makes it now.
     """
     foreign = ConfigError(f"{folder} exists and is not empty.", "Name a new folder.")
     busy = InUse(f"Another command is making {folder}.", "Wait for it, or stop it.")
@@ -135,10 +121,8 @@ def making_new(folder: Path, last: str) -> Iterator[None]:
 class Proposal:
     """An announcement, compared with this site's records, policy and ledger.
 
-    Raises
-    ------
-    EnrolmentError
-        If the announcement is for another federation, or does not list this site's identity.
+    Raises `EnrolmentError` if the announcement is for another federation, or does not list this
+    site's identity.
     """
 
     def __init__(self, folder: Path, announcement: Announcement) -> None:
@@ -215,10 +199,7 @@ class Proposal:
     def approve(self) -> None:
         """Store the bundle and unpack its site part; then write the approval in one file.
 
-        Raises
-        ------
-        InUse
-            If another command changes the folder now.
+        Raises `InUse` if another command changes the folder now.
         """
         bundle = self.announcement.bundle
         digest = digest_of(bundle)

@@ -55,10 +55,8 @@ class SiteSupervisor:
     def run(self) -> None:
         """Answer messages until interrupted.
 
-        Raises
-        ------
-        DppmError
-            If the SuperNode died and the server is unreachable, untrusted or does not know it.
+        Raises `DppmError` if the SuperNode died and the server is unreachable, untrusted or does
+        not know it.
         """
         with alone(self.folder, "site"), self.log.open("ab") as output:
             write_bytes(self._secret, secrets.token_bytes(32))
@@ -103,10 +101,7 @@ class SiteSupervisor:
     def _explain(self, seconds: float) -> None:
         """Find out why a SuperNode was not accepted for some seconds.
 
-        Raises
-        ------
-        NotConnected, Untrusted, NotEnrolled
-            If waiting longer will not help.
+        Raises `NotConnected`, `Untrusted` or `NotEnrolled` if waiting longer will not help.
         """
         check_server(self.address, self.folder / "ca.crt")
         check_enrolled(self.folder, self.address)

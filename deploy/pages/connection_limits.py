@@ -36,17 +36,12 @@ class BoundedListener(socket.socket):
     """A listening socket with a bound on open connections, silent ones included.
 
     One more ends the oldest of its host, or of the host that has the most. It comes before TLS,
-    whose handshakes a web server does not count.
+    whose handshakes a web server does not count. Raises `OSError` if it cannot listen there.
 
     Parameters
     ----------
     host, port
         Where to listen; port 0 takes a free one.
-
-    Raises
-    ------
-    OSError
-        If it cannot listen there.
     """
 
     def __init__(self, host: str, port: int) -> None:

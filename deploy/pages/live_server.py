@@ -172,6 +172,9 @@ def live_page(
 ) -> Iterator[str]:
     """Serve the page for the length of a block, in a thread; yield its address.
 
+    Raises `ConfigError` if the address is no address, or other machines can reach it without TLS or
+    tokens. Raises `ServiceError` if it cannot be listened on.
+
     Parameters
     ----------
     address
@@ -180,13 +183,6 @@ def live_page(
         By client; needed where other machines can reach the address, and so is ``tls``.
     tls
         Certificate chain and key, PEM files.
-
-    Raises
-    ------
-    ConfigError
-        If the address is no address, or other machines can reach it without TLS or tokens.
-    ServiceError
-        If it cannot be listened on.
     """
     host, port = split_address(address)
     require_guard(host, tls=tls is not None, tokens=tokens is not None, insecure=False)

@@ -57,10 +57,7 @@ class LiveState:
     def content(self) -> Mapping[str, tuple[str, bytes]]:
         """Return media type and content by path; one look at a time.
 
-        Raises
-        ------
-        DppmError
-            If a file of the run is damaged.
+        Raises `DppmError` if a file of the run is damaged.
         """
         with self._lock:
             if (begun := time.monotonic()) >= self._next:

@@ -38,10 +38,8 @@ Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 def report(run: Path, *, public: bool, as_json: bool) -> None:
     """Write the report, print where it is.
 
-    Raises
-    ------
-    RunFolderError
-        If the folder is no run, nothing has been trained, or a file of it is damaged.
+    Raises `RunFolderError` if the folder is no run, nothing has been trained, or a file of it is
+    damaged.
     """
     with console.status("writing the report"):
         written = write_reports(Run(run), public=public)

@@ -105,10 +105,7 @@ class Evaluation:
     def of(cls, run: Run, names: Sequence[str]) -> Evaluation:
         """Read ``evaluation.json``; ``names`` are those of the classes.
 
-        Raises
-        ------
-        RunFolderError
-            If it is damaged, or lacks a figure.
+        Raises `RunFolderError` if it is damaged, or lacks a figure.
         """
         raw = run.read_json(run.evaluation)
         try:
@@ -152,10 +149,7 @@ class RunSummary:
     def of(cls, run: Run) -> RunSummary:
         """Read a run folder.
 
-        Raises
-        ------
-        RunFolderError
-            If it is no run folder, or a file is damaged.
+        Raises `RunFolderError` if it is no run folder, or a file is damaged.
         """
         plan, rounds = run.plan(), run.rounds()
         if missing := {key for key in _OF_A_ROUND if any(key not in line for line in rounds)}:

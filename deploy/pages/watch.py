@@ -26,12 +26,8 @@ def watch(
 ) -> None:
     """Show a run until Ctrl-C, from another terminal than the one that trains it.
 
-    Raises
-    ------
-    ConfigError
-        If the address is none, or other machines can reach it without TLS and tokens.
-    RunFolderError
-        If the folder is no run folder.
+    Raises `ConfigError` if the address is none, or other machines can reach it without TLS and
+    tokens. Raises `RunFolderError` if the folder is no run folder.
     """
     from deploy.pages.live_server import live_page  # a web framework, which no other command needs
 
@@ -52,10 +48,7 @@ def watch(
 def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
     """Return both files of TLS, or None for neither.
 
-    Raises
-    ------
-    ConfigError
-        If one is missing.
+    Raises `ConfigError` if one is missing.
     """
     if (certificate is None) != (key is None):
         raise ConfigError("--tls-cert and --tls-key belong together.", "Give both or neither.")

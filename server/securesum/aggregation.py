@@ -66,14 +66,9 @@ class SecureSum:
     def aggregate(self, phase: int, round_: int, question: bytes) -> Aggregate:
         """Ask all sites for one round, and open the sum of the reports that arrive in time.
 
-        ``question`` holds the arrays of the round's question.
-
-        Raises
-        ------
-        TooFewSites
-            If fewer than `min_survivors` take part, report, or help.
-        WrongSum
-            If the answers are inconsistent, and no site can be left out for it.
+        ``question`` holds the arrays of the round's question. Raises `TooFewSites` if fewer than
+        `min_survivors` take part, report, or help. Raises `WrongSum` if the answers are
+        inconsistent, and no site can be left out for it.
         """
         traffic = self._broadcaster.traffic
         up, down = traffic.up, traffic.down

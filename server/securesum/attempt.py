@@ -77,14 +77,11 @@ class Attempt:
     def collect(self, arrays: bytes) -> dict[int, str]:
         """Add up the masked reports, and blame sites that masked wrongly.
 
+        Raises `TooFewSites` if fewer than `min_survivors` report, and no site is to blame.
+
         Returns
         -------
         Sites that reported but then did not send their check numbers, with the reason.
-
-        Raises
-        ------
-        TooFewSites
-            If fewer than `min_survivors` report, and no site is to blame.
         """
         before = len(self._blame)
         try:
@@ -178,6 +175,10 @@ class Attempt:
     ) -> Vector:
         """Collect shares of the survivors' sum, and open it; take out sites proven guilty.
 
+        Raises `TooFewSites` if fewer than `min_survivors` help, or not all help to take out a
+        guilty site. Raises `WrongSum` if the answers are inconsistent, and nothing proves which
+        site lied.
+
         Parameters
         ----------
         everybody
@@ -186,13 +187,6 @@ class Attempt:
             Fields of that message.
         keep
             Takes their answers to it.
-
-        Raises
-        ------
-        TooFewSites
-            If fewer than `min_survivors` help, or not all help to take out a guilty site.
-        WrongSum
-            If the answers are inconsistent, and nothing proves which site lied.
         """
         opening, number = self.opening, self.opening.sum.number
         survivors = wire.write_survivors(number, self.signatures)

@@ -126,11 +126,9 @@ class Exclusions:
     def left_out(self, number: int) -> dict[int, str]:
         """Return the sites that a try leaves out, with reasons.
 
-        Raises
-        ------
-        TooFewSites
-            If too few sites are left, for the second time in this round. What is held against them
-            is forgotten then, so that the next try, or the same command, begins again with all.
+        Raises `TooFewSites` if too few sites are left, for the second time in this round. What is
+        held against them is forgotten then, so that the next try, or the same command, begins again
+        with all.
         """
         out = self.blame.left_out(self.late)
         if self._group.size - len(out) >= self._group.min_survivors:

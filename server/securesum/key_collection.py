@@ -66,10 +66,7 @@ def check_material(
 ) -> None:
     """Check all of a site's keys and shares that is not sealed; ``asked`` are to have shares.
 
-    Raises
-    ------
-    WrongReport
-        If anything is not as it should be: no other site ever sees it then.
+    Raises `WrongReport` if anything is not as it should be: no other site ever sees it then.
     """
     signed = statement(group, number, keys.mask_key, keys.commitment)
     if (

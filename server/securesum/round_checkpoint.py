@@ -83,10 +83,7 @@ class RoundCheckpoint:
     def read(cls, path: Path, plan: str) -> RoundCheckpoint | None:
         """Read the checkpoint of this plan, or None if no round has begun.
 
-        Raises
-        ------
-        RunFolderError
-            If the file is damaged or of another plan.
+        Raises `RunFolderError` if the file is damaged or of another plan.
         """
         return read_state(path, plan, cls._build)
 
