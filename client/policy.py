@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import tomli_w
 
-from dppm_model.bounds import Between, bounds_of, refuse
+from dppm_model import bounds
+from dppm_model.bounds import Between
 from dppm_model.budget import Budget
 from dppm_model.device import check_device_name
-from dppm_model.errors import ConfigError, PolicyError, TooFewSurvivors
+from dppm_model.errors import ConfigError, DppmError, PolicyError, TooFewSurvivors
 from dppm_model.files import write_bytes
 from dppm_model.mechanism.registry import MECHANISMS
 from dppm_model.plan import Plan
-from dppm_model.reading import read_text, reading
+from dppm_model.reading import read_toml
 from dppm_model.records.units import Unit
 
 _LEAST, _MOST, _LONGEST = 1e-15, 2**63 - 1, 1e6  # of a delta; of a count; seconds
@@ -79,37 +79,19 @@ class Policy:
     ]
 
     def __post_init__(self) -> None:
-        for name, row in bounds_of(Policy, exact=False).items():
+        for name, row in bounds.bounds_of(Policy, exact=False).items():
             row.check(name, getattr(self, name))
         if not self.mechanisms or any(name not in MECHANISMS for name in self.mechanisms):
             hint = f"List any of: {', '.join(MECHANISMS)}."
-            refuse(ConfigError, "mechanisms", self.mechanisms, hint)
+            bounds.refuse(ConfigError, "mechanisms", self.mechanisms, hint)
         check_device_name(self.device)
         if not _minutes_of(self.hours):
-            refuse(ConfigError, "hours", self.hours, "Give two times, as in 20:00-06:00.")
+            bounds.refuse(ConfigError, "hours", self.hours, "Give two times, as in 20:00-06:00.")
 
     @classmethod
     def read(cls, path: Path) -> Policy:
-        """Read the file.
-
-        Raises `ConfigError` if the file or a key is missing, a key is unknown, or a value is out of
-        range.
-        """
-        with reading(path, ConfigError, "Write a site.toml for this site."):
-            raw = tomllib.loads(read_text(path))
-        known = {f.name for f in fields(cls)}
-        if missing := sorted(known - raw.keys()):
-            raise ConfigError(f"{path}: {', '.join(missing)} is not set.", "Set it in the file.")
-        if unknown := sorted(raw.keys() - known):
-            raise ConfigError(
-                f"{path}: {', '.join(unknown)} is unknown.",
-                f"site.toml has exactly these keys: {', '.join(sorted(known))}.",
-            )
-        with reading(path, ConfigError, "Compare it with one that `dppm site init` wrote."):
-            try:
-                return cls(**{**raw, "mechanisms": tuple(raw["mechanisms"])})
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {error.message}", error.hint) from None
+        """Read ``site.toml``; see `read_toml`."""
+        return read_toml(cls, path, "Write a site.toml for this site, as `dppm site init` does.")
 
     @property
     def budget(self) -> Budget:
@@ -124,43 +106,31 @@ class Policy:
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that protects less than the operator requires.
 
-        Raises `TooFewSurvivors` or `PolicyError` if it does; the server cannot override this.
+        Raises `TooFewSurvivors` or `PolicyError`; the server cannot override it.
         """
-        hint = "The site's operator can change {} in site.toml; the server cannot."
-        if plan.min_survivors < self.min_survivors:
-            raise TooFewSurvivors(
-                f"run {plan.run} opens sums of {plan.min_survivors} sites, this site requires "
-                f"{self.min_survivors}.",
-                hint.format("min_survivors"),
-            )
-        if plan.colluding_sites < self.colluding_sites:
-            raise TooFewSurvivors(
-                f"run {plan.run} assumes {plan.colluding_sites} colluding sites, this site "
-                f"requires {self.colluding_sites}.",
-                hint.format("colluding_sites"),
-            )
+
+        def refuse(kind: type[DppmError], key: str, does: str, wants: str) -> NoReturn:
+            hint = f"The site's operator can change {key} in site.toml; the server cannot."
+            raise kind(f"run {plan.run} {does}, this site {wants}.", hint)
+
+        def too_few(key: str, does: str) -> None:
+            asked, own = getattr(plan, key), getattr(self, key)
+            if asked < own:
+                refuse(TooFewSurvivors, key, does.format(asked), f"requires {own}")
+
+        too_few("min_survivors", "opens sums of {} sites")
+        too_few("colluding_sites", "assumes {} colluding sites")
         if self.unit == "person" and plan.unit != "person":
-            raise PolicyError(
-                f"run {plan.run} protects a {plan.unit}, this site requires unit = person.",
-                hint.format("unit"),
-            )
-        if plan.records_per_person > self.max_records_per_person:
-            raise PolicyError(
-                f"run {plan.run} uses {plan.records_per_person} records of a person, this site "
-                f"allows {self.max_records_per_person}.",
-                hint.format("max_records_per_person"),
-            )
+            refuse(PolicyError, "unit", f"protects a {plan.unit}", "requires unit = person")
+        if (most := self.max_records_per_person) < (records := plan.records_per_person):
+            does = f"uses {records} records of a person"
+            refuse(PolicyError, "max_records_per_person", does, f"allows {most}")
         if plan.trusts_server and not self.max_epsilon_trusted_server > 0:
-            raise PolicyError(
-                f"run {plan.run} would show the server exact sums, and trusts it to add the noise.",
-                hint.format("max_epsilon_trusted_server"),
-            )
+            does = "shows the server exact sums, and trusts it to add the noise"
+            refuse(PolicyError, "max_epsilon_trusted_server", does, "trusts no server")
         if others := {p.mechanism.name for p in plan.phases} - set(self.mechanisms):
-            raise PolicyError(
-                f"run {plan.run} uses {', '.join(sorted(others))}, this site allows "
-                f"{', '.join(self.mechanisms)}.",
-                hint.format("mechanisms"),
-            )
+            does = f"uses {', '.join(sorted(others))}"
+            refuse(PolicyError, "mechanisms", does, f"allows {', '.join(self.mechanisms)}")
 
     def check_records(self, units: int) -> None:
         """Refuse to take part with too few records, or persons.

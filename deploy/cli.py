@@ -322,7 +322,7 @@ COMMANDS = (
         "deploy.kit.commands:server_enrol",
         "enrol sites by the files they sent",
         FOLDER,
-        argument("papers", "enrolments", type=PATH, nargs=-1, required=True),
+        argument("enrolments", "enrolments", type=PATH, nargs=-1, required=True),
         YES,
         examples=["fed st-mary.json charite.json"],
     ),

@@ -11,17 +11,20 @@ import io
 import json
 import math
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.errors import DppmError
+from dppm_model.errors import ConfigError, DppmError
 from dppm_model.locks import open_file
 
+T = TypeVar("T")
 _LONGEST = 200  # characters of a reason
 
 
@@ -124,6 +127,30 @@ def parse_json(text: str | bytes) -> Any:
 def read_json(path: Path) -> Any:
     """Read a regular file of JSON; see `parse_json` and `read_bytes` for what is raised."""
     return parse_json(read_bytes(path))
+
+
+def read_toml(cls: type[T], path: Path, hint: str) -> T:
+    """Build a dataclass from a TOML file whose keys are exactly its fields; lists become tuples.
+
+    Raises
+    ------
+    ConfigError
+        If a key is missing or unknown, ``cls`` refuses a value, or the file cannot be read, which
+        ``hint`` is for.
+    """
+    with reading(path, ConfigError, hint):
+        raw = tomllib.loads(read_text(path))
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        for wrong, what in ((known - raw.keys(), "not set"), (raw.keys() - known, "unknown")):
+            if wrong:
+                raise ConfigError(
+                    f"{path}: {', '.join(sorted(wrong))} is {what}.",
+                    f"{path.name} has exactly these keys: {', '.join(sorted(known))}.",
+                )
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error.message}", error.hint) from None
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -23,16 +23,9 @@ _HINT = "Ask the server's operator to send it again."
 
 @dataclass(frozen=True)
 class Facts:
-    """Public facts about the sites' records.
+    """Public facts about the sites' records: images of ``shape`` (C, H, W), and their classes.
 
-    Attributes
-    ----------
-    shape
-        (C, H, W) of an image.
-    classes
-        Number of classes.
-    names
-        Class names in label order; empty if the server gave none.
+    ``names`` are those of the classes in label order; empty if the server gave none.
     """
 
     shape: tuple[int, int, int]
@@ -54,10 +47,7 @@ class Facts:
         return cls(shape, int(raw["classes"]), names)
 
     def check(self, held: Manifest) -> None:
-        """Check a site's records against these facts.
-
-        Raises `DataError` if the shape of images or the classes differ.
-        """
+        """Raise `DataError` if a site's records have images of another shape or other classes."""
         asked = (self.shape, self.names or self.classes)
         own = (held.shape, held.classes if self.names else len(held.classes))
         if asked != own:
@@ -113,17 +103,20 @@ class Announcement:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             plan, facts = self.plan.to_json(), self.facts.to_json()
-            texts = (self.federation, plan, facts, peers_text(self.peers))
-            for name, part in zip(_PARTS, (*(t.encode() for t in texts), self.bundle), strict=True):
+            parts: tuple[str | bytes, ...] = (
+                self.federation,
+                plan,
+                facts,
+                peers_text(self.peers),
+                self.bundle,
+            )
+            for name, part in zip(_PARTS, parts, strict=True):
                 archive.writestr(name, part)
         write_bytes(path, buffer.getvalue())
 
     @classmethod
     def read(cls, path: Path) -> Announcement:
-        """Read an announcement and check that its parts are consistent.
-
-        Raises `EnrolmentError` if they are not, or it is not an announcement.
-        """
+        """Read an announcement; `EnrolmentError` if it is none, or its parts contradict."""
         require_file(path)
         try:
             with reading(path, EnrolmentError, _HINT):
@@ -138,16 +131,16 @@ class Announcement:
             if sum(entry.file_size for entry in archive.infolist()) > 2 * MOST_BYTES:
                 raise EnrolmentError("it is too large.", _HINT)
             federation, plan, facts, peers, bundle = (archive.read(name) for name in _PARTS)
-        paper = cls(
+        found = cls(
             named("federation", federation.decode()),
             Plan.from_json(plan.decode()),
             Facts.from_json(facts.decode()),
             parse_peers(peers.decode(), str(path)),
             bundle,
         )
-        files_of(paper.bundle)
-        asked = (paper.plan.model.shape, paper.plan.model.classes)
-        if asked != (paper.facts.shape, paper.facts.classes):
+        files_of(found.bundle)
+        model, held = found.plan.model, found.facts
+        if (model.shape, model.classes) != (held.shape, held.classes):
             raise EnrolmentError("its plan's model is for other images than its facts.", _HINT)
-        paper.plan.check_roster(paper.peers.values())
-        return paper
+        found.plan.check_roster(found.peers.values())
+        return found

@@ -44,7 +44,7 @@ def digest_of(bundle: bytes) -> str:
 def files_of(bundle: bytes) -> dict[str, bytes]:
     """Read a bundle: path to content.
 
-    Raises `EnrolmentError` if it is not a bundle of this app, or has a disallowed path or size.
+    Raises `EnrolmentError` if it is not a bundle of this app, or a path or its size is not allowed.
     """
     with (
         reading("The bundle", EnrolmentError, _HINT),

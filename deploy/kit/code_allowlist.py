@@ -86,10 +86,8 @@ class AllowlistExecutor:
     ----------
     folder
         The site's folder.
-    address
-        ``host:port`` of the SuperNode's Runtime API, on this machine.
-    secret
-        Shared with the SuperNode, so that no other program of this machine takes its tasks.
+    address, secret
+        See `TaskQueue`.
     environment, output
         For the processes that run bundles.
     """
@@ -124,13 +122,8 @@ class AllowlistExecutor:
             return False
         digest = task.bundle
         allowed = digest in _approved(self._folder) and is_whole(self._folder, digest)
-        audit_log.note(
-            self._folder,
-            "task",
-            flower_run=str(task.run),
-            bundle=digest,
-            approved=allowed,
-        )
+        facts = {"flower_run": str(task.run), "bundle": digest, "approved": allowed}
+        audit_log.note(self._folder, "task", **facts)
         worker = self._worker(digest if allowed else "")
         assert worker.stdin
         with contextlib.suppress(OSError):  # it just died: Flower will hand out the task again

@@ -15,9 +15,10 @@ from rich.markup import escape
 from client.policy import Policy
 from deploy import ledger
 from deploy.commands import show_plan
-from deploy.import_closure import digest, lines
+from deploy.import_closure import APPS, digest, lines
 from deploy.kit import federation, site
 from deploy.kit.announcement import Announcement
+from deploy.kit.bundle import differences, part_of
 from deploy.kit.enrolment import Invitation
 from deploy.kit.preflight import preflight
 from deploy.kit.server_supervisor import ServerSupervisor
@@ -66,24 +67,22 @@ def server_init(
     own = [path for path in (cert, key, ca) if path]
     if len(own) not in (0, 3):
         raise ConfigError("--cert, --key and --ca belong together.", "Give all three, or none.")
-    port = address.rpartition(":")[2]
-    paper = federation.init_server(
-        folder, name, address, listen or f"0.0.0.0:{port}", superlink_port, own
-    )
+    listen = listen or f"0.0.0.0:{address.rpartition(':')[2]}"
+    invitation = federation.init_server(folder, name, address, listen, superlink_port, own)
     _say(f"Made {folder}. Send {folder / 'invitation.json'} to every site.")
-    _say(f"Fingerprint, to read to them over the telephone: {paper.fingerprint}")
+    _say(f"Fingerprint, to read to them over the telephone: {invitation.fingerprint}")
     _say(f"Next: dppm server enrol {folder} ENROLMENT.json, with the files that sites send back.")
     if as_json:
-        print_json({"fingerprint": paper.fingerprint})
+        print_json({"fingerprint": invitation.fingerprint})
 
 
-def server_enrol(folder: Path, papers: Sequence[Path], *, yes: bool, as_json: bool) -> None:
+def server_enrol(folder: Path, enrolments: Sequence[Path], *, yes: bool, as_json: bool) -> None:
     """Enrol sites, each after its fingerprint was confirmed."""
-    for path in papers:
-        paper = federation.check_enrolment(folder, path)
-        _say(f"{paper.site}: {paper.fingerprint}")
-        _confirm(f"Has {paper.site}'s operator read you this fingerprint?", yes=yes)
-        federation.enrol(folder, paper)
+    for path in enrolments:
+        enrolment = federation.check_enrolment(folder, path)
+        _say(f"{enrolment.site}: {enrolment.fingerprint}")
+        _confirm(f"Has {enrolment.site}'s operator read you this fingerprint?", yes=yes)
+        federation.enrol(folder, enrolment)
     names = sorted(federation.enrolled(folder))
     _say(f"{len(names)} sites are enrolled: {', '.join(names)}.")
     if as_json:
@@ -119,7 +118,7 @@ def server_run(
         return
     with _page(folder, opened, page, page_tokens), ServerSupervisor(folder, _say).up() as link:
         _say(f"{link.settings.address} is open to {len(federation.enrolled(folder))} sites.")
-        with progress(f"training {run} over {plan.sites} sites") as bar:
+        with opened.alone(), progress(f"training {run} over {plan.sites} sites") as bar:
             link.train(opened, partial(show_rounds, opened, plan.rounds, bar))
     _say(f"{opened.folder} is trained. Next: dppm sample {opened.folder}")
     if as_json:
@@ -183,15 +182,15 @@ def site_init(
     _say(f"  fingerprint {invited.fingerprint}")
     _confirm("Has the server's operator read you this fingerprint?", yes=yes)
     decided = {key: value for key, value in limits.items() if value is not None}
-    paper = site.init_site(folder, invitation, name, _shards(records), decided)
+    enrolment = site.init_site(folder, invitation, name, _shards(records), decided)
     _say(f"Made {folder}. Send {folder / 'enrolment.json'} to the server's operator.")
-    _say(f"Fingerprint, to read to them over the telephone: {paper.fingerprint}")
+    _say(f"Fingerprint, to read to them over the telephone: {enrolment.fingerprint}")
     if missing := limits.keys() - decided.keys():
-        _say(f"Set {', '.join(sorted(missing))} in {folder / 'site.toml'}; until then this")
-        _say("site refuses everything.")
+        unset = ", ".join(sorted(missing))
+        _say(f"Set {unset} in {folder / 'site.toml'}; until then this site refuses everything.")
     _say(f"Next: dppm site approve {folder} ANNOUNCEMENT.zip, with the file that the server sends.")
     if as_json:
-        print_json({"site": paper.site, "fingerprint": paper.fingerprint})
+        print_json({"site": enrolment.site, "fingerprint": enrolment.fingerprint})
 
 
 def _shards(what: str) -> Path:
@@ -255,7 +254,8 @@ def _show_proposal(proposal: site.Proposal) -> None:
     _say("Peers, whose identities will be pinned:")
     for name, key, state in proposal.peers():
         _say(f"  {name}  {key}  {state}")
-    for app, files in proposal.parts().items():
+    for app in APPS:
+        files = part_of(announcement.bundle, app)
         _say(
             f"Code that runs at {'this site' if app == 'site' else 'the server only'}: "
             f"{len(files)} files, {lines(files)} lines, SHA-256 {digest(files)}"
@@ -263,7 +263,7 @@ def _show_proposal(proposal: site.Proposal) -> None:
         for folder, own in groupby(files, key=lambda name: str(Path(name).parent)):
             part = {name: files[name] for name in own}
             _say(f"  {folder}: {len(part)} files, {lines(part)} lines")
-    changes = list(proposal.code())
+    changes = list(differences(announcement.bundle))
     _say(
         "Code: the same as installed here."
         if not changes
@@ -277,19 +277,17 @@ def _show_proposal(proposal: site.Proposal) -> None:
 def site_preflight(folder: Path, *, as_json: bool) -> int:
     """Print every check, and return the exit code of the first that failed."""
     site.require_site(folder)
-    code, lines = 0, []
+    code, rows = 0, []
     for found in preflight(folder):
-        good = not found.hint
+        name, good = found.check.name, not found.hint
         mark = "[green]ok  [/]" if good else "[bold red]FAIL[/]"
-        console.print(f"{mark} {found.check.name:12} {escape(plain(found.text))}", soft_wrap=True)
+        console.print(f"{mark} {name:12} {escape(plain(found.text))}", soft_wrap=True)
         if not good:
             console.print(f"     [bold]Fix[/]: {escape(plain(found.hint))}", soft_wrap=True)
             code = code or found.check.exit_code
-        lines.append(
-            {"check": found.check.name, "ok": good, "found": found.text, "fix": found.hint}
-        )
+        rows.append({"check": name, "ok": good, "found": found.text, "fix": found.hint})
     if as_json:
-        print_json(lines)
+        print_json(rows)
     return code
 
 

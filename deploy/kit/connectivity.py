@@ -1,7 +1,7 @@
 """Ask the server, as the site's SuperNode would, whether it is there and knows this site.
 
-A SuperLink accepts a node key that is registered and not connected already; it says no more than
-yes or no, so what a no means is told by a second question.
+A SuperLink accepts a node key that is registered and not already connected. It answers only yes or
+no, so a second question finds out what a no means.
 """
 
 from __future__ import annotations
@@ -21,21 +21,17 @@ from dppm_model.files import write_bytes
 
 
 def check_server(address: str, authority: Path) -> str | None:
-    """Reach the server, and see that its certificate is of the federation's authority and its name.
+    """Connect to the server, and return the time that it sends, as HTTP writes it, if any.
 
-    Raises `NotConnected` if nothing answers. Raises `Untrusted` if the certificate is not what it
-    should be.
-
-    Returns
-    -------
-    The server's time, as HTTP writes it, if it tells it.
+    Raises `NotConnected` if nothing answers; `Untrusted` if its certificate is not signed by the
+    federation's authority, or is for another name.
     """
     context = context_of(authority)
     try:
         response = httpx.get(f"https://{address}/", verify=context, timeout=10)
     except httpx.HTTPError as error:
         text = str(error)
-        if "CERTIFICATE" in text or "certificate" in text:
+        if "certificate" in text.lower():
             raise Untrusted(
                 f"the server at {address} shows a wrong certificate: {text}.",
                 "Ask its operator for a new invitation; compare fingerprints over the telephone.",
@@ -49,10 +45,7 @@ def check_server(address: str, authority: Path) -> str | None:
 
 
 def context_of(authority: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts only one authority.
-
-    Raises `Untrusted` if its file is not a certificate.
-    """
+    """Return a TLS context that trusts only one certificate; `Untrusted` if the file has none."""
     try:
         return ssl.create_default_context(cafile=str(authority))
     except (OSError, ssl.SSLError) as error:
@@ -63,9 +56,11 @@ def check_enrolled(folder: Path, address: str) -> None:
     """Check that the server knows the site's node key; the server learns only that it was asked.
 
     Raises `NotEnrolled` if it does not, or if another node uses the key of a site that was never
-    connected. Raises `NotConnected` if the server does not answer.
+    connected; `NotConnected` if the server does not answer.
     """
-    known = _known(folder / "flower" / "node_id")
+    known = None  # the number that the server gave this node, if it was ever connected
+    with contextlib.suppress(OSError, ValueError):
+        known = int((folder / "flower" / "node_id").read_text())
     try:
         context_of(folder / "ca.crt")  # a clear error if it is not a certificate
         with node_client(address, folder / "ca.crt", _key(folder)) as client:
@@ -80,18 +75,14 @@ def check_enrolled(folder: Path, address: str) -> None:
             raise NotConnected(
                 f"the server at {address} has no SuperLink behind it.", "Ask its operator."
             ) from None
-        raise _unknown(address) from None
+        raise NotEnrolled(
+            f"the server at {address} does not accept this site's node key.",
+            "Send enrolment.json to its operator, who runs `dppm server enrol`.",
+        ) from None
     except httpx.HTTPError as error:
         raise NotConnected(
             f"the server at {address} does not answer: {error}.", "Check that it runs."
         ) from None
-
-
-def _known(path: Path) -> int | None:
-    """Return the node number that the server assigned, if this site was ever connected."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(path.read_text())
-    return None
 
 
 def _recognised(client: NodeClient, node: int) -> bool:
@@ -103,13 +94,6 @@ def _recognised(client: NodeClient, node: int) -> bool:
             raise
         return error.response.status_code != httpx.codes.UNAUTHORIZED
     return True
-
-
-def _unknown(address: str) -> NotEnrolled:
-    return NotEnrolled(
-        f"the server at {address} does not accept this site's node key.",
-        "Send enrolment.json to its operator, who runs `dppm server enrol`.",
-    )
 
 
 def _key(folder: Path) -> ec.EllipticCurvePrivateKey:

@@ -22,13 +22,7 @@ _LINK = "dppm"  # name of the connection in Flower's config.toml
 
 
 class FlowerControl:
-    """Client of the SuperLink of a server's folder.
-
-    Parameters
-    ----------
-    home
-        Folder of Flower's own files.
-    """
+    """Client of a server's SuperLink; ``home`` is the folder of Flower's own files."""
 
     def __init__(self, home: Path) -> None:
         self._home, self._environment = home, environment(home)
@@ -47,7 +41,7 @@ class FlowerControl:
             with reading(path, FederationError, "Remove it: the sites are then registered again."):
                 old = {**read_json(path)}
         alive = {str(n["node-id"]) for n in self._nodes() if n["status"] != "unregistered"}
-        keys = {paper.node_key: site for site, paper in sites.items()}
+        keys = {enrolment.node_key: site for site, enrolment in sites.items()}
         new = {key: node for key, node in old.items() if key in keys and node in alive}
         for key, site in keys.items():
             if key not in new:
@@ -85,10 +79,7 @@ class FlowerControl:
         return list(self._ask("supernode", "ls", _LINK)["nodes"])
 
     def _ask(self, *arguments: str) -> Any:
-        """Run a command and read its JSON.
-
-        Raises `FederationError` if it fails.
-        """
+        """Run a command and read its JSON; `FederationError` if it fails."""
         done = subprocess.run(
             [tool("flwr"), *arguments, "--format", "json"],
             cwd=self._home,

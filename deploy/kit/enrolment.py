@@ -15,15 +15,12 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    load_ssh_private_key,
-    load_ssh_public_key,
-)
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from dppm_model.errors import ConfigError, EnrolmentError
 from dppm_model.files import write_json
@@ -38,7 +35,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 def named(field: str, name: str) -> str:
     """Check the name of a site, a federation or a run, which is used in file names.
 
-    Raises `EnrolmentError` if it is not 1 to 40 lower-case letters, digits and hyphens.
+    Raises `EnrolmentError` unless it is 1 to 40 lower-case letters, digits and hyphens.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise EnrolmentError(
@@ -48,10 +45,7 @@ def named(field: str, name: str) -> str:
 
 
 def split_address(field: str, address: str) -> tuple[str, int]:
-    """Split ``host:port``.
-
-    Raises `ConfigError` if it is none.
-    """
+    """Split ``host:port``; anything else is a `ConfigError`."""
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     good = _HOST.fullmatch(host) and _PORT.fullmatch(port) and 0 < int(port) < 65536
     if not good:
@@ -68,8 +62,36 @@ def fingerprint(*parts: bytes) -> str:
     return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
+class _JsonFile:
+    """A frozen dataclass of texts, written as a JSON file that names its kind."""
+
+    kind: ClassVar[str]
+
+    def write(self, path: Path) -> None:
+        """Write the file that `read` reads."""
+        write_json(path, {"dppm": f"{self.kind} 1", **asdict(self)})  # type: ignore[call-overload]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check the file; anything else is an `EnrolmentError` or a `ConfigError`."""
+        require_file(path)
+        hint = "Ask the sender for it again."
+        with reading(path, EnrolmentError, hint):
+            raw = dict(read_json(path))
+        good = raw.pop("dppm", "") == f"{cls.kind} 1" and raw.keys() == cls.__annotations__.keys()
+        if not (good and all(isinstance(value, str) for value in raw.values())):
+            raise EnrolmentError(f"{path} is not a valid {cls.kind}.", hint)
+        found = cls(**raw)
+        found.check(path)
+        return found
+
+    def check(self, path: Path) -> None:
+        """Refuse content that is not valid."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Invitation:
+class Invitation(_JsonFile):
     """The address and certificate authority of a federation's server.
 
     Attributes
@@ -82,33 +104,24 @@ class Invitation:
         PEM certificate of the authority that must have signed the server's certificate.
     """
 
+    kind = "invitation"
     federation: str
     address: str
     authority: str
 
     @property
     def fingerprint(self) -> str:
-        """What both ends read aloud."""
+        """The fingerprint of all fields, which both operators read aloud."""
         return fingerprint(*(value.encode() for value in asdict(self).values()))
 
-    def write(self, path: Path) -> None:
-        """Write the paper."""
-        _write(path, "invitation", asdict(self))
-
-    @classmethod
-    def read(cls, path: Path) -> Invitation:
-        """Read the paper.
-
-        Raises `EnrolmentError` if it is none.
-        """
-        paper = cls(**_read(path, "invitation", cls.__annotations__))
-        named("federation", paper.federation)
-        split_address("address", paper.address)
-        return paper
+    def check(self, path: Path) -> None:
+        """Check the name and the address."""
+        named("federation", self.federation)
+        split_address("address", self.address)
 
 
 @dataclass(frozen=True)
-class Enrolment:
+class Enrolment(_JsonFile):
     """The identity of a site.
 
     Attributes
@@ -123,6 +136,7 @@ class Enrolment:
         Signatures of all of the above by both keys, which prove possession.
     """
 
+    kind = "enrolment"
     federation: str
     site: str
     node_key: str
@@ -134,51 +148,35 @@ class Enrolment:
     def make(cls, federation: str, site: str, identity: Identity, node_key: Path) -> Enrolment:
         """Sign a site's enrolment with its two keys."""
         public = node_key.with_suffix(".pub").read_text().strip()
-        statement = _statement(federation, site, public, identity.public.hex())
+        statement = _statement(federation, named("site", site), public, identity.public.hex())
         private = load_ssh_private_key(node_key.read_bytes(), None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
-        return cls(
-            federation,
-            named("site", site),
-            public,
-            identity.public.hex(),
-            identity.sign(statement).hex(),
-            private.sign(statement, ec.ECDSA(SHA256())).hex(),
-        )
+        signatures = identity.sign(statement), private.sign(statement, ec.ECDSA(SHA256()))
+        return cls(federation, site, public, identity.public.hex(), *(s.hex() for s in signatures))
+
+    @property
+    def statement(self) -> bytes:
+        """The signed part."""
+        return _statement(self.federation, self.site, self.node_key, self.identity)
 
     @property
     def fingerprint(self) -> str:
-        """What both ends read aloud."""
-        return fingerprint(_statement(self.federation, self.site, self.node_key, self.identity))
+        """The fingerprint of the signed part, which both operators read aloud."""
+        return fingerprint(self.statement)
 
-    def write(self, path: Path) -> None:
-        """Write the paper."""
-        _write(path, "enrolment", asdict(self))
-
-    @classmethod
-    def read(cls, path: Path) -> Enrolment:
-        """Read the paper and check its signatures.
-
-        Raises `EnrolmentError` if it is none, or not signed by the keys that it names.
-        """
-        paper = cls(**_read(path, "enrolment", cls.__annotations__))
-        named("site", paper.site)
-        statement = _statement(paper.federation, paper.site, paper.node_key, paper.identity)
+    def check(self, path: Path) -> None:
+        """Check the name, and that both keys have signed."""
+        named("site", self.site)
         try:
-            node = load_ssh_public_key(paper.node_key.encode())
+            node = load_ssh_public_key(self.node_key.encode())
             # Each key has one spelling: a comment after it would make it look like another key.
-            plain = paper.node_key == " ".join(paper.node_key.split(" ")[:2])
-            signed = (
-                plain
-                and isinstance(node, ec.EllipticCurvePublicKey)
-                and verify(
-                    bytes.fromhex(paper.identity),
-                    statement,
-                    bytes.fromhex(paper.identity_signature),
-                )
+            signed = self.node_key == " ".join(self.node_key.split(" ")[:2]) and verify(
+                bytes.fromhex(self.identity),
+                self.statement,
+                bytes.fromhex(self.identity_signature),
             )
-            if isinstance(node, ec.EllipticCurvePublicKey):
-                node.verify(bytes.fromhex(paper.node_signature), statement, ec.ECDSA(SHA256()))
+            if signed := signed and isinstance(node, ec.EllipticCurvePublicKey):
+                node.verify(bytes.fromhex(self.node_signature), self.statement, ec.ECDSA(SHA256()))
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
             signed = False
         if not signed:
@@ -186,7 +184,6 @@ class Enrolment:
                 f"{path}: the enrolment is not signed by its own keys.",
                 "Ask the site to send it again.",
             )
-        return paper
 
 
 def require_file(path: Path) -> None:
@@ -197,17 +194,3 @@ def require_file(path: Path) -> None:
 
 def _statement(federation: str, site: str, node_key: str, identity: str) -> bytes:
     return json.dumps(["dppm enrolment 1", federation, site, node_key, identity]).encode()
-
-
-def _write(path: Path, kind: str, fields: dict[str, str]) -> None:
-    write_json(path, {"dppm": f"{kind} 1", **fields})
-
-
-def _read(path: Path, kind: str, names: dict[str, Any]) -> dict[str, str]:
-    require_file(path)
-    with reading(path, EnrolmentError, "Ask the sender for it again."):
-        raw = dict(read_json(path))
-    good = raw.pop("dppm", "") == f"{kind} 1" and raw.keys() == names.keys()
-    if not (good and all(isinstance(value, str) for value in raw.values())):
-        raise EnrolmentError(f"{path} is not a valid {kind}.", "Ask the sender for it again.")
-    return raw

@@ -5,10 +5,10 @@ server.toml  invitation.json  nginx.conf  tls/  sites/NAME.json  runs/NAME/  flo
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tomli_w
 
@@ -21,10 +21,11 @@ from deploy.kit.locks import changing
 from deploy.kit.site import making_new
 from deploy.making import making_run
 from deploy.simulate import fill_in, plan_of, run_name, write_public
+from dppm_model.bounds import Between, bounds_of
 from dppm_model.config import FactsConfig
 from dppm_model.errors import ConfigError, EnrolmentError, RunFolderError
 from dppm_model.files import write_bytes
-from dppm_model.reading import read_text, reading
+from dppm_model.reading import read_toml
 from dppm_model.run import Run
 
 _SETTINGS = "server.toml"
@@ -52,35 +53,23 @@ class ServerSettings:
     federation: str
     address: str
     listen: str
-    superlink_port: int
+    superlink_port: Annotated[int, Between(1, 65535)]
     proxy: bool
 
+    def __post_init__(self) -> None:
+        for name, row in bounds_of(ServerSettings).items():
+            row.check(name, getattr(self, name))
+        split_address("address", self.address)
+        split_address("listen", self.listen)
+
     @classmethod
-    def read(cls, path: Path) -> ServerSettings:
-        """Read the file.
+    def read(cls, folder: Path) -> ServerSettings:
+        """Read the settings of a server's folder; see `read_toml`."""
+        return read_toml(cls, folder / _SETTINGS, "Name a folder that `dppm server init` made.")
 
-        Raises `ConfigError` if it is missing, or its keys are not exactly these.
-        """
-        with reading(path, ConfigError, "Name a folder that `dppm server init` made."):
-            raw = tomllib.loads(read_text(path))
-        if wrong := {f.name for f in fields(cls)} ^ raw.keys():
-            raise ConfigError(
-                f"{path}: {', '.join(sorted(wrong))} is missing or unknown.",
-                f"server.toml has exactly {', '.join(f.name for f in fields(cls))}.",
-            )
-        settings = cls(**raw)
-        split_address("address", settings.address)
-        split_address("listen", settings.listen)
-        if type(settings.superlink_port) is not int or type(settings.proxy) is not bool:
-            raise ConfigError(
-                f"{path}: superlink_port or proxy is invalid.",
-                "Give a port, and true or false.",
-            )
-        return settings
-
-    def write(self, path: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Write the file that `read` reads."""
-        write_bytes(path, tomli_w.dumps(asdict(self)).encode())
+        write_bytes(folder / _SETTINGS, tomli_w.dumps(asdict(self)).encode())
 
 
 def init_server(
@@ -88,22 +77,18 @@ def init_server(
 ) -> Invitation:
     """Make a server's folder.
 
-    Raises `ConfigError` or `EnrolmentError` if the folder is not empty, or an input is invalid.
-    Nothing is left behind. Raises `InUse` if another command makes it now.
+    Raises `ConfigError` or `EnrolmentError` if the folder is not empty or an input is invalid, and
+    leaves nothing behind; `InUse` if another command is making it.
 
     Parameters
     ----------
     own
         The operator's own certificate, key and authority for the public address; made if empty.
     """
-    named("--name", name)
-    split_address("--address", address)
-    split_address("--listen", listen)
-    if not 0 < superlink_port < 65536:
-        raise ConfigError(f"--superlink-port is {superlink_port}.", "Give a port, 1 to 65535.")
+    settings = ServerSettings(named("--name", name), address, listen, superlink_port, True)
     check_pem(own)
     with making_new(folder, _SETTINGS):
-        return _make(folder, ServerSettings(name, address, listen, superlink_port, True), own)
+        return _make(folder, settings, own)
 
 
 def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invitation:
@@ -134,7 +119,7 @@ def _make(folder: Path, settings: ServerSettings, own: Sequence[Path]) -> Invita
         (folder / name).mkdir()
     invitation = Invitation(settings.federation, settings.address, public[2].read_text())
     invitation.write(folder / "invitation.json")
-    settings.write(folder / _SETTINGS)
+    settings.write(folder)
     return invitation
 
 
@@ -150,55 +135,47 @@ def check_enrolment(folder: Path, path: Path) -> Enrolment:
     Raises `EnrolmentError` if it is for another federation, or an enrolled site has the same name
     or key.
     """
-    paper = Enrolment.read(path)
-    federation = ServerSettings.read(folder / _SETTINGS).federation
-    if paper.federation != federation:
+    enrolment, federation = Enrolment.read(path), ServerSettings.read(folder).federation
+    if enrolment.federation != federation:
         raise EnrolmentError(
-            f"{path} is for federation {paper.federation}, but this is {federation}.",
+            f"{path} is for federation {enrolment.federation}, but this is {federation}.",
             "Send the site this server's invitation.",
         )
-    _check_free(folder, paper)
-    return paper
+    _check_free(folder, enrolment)
+    return enrolment
 
 
-def _check_free(folder: Path, paper: Enrolment) -> None:
+def _check_free(folder: Path, enrolment: Enrolment) -> None:
+    site, identity, node_key = enrolment.site, enrolment.identity, enrolment.node_key
     for other in enrolled(folder).values():
-        same_key = paper.identity == other.identity or paper.node_key == other.node_key
-        if (paper.site == other.site) != same_key:
+        if (site == other.site) != (identity == other.identity or node_key == other.node_key):
             raise EnrolmentError(
-                f"{paper.site} has the same name or key as the enrolled site {other.site}.",
+                f"{site} has the same name or key as the enrolled site {other.site}.",
                 "Choose another name, or delete the old site's file in sites/.",
             )
 
 
-def enrol(folder: Path, paper: Enrolment) -> None:
+def enrol(folder: Path, enrolment: Enrolment) -> None:
     """Add a site; `dppm server run` registers its node key.
 
     Raises `EnrolmentError` if a site with the same name or key was enrolled since
-    `check_enrolment`. Raises `InUse` if another command changes the folder now.
+    `check_enrolment`; `InUse` if another command is changing the folder.
     """
     with changing(folder):
-        _check_free(folder, paper)
-        paper.write(folder / "sites" / f"{paper.site}.json")
+        _check_free(folder, enrolment)
+        enrolment.write(folder / "sites" / f"{enrolment.site}.json")
 
 
 def announce(folder: Path, name: str, overrides: Sequence[str]) -> tuple[Run, Announcement]:
-    """Plan a run over all enrolled sites, and write its announcement.
+    """Plan a run over all enrolled sites, and write its announcement into ``runs/NAME``.
 
-    Raises `ConfigError`, `PlanError` or `RunFolderError` if it cannot be planned. Nothing is left
-    behind. Raises `InUse` if another command changes the folder now.
-
-    Parameters
-    ----------
-    name
-        Name of the run; its folder is ``runs/NAME``.
-    overrides
-        Overrides of the configuration. ``facts.shape``, ``facts.classes`` and ``facts.records``
-        (or persons, if they are the unit) give the public facts of the sites' data, unless the
-        store has a data set of that name.
+    Overrides of ``facts.shape``, ``facts.classes`` and ``facts.records`` (or persons, if they are
+    the unit) give the public facts of the sites' data, unless the store has a data set of that
+    name. Raises `ConfigError`, `PlanError` or `RunFolderError` if it cannot be planned, and leaves
+    nothing behind; `InUse` if another command is changing the folder.
     """
     named("run", name)
-    federation = ServerSettings.read(folder / _SETTINGS).federation
+    federation = ServerSettings.read(folder).federation
     run = Run(folder / "runs" / name)
     with changing(folder):
         sites = enrolled(folder)
@@ -230,10 +207,10 @@ def _announce(
     if config.privacy.min_survivors is None:
         config = config.replace(privacy=config.privacy.replace(min_survivors=n - n // 5))
     plan = plan_of(config, run_name(run.folder.name))
-    peers = {site: bytes.fromhex(paper.identity) for site, paper in sites.items()}
+    peers = {site: bytes.fromhex(enrolment.identity) for site, enrolment in sites.items()}
     names = config.class_names if isinstance(given.classes, tuple) else ()
-    told = Facts(config.shape, config.classes, names)
-    announcement = Announcement(federation, plan, told, peers, build_bundle())
+    facts = Facts(config.shape, config.classes, names)
+    announcement = Announcement(federation, plan, facts, peers, build_bundle())
     write_public(run, config, plan, overrides, peers)
     announcement.write(announcement_file(run))
     run.write_plan(plan)  # last: a folder with a plan is ready

@@ -30,20 +30,15 @@ _SLACK = timedelta(minutes=10)  # for sites whose clocks are slow
 def make_authority(name: str, certificate: Path, key: Path) -> None:
     """Make a certificate authority for one federation: two PEM files, the key private."""
     private = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name(
+    subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "dppm"),
             x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority"),
         ]
     )
-    built = (
-        _builder(who, who, private.public_key(), _CA_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .sign(private, hashes.SHA256())
-    )
+    built = _builder(subject, subject, private.public_key(), _CA_DAYS, is_authority=True)
     _write_key(key, private)
-    write_bytes(certificate, built.public_bytes(Encoding.PEM))
+    _write_signed(certificate, built, private)
 
 
 def make_certificate(
@@ -54,30 +49,22 @@ def make_certificate(
     signer = load_pem_private_key(authority_key.read_bytes(), None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     private = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dppm server")])  # see the names
-    built = (
-        _builder(who, issuer.subject, private.public_key(), _SERVER_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
-        .add_extension(x509.SubjectAlternativeName(list(map(_name, names))), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
-            critical=False,
-        )
-        .sign(signer, hashes.SHA256())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dppm server")])
+    built = _builder(
+        subject, issuer.subject, private.public_key(), _SERVER_DAYS, is_authority=False
     )
+    for extension in (
+        x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]),
+        x509.SubjectAlternativeName(list(map(_name, names))),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+    ):
+        built = built.add_extension(extension, critical=False)
     _write_key(key, private)
-    write_bytes(certificate, built.public_bytes(Encoding.PEM))
+    _write_signed(certificate, built, signer)
 
 
 def check_pem(files: Sequence[Path]) -> None:
-    """Check an operator's own certificate, key and authority.
-
-    Raises `ConfigError` if one of them is invalid.
-    """
+    """Check an operator's own certificate, key and authority; `ConfigError` if one is invalid."""
     readers: tuple[Callable[[bytes], object], ...] = (
         x509.load_pem_x509_certificates,
         lambda content: load_pem_private_key(content, None),
@@ -102,9 +89,22 @@ def make_node_key(path: Path) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    days: int,
+    *,
+    is_authority: bool,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    constraints = x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None)
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    usage = x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        **dict.fromkeys((*unused, "encipher_only", "decipher_only"), False),
+    )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -114,20 +114,8 @@ def _builder(
         .not_valid_before(now - _SLACK)
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
+        .add_extension(constraints, critical=True)
+        .add_extension(usage, critical=True)
     )
 
 
@@ -138,6 +126,11 @@ def _name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
+def _write_signed(
+    path: Path, builder: x509.CertificateBuilder, signer: ec.EllipticCurvePrivateKey
+) -> None:
+    write_bytes(path, builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_bytes(path, content)
+    write_bytes(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -10,33 +10,30 @@ from dppm_model.errors import InUse
 from dppm_model.files import sweep
 from dppm_model.folders import held, is_held
 
-_RUNNING, _CHANGING = ".running", ".changing"
+_RUNNING = ".running"
 
 
 def alone(folder: Path, what: str) -> AbstractContextManager[None]:
-    """Hold the lock for running a server or a site for the length of a block.
-
-    Raises `InUse` if another process does.
-    """
+    """Hold the lock for running a server or a site; `InUse` if another process does."""
     refused = InUse(f"{folder}: another process runs this {what}.", "Stop that process first.")
-    return _held(folder, _RUNNING, refused)
+    return _held(folder / _RUNNING, refused)
 
 
 def changing(folder: Path) -> AbstractContextManager[None]:
-    """Hold the lock for enrolling, announcing or approving; the folder may be in use meanwhile.
+    """Hold the lock for enrolling, announcing or approving; `InUse` if another command does.
 
-    Raises `InUse` if another command does.
+    The folder's server or site may run meanwhile.
     """
     refused = InUse(
         f"{folder}: another command is changing this folder.", "Wait for it, then try again."
     )
-    return _held(folder, _CHANGING, refused)
+    return _held(folder / ".changing", refused)
 
 
 @contextmanager
-def _held(folder: Path, name: str, refused: InUse) -> Iterator[None]:
-    with held(folder / name, refused):
-        sweep(folder)
+def _held(path: Path, refused: InUse) -> Iterator[None]:
+    with held(path, refused):
+        sweep(path.parent)
         yield
 
 

@@ -1,4 +1,4 @@
-"""`dppm site preflight`: checks of a site before it is asked anything.
+"""`dppm site preflight`: checks of a site before a run asks it anything.
 
 Every check has its own exit code, a one-line message and a one-line hint. Nothing is spent, and
 only the number of records is read from the data.
@@ -30,23 +30,15 @@ from dppm_model.records.units import Units
 from dppm_model.securesum.keys import Identity
 from sampler.draw import on_threads
 
-_LEAST_DISK, _LEAST_MEMORY = 1 << 30, 1 << 30
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5, 300  # what a SuperLink tolerates of a node's clock
 _SECRET = ("identity.key", "node.key")  # the rest is in a folder that only its owner can enter
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
+    """A check, and the exit code of `dppm site preflight` if this is the first that fails.
 
-    Attributes
-    ----------
-    name
-        Name to show.
-    exit_code
-        Exit code of `dppm site preflight` if this is the first check that fails.
-    run
-        Takes the site's folder, and returns a message or raises `DppmError`.
+    ``run`` takes the site's folder, and returns a message or raises `DppmError`.
     """
 
     name: str
@@ -77,16 +69,15 @@ def preflight(folder: Path) -> Iterator[Found]:
 def _policy(folder: Path) -> str:
     policy = Policy.read(folder / "site.toml")
     policy.check_hours(datetime.now())
-    if not policy.release_seconds:
-        timing = "; reports leave at once, whose timing may reveal how many records answered"
-    else:
-        timing = f"; reports leave after {policy.release_seconds:g} s"
+    timing = "reports leave at once, and their timing may reveal how many records answered"
+    if policy.release_seconds:
+        timing = f"reports leave after {policy.release_seconds:g} s"
     trusted = policy.max_epsilon_trusted_server
     return (
         f"at most ε = {policy.max_epsilon_secure_sum:g} (secure sum), "
         f"{policy.max_epsilon_site:g} (site); "
         + (f"{trusted:g} (releases of a TRUSTED SERVER); " if trusted else "no server is trusted; ")
-        + f"unit {policy.unit}{timing}"
+        + f"unit {policy.unit}; {timing}"
     )
 
 
@@ -124,10 +115,7 @@ def _records(folder: Path) -> str:
 
 
 def _disk(folder: Path) -> str:
-    free = shutil.disk_usage(folder).free
-    if free < _LEAST_DISK:
-        raise ConfigError(f"{free >> 20} MiB of disk are free.", "Free 1 GiB on the folder's disk.")
-    return f"{free >> 30} GiB free"
+    return _enough(shutil.disk_usage(folder).free, "disk", "Free 1 GiB on the folder's disk.")
 
 
 def _memory(_: Path) -> str:
@@ -136,22 +124,26 @@ def _memory(_: Path) -> str:
         for line in file:
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) << 10
-    if free < _LEAST_MEMORY:
-        raise ConfigError(f"{free >> 20} MiB of memory are free.", "Free 1 GiB.")
+    return _enough(free, "memory", "Free 1 GiB.")
+
+
+def _enough(free: int, what: str, hint: str) -> str:
+    if free < 1 << 30:
+        raise ConfigError(f"{free >> 20} MiB of {what} are free.", hint)
     return f"{free >> 30} GiB free"
 
 
 def _server(folder: Path) -> str:
     address = Invitation.read(folder / "invitation.json").address
     check_server(address, folder / "ca.crt")
-    return f"{address} answers with a certificate of the federation's"
+    return f"{address} answers with a certificate of the federation"
 
 
 def _clock(folder: Path) -> str:
-    said = check_server(Invitation.read(folder / "invitation.json").address, folder / "ca.crt")
-    if said is None:
+    date = check_server(Invitation.read(folder / "invitation.json").address, folder / "ca.crt")
+    if date is None:
         return "the server does not send its time"
-    ahead = time.time() - parsedate_to_datetime(said).timestamp()
+    ahead = time.time() - parsedate_to_datetime(date).timestamp()
     if not -_BEHIND_SECONDS < ahead - 1 < _AHEAD_SECONDS:  # the header has whole seconds
         raise ConfigError(
             f"this machine's clock is {ahead:+.0f} s off the server's clock.",
@@ -215,19 +207,20 @@ def _arithmetic(folder: Path) -> str:
     return f"on {device} no record's result depends on the batch, in all {len(plans)} runs"
 
 
-CHECKS = (
-    Check("policy", 40, _policy),
-    Check("permissions", 41, _permissions),
-    Check("keys", 42, _keys),
-    Check("records", 43, _records),
-    Check("disk", 44, _disk),
-    Check("memory", 45, _memory),
-    Check("server", 46, _server),
-    Check("clock", 47, _clock),
-    Check("enrolled", 48, _enrolled),
-    Check("peers", 49, _peers),
-    Check("approvals", 50, _approvals),
-    Check("ledger", 51, _ledger),
-    Check("budget", 52, _budget),
-    Check("arithmetic", 53, _arithmetic),
-)
+_RUNS = {
+    "policy": _policy,
+    "permissions": _permissions,
+    "keys": _keys,
+    "records": _records,
+    "disk": _disk,
+    "memory": _memory,
+    "server": _server,
+    "clock": _clock,
+    "enrolled": _enrolled,
+    "peers": _peers,
+    "approvals": _approvals,
+    "ledger": _ledger,
+    "budget": _budget,
+    "arithmetic": _arithmetic,
+}
+CHECKS = tuple(Check(name, code, run) for code, (name, run) in enumerate(_RUNS.items(), 40))

@@ -27,49 +27,22 @@ from dppm_model.files import write_bytes
 from dppm_model.run import Run
 
 _TICK_SECONDS = 0.2
-_LOOK_SECONDS = 10  # between two looks at Flower's own record of a run
-_MOST_DEATHS = 20  # restarts of the ServerApp before we give up
+_LOOK_SECONDS = 10  # between two questions about a run to Flower itself
+_MOST_DEATHS = 20  # restarts of the ServerApp before giving up
 
 
 class ServerSupervisor:
-    """The server's programs, for the length of a block.
-
-    Parameters
-    ----------
-    folder
-        Made by `dppm server init`.
-    say
-        Takes messages for the operator.
-    """
+    """The server's programs; ``say`` takes messages for the operator."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder.resolve(), say
-        self.settings = ServerSettings.read(folder / "server.toml")
+        self.settings = ServerSettings.read(folder)
         self._home = self.folder / "flower"
         (self._home / "empty").mkdir(parents=True, exist_ok=True)
         self._environment = environment(self._home)
         self._flower = FlowerControl(self._home)
         self._programs: list[Supervised] = []
         self._looked = 0.0  # when Flower was last asked about the run
-
-    def _check_ports(self) -> None:
-        for host, port in filter(None, (self._own_door, self._public_door)):
-            if listens(port, host):
-                raise FederationError(
-                    f"port {port} of this machine is in use.",
-                    "Stop the program that listens there.",
-                )
-
-    @property
-    def _own_door(self) -> Door:
-        return "127.0.0.1", self.settings.superlink_port
-
-    @property
-    def _public_door(self) -> Door | None:
-        """Return the proxy's address on this machine, if it is ours."""
-        host, port = split_address("listen", self.settings.listen)
-        host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
-        return (host, port) if self.settings.proxy else None
 
     @contextlib.contextmanager
     def up(self) -> Iterator[ServerSupervisor]:
@@ -81,14 +54,18 @@ class ServerSupervisor:
             self._flower.connect(self.settings.superlink_port, self.folder / "tls" / "ca.crt")
             sessions = self._home / "sessions"
             end_leftovers(sessions, self.folder)
-            self._check_ports()
-            for name, words, folder, door in self._commands(secret):
+            programs = list(self._commands(secret))
+            for *_, door in programs:
+                if door and listens(door[1], door[0]):
+                    raise FederationError(
+                        f"port {door[1]} of this machine is in use.",
+                        "Stop the program that listens there.",
+                    )
+            for name, words, folder, door in programs:
                 log = stack.enter_context((self.folder / "logs" / f"{name}.log").open("ab"))
                 program = Supervised(name, words, folder, self._environment, log, door, sessions)
                 self._programs.append(stack.enter_context(program))
-                if (
-                    name == "superlink"
-                ):  # before the proxy starts, so that unknown nodes are refused
+                if name == "superlink":  # before the proxy starts, so unknown nodes are refused
                     self._flower.register(enrolled(self.folder))
             yield self
 
@@ -111,7 +88,7 @@ class ServerSupervisor:
                 superexec_auth_secret_file=secret,
             ),
             empty,
-            self._own_door,
+            ("127.0.0.1", port),
         )
         yield (
             "superexec",
@@ -132,33 +109,20 @@ class ServerSupervisor:
                     "Install it, or set proxy = false in server.toml and serve nginx.conf.",
                 )
             options = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+            host, listen = split_address("listen", self.settings.listen)
+            host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
             yield (
                 "nginx",
                 [nginx, "-p", str(self.folder), "-c", "nginx.conf", "-g", options],
                 self.folder,
-                self._public_door,
+                (host, listen),
             )
 
-    def keep(self) -> None:
-        """Restart programs that have died."""
-        for program in self._programs:
-            if program.revive():
-                self._say(f"{program.name} died and was restarted.")
-
     def train(self, run: Run, tick: Callable[[], None]) -> None:
-        """Play a run to its end.
+        """Play a run to its end; raise the error that stopped it, as reported by the ServerApp.
 
-        Raises
-        ------
-        RunFolderError
-            If another command uses the run's folder.
-        DppmError
-            The error that stopped it, as reported by the ServerApp.
+        The caller holds the run's lock (`Run.alone`).
         """
-        with run.alone():
-            self._train(run, tick)
-
-    def _train(self, run: Run, tick: Callable[[], None]) -> None:
         announcement = Announcement.read(announcement_file(run))
         app = run.folder.resolve() / "state" / "bundle" / "dppm"
         shutil.rmtree(app, ignore_errors=True)
@@ -173,7 +137,9 @@ class ServerSupervisor:
             flower = self._flower.run(app, settings)
             while self._goes_on(flower, run):
                 tick()
-                self.keep()
+                for program in self._programs:
+                    if program.revive():
+                        self._say(f"{program.name} died and was restarted.")
                 time.sleep(_TICK_SECONDS)
             if status.exists():
                 raise_reported(run.read_json(status))

@@ -16,9 +16,8 @@ from typing import Any
 from client.approvals import Approval, read_approvals
 from client.policy import Policy, write_template
 from client.site import site_records
-from deploy.import_closure import APPS
 from deploy.kit.announcement import Announcement
-from deploy.kit.bundle import differences, digest_of, part_of, write_files
+from deploy.kit.bundle import digest_of, part_of, write_files
 from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
 from deploy.kit.enrolment import Enrolment, Invitation, named
 from deploy.kit.keys import make_node_key
@@ -52,8 +51,8 @@ def init_site(
 ) -> Enrolment:
     """Make a site's folder; its private keys are created in it and never leave it.
 
-    Raises `ConfigError`, `EnrolmentError` or `DataError` if the folder is not empty, or an input is
-    invalid. Nothing is left behind. Raises `InUse` if another command makes it now.
+    Raises `ConfigError`, `EnrolmentError` or `DataError` if the folder is not empty or an input is
+    invalid, and leaves nothing behind; `InUse` if another command is making it.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ def init_site(
         Any of ``max_epsilon_secure_sum``, ``max_epsilon_site`` and ``delta``; the site refuses
         everything until the others are set in its file.
     """
-    paper = Invitation.read(invitation)
+    invited = Invitation.read(invitation)
     named("--name", name)
     for key, value in limits.items():
         if not value > 0 or (key == "delta" and not value < 1):
@@ -75,31 +74,25 @@ def init_site(
     with making_new(folder, "enrolment.json"):
         folder.chmod(0o700)
         write_template(folder / "site.toml", values)
-        paper.write(folder / "invitation.json")
-        write_bytes(folder / "ca.crt", paper.authority.encode())
+        invited.write(folder / "invitation.json")
+        write_bytes(folder / "ca.crt", invited.authority.encode())
         identity = Identity.generate()
         identity.write(folder / "identity.key")
         make_node_key(folder / "node.key")
-        enrolment = Enrolment.make(paper.federation, name, identity, folder / "node.key")
+        enrolment = Enrolment.make(invited.federation, name, identity, folder / "node.key")
         enrolment.write(folder / "enrolment.json")
     return enrolment
 
 
 def require_site(folder: Path) -> None:
-    """Refuse a folder that `dppm site init` did not make; else remove what dead writers left.
-
-    Raises `ConfigError` if so; nothing is written.
-    """
+    """Raise `ConfigError` unless `dppm site init` made the folder; remove dead writers' files."""
     if not (folder / "enrolment.json").is_file():
         raise ConfigError(f"{folder} is not a site folder.", f"Make one: dppm site init {folder} …")
     sweep(folder)
 
 
 def enrolment_of(folder: Path) -> Enrolment:
-    """Read this site's enrolment.
-
-    Raises `EnrolmentError` if the folder is not a site's.
-    """
+    """Read this site's enrolment."""
     return Enrolment.read(folder / "enrolment.json")
 
 
@@ -107,8 +100,8 @@ def enrolment_of(folder: Path) -> Enrolment:
 def making_new(folder: Path, last: str) -> Iterator[None]:
     """Make a server's or a site's folder, writing file ``last`` last; see `making`.
 
-    Raises `ConfigError` if the folder exists and is not empty. Raises `InUse` if another command
-    makes it now.
+    Raises `ConfigError` if the folder exists and is not empty; `InUse` if another command is making
+    it.
     """
     foreign = ConfigError(f"{folder} exists and is not empty.", "Name a new folder.")
     busy = InUse(f"Another command is making {folder}.", "Wait for it, or stop it.")
@@ -150,10 +143,7 @@ class Proposal:
     def check(self) -> None:
         """Refuse a plan that the policy does not allow or the site cannot afford.
 
-        Raises
-        ------
-        PolicyError, TooFewSurvivors, BudgetExhausted
-            See `client.policy`.
+        Raises as `Policy.check_plan` and `Budget.check` do; `DataError` if the records differ.
         """
         self.policy.check_plan(self.plan)
         self.announcement.facts.check(site_records(self.folder, self.policy).manifest)
@@ -172,20 +162,10 @@ class Proposal:
         delta = self.policy.delta
         found: dict[str, tuple[float, float, float, float]] = {}
         for view in self.plan.views:
-            limit = self.policy.budget.limits[view]
-            planned = epsilon(self.plan.costs(view), delta)  # all at the site's delta
-            costs = costs_of(others, view)
-            both = epsilon((*costs, *self.plan.costs(view)), delta)
-            found[view] = (epsilon(costs, delta), planned, both, limit)
+            spent, planned = costs_of(others, view), self.plan.costs(view)
+            now, alone, both = (epsilon(c, delta) for c in (spent, planned, (*spent, *planned)))
+            found[view] = (now, alone, both, self.policy.budget.limits[view])
         return found
-
-    def code(self) -> Iterator[tuple[str, str]]:
-        """Compare the bundle with the code of this installation; see `bundle.differences`."""
-        return differences(self.announcement.bundle)
-
-    def parts(self) -> dict[str, dict[str, bytes]]:
-        """Return the files of the bundle that run at a ``site``, and at the ``server``."""
-        return {app: dict(part_of(self.announcement.bundle, app)) for app in APPS}
 
     def peers(self) -> Iterator[tuple[str, str, str]]:
         """Compare the peers with those pinned: (name, key, ``new``, ``same`` or ``CHANGED``)."""
@@ -197,10 +177,7 @@ class Proposal:
             yield name, pinned[name].hex(), "not in this run"
 
     def approve(self) -> None:
-        """Store the bundle and unpack its site part; then write the approval in one file.
-
-        Raises `InUse` if another command changes the folder now.
-        """
+        """Store the bundle and unpack its site part; then write the approval in one file."""
         bundle = self.announcement.bundle
         digest = digest_of(bundle)
         note = f"approved {datetime.now(UTC).isoformat(timespec='seconds')}"

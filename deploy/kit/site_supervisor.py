@@ -30,15 +30,7 @@ _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 
 
 class SiteSupervisor:
-    """The SuperNode of a site, which `run` keeps running.
-
-    Parameters
-    ----------
-    folder
-        The site's.
-    say
-        Takes messages for the operator.
-    """
+    """The SuperNode of a site, which `run` keeps running; ``say`` takes messages for people."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder = folder = folder.resolve()
@@ -53,11 +45,7 @@ class SiteSupervisor:
         Policy.read(folder / "site.toml")  # report missing keys now, not to the server
 
     def run(self) -> None:
-        """Answer messages until interrupted.
-
-        Raises `DppmError` if the SuperNode died and the server is unreachable, untrusted or does
-        not know it.
-        """
+        """Answer messages until interrupted; raise as `_explain` if the SuperNode died."""
         with alone(self.folder, "site"), self.log.open("ab") as output:
             write_bytes(self._secret, secrets.token_bytes(32))
             failed_since, tries = 0.0, 0
@@ -80,7 +68,10 @@ class SiteSupervisor:
     def _connected(self, process: subprocess.Popen[bytes], mark: int) -> bool:
         """Wait until the server accepts the SuperNode, even if it is down; False if it died."""
         while process.poll() is None:
-            if found := _NODE_ID.search(self._logged(mark)):
+            with self.log.open("rb") as file:
+                file.seek(mark)
+                found = _NODE_ID.search(file.read().decode(errors="replace"))
+            if found:
                 write_bytes(self._home / "node_id", found[1].encode())
                 return True
             time.sleep(_CONNECT_SECONDS)
@@ -110,11 +101,6 @@ class SiteSupervisor:
                 f"the server considers {self.name} already connected.",
                 "Another SuperNode uses this site's key: stop it, or enrol with a new one.",
             )
-
-    def _logged(self, mark: int) -> str:
-        with self.log.open("rb") as file:
-            file.seek(mark)
-            return file.read().decode(errors="replace")
 
     def _command(self) -> list[str]:
         return command(

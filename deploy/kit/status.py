@@ -25,7 +25,7 @@ from dppm_model.run import Run
 
 def server_status(folder: Path) -> dict[str, Any]:
     """Describe a server: its sites, and each run's round, spending and last error."""
-    settings = ServerSettings.read(folder / "server.toml")
+    settings = ServerSettings.read(folder)
     running = is_running(folder)
     return {
         "federation": settings.federation,
@@ -77,7 +77,7 @@ def site_status(folder: Path) -> dict[str, Any]:
 
 
 def _left(policy: Policy, debits: tuple[Debit, ...], view: View) -> dict[str, Any]:
-    """What was spent of a limit: that of releases counts rounds that trusted the server."""
+    """Return what was spent of a limit; rounds that trusted the server count for releases only."""
     counted = tuple(d for d in debits if d.trusts_server == (view == "release"))
     return {
         "spent": epsilon(costs_of(counted, view), policy.delta),

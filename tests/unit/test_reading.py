@@ -122,7 +122,7 @@ PLACES = {
     "invitation": Place("paper", lambda f: Invitation.read(f / "paper")),
     "enrolment": Place("paper", lambda f: Enrolment.read(f / "paper")),
     "announcement": Place("paper", lambda f: Announcement.read(f / "paper")),
-    "server.toml": Place("server.toml", lambda f: ServerSettings.read(f / "server.toml")),
+    "server.toml": Place("server.toml", ServerSettings.read),
     "shard manifest": Place("shards/manifest.json", lambda f: open_records(f / "shards")),
     "shard images": Place("shards/images.npy", lambda f: open_records(f / "shards")),
     "shard labels": Place("shards/labels.npy", lambda f: open_records(f / "shards")),
