@@ -38,10 +38,7 @@ class SiteAggregation(Protocol):
     def handle(self, message: str, content: Question) -> Answer:
         """Answer one of ``messages``: all that leaves the site.
 
-        Raises
-        ------
-        DppmError
-            If the site refuses.
+        Raises DppmError if the site refuses.
         """
 
 
@@ -55,11 +52,8 @@ def secure_sum_honest_reports(sites: int, min_survivors: int, colluding: int) ->
     (s - c) - (N - s)^2/(s - c). (Bonawitz et al. let sites sign the list of survivors first, which
     costs a third message a round.)
 
-    Raises
-    ------
-    PlanError
-        If 2 s > N + c does not hold. Then honest sites that reveal one kind of share for a peer,
-        and others that were told a lie and reveal the other kind, can both be s - c.
+    Raises PlanError if 2 s > N + c does not hold. Then honest sites that reveal one kind of share
+    for a peer, and others that were told a lie and reveal the other kind, can both be s - c.
     """
     sure, lost = min_survivors - colluding, sites - min_survivors
     if not 0 <= lost < sure or colluding < 0:
@@ -77,10 +71,8 @@ HONEST_REPORTS: dict[str, Callable[[int, int, int], int]] = {SECURE_SUM: secure_
 def honest_reports(aggregation: str, sites: int, min_survivors: int, colluding: int) -> int:
     """Return the least number of honest reports in any sum that the server can learn.
 
-    Raises
-    ------
-    PlanError
-        If there is no such aggregation, or it cannot keep what it promises with these numbers.
+    Raises PlanError if there is no such aggregation, or it cannot keep what it promises with these
+    numbers.
     """
     if aggregation not in HONEST_REPORTS:
         raise PlanError(

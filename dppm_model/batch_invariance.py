@@ -49,17 +49,14 @@ def check_batch_invariance(
 ) -> None:
     """Refuse a machine on which a record's integers depend on its batch (Lemma 15).
 
+    Raises NotBatchInvariant naming the phase, and what was seen.
+
     Parameters
     ----------
     phase, config
         What is asked, and the plan's configuration of the model.
     device
         Where the site answers.
-
-    Raises
-    ------
-    NotBatchInvariant
-        Naming the phase, and what was seen.
     """
     # What decides kernels beside the sizes.
     machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())

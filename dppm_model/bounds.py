@@ -40,10 +40,7 @@ class Row(Protocol):
     def check(self, name: str, value: object, kind: type[DppmError] = ConfigError) -> None:
         """Refuse a value by its field's name.
 
-        Raises
-        ------
-        DppmError
-            Of ``kind``, if it is of the wrong type or out of bounds.
+        Raises DppmError of ``kind`` if it is of the wrong type or out of bounds.
         """
         ...
 
@@ -158,10 +155,7 @@ def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
 
     A whole number stands for the same number with a fraction: people write ``1`` for ``1.0``.
 
-    Raises
-    ------
-    ConfigError
-        If a key is unknown, a value is of the wrong type, or as ``cls`` says.
+    Raises ConfigError if a key is unknown, a value is of the wrong type, or as ``cls`` says.
     """
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if not isinstance(values, Mapping):
@@ -211,10 +205,7 @@ def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
 def check_settings(settings: Any, group: str) -> None:
     """Refuse fields of a dataclass that are not exactly of their types, or not in their ranges.
 
-    Raises
-    ------
-    ConfigError
-        Naming the field.
+    Raises ConfigError naming the field.
     """
     for name, row in bounds_of(type(settings)).items():
         row.check(f"{group}.{name}", getattr(settings, name))

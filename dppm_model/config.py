@@ -209,10 +209,7 @@ class Config(Settings):
     def privacy_request(self) -> PrivacyRequest:
         """Return the target and its assumptions.
 
-        Raises
-        ------
-        ConfigError
-            If they do not fit each other, or the unit is not known yet.
+        Raises ConfigError if they do not fit each other, or the unit is not known yet.
         """
         p = self.privacy
         return PrivacyRequest(
@@ -252,10 +249,7 @@ def _known(key: str, value: T | None) -> T:
 def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     """Compose the tree from the groups in ``conf/`` and overrides such as ``privacy.epsilon=1``.
 
-    Raises
-    ------
-    ConfigError
-        If an override names an unknown key or group, or cannot be parsed.
+    Raises ConfigError if an override names an unknown key or group, or cannot be parsed.
     """
     try:
         tree = _compose(overrides)
@@ -308,10 +302,7 @@ def leaves(
 def check_config(tree: Mapping[str, Any]) -> Config:
     """Check a composed tree.
 
-    Raises
-    ------
-    ConfigError
-        Naming the key, what was wrong with it, and the fix.
+    Raises ConfigError naming the key, what was wrong with it, and the fix.
     """
     config = Config.of(tree)
     if config.public == config.data:
@@ -325,10 +316,7 @@ def check_config(tree: Mapping[str, Any]) -> Config:
 def read_config(path: Path) -> Config:
     """Read the ``config.yaml`` of a run folder.
 
-    Raises
-    ------
-    RunFolderError
-        If it is missing or damaged.
+    Raises RunFolderError if it is missing or damaged.
     """
     with reading(path, RunFolderError, "Name a folder that `dppm simulate` made."):
         config = check_config(yaml.safe_load(read_text(path)))

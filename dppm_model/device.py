@@ -21,10 +21,7 @@ def device_of(name: str) -> torch.device:
 
     From then on a GPU computes as Lemma 15 wants it (`_compute_exactly`).
 
-    Raises
-    ------
-    ConfigError
-        If it is none of these, or not there.
+    Raises ConfigError if it is none of these, or not there.
     """
     check_device_name(name)
     count = torch.cuda.device_count()

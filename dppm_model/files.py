@@ -114,10 +114,7 @@ def remove(path: Path) -> None:
 def write_all(handle: int, content: bytes) -> None:
     """Write all of some bytes: one call may write only the first of them.
 
-    Raises
-    ------
-    OSError
-        If not all could be written; some may be.
+    Raises OSError if not all could be written; some may be.
     """
     left = memoryview(content)
     while left:
@@ -144,10 +141,7 @@ def append_line(handle: int, line: bytes) -> None:
     What a crash left of a last line is cut off first: a line is complete by the line feed that ends
     it, whatever bytes are before.
 
-    Raises
-    ------
-    OSError
-        If it cannot be written, or not be made durable; it was then taken back.
+    Raises OSError if it cannot be written, or not be made durable; it was then taken back.
     """
     size = _end_of_lines(handle)
     try:

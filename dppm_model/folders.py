@@ -22,10 +22,7 @@ _TRIES, _PAUSE_SECONDS = 3, 0.1
 def held(path: Path, refusal: Exception | None = None) -> Iterator[None]:
     """Hold a lock file for the length of a block, or fail at once.
 
-    Raises
-    ------
-    BlockingIOError
-        If another process holds it; ``refusal`` in its place, if given.
+    Raises BlockingIOError if another process holds it; ``refusal`` in its place, if given.
     """
     with contextlib.ExitStack() as stack:
         for left in reversed(range(_TRIES)):
@@ -59,10 +56,7 @@ def read_json_lines(
 
     A last line that a crash has torn is left out.
 
-    Raises
-    ------
-    DppmError
-        Of ``kind``, if another line is damaged.
+    Raises DppmError of ``kind`` if another line is damaged.
     """
     with reading(path, kind, hint):
         try:

@@ -25,17 +25,13 @@ class NotAFile(OSError):
 def open_file(path: Path, flags: int, *, follow: bool = False) -> int:
     """Open a regular file, for its owner only should it be made now; return its handle.
 
+    Raises NotAFile if there is a link, a FIFO (which is not waited for), a device or a folder in
+    its place, and OSError if it cannot be opened.
+
     Parameters
     ----------
     follow
         Whether it may be a symbolic link to one.
-
-    Raises
-    ------
-    NotAFile
-        If there is a link, a FIFO (which is not waited for), a device or a folder in its place.
-    OSError
-        If it cannot be opened.
     """
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -53,10 +49,7 @@ def open_file(path: Path, flags: int, *, follow: bool = False) -> int:
 def lock(handle: int, path: Path, how: int = fcntl.LOCK_EX) -> bool:
     """Lock an open file; say whether it still is what ``path`` names.
 
-    Raises
-    ------
-    BlockingIOError
-        If ``how`` has ``LOCK_NB`` and another process holds it.
+    Raises BlockingIOError if ``how`` has ``LOCK_NB`` and another process holds it.
     """
     fcntl.flock(handle, how)
     try:
@@ -71,12 +64,8 @@ def locked(
 ) -> Iterator[int]:
     """Hold the lock of a file for the length of a block, which gets its handle.
 
-    Raises
-    ------
-    BlockingIOError
-        If ``how`` has ``LOCK_NB`` and another process holds it.
-    OSError
-        If it cannot be opened, or is no regular file.
+    Raises BlockingIOError if ``how`` has ``LOCK_NB`` and another process holds it, and OSError if
+    it cannot be opened, or is no regular file.
     """
     while True:
         handle = open_file(path, flags)

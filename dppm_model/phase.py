@@ -88,10 +88,7 @@ class PhasePlan(RoundSpec):
     def check_units(self, units: int) -> None:
         """Refuse a site with more units than the mechanism takes, before anything is spent.
 
-        Raises
-        ------
-        DataError
-            If it holds more.
+        Raises DataError if it holds more.
         """
         if units > self.mechanism.most_units:
             raise DataError(
@@ -113,10 +110,8 @@ class PhasePlan(RoundSpec):
     def from_dict(cls, raw: dict[str, Any]) -> PhasePlan:
         """Rebuild a phase, validating every field.
 
-        Raises
-        ------
-        PlanError
-            If a field is out of its range; TypeError or KeyError if one is missing or unknown.
+        Raises PlanError if a field is out of its range; TypeError or KeyError if one is missing or
+        unknown.
         """
         name = raw["mechanism"]
         if not isinstance(name, str) or name not in MECHANISMS:

@@ -126,10 +126,7 @@ class Plan:
     def check_roster(self, roster: Collection[bytes]) -> None:
         """Refuse another number of sites than the plan's.
 
-        Raises
-        ------
-        PlanError
-            If there are more or fewer.
+        Raises PlanError if there are more or fewer.
         """
         if len(roster) != self.sites:
             raise PlanError(
@@ -140,10 +137,7 @@ class Plan:
     def number(self, phase: int, round_: int) -> int:
         """Number a round over all phases, from zero.
 
-        Raises
-        ------
-        PlanError
-            If it is not a round of the plan.
+        Raises PlanError if it is not a round of the plan.
         """
         if not (0 <= phase < len(self.phases) and 0 <= round_ < self.phases[phase].rounds):
             raise PlanError(
@@ -167,11 +161,8 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Rebuild a plan, validating every field, and that its model asks for what it counts.
 
-        Raises
-        ------
-        PlanError
-            If a field is missing, unknown or out of range, or the text is not the only one that
-            says what it says.
+        Raises PlanError if a field is missing, unknown or out of range, or the text is not the only
+        one that says what it says.
         """
         try:
             with reading("The plan", PlanError, _HINT):

@@ -59,10 +59,7 @@ def ideal_costs(mus: Sequence[float], phases: Sequence[PhaseRequest]) -> list[Ro
 def plan_phase(request: PhaseRequest, privacy: PrivacyRequest, mu: float, tail: float) -> PhasePlan:
     """Choose the mechanism's parameters with which a round of the phase costs at most ``mu``.
 
-    Raises
-    ------
-    PlanError, ConfigError
-        If there are none.
+    Raises PlanError or ConfigError if there are none.
     """
     spec = privacy.spec(request, tail)
     try:
@@ -82,10 +79,7 @@ def make_plan(
 ) -> Plan:
     """Build the plan that spends `privacy.epsilon` and no more, for phases that ask by a model.
 
-    Raises
-    ------
-    PlanError
-        If the target cannot be met.
+    Raises PlanError if the target cannot be met.
     """
     longest = max(range(len(phases)), key=lambda i: phases[i].rounds)
     most_rounds = [p.rounds for p in phases]

@@ -83,15 +83,12 @@ def check_regular(path: Path) -> None:
 def read_bytes(path: Path, *, follow: bool = True) -> bytes:
     """Read a regular file, or one that is linked to: operators do so.
 
+    Raises OSError if it is missing, or something else.
+
     Parameters
     ----------
     follow
         Whether it may be a link.
-
-    Raises
-    ------
-    OSError
-        If it is missing, or something else.
     """
     with os.fdopen(open_file(path, os.O_RDONLY, follow=follow), "rb") as file:
         return file.read()
@@ -100,10 +97,7 @@ def read_bytes(path: Path, *, follow: bool = True) -> bytes:
 def read_text(path: Path) -> str:
     """Read a regular file of UTF-8 text, as it is: no line ending is changed.
 
-    Raises
-    ------
-    OSError, UnicodeDecodeError
-        If it is none.
+    Raises OSError or UnicodeDecodeError if it is none.
     """
     return read_bytes(path).decode()
 
@@ -111,10 +105,7 @@ def read_text(path: Path) -> str:
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON in UTF-8, of finite numbers and of text that can be written again.
 
-    Raises
-    ------
-    ValueError, RecursionError
-        If it is none.
+    Raises ValueError or RecursionError if it is none.
     """
     if isinstance(text, bytes):
         text = text.decode()

@@ -29,9 +29,7 @@ def report(
 
     Lemma 10 (PRIVACY.md) is about this function.
 
-    Returns
-    -------
-    (report_length,) numbers in 0..max_count of the phase.
+    Returns (report_length,) numbers in 0..max_count of the phase.
     """
     # Poisson sampling. Who was sampled, and how many, is the one thing that must stay secret.
     sampled = np.flatnonzero(coins.bernoulli(phase.sampling_numerator, len(units)))

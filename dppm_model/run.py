@@ -87,10 +87,7 @@ class Run:
     def peers(self) -> dict[str, bytes]:
         """Read the identity keys of all sites, by name.
 
-        Raises
-        ------
-        ConfigError
-            If they are missing, or not as they should be.
+        Raises ConfigError if they are missing, or not as they should be.
         """
         with reading(self.roster, ConfigError, "List every site's identity key."):
             return parse_peers(read_text(self.roster), str(self.roster))
@@ -102,12 +99,8 @@ class Run:
     def plan(self) -> Plan:
         """Read the plan back.
 
-        Raises
-        ------
-        RunFolderError
-            If there is none: the folder is not a run.
-        PlanError
-            If it is damaged.
+        Raises RunFolderError if there is none: the folder is not a run, and PlanError if it is
+        damaged.
         """
         path = self.folder / "plan.json"
         if not there(path):
@@ -121,10 +114,7 @@ class Run:
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the folder's JSON files, each of which is an object.
 
-        Raises
-        ------
-        RunFolderError
-            If it is missing, damaged, or lacks what it always has.
+        Raises RunFolderError if it is missing, damaged, or lacks what it always has.
         """
         with reading(path, RunFolderError, _AGAIN):
             found = {**read_json(path)}
@@ -135,10 +125,7 @@ class Run:
     def rounds(self) -> list[dict[str, Any]]:
         """Return the metrics so far, one entry a round.
 
-        Raises
-        ------
-        RunFolderError
-            If they are damaged.
+        Raises RunFolderError if they are damaged.
         """
         return read_json_lines(self.metrics, RunFolderError, _RESTORE)
 
@@ -155,10 +142,7 @@ class Run:
     def alone(self) -> Iterator[None]:
         """Keep other commands from writing into the folder; first remove what dead ones left.
 
-        Raises
-        ------
-        RunFolderError
-            If another one does so now.
+        Raises RunFolderError if another one does so now.
         """
         with self._held(_WORKING, f"Another command is using {self.folder}."):
             sweep(self.folder)
@@ -171,10 +155,7 @@ class Run:
         The error travels through the file because the training loop may run in a process that is
         not ours (Flower's ServerApp), and the command line must still exit with the right code.
 
-        Raises
-        ------
-        RunFolderError
-            If another process trains the run.
+        Raises RunFolderError if another process trains the run.
         """
         with self._held(_TRAINING, f"Another process is training {self.folder}."):
             yield from self._reporting()

@@ -56,15 +56,13 @@ class Settings(BaseModel):
     def of(cls, values: Any, where: str = "") -> Self:
         """Build the group from a plain dictionary.
 
+        Raises ConfigError naming the first key that is unknown, missing, of the wrong type or out
+        of its range.
+
         Parameters
         ----------
         where
             The group's own key, for the refusal.
-
-        Raises
-        ------
-        ConfigError
-            Naming the first key that is unknown, missing, of the wrong type or out of its range.
         """
         try:
             return cls.model_validate(values)

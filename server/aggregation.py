@@ -50,8 +50,5 @@ class Aggregation(Protocol):
 
         Asked again, also by another process, it is the sum of the same reports.
 
-        Raises
-        ------
-        TooFewSites
-            If fewer than the plan's ``min_survivors`` are in it.
+        Raises TooFewSites if fewer than the plan's ``min_survivors`` are in it.
         """

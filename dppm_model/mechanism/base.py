@@ -163,10 +163,7 @@ class Mechanism(ABC):
     def from_dict(cls, raw: dict[str, Any]) -> Self:
         """Rebuild from what `to_dict` returned; other keys are passed over.
 
-        Raises
-        ------
-        PlanError
-            If a parameter is out of its range; KeyError if one is missing.
+        Raises PlanError if a parameter is out of its range; KeyError if one is missing.
         """
         return cls(**as_floats(cls, {field: raw[key] for key, field in cls.keys().items()}))
 
@@ -192,17 +189,15 @@ class Mechanism(ABC):
     ) -> NDArray[np.int64]:
         """Answer a round at a site. The only function through which data leave.
 
+        Returns a report (`report_length`,) of numbers in 0..`max_count`, of the same shape whatever
+        was sampled.
+
         Parameters
         ----------
         vectors
             Of the units that were sampled.
         seed
             The round's public seed.
-
-        Returns
-        -------
-        A report (`report_length`,) of numbers in 0..`max_count`, of the same shape whatever was
-        sampled.
         """
 
     def release(

@@ -90,10 +90,7 @@ class DirectionsMechanism(Mechanism):
     def check(self, spec: RoundSpec) -> None:
         """Refuse more than two directions a dimension.
 
-        Raises
-        ------
-        PlanError
-            If there are.
+        Raises PlanError if there are.
         """
         if self.directions > 2 * spec.rotation.padded:
             raise PlanError(

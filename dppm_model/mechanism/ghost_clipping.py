@@ -29,6 +29,9 @@ Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]
 def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
     """Sum the clipped, rounded gradients of n records (Lemma 14).
 
+    Returns for each layer (out, in), float64 holding integers. A record adds integers of norm at
+    most `grid.steps` over all layers, exactly.
+
     Parameters
     ----------
     factors
@@ -36,11 +39,6 @@ def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
     grid
         Clip norm (of all layers together) and integer grid. Short gradients are kept, long ones
         shortened to 99.2 % of the clip norm; not finite ones become zero.
-
-    Returns
-    -------
-    For each layer (out, in), float64 holding integers. A record adds integers of norm at most
-    `grid.steps` over all layers, exactly.
     """
     pairs = [(a.double(), b.double()) for a, b in factors]
     norm, reach = _norms(pairs)

@@ -63,6 +63,8 @@ def clipped_sum(
 ) -> NDArray[np.int64]:
     """Sum the records' gradients, each clipped to ``grid.clip_norm`` and rounded to integers.
 
+    Returns (d,) int64, in the order of `trainable`, each parameter flattened.
+
     Parameters
     ----------
     network, losses, inputs
@@ -73,10 +75,6 @@ def clipped_sum(
         A record's vector is its gradient times this public number.
     method
         Forces a method; chosen by `method_for` if not given.
-
-    Returns
-    -------
-    (d,) int64, in the order of `trainable`, each parameter flattened.
     """
     grid = replace(grid, clip_norm=grid.clip_norm / scale)
     total = np.zeros(sum(p.numel() for p in trainable(network).values()), dtype=np.int64)

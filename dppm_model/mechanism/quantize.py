@@ -43,6 +43,8 @@ _CACHED_ELEMENTS = 1 << 17  # of a block of rows: five passes over it stay in th
 class Grid:
     """Clip to L2 norm C and round to multiples of C/G.
 
+    Raises PlanError if one of them is out of its range.
+
     Attributes
     ----------
     clip_norm
@@ -51,11 +53,6 @@ class Grid:
         G, at most 2^24 (then every integer is exact in float32, every square in float64). The
         rotation multiplies norms by sqrt(block) and a site sums n records, so coordinates stay
         below n·G·sqrt(block), far inside int64 for n < 2^24 records and blocks < 2^30.
-
-    Raises
-    ------
-    PlanError
-        If one of them is out of its range.
     """
 
     clip_norm: float
@@ -73,15 +70,13 @@ class Grid:
         Rounding is towards zero, which can only shorten a vector. A row that is not finite becomes
         zero, and so does, should float arithmetic ever fail us, a row that is still too long.
 
+        Returns (n, d) float64 holding integers; each row's norm is at most `steps`, exactly. Sums
+        of fewer than 2^29 of them are exact, in any order.
+
         Parameters
         ----------
         vectors
             (n, d) float32 (in float64 no square of theirs overflows).
-
-        Returns
-        -------
-        (n, d) float64 holding integers; each row's norm is at most `steps`, exactly. Sums of fewer
-        than 2^29 of them are exact, in any order.
         """
         rows = vectors.to(torch.float64, copy=True)
         norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
@@ -102,11 +97,8 @@ class Grid:
     def whole(self, total: torch.Tensor, records: int) -> NDArray[np.int64]:
         """Turn a float64 sum of ``records`` integer vectors into int64, in its shape.
 
-        Raises
-        ------
-        ArithmeticError
-            If it is longer than so many vectors of norm G could make it, or no number: some vector
-            was not checked, and the cast could wrap. The sum is not used then.
+        Raises ArithmeticError if it is longer than so many vectors of norm G could make it, or no
+        number: some vector was not checked, and the cast could wrap. The sum is not used then.
         """
         if not float(torch.linalg.vector_norm(total)) <= records * self.steps:
             raise ArithmeticError(

@@ -22,6 +22,9 @@ def clipped_units(
     and it is clipped and rounded by itself. A reduction over many units at once may sum in an order
     that depends on how many they are, and others' integers with it (`mechanism.fixed_batches`).
 
+    Yields (1, d) float64 holding integers, of norm at most ``grid.steps``; zero if any record of
+    the unit is not finite.
+
     Parameters
     ----------
     rows
@@ -30,11 +33,6 @@ def clipped_units(
         How many records each unit has, at least one; they add up to the number of rows.
     grid
         The clip norm and the integer grid of the plan.
-
-    Yields
-    ------
-    (1, d) float64 holding integers, of norm at most ``grid.steps``; zero if any record of the unit
-    is not finite.
     """
     each = (row for piece in rows for row in piece)
     for count in counts:

@@ -99,15 +99,9 @@ def _gathered(costs: Sequence[RoundCost]) -> list[Rounds]:
 def epsilon(costs: Sequence[RoundCost], delta: float) -> float:
     """Return an upper bound on the epsilon of all rounds together, at ``delta`` (Theorem 4).
 
-    Returns
-    -------
-    0 for no rounds, infinity where the tails of Theorem 3 leave nothing of ``delta`` (or ``delta``
-    is so small, below about 1e-12, that float errors do).
-
-    Raises
-    ------
-    ConfigError
-        If delta is not in (0, 1).
+    Returns 0 for no rounds, infinity where the tails of Theorem 3 leave nothing of ``delta`` (or
+    ``delta`` is so small, below about 1e-12, that float errors do). Raises ConfigError if delta is
+    not in (0, 1).
     """
     check_delta(delta)
     if any(c.rounds and math.isinf(c.mu) for c in costs):
@@ -148,10 +142,7 @@ def _tails(eta: float, epsilon: float) -> float:
 def delta(costs: Sequence[RoundCost], epsilon: float) -> float:
     """Return an upper bound on the delta of all rounds together, at ``epsilon`` >= 0.
 
-    Raises
-    ------
-    ConfigError
-        If epsilon is not a finite number, at least zero.
+    Raises ConfigError if epsilon is not a finite number, at least zero.
     """
     if epsilon != 0:
         check_epsilon(epsilon)

@@ -20,10 +20,8 @@ def choose_tau(*, epsilon: float, delta: float, coordinates_times_rounds: float)
 
     At most 1e-10, since larger ones gain nothing.
 
-    Raises
-    ------
-    ConfigError
-        If epsilon or delta is out of range, or epsilon so large that no float is small enough.
+    Raises ConfigError if epsilon or delta is out of range, or epsilon so large that no float is
+    small enough.
     """
     check_epsilon(epsilon)
     check_delta(delta)
@@ -55,10 +53,7 @@ def calibrate(
     To a relative ``tol``, and never too large: the answer is always a value that was tried and
     found within the target. The costs must grow with x, and 0 < low <= high.
 
-    Raises
-    ------
-    PlanError
-        If even ``low`` passes the target.
+    Raises PlanError if even ``low`` passes the target.
     """
     check_epsilon(epsilon)
     check_delta(delta)

@@ -30,10 +30,7 @@ def site_slope(m: int, theta: float) -> float:
     s = max over k = 1..m of m P[Bin(m-1, hi) = k-1] / I(P[Bin(m, hi) >= k]); Lemma 4 shows that the
     supremum over p is at p = hi. In logarithms, since tails go down to lo^m.
 
-    Raises
-    ------
-    PlanError
-        If m is not a whole number above zero, or theta is not in (0, 1/2).
+    Raises PlanError if m is not a whole number above zero, or theta is not in (0, 1/2).
     """
     require_whole("responses", m)
     _check_theta(theta)
@@ -95,10 +92,8 @@ def sum_slope(answers: int, theta: float, tau: float, tol: float = 1e-4) -> floa
     as wide as a bound (Lemma 7) within ``tol`` of the best corner allows; a corner by itself is
     exact.
 
-    Raises
-    ------
-    PlanError
-        If M is not a whole number above zero, theta or tau not in (0, 1/2), or tau below 1e-290.
+    Raises PlanError if M is not a whole number above zero, theta or tau not in (0, 1/2), or tau
+    below 1e-290.
     """
     require_whole("responses", answers)
     _check_theta(theta)
@@ -131,10 +126,7 @@ def probability_sensitivity(
     min(theta C/R, 2 theta sqrt(D)), and sqrt(D) 2^-32 for rounding each probability to a multiple
     of 2^-32 (half a step each way, and a hair for computing it in float64): Lemma 9.
 
-    Raises
-    ------
-    PlanError
-        If an argument is out of its range.
+    Raises PlanError if an argument is out of its range.
     """
     require_length("clip_norm", clip_norm)
     require_length("range", range_)
@@ -147,10 +139,7 @@ def probability_sensitivity(
 def mu_site(*, responses: int, truth_strength: float, sensitivity: float) -> float:
     """Theorem 1: mu of one unsampled round against anyone who sees one site's report.
 
-    Raises
-    ------
-    PlanError
-        If an argument is out of its range.
+    Raises PlanError if an argument is out of its range.
     """
     require_positive("sensitivity", sensitivity)
     return site_slope(responses, _widened(truth_strength)) * sensitivity
@@ -164,10 +153,7 @@ def mu_secure_sum(
     At the cost of total variation 2 D tau per round (Theorem 3). The smaller of two slopes holds:
     a sum tells no more than the report in it (Lemma 6).
 
-    Raises
-    ------
-    PlanError
-        If an argument is out of its range.
+    Raises PlanError if an argument is out of its range.
     """
     require_positive("sensitivity", sensitivity)
     require_whole("responses", responses)

@@ -48,6 +48,10 @@ def import_dataset(
 ) -> Path:
     """Import images as data set ``name``; what ``path`` is decides how it is read.
 
+    Returns the folder that holds the splits. Raises ConfigError or DataError naming the argument or
+    the file, and the fix. The data set is then not there at all. One that exists is never replaced:
+    runs and sites rely on its records.
+
     Parameters
     ----------
     path
@@ -62,16 +66,6 @@ def import_dataset(
         sides. An npz brings its own test split.
     seed
         Of the choice of the test split.
-
-    Returns
-    -------
-    The folder that holds the splits.
-
-    Raises
-    ------
-    ConfigError, DataError
-        Naming the argument or the file, and the fix. The data set is then not there at all. One
-        that exists is never replaced: runs and sites rely on its records.
     """
     if size is not None and size < 1:
         raise ConfigError(f"--size is {size}.", "Give a number of pixels above zero.")
@@ -309,6 +303,10 @@ def _mode(path: Path) -> str:
 def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
     """Read one image, turned upright as its EXIF says and laid on white where transparent.
 
+    Raises DataError if it is damaged, or has more than 8 bits a pixel: which of them matter only
+    the owner of the images can say (a window for scans), and cutting them off would spoil them
+    silently.
+
     Parameters
     ----------
     size
@@ -317,12 +315,6 @@ def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint
     Returns
     -------
     uint8 (C, H, W), C = 1 or 3.
-
-    Raises
-    ------
-    DataError
-        If it is damaged, or has more than 8 bits a pixel: which of them matter only the owner of
-        the images can say (a window for scans), and cutting them off would spoil them silently.
     """
     mode = _mode(path)
     if mode.startswith(("I", "F")):

@@ -28,6 +28,9 @@ def partition(
 ) -> list[NDArray[np.int64]]:
     """Return one sorted index array a site; together they hold every record once.
 
+    Raises ConfigError if a setting is out of range or a site would be empty, and DataError if there
+    is not one person per record.
+
     Parameters
     ----------
     scheme
@@ -38,13 +41,6 @@ def partition(
         Of public randomness: the same seed deals the same way.
     persons
         (n,) who each record is of; whole persons are dealt, so sites hold about as many persons.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is out of range or a site would be empty.
-    DataError
-        If there is not one person per record.
     """
     if sites < 1:
         raise ConfigError(f"sites is {sites}.", "Give a whole number above zero.")

@@ -147,10 +147,7 @@ def _only(folder: Path, pattern: str) -> Path:
 def read_idx(content: bytes, name: str, rank: int) -> NDArray[np.uint8]:
     """Read an idx file of unsigned bytes: magic 00 00 08 rank, big-endian sizes, data.
 
-    Raises
-    ------
-    DataError
-        If it is not such a file of that rank, or is cut short.
+    Raises DataError if it is not such a file of that rank, or is cut short.
     """
     start = 4 + 4 * rank
     try:
@@ -168,14 +165,8 @@ def read_idx(content: bytes, name: str, rank: int) -> NDArray[np.uint8]:
 def read_folder(folder: Path) -> dict[str, Split]:
     """Read the four files of the MNIST family, each plain or with ``.gz``, from a folder.
 
-    Returns
-    -------
-    For ``train`` and ``test`` the images, uint8 (n, 1, H, W), and the labels, int64 (n,).
-
-    Raises
-    ------
-    DataError
-        If one is missing or damaged.
+    Returns for ``train`` and ``test`` the images, uint8 (n, 1, H, W), and the labels, int64 (n,).
+    Raises DataError if one is missing or damaged.
     """
     return {
         split: (

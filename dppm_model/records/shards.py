@@ -82,10 +82,7 @@ class Records:
     def select(self, index: NDArray[np.integer[Any]]) -> Records:
         """Return a view of some of these records; indices count within this view.
 
-        Raises
-        ------
-        DataError
-            If an index is no whole number, lies outside, or comes twice.
+        Raises DataError if an index is no whole number, lies outside, or comes twice.
         """
         chosen = np.asarray(index)
         if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
@@ -137,10 +134,7 @@ def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 def open_records(path: Path) -> Records:
     """Open a shard folder in milliseconds, without reading its images.
 
-    Raises
-    ------
-    DataError
-        If files are missing, damaged, or do not fit the manifest.
+    Raises DataError if files are missing, damaged, or do not fit the manifest.
     """
     hint = "Fetch or import the data set again."
     with reading(f"the shard folder {path}", DataError, hint):

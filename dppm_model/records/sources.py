@@ -92,6 +92,8 @@ def fetch(
 ) -> Path:
     """Bring a public data set into the local store, unless it is there and whole.
 
+    Returns the folder that holds the splits.
+
     Parameters
     ----------
     root
@@ -99,10 +101,6 @@ def fetch(
     source
         A folder with the four idx files, or with fonts for glyphs, tried first; by default
         ``$DPPM_DATA_SOURCE/<name>``.
-
-    Returns
-    -------
-    The folder that holds the splits.
 
     Raises
     ------
@@ -171,12 +169,8 @@ def _check(source: Source, splits: dict[str, Split]) -> None:
 def load(name: str, split: str, root: Path | None = None) -> Records:
     """Open a split of a data set that was fetched or imported.
 
-    Raises
-    ------
-    ConfigError
-        If there is no data set of that name at all.
-    DataError
-        If it is known but not fetched, has no such split, or is damaged.
+    Raises ConfigError if there is no data set of that name at all, and DataError if it is known but
+    not fetched, has no such split, or is damaged.
     """
     root = data_root() if root is None else root
     path = root / name / split
@@ -192,9 +186,7 @@ def load(name: str, split: str, root: Path | None = None) -> Records:
 def available(root: Path | None = None) -> list[dict[str, Any]]:
     """Describe what is in the local store.
 
-    Returns
-    -------
-    For each data set, ready for JSON: ``name``, ``shape`` (C, H, W), number of ``classes``,
+    Returns for each data set, ready for JSON: ``name``, ``shape`` (C, H, W), number of ``classes``,
     ``counts`` of records by split, ``persons``, and ``damaged``: the splits that do not open.
     """
     root = data_root() if root is None else root

@@ -64,10 +64,7 @@ class Units:
     def of(cls, records: Records, unit: Unit, most: int) -> Units:
         """Gather records by unit.
 
-        Raises
-        ------
-        DataError
-            If persons are the unit and the records name none.
+        Raises DataError if persons are the unit and the records name none.
         """
         owners = np.arange(len(records)) if unit == "record" else records.persons
         if owners is None:

@@ -35,6 +35,9 @@ def write_records(
 ) -> Manifest:
     """Write a shard folder atomically, replacing a shard folder that is there.
 
+    Raises DataError if images, labels and persons do not fit together, anything is empty or out of
+    range, or ``path`` is something else than a shard folder.
+
     Parameters
     ----------
     images
@@ -43,12 +46,6 @@ def write_records(
         (n,) whole numbers, 0 to classes - 1.
     persons
         (n,) whole numbers from 0: who each record is of.
-
-    Raises
-    ------
-    DataError
-        If images, labels and persons do not fit together, anything is empty or out of range, or
-        ``path`` is something else than a shard folder.
     """
     names = tuple(classes)
     own_labels = _whole_numbers(name, "labels", labels)
@@ -91,10 +88,7 @@ def write_records(
 def verify(path: Path) -> None:
     """Recompute the digest of a shard folder.
 
-    Raises
-    ------
-    DataError
-        If the content is not what the manifest says.
+    Raises DataError if the content is not what the manifest says.
     """
     records = open_records(path)
     found = digest(
@@ -165,9 +159,7 @@ def replacing(path: Path) -> Iterator[Path]:
     It is made in ``.NAME.new``, which has this name whoever makes it and is emptied by the next: it
     may hold people's records, and a process that was killed cannot remove them.
 
-    Yields
-    ------
-    A path that does not exist, in a folder that is the block's own.
+    Yields a path that does not exist, in a folder that is the block's own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.parent / f".{path.name}.new"

@@ -59,10 +59,7 @@ class Dealing:
     def receive(self, peer: int, material: RoundKeys, agreed: bytes) -> bytes:
         """Open the shares that a peer sealed for this site.
 
-        Raises
-        ------
-        ForgedShare
-            If they are not of this peer and try, or not what it has dealt.
+        Raises ForgedShare if they are not of this peer and try, or not what it has dealt.
         """
         key, sealed = self._key(agreed, peer, self.index), material.shares.get(self.index, b"")
         share = unseal(key, sealed, material.published, peer)

@@ -53,10 +53,8 @@ class Group:
     def of(cls, plan: Plan, roster: tuple[bytes, ...]) -> Group:
         """Return the group of a plan, with these sites.
 
-        Raises
-        ------
-        PlanError
-            If the roster has not ``sites`` keys, or min_survivors is too small to be safe.
+        Raises PlanError if the roster has not ``sites`` keys, or min_survivors is too small to be
+        safe.
         """
         plan.check_roster(roster)
         return cls(plan.run, plan.digest, roster, plan.min_survivors)
@@ -69,10 +67,7 @@ class Group:
     def index_of(self, identity: bytes, whose: str = "This site's own") -> int:
         """Return a site's place in the roster; ``whose`` identity it is goes into the error.
 
-        Raises
-        ------
-        UnknownSite
-            If it has none.
+        Raises UnknownSite if it has none.
         """
         if identity not in self.roster:
             raise UnknownSite(
@@ -99,10 +94,8 @@ class Group:
 def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
     """Check names and identity keys; ``path`` is for the error.
 
-    Raises
-    ------
-    ConfigError
-        If a name could be taken for something else, or a key is not 32 bytes or there twice.
+    Raises ConfigError if a name could be taken for something else, or a key is not 32 bytes or
+    there twice.
     """
     times = Counter(keys.values())
     for name, key in keys.items():

@@ -39,10 +39,7 @@ def public_of(private: bytes) -> bytes:
 def agree(private: bytes, public: bytes) -> bytes:
     """X25519: the secret that both ends can compute.
 
-    Raises
-    ------
-    UnknownSite
-        If ``public`` is no usable key.
+    Raises UnknownSite if ``public`` is no usable key.
     """
     try:
         other = X25519PublicKey.from_public_bytes(public)
@@ -59,10 +56,7 @@ def seal(key: bytes, content: bytes, bound: bytes) -> bytes:
 def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int) -> bytes:
     """Undo `seal`.
 
-    Raises
-    ------
-    ForgedShare
-        If either was changed, or belongs to another sender, receiver or round.
+    Raises ForgedShare if either was changed, or belongs to another sender, receiver or round.
     """
     try:
         return ChaCha20Poly1305(key).decrypt(_NONCE, sealed, bound)
@@ -95,10 +89,7 @@ class Channel:
     def verify(self, group: Group, index: int) -> None:
         """Check the signature.
 
-        Raises
-        ------
-        UnknownSite
-            If it is not that of the pinned identity, or the key cannot be used.
+        Raises UnknownSite if it is not that of the pinned identity, or the key cannot be used.
         """
         statement = group.label("channel") + self.public
         if not verify(group.roster[index], statement, self.signature):
@@ -154,10 +145,7 @@ class Identity:
     def read(cls, path: Path) -> Identity:
         """Read a stored identity.
 
-        Raises
-        ------
-        ConfigError
-            If there is none.
+        Raises ConfigError if there is none.
         """
         try:
             return cls(path.read_bytes())

@@ -53,9 +53,7 @@ class Masking:
     def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> tuple[bytes, Checks]:
         """Return the report under all masks, packed: alone it is uniform and says nothing.
 
-        Returns
-        -------
-        The report of the tallies (D,), and the signed check numbers of its self-mask.
+        Returns the report of the tallies (D,), and the signed check numbers of its self-mask.
         """
         own = sum_.ring.zeros()
         add_self_mask(self.group, sum_, own, self.index, self._self_mask)
@@ -70,10 +68,7 @@ class Masking:
 
         They say nothing of the report, whatever else is known: see PRIVACY.md.
 
-        Raises
-        ------
-        UnknownSite
-            If a peer takes no part.
+        Raises UnknownSite if a peer takes no part.
         """
         values = {}
         for peer in sorted(set(peers)):
@@ -89,10 +84,7 @@ class Masking:
         So their reports can be taken out of the sum. What a peer shares with this site is no
         secret from whom that peer works with, so they are told nothing that they do not know.
 
-        Raises
-        ------
-        NotGuilty, UnknownSite
-            If a proof does not hold, or a peer takes no part.
+        Raises NotGuilty or UnknownSite if a proof does not hold, or a peer takes no part.
         """
         keys = {}
         for proof in proofs:

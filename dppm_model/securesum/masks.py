@@ -48,10 +48,7 @@ class Sum:
     def of(cls, plan: Plan, phase: int, round_: int, attempt: int = 0) -> Sum:
         """Return what one try of a round adds up.
 
-        Raises
-        ------
-        PlanError
-            If it is not a round of the plan, or the attempt is out of range.
+        Raises PlanError if it is not a round of the plan, or the attempt is out of range.
         """
         number = plan.number(phase, round_)
         if not 0 <= attempt < TRIES:
@@ -90,9 +87,7 @@ class Sum:
     ) -> tuple[Vector, bytes]:
         """Append the check numbers to tallies (D,), and add a first mask.
 
-        Returns
-        -------
-        The masked vector, and the `residue` of the mask.
+        Returns the masked vector, and the `residue` of the mask.
         """
         plain = tallies.astype(self.ring.dtype)
         own, of_mask = self._checks(group, plain, mask[: self.dimension])
@@ -123,10 +118,7 @@ class Sum:
     def without_checks(self, group: Group, vector: Vector) -> Vector:
         """Verify and remove the check numbers of an opened sum.
 
-        Raises
-        ------
-        WrongSum
-            If they do not fit: some site's masks are not the ones that were removed.
+        Raises WrongSum if they do not fit: some site's masks are not the ones that were removed.
         """
         if any(self.residue(group, vector)):
             raise WrongSum(

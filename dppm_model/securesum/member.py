@@ -54,6 +54,9 @@ from dppm_model.securesum.round_keys import RoundKeys
 class Member:
     """One site in the secure sum of one run.
 
+    Raises UnknownSite if the identity is not in the roster, and LedgerError if the memory is
+    damaged, or of another group under the same name of a run.
+
     Parameters
     ----------
     group
@@ -62,13 +65,6 @@ class Member:
         The site's own key; must be in the roster.
     path
         The site's memory of this run, a file of its own.
-
-    Raises
-    ------
-    UnknownSite
-        If the identity is not in the roster.
-    LedgerError
-        If the memory is damaged, or of another group under the same name of a run.
     """
 
     def __init__(self, group: Group, identity: Identity, path: Path) -> None:
@@ -90,12 +86,9 @@ class Member:
     def prepare(self, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
         """Publish keys and shares for try ``number``, for the sites with these channels.
 
-        Raises
-        ------
-        UnknownSite, ChangedKey
-            If a channel is not signed by the pinned identity, or was another one before.
-        RoundOpened, StaleRound
-            If the round was opened in another try, or a later try or round has begun.
+        Raises UnknownSite or ChangedKey if a channel is not signed by the pinned identity, or was
+        another one before, and RoundOpened or StaleRound if the round was opened in another try, or
+        a later try or round has begun.
         """
         _all(channels, lambda index: self._accept(index, channels[index]))
         memory = self._memory
@@ -169,10 +162,7 @@ class Member:
     def begun(self, number: int) -> Masking:
         """Return this site's masks of a try.
 
-        Raises
-        ------
-        StaleRound
-            If the try is over, or its participants are not known yet.
+        Raises StaleRound if the try is over, or its participants are not known yet.
         """
         published = self._round(number, begun=True).published
         return Masking(

@@ -66,10 +66,7 @@ class Memory:
     def open(cls, path: Path, group: Group) -> Memory:
         """Read the memory of a run, or begin it.
 
-        Raises
-        ------
-        LedgerError
-            If it is damaged, or of another group under the same name of a run.
+        Raises LedgerError if it is damaged, or of another group under the same name of a run.
         """
         if not path.exists():
             cls(group.digest.hex(), secrets.token_hex(32)).save(path)

@@ -81,10 +81,8 @@ class Opening:
     def add(self, index: int, report: bytes, digest: bytes, mask: Checks) -> None:
         """Add the masked report of one site, with what it says of its self-mask.
 
-        Raises
-        ------
-        WrongReport
-            If it was changed on its way, has another size, is not signed, or its site has reported.
+        Raises WrongReport if it was changed on its way, has another size, is not signed, or its
+        site has reported.
         """
         if index not in self.participants or index in self.masks:
             raise WrongReport(
@@ -104,10 +102,7 @@ class Opening:
     def add_pairs(self, index: int, said: Checks) -> None:
         """Take what a site says of its masks with the sites that are missing.
 
-        Raises
-        ------
-        WrongReport
-            If it is not of just these, or not signed.
+        Raises WrongReport if it is not of just these, or not signed.
         """
         self._check_signed(index, said, self.missing)
         self.pairs[index] = said
@@ -123,22 +118,16 @@ class Opening:
     ) -> tuple[set[int], set[tuple[int, int]]]:
         """Find who masked wrongly, from what each site says of its masks with each other.
 
+        Returns sites whose reports are not masked as they say themselves; and pairs of sites that
+        do not say the same of the mask that they share. Raises WrongReport if a row is not of just
+        these, or not signed.
+
         Parameters
         ----------
         rows
             Of each site that has reported, about all others that have.
         report
             Gives the masked report of each.
-
-        Returns
-        -------
-        Sites whose reports are not masked as they say themselves; and pairs of sites that do not
-        say the same of the mask that they share.
-
-        Raises
-        ------
-        WrongReport
-            If a row is not of just these, or not signed.
         """
         wrong, pairs = set(), set()
         for i, row in rows.items():
@@ -158,10 +147,7 @@ class Opening:
 
         Shares that no site has dealt are left out, and `liars` has their holder.
 
-        Raises
-        ------
-        WrongReport
-            If they are not one for each participant.
+        Raises WrongReport if they are not one for each participant.
         """
         if shares.keys() != self.participants.keys():
             raise WrongReport(
@@ -182,11 +168,8 @@ class Opening:
     def open(self) -> Vector:
         """Take off all masks that did not cancel and return the sum of the survivors' vectors.
 
-        Raises
-        ------
-        WrongSum
-            If too few good shares are there, or masks and check numbers do not fit: then see
-            `proofs`.
+        Raises WrongSum if too few good shares are there, or masks and check numbers do not fit:
+        then see `proofs`.
         """
         vector = self.total.copy()
         for index, material in self.participants.items():
@@ -243,10 +226,7 @@ class Opening:
     def add_keys(self, index: int, keys: Mapping[int, bytes]) -> None:
         """Take the keys of a site's masks with those that were removed.
 
-        Raises
-        ------
-        WrongReport
-            If they are not of just these.
+        Raises WrongReport if they are not of just these.
         """
         if keys.keys() != self.removed:
             raise WrongReport(f"Site {index} sent other keys than it was asked for.", "Ask again.")

@@ -92,10 +92,7 @@ def residue(
 ) -> bytes:
     """Return what site ``index`` should say of its self-mask, or of its mask with a drop-out.
 
-    Raises
-    ------
-    UnknownSite
-        If the key of site ``index`` cannot be agreed with.
+    Raises UnknownSite if the key of site ``index`` cannot be agreed with.
     """
     vector = sum_.ring.zeros()
     if index == dealer:

@@ -75,10 +75,7 @@ class Ring:
     def unpack(self, data: bytes) -> Vector:
         """Undo `pack`.
 
-        Raises
-        ------
-        ValueError
-            If the length is not `packed_bytes`.
+        Raises ValueError if the length is not `packed_bytes`.
         """
         if len(data) != self.packed_bytes:
             raise ValueError(f"{len(data)} bytes instead of {self.packed_bytes}")

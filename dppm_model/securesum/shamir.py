@@ -18,6 +18,8 @@ SECRET_BYTES = 32
 def split(secret: bytes, holders: Iterable[int], threshold: int, key: bytes) -> list[bytes]:
     """Split a secret of 32 bytes into shares, any ``threshold`` of which give it back.
 
+    Returns their shares, of 66 bytes each.
+
     Parameters
     ----------
     holders
@@ -25,10 +27,6 @@ def split(secret: bytes, holders: Iterable[int], threshold: int, key: bytes) -> 
     key
         32 secret bytes, used for this alone, from which the polynomial is drawn: the same key gives
         the same shares again.
-
-    Returns
-    -------
-    Their shares, of 66 bytes each.
     """
     cipher = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     stream = cipher.update(bytes(SHARE_BYTES * (threshold - 1)))

@@ -29,10 +29,8 @@ def membership(
 ) -> dict[str, Any]:
     """Attack records that were trained on, and as many that were not.
 
-    Returns
-    -------
-    For each attack the area under the ROC curve (1/2 is chance), the true positive rate at one per
-    cent false positives, and the standard error of the area.
+    Returns for each attack the area under the ROC curve (1/2 is chance), the true positive rate at
+    one per cent false positives, and the standard error of the area.
     """
     attacks: dict[str, Any] = {}
     both = [losses(model, images, labels, seed) for images, labels in (members, others)]

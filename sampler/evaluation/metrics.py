@@ -115,10 +115,9 @@ def coverage_figures(
     numbers; ``_real`` are real *training* images in the place of synthetic ones, which is what a
     perfect generator would get.
 
-    Returns
-    -------
-    ``density``, ``coverage`` and the same ``_real``: means over the classes; ``_per_class``: one
-    entry a class, None where there are too few images (k or fewer) of that class.
+    Returns ``density``, ``coverage`` and the same ``_real``: means over the classes;
+    ``_per_class``: one entry a class, None where there are too few images (k or fewer) of that
+    class.
     """
     sets = synthetic, train, test
     sizes: list[int] = []

@@ -84,10 +84,7 @@ def load(
 ) -> RealDataBaseline:
     """Read what `save` wrote of a CNN of these settings, which takes images like ``images``.
 
-    Raises
-    ------
-    DataError
-        If it is damaged.
+    Raises DataError if it is damaged.
     """
     _, channels, height, width = shrink(images[:1], settings.side).shape
     network = build(settings, (channels, height, width), classes, torch.Generator())

@@ -17,10 +17,7 @@ _BEARER = "Bearer "
 def split_address(address: str) -> tuple[str, int]:
     """Split ``host:port``; an IPv6 host stands in brackets.
 
-    Raises
-    ------
-    ConfigError
-        If it is something else.
+    Raises ConfigError if it is something else.
     """
     host, _, port = address.rpartition(":")
     if not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
@@ -39,10 +36,7 @@ def is_loopback(host: str) -> bool:
 def require_guard(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None:
     """Refuse to listen to the network without TLS and tokens.
 
-    Raises
-    ------
-    ConfigError
-        If ``host`` is not loopback and one of them is missing, without ``insecure``.
+    Raises ConfigError if ``host`` is not loopback and one of them is missing, without ``insecure``.
     """
     missing = [name for name, there in (("TLS", tls), ("tokens", tokens)) if not there]
     if missing and not is_loopback(host) and not insecure:
@@ -55,15 +49,12 @@ def require_guard(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None
 def read_tokens(path: Path) -> dict[str, str]:
     """Read a token file: on each line a client's name, a space, and its token.
 
+    Raises ConfigError if the file cannot be read, or a line is not such; it never quotes a token.
+
     Returns
     -------
     dict
         Token by client. Empty lines and those that begin with # are passed over.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read, or a line is not such; it never quotes a token.
     """
     try:
         lines = path.read_text().splitlines()
@@ -112,17 +103,14 @@ class Access:
     def client(self, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:
         """Return the caller's name.
 
+        Raises BadToken if tokens are required and there is none or a wrong one.
+
         Parameters
         ----------
         metadata
             Of the call.
         peer
             As gRPC names it, ``ipv4:127.0.0.1:43210``.
-
-        Raises
-        ------
-        BadToken
-            If tokens are required and there is none or a wrong one.
         """
         if self._digests is None:
             return host_of(peer)

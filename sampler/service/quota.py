@@ -43,12 +43,8 @@ class Quota:
     def enter(self, client: str, images: int) -> None:
         """Take ``images`` from the client's allowance, for one more job.
 
-        Raises
-        ------
-        ConfigError
-            If even a full allowance would not do.
-        QuotaExceeded
-            If the client has too many jobs, or too little is left.
+        Raises ConfigError if even a full allowance would not do, and QuotaExceeded if the client
+        has too many jobs, or too little is left.
         """
         self._forget_the_idle()
         account = self._accounts.get(client) or _Account(self._most, self._clock())

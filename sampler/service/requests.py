@@ -120,6 +120,8 @@ class ModelInfo:
 class Limits:
     """How much may be asked for.
 
+    Raises ConfigError if one is not a whole number above zero and below 2^31.
+
     Attributes
     ----------
     images_per_request
@@ -132,11 +134,6 @@ class Limits:
         Evaluations of the model for one image.
     stall_seconds
         A job of whose images none was read for so long is ended.
-
-    Raises
-    ------
-    ConfigError
-        If one is not a whole number above zero and below 2^31.
     """
 
     images_per_request: int = 100_000
@@ -202,10 +199,7 @@ class SampleRequest:
 def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) -> SampleRequest:
     """Turn a request that passed `check_request` into one of ours; nothing is built yet.
 
-    Raises
-    ------
-    ConfigError
-        Naming the field, what is wrong with it, and the fix.
+    Raises ConfigError naming the field, what is wrong with it, and the fix.
     """
     for i, batch in enumerate(request.batches):
         Whole(1, MAX_INDEX - batch.first).check(f"batches[{i}].count", batch.count)
@@ -235,10 +229,7 @@ def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) ->
 def settings_of(message: pb.Sampler, otherwise: SamplerSettings) -> SamplerSettings:
     """Return ``otherwise`` with the fields that the message sets.
 
-    Raises
-    ------
-    ConfigError
-        If they do not make good settings.
+    Raises ConfigError if they do not make good settings.
     """
     given = {field.name: value for field, value in message.ListFields()}
     if "step_size" in given:

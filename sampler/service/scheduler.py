@@ -148,10 +148,7 @@ class JobScheduler:
     def find(self, client: str, name: str) -> Job:
         """Return a client's job.
 
-        Raises
-        ------
-        UnknownJob
-            If the client has none of this name: others' jobs are not spoken of.
+        Raises UnknownJob if the client has none of this name: others' jobs are not spoken of.
         """
         with self._change:
             job = self._jobs.get(name)

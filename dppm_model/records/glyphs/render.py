@@ -31,14 +31,11 @@ _MEMORY = 2**31  # bytes of address space
 def draw(path: str, letters: str, size: int) -> bytes:
     """Draw some letters of a font.
 
+    Raises OSError or ValueError if Pillow cannot use the file.
+
     Returns
     -------
     len(letters) * size * size bytes of grey; none if a letter is blank.
-
-    Raises
-    ------
-    OSError, ValueError
-        If Pillow cannot use the file.
     """
     points = _POINTS if size == SIZE else _THUMB_POINTS
     font = ImageFont.truetype(path, points, layout_engine=ImageFont.Layout.BASIC)

@@ -53,14 +53,12 @@ def legible(thumbs: Thumbs, folders: Sequence[str]) -> NDArray[np.bool_]:
     Ridge regression on random cosine features, in five folds of whole folders: symbols and
     ornaments in the places of letters are not recognised.
 
+    Returns (n,) whether at least 40 % of a font's letters were recognised.
+
     Parameters
     ----------
     thumbs
         (n, 26, 32, 32), of two folders or more.
-
-    Returns
-    -------
-    (n,) whether at least 40 % of a font's letters were recognised.
     """
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(256, _FEATURES)) / _LENGTH
