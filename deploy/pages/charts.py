@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -65,18 +65,9 @@ _ONE = threading.Lock()  # Matplotlib's settings belong to the whole process
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing of figures, and the same figures for anyone who cannot see it.
+    """A drawing (inline SVG) of figures, their summary in words, and the figures as a table.
 
-    Attributes
-    ----------
-    name
-        Unique on a page; letters and dashes.
-    title, summary
-        What it shows, and what is to be seen there, in words.
-    svg
-        The drawing, for inline use.
-    header, rows
-        The figures as a table.
+    ``name`` is unique on a page, of letters and dashes.
     """
 
     name: str
@@ -102,32 +93,19 @@ def epsilon_chart(summary: RunSummary) -> Chart:
     ends = [0, *(done for done, _ in summary.planned)]
     planned = {view: [0.0, *(found[view] for _, found in summary.planned)] for view in views}
     limits = summary.config.budget().limits
-    looks = list(zip(((FIRST, "o"), (SECOND, "D")), views, strict=False))
+    dashed: dict[str, Any] = {"color": SOFT, "linestyle": (0, (4, 3)), "marker": "|"}
+    thick: dict[str, Any] = {"markersize": 4, "linewidth": 2}
 
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(views), squeeze=False)[0]
-        for axes, ((colour, marker), view) in zip(panels, looks, strict=True):
-            limit = limits[view]
-            axes.plot(
-                ends,
-                planned[view],
-                color=SOFT,
-                linestyle=(0, (4, 3)),
-                marker="|",
-                label="planned",
-                gid=f"planned-{view}",
-            )
-            axes.plot(
-                range(len(lines) + 1),
-                spent[view],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                linewidth=2,
-                label="spent",
-                gid=f"spent-{view}",
-            )
-            if limit < float("inf"):
+        for axes, view, colour, marker in zip(
+            panels, views, (FIRST, SECOND), ("o", "D"), strict=False
+        ):
+            look = {**thick, "color": colour, "marker": marker}
+            axes.plot(ends, planned[view], label="planned", gid=f"planned-{view}", **dashed)
+            done = range(len(lines) + 1)
+            axes.plot(done, spent[view], label="spent", gid=f"spent-{view}", **look)
+            if (limit := limits[view]) < float("inf"):
                 axes.axhline(limit, color=INK, linewidth=1.2, gid="budget")
                 _note(axes, "budget", (0, limit), (4, 3))
             axes.set_title(f"anyone who sees {_BRIEFLY[view]}", pad=10)
@@ -146,11 +124,7 @@ def epsilon_chart(summary: RunSummary) -> Chart:
         "Privacy spent, round by round",
         f"After {len(lines)} of {summary.plan.rounds} rounds ε is {', and '.join(parts)}.",
         svg_of("epsilon", (_WIDE, 3), paint),
-        ("round", "phase", *(f"ε, {_BRIEFLY[view]}" for view in views)),
-        tuple(
-            (str(i), line["phase"], *(epsilon_text(spent[view][i]) for view in views))
-            for i, line in enumerate(lines, 1)
-        ),
+        *_by_round(lines, {f"ε, {_BRIEFLY[v]}": map(epsilon_text, spent[v][1:]) for v in views}),
     )
 
 
@@ -158,41 +132,30 @@ def noise_chart(summary: RunSummary) -> Chart:
     """Length of each round's answer beside the length of the noise in it, over the clip norm."""
     lines = summary.rounds
     rounds = range(1, len(lines) + 1)
+    norms = {key: [line[f"{key}_norm"] for line in lines] for key in ("answer", "noise")}
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for key, colour, marker, size in (
-            ("answer", FIRST, "o", 5),
-            ("noise", SECOND, "_", 11),
-        ):
-            axes.plot(
-                rounds,
-                [line[f"{key}_norm"] for line in lines],
-                color=colour,
-                marker=marker,
-                markersize=size,
-                linewidth=0,
-                label=key,
-            )
+        for key, colour, marker, size in (("answer", FIRST, "o", 5), ("noise", SECOND, "_", 11)):
+            look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": size}
+            axes.plot(rounds, norms[key], linewidth=0, label=key, **look)
         axes.set(ylabel="length / clip norm", yscale="log")
         _plain_numbers(axes)
         _round_axis(axes, len(lines))
         _mark_phases(axes, summary.phase_of_round[: len(lines)])
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
 
-    clear = sum(line["answer_norm"] > 1.05 * line["noise_norm"] for line in lines)
+    clear = sum(a > 1.05 * b for a, b in zip(norms["answer"], norms["noise"], strict=True))
     return Chart(
         "noise",
-        "What came back, and how much of it is noise",
+        "Answers and their noise",
         f"In {clear} of {len(lines)} rounds the answer is longer than its noise. Both are lengths "
         "of the whole vector of answers, over the longest vector that one record or person may "
         "have. An answer as long as its noise says little about single coordinates, and may still "
         "say much in a few directions.",
         svg_of("noise", (_WIDE, 3), paint),
-        ("round", "phase", "length of the answer / C", "length of the noise / C"),
-        tuple(
-            (str(i), line["phase"], f"{line['answer_norm']:.4g}", f"{line['noise_norm']:.4g}")
-            for i, line in zip(rounds, lines, strict=True)
+        *_by_round(
+            lines, {f"length of the {k} / C": (f"{n:.4g}" for n in norms[k]) for k in norms}
         ),
     )
 
@@ -229,12 +192,24 @@ def effort_chart(summary: RunSummary) -> Chart:
         f"{sum(down):.1f} MB down, all sites together. "
         + (f"{missing} reports were missing." if missing else "No site was missing in any sum."),
         svg_of("effort", (_WIDE, 2.5), paint),
-        ("round", "phase", "seconds", "MB up", "MB down", "sites in the sum"),
-        tuple(
-            (str(i), x["phase"], f"{x['seconds']:.2f}", f"{u:.3f}", f"{d:.3f}", str(x["sites"]))
-            for i, x, u, d in zip(rounds, lines, up, down, strict=True)
+        *_by_round(
+            lines,
+            {
+                "seconds": (f"{line['seconds']:.2f}" for line in lines),
+                "MB up": (f"{size:.3f}" for size in up),
+                "MB down": (f"{size:.3f}" for size in down),
+                "sites in the sum": (str(line["sites"]) for line in lines),
+            },
         ),
     )
+
+
+def _by_round(
+    lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Iterable[str]]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return the header and rows of a table with a row for each round."""
+    rows = zip((line["phase"] for line in lines), *columns.values(), strict=True)
+    return ("round", "phase", *columns), tuple((str(i), *row) for i, row in enumerate(rows, 1))
 
 
 def accuracy_chart(name: str, evaluation: Evaluation, peers: Sequence[Peer]) -> Chart:
@@ -287,7 +262,7 @@ def classes_chart(evaluation: Evaluation) -> Chart:
             scores = evaluation.per_class[kind]
             ours, real = (
                 [float("nan") if x is None else x for x in values]
-                for values in ([s.value for s in scores], [s.real for s in scores])
+                for values in zip(*((s.value, s.real) for s in scores), strict=True)
             )
             axes.hlines(range(len(names)), ours, real, color=SOFT, linewidth=1.2)
             axes.plot(ours, range(len(names)), "o", color=FIRST, label="synthetic")
@@ -314,11 +289,7 @@ def classes_chart(evaluation: Evaluation) -> Chart:
     )
 
 
-def svg_of(
-    name: str,
-    size: tuple[float, float],
-    paint: Callable[[Figure], None],
-) -> str:
+def svg_of(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
     """Draw a figure as SVG.
 
     Parameters

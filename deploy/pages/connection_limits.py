@@ -1,7 +1,7 @@
 """Limits of the live page: how many connections, for how long, and how often each host may ask.
 
-The page runs in the process that trains: anyone who can reach it must not be able to take memory,
-files or time from the training.
+The page runs in the process that trains, so a client must not be able to take memory, open files
+or time from the training.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS, OF_A_HOST = 128, 32
-HEAD_SECONDS = 10.0  # that a request's head may take to come
-ANSWER_SECONDS = 30.0  # that its body may take to come, and its answer to be read
+HEAD_SECONDS = 10.0  # until a request's head has arrived
+ANSWER_SECONDS = 30.0  # until its body has arrived and its answer was read
 LARGEST_HEAD = 16 * 1024  # bytes
 
 
 def network_of(host: str) -> str:
-    """Return what counts as a host: of an IPv6 address its network, which has many for one."""
+    """Return what counts as a host: an IPv6 client owns a whole network, so that counts as one."""
     with suppress(ValueError):
         address = ipaddress.ip_address(host.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
@@ -35,13 +35,9 @@ def network_of(host: str) -> str:
 class BoundedListener(socket.socket):
     """A listening socket with a bound on open connections, silent ones included.
 
-    One more ends the oldest of its host, or of the host that has the most. It comes before TLS,
-    whose handshakes a web server does not count. Raises `OSError` if it cannot listen there.
-
-    Parameters
-    ----------
-    host, port
-        Where to listen; port 0 takes a free one.
+    A connection beyond the bound ends the oldest one of its host, or of the host that has the most.
+    This comes before TLS, whose handshakes a web server does not count. Port 0 takes a free port.
+    Raises `OSError` if it cannot listen.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -92,7 +88,7 @@ class TimedProtocol(H11Protocol):
             self._timer.cancel()
 
     def handle_events(self) -> None:
-        """Read what came; a new request begins a new time."""
+        """Handle what has arrived; a new request restarts the timer."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
@@ -100,9 +96,7 @@ class TimedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        if (
-            not self.transport.is_closing()
-        ):  # otherwise what is still unread has the time that is left
+        if not self.transport.is_closing():  # if it is, the rest must be read in the time left
             self._within(HEAD_SECONDS)
         super().on_response_complete()
 
@@ -113,15 +107,7 @@ class TimedProtocol(H11Protocol):
 
 
 class RateLimit:
-    """How often each host may do something in a window of time, which begins with a use.
-
-    Parameters
-    ----------
-    most, seconds
-        Uses in each window, and its length.
-    clock
-        Seconds, monotonic.
-    """
+    """At most ``most`` uses by each host in a window of ``seconds``, which begins with a use."""
 
     def __init__(
         self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
@@ -130,7 +116,7 @@ class RateLimit:
         self._uses, self._until = Counter[str](), clock()
 
     def left(self, host: str) -> bool:
-        """Tell whether a host has a use left."""
+        """Return whether a host has a use left."""
         if (now := self._clock()) >= self._until:
             self._uses, self._until = Counter(), now + self._seconds
         return self._uses[host] < self._most

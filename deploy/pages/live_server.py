@@ -1,8 +1,7 @@
-"""The live page of a run: a small web server beside the training, which only reads its folder.
+"""The live page of a run: a small web server that reads the run's folder during training.
 
 It listens on loopback unless configured otherwise, and then only with TLS and tokens. It cannot
-change or stop anything, reads no request's body, and a page that cannot be served never stops a
-training.
+change or stop anything, it reads no request's body, and training continues if it cannot be served.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from sampler.service.access import Access, bearer, is_loopback, require_guard, s
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d+)?", re.ASCII | re.IGNORECASE)
 _START_SECONDS = 10.0
@@ -53,41 +51,35 @@ _CHALLENGE = (
 )
 
 
-def page_app(live: LiveState, hosts: list[str], access: Access | None) -> App:
-    """Build the web application (ASGI).
+class PageApp:
+    """The web application (ASGI).
 
     It decides by the path and the headers as the server read them, never by an address put together
-    from what the client says, such as `Host`.
+    from parts that a client chooses, such as `Host`.
 
     Parameters
     ----------
     hosts
-        Names under which a browser may ask for it, ``*`` for any: others are refused, so that no
-        other page can read this one by a name of its own that leads here (DNS rebinding).
+        Names under which a browser may ask for it, ``*`` for any. Others are refused, so that no
+        other page can read this one under a name of its own that leads here (DNS rebinding).
     access
         Knows the tokens; None lets in anyone who can connect.
     """
-    page = _Page(live, hosts, access)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        answer = await page.answer(scope)
-        answer.headers.update(_HEADERS)
-        if _all(scope, b"transfer-encoding") or _all(scope, b"content-length") not in ([], ["0"]):
-            answer.headers["Connection"] = "close"  # do not wait for a body that is not read
-        await answer(scope, receive, send)  # type: ignore[arg-type]
-
-    return app
-
-
-class _Page:
-    """See `page_app`."""
 
     def __init__(self, live: LiveState, hosts: list[str], access: Access | None) -> None:
         self._live, self._hosts, self._access = live, hosts, access
         self._requests, self._wrong = RateLimit(*_REQUESTS), RateLimit(*_WRONG)
         self._one = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI calls it."""
+        if scope["type"] != "http":
+            return
+        answer = await self.answer(scope)
+        answer.headers.update(_HEADERS)
+        if _all(scope, b"transfer-encoding") or _all(scope, b"content-length") not in ([], ["0"]):
+            answer.headers["Connection"] = "close"  # do not wait for a body that is not read
+        await answer(scope, receive, send)  # type: ignore[arg-type]
 
     async def answer(self, scope: Scope) -> Response:
         """Answer a request."""
@@ -106,7 +98,7 @@ class _Page:
         if scope["method"] not in ("GET", "HEAD"):
             return Response(status_code=405, headers={"Allow": "GET, HEAD"})
         try:
-            async with self._one:  # however many ask, one thread looks
+            async with self._one:  # one thread reads, no matter how many clients ask
                 content = await asyncio.to_thread(self._live.content)
             kind, body = content[scope["path"]]
         except KeyError:
@@ -117,16 +109,14 @@ class _Page:
         return Response(body, media_type=kind)
 
     def _is_ours(self, names: list[str]) -> bool:
-        """Tell whether the request has one name, of ours, and nothing else in its place."""
+        """Return whether the request names exactly one host, and it is one of ours."""
         found = _HOST.fullmatch(names[0]) if len(names) == 1 else None
         return found is not None and ("*" in self._hosts or found[1] in self._hosts)
 
     def _knows(self, token: str | None, host: str) -> bool:
-        """Tell whether a request may pass, and count its token if it is a wrong one."""
-        if self._access is None:
-            return True
-        if token is None:
-            return False
+        """Return whether a request may pass; count a wrong token."""
+        if self._access is None or token is None:
+            return self._access is None
         try:
             self._access.client([bearer(token)], "")
         except BadToken:
@@ -140,20 +130,20 @@ def _all(scope: Scope, name: bytes) -> list[str]:
 
 
 def _token_of(scope: Scope) -> str | None:
-    """Return a request's token: of a program (Bearer), or a browser (the password of Basic).
+    """Return a request's token: a program's (Bearer), or a browser's (the password of Basic).
 
-    None is a request without one, and a header that is neither counts as a wrong token.
+    None stands for a request without one; a header that is neither counts as a wrong token.
     """
     headers = _all(scope, b"authorization")
     if not headers:
         return None
     kind, _, value = headers[0].partition(" ")
-    if len(headers) == 1 and kind == "Bearer":
+    if len(headers) > 1 or kind not in ("Bearer", "Basic"):
+        return ""
+    if kind == "Bearer":
         return value
-    if len(headers) == 1 and kind == "Basic":
-        with suppress(ValueError):
-            name_and_token = base64.b64decode(value, validate=True).decode()
-            return name_and_token.partition(":")[2]
+    with suppress(ValueError):
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
     return ""
 
 
@@ -172,8 +162,8 @@ def live_page(
 ) -> Iterator[str]:
     """Serve the page for the length of a block, in a thread; yield its address.
 
-    Raises `ConfigError` if the address is no address, or other machines can reach it without TLS or
-    tokens. Raises `ServiceError` if it cannot be listened on.
+    Raises `ConfigError` if the address is not valid, or other machines can reach it without TLS or
+    tokens; `ServiceError` if the address cannot be listened on.
 
     Parameters
     ----------
@@ -188,7 +178,7 @@ def live_page(
     require_guard(host, tls=tls is not None, tokens=tokens is not None, insecure=False)
     listener = _listening(host, port)
     hosts = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(host) else ["*"]
-    app = page_app(live, hosts, None if tokens is None else Access(tokens))
+    app = PageApp(live, hosts, None if tokens is None else Access(tokens))
     config = uvicorn.Config(
         app,
         loop="asyncio",  # it calls the listener's own accept; other loops do not

@@ -1,4 +1,4 @@
-"""The content of the live page: made from the run's folder, again when the folder has changed."""
+"""The content of the live page: made from the run's folder whenever that has changed."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from dppm_model.errors import DppmError
 from dppm_model.run import Run
 
 _COUNT_SECONDS = 10.0  # between two counts of the connected sites
-_SHORTEST_LOOK = 0.25  # seconds that a look counts for at least
+_SHORTEST_READ = 0.25  # seconds that a read counts for at least
 
 
 @dataclass
 class LiveState:
-    """What the live page serves for one run.
+    """The content of the live page for one run.
 
     Parameters
     ----------
     run
         A run folder with a plan.
     count_online
-        Returns the number of connected sites, or None where that is not known; it may be slow.
+        Returns the number of connected sites, or None if it is not known; may be slow.
     rest
-        After each look the folder is left alone for this many times as long as the look took, and
-        the last content is served: however many ask, looking takes a fifth of one core. 0 looks
-        each time.
+        Time between two reads of the folder, in multiples of the time that a read takes; until then
+        the last content is served. So reading takes a fifth of a core, no matter how many clients
+        ask. 0 reads at every request.
     """
 
     run: Run
@@ -48,17 +48,14 @@ class LiveState:
     _seen: tuple[Any, ...] = ()
     _online: int | None = None
     _counted: float = -_COUNT_SECONDS
-    _next: float = 0.0  # when to look again
-    _refusal: DppmError | None = None  # of the last look
+    _next: float = 0.0  # time of the next read
+    _refusal: DppmError | None = None  # of the last read
 
     def __post_init__(self) -> None:
-        RunSummary.of(self.run)  # refuse a folder that is no run at once
+        RunSummary.of(self.run)  # refuse a folder that is not a run, at once
 
     def content(self) -> Mapping[str, tuple[str, bytes]]:
-        """Return media type and content by path; one look at a time.
-
-        Raises `DppmError` if a file of the run is damaged.
-        """
+        """Return media type and content by path; `DppmError` if a file of the run is damaged."""
         with self._lock:
             if (begun := time.monotonic()) >= self._next:
                 self._refusal = None
@@ -67,13 +64,13 @@ class LiveState:
                 except DppmError as error:
                     self._refusal = error
                 now = time.monotonic()
-                self._next = now + self.rest * max(now - begun, _SHORTEST_LOOK)
+                self._next = now + self.rest * max(now - begun, _SHORTEST_READ)
             if self._refusal is not None:
                 raise self._refusal
             return self._content
 
     def refresh(self) -> None:
-        """Make the content again, if anything in the run's folder has changed."""
+        """Make new content if anything in the run's folder has changed."""
         if time.monotonic() - self._counted >= _COUNT_SECONDS:
             self._online, self._counted = self.count_online(), time.monotonic()
         run = self.run

@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 
 _PEERS = Path(__file__).with_suffix(".yaml")
-_NEAR = 1.05  # epsilons are equal when they differ by no more than this factor
+_NEAR = 1.05  # epsilons count as equal if they differ by no more than this factor
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another method's accuracy: whom one must trust with the records, and who measured it."""
+    """Another method's accuracy, the party that it trusts with the records, and who measured it."""
 
     method: str
     trust: str

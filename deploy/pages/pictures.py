@@ -43,25 +43,15 @@ class Picture:
 def sheets(
     images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]
 ) -> list[Picture]:
-    """Return a picture for each class: its first images, not selected in any way.
-
-    Parameters
-    ----------
-    images, labels
-        (n, C, H, W) uint8 and (n,).
-    names
-        Of the classes.
-    """
+    """Return a picture for each named class: its first images (n, C, H, W), not selected at all."""
     side = min(_SIDE, max(images.shape[2:]))
     columns = max(4, min(_COLUMNS, _MOST_PIXELS // side**2))
-    found = []
-    for label, name in enumerate(names):
-        few = images[labels == label][:columns]
-        if len(few):
-            found.append(
-                Picture(_row(few, side), f"The first {len(few)} synthetic images of {name}", name)
-            )
-    return found
+    rows = ((images[labels == label][:columns], name) for label, name in enumerate(names))
+    return [
+        Picture(_row(few, side), f"The first {len(few)} synthetic images of {name}", name)
+        for few, name in rows
+        if len(few)
+    ]
 
 
 def pairs(
@@ -74,11 +64,10 @@ def pairs(
     few = synthetic[np.linspace(0, len(synthetic) - 1, count).round().astype(int)]
     _, index = nearest(few, records)
     side = min(_SIDE, max(synthetic.shape[2:]))
+    real = f"The real record nearest to each of the {count}"
     return [
         Picture(_row(few, side), f"{count} synthetic images", "synthetic"),
-        Picture(
-            _row(records[index], side), f"The real record nearest to each of the {count}", "real"
-        ),
+        Picture(_row(records[index], side), real, "real"),
     ]
 
 
@@ -102,7 +91,7 @@ def film(summary: RunSummary) -> Picture | None:
 
 
 class Preview:
-    """A few images of the model as it stands: finished phases released it, so they cost nothing."""
+    """A few images of the model so far: finished phases released it, so they cost no privacy."""
 
     def __init__(self) -> None:
         self._digest = ""
@@ -111,8 +100,8 @@ class Preview:
     def sheets(self, summary: RunSummary) -> list[Picture]:
         """Return a picture for each class, of the model after the last finished phase.
 
-        They are drawn again only when the model has changed; of a pyramid only the base, because
-        its stages take long.
+        They are drawn again only when the model has changed. Of a pyramid they show only the base,
+        because the stages take long.
         """
         content = _released(summary)
         if content is None:

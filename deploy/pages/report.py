@@ -36,11 +36,7 @@ Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def report(run: Path, *, public: bool, as_json: bool) -> None:
-    """Write the report, print where it is.
-
-    Raises `RunFolderError` if the folder is no run, nothing has been trained, or a file of it is
-    damaged.
-    """
+    """Write the report, and print its path."""
     with console.status("writing the report"):
         written = write_reports(Run(run), public=public)
     for path in written:
@@ -52,16 +48,10 @@ def report(run: Path, *, public: bool, as_json: bool) -> None:
 
 
 def write_reports(run: Run, *, public: bool) -> list[Path]:
-    """Write ``report.html``, and ``private/report.html`` where this machine holds the records.
+    """Write ``report.html``, and ``private/report.html`` if this machine holds the records.
 
-    Parameters
-    ----------
-    public
-        Leave out what was measured on real data, and the private page.
-
-    Returns
-    -------
-    The paths written.
+    ``public`` leaves out all that was measured on real data, and the private page. Raises
+    `RunFolderError` if no round was finished, or a file of the run is damaged.
     """
     sweep(run.folder)  # a report may be written while the run is trained: each file is whole
     summary = RunSummary.of(run)
@@ -149,15 +139,7 @@ def write_evaluation_table(run: Run) -> None:
 
 
 def show_summary(run: Run, report: Path | None = None, minutes: float | None = None) -> None:
-    """Print in a few lines what a run achieved, what it cost, and where to look.
-
-    Parameters
-    ----------
-    report
-        Where the report is, if one was written.
-    minutes
-        What the whole command took, if that is of interest.
-    """
+    """Print a few lines on the run's utility, its cost, its report, and the command's minutes."""
     summary = RunSummary.of(run)
     evaluation = summary.evaluation
     assert evaluation is not None

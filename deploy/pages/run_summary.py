@@ -1,7 +1,7 @@
 """The summary of a run: computed once from its folder, and rendered by everything that shows one.
 
-A run folder of a server holds no record of any site, and nothing of a single site but when it took
-part; so no page can show more.
+A server's run folder holds no record of any site, and of a single site only when it took part, so
+no page can show more.
 """
 
 from __future__ import annotations
@@ -25,22 +25,14 @@ from sampler.images import manifest_of
 from server.securesum.round_checkpoint import stage
 
 STATES = ("not begun", "running", "stopped", "failed", "finished")
-_OF_A_ROUND = (
-    "phase",
-    "seconds",
-    "sites",
-    "uplink_bytes",
-    "downlink_bytes",
-    "answer_norm",
-    "noise_norm",
-    "epsilon_release",
-    "epsilon_secure_sum",
-    "epsilon_site",
-)
 SEEN: Mapping[View, str] = {
     "release": "the images, the model or the sum as it is released",
     "secure_sum": "the sum, the model or the images",
     "site": "a site's own reports",
+}
+_OF_A_ROUND = {
+    *("phase", "seconds", "sites", "uplink_bytes", "downlink_bytes", "answer_norm", "noise_norm"),
+    *(f"epsilon_{view}" for view in SEEN),
 }
 
 
@@ -48,12 +40,7 @@ SEEN: Mapping[View, str] = {
 class Score:
     """A figure of the synthetic images beside the same figure of real ones.
 
-    Attributes
-    ----------
-    digits
-        After the point.
-    std, real_std
-        Standard deviations over classifier seeds, where there are several.
+    ``digits`` are shown after the point; standard deviations are over several classifier seeds.
     """
 
     name: str
@@ -126,13 +113,11 @@ class RunSummary:
     rounds
         Lines of ``metrics.jsonl``, one for each finished round.
     state
-        One of `STATES`; ``stopped`` is a run that no process trains now and that did not end.
+        One of `STATES`; a ``stopped`` run has not ended, and no process trains it.
     stage
-        What the server waits for while the run is trained.
+        The thing that the server waits for while the run is trained.
     sessions
-        When training was started, and by which versions.
-    audit
-        ``audit.json``, or None.
+        The start of each training, and its versions.
     """
 
     run: Run
@@ -152,7 +137,7 @@ class RunSummary:
         Raises `RunFolderError` if it is no run folder, or a file is damaged.
         """
         plan, rounds = run.plan(), run.rounds()
-        if missing := {key for key in _OF_A_ROUND if any(key not in line for line in rounds)}:
+        if missing := {key for line in rounds for key in _OF_A_ROUND - line.keys()}:
             raise RunFolderError(
                 f"{run.metrics} lacks {', '.join(sorted(missing))}: another version wrote it.",
                 "Use the version that trained this run, or train it again.",
@@ -275,7 +260,10 @@ def _scores(raw: Mapping[str, Any]) -> dict[str, Score]:
         return Score(name, found[key], found[f"{key}_real"], digits, std, real_std)
 
     distances, coverage, nearest = raw["distances"], raw["coverage"], raw["nearest"]
-    synthetic, real = nearest["synthetic"], nearest["real_test"]
+    median, closest = (
+        [nearest[kind][key] for kind in ("synthetic", "real_test")]
+        for key in ("median", "percentile_1")
+    )
     scores = {
         "images": Score("images", raw["synthetic_images"], raw["train_images"], 0),
         "accuracy": pair("accuracy, CNN", "accuracy", raw, 4),
@@ -284,12 +272,8 @@ def _scores(raw: Mapping[str, Any]) -> dict[str, Score]:
         "kernel": pair("kernel distance", "kernel", distances, 4),
         "density": pair("density, mean over classes", "density", coverage),
         "coverage": pair("coverage, mean over classes", "coverage", coverage),
-        "median": Score("nearest training record, median", synthetic["median"], real["median"]),
-        "percentile_1": Score(
-            "nearest training record, closest 1 %",
-            synthetic["percentile_1"],
-            real["percentile_1"],
-        ),
+        "median": Score("nearest training record, median", *median),
+        "percentile_1": Score("nearest training record, closest 1 %", *closest),
     }
     if detail := raw.get("detail"):
         for side in SIDES:
@@ -329,10 +313,9 @@ def _planned(plan: Plan) -> tuple[tuple[int, Mapping[View, float]], ...]:
 
 
 def _state(run: Run) -> tuple[str, str | None]:
-    said = run.read_json(run.status) if there(run.status) else {"state": "not begun"}
-    if run.model.exists() and not run.in_work:  # also if a kill came before the last word
+    status = run.read_json(run.status) if there(run.status) else {"state": "not begun"}
+    if not run.in_work and run.model.exists():  # even if it was killed before it wrote its status
         return "finished", None
-    state = said["state"]
-    if state == "running" and not run.in_work:
+    if not run.in_work and status["state"] == "running":
         return "stopped", None
-    return state, said.get("message")
+    return status["state"], status.get("message")

@@ -24,10 +24,9 @@ def watch(
     *,
     as_json: bool,
 ) -> None:
-    """Show a run until Ctrl-C, from another terminal than the one that trains it.
+    """`dppm watch RUN`: show a run until Ctrl-C, from a terminal other than the one that trains it.
 
-    Raises `ConfigError` if the address is none, or other machines can reach it without TLS and
-    tokens. Raises `RunFolderError` if the folder is no run folder.
+    Raises as `live_page`, `read_tokens` and `RunSummary.of` do.
     """
     from deploy.pages.live_server import live_page  # a web framework, which no other command needs
 
@@ -37,7 +36,7 @@ def watch(
     with live_page(live, address, tokens=tokens, tls=tls) as page:
         if as_json:
             print_json({"address": page})
-            sys.stdout.flush()  # a script waits for it
+            sys.stdout.flush()  # a script may be waiting for it
         console.print(f"{run} at {page} until Ctrl-C", soft_wrap=True)
         try:
             threading.Event().wait()
@@ -46,15 +45,12 @@ def watch(
 
 
 def tls_of(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
-    """Return both files of TLS, or None for neither.
-
-    Raises `ConfigError` if one is missing.
-    """
+    """Return both files of TLS, or None for neither; `ConfigError` if one is missing."""
     if (certificate is None) != (key is None):
         raise ConfigError("--tls-cert and --tls-key belong together.", "Give both or neither.")
     for path in filter(None, (certificate, key)):
         if not path.is_file():
-            raise ConfigError(f"{path} is no file.", "Name a PEM file.")
+            raise ConfigError(f"{path} is not a file.", "Name a PEM file.")
     return None if certificate is None or key is None else (certificate, key)
 
 
@@ -69,19 +65,8 @@ def beside(
 ) -> Iterator[None]:
     """Show a run for the length of a block; training continues if the page cannot be served.
 
-    Parameters
-    ----------
-    address
-        HOST:PORT; None shows nothing.
-    token_file, tls
-        See `live_page`.
-    count_online
-        See `LiveState`.
-
-    Raises
-    ------
-    ConfigError
-        As `live_page` and `read_tokens`, before the block begins.
+    Without an address it shows nothing. Other parameters are those of `live_page` and `LiveState`;
+    their `ConfigError` is raised before the block begins.
     """
     with ExitStack() as stack:
         if address is not None:
@@ -91,7 +76,7 @@ def beside(
             live = LiveState(run, count_online)
             try:
                 page = live_page(live, address, tokens=tokens, tls=tls)
-                console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)
+                console.print(f"Watch it at {stack.enter_context(page)}", soft_wrap=True)
             except ServiceError as error:
-                console.print(f"{error.message} {error.hint} Training goes on.", soft_wrap=True)
+                console.print(f"{error.message} {error.hint} Training continues.", soft_wrap=True)
         yield

@@ -78,12 +78,12 @@ def wire(finished: Path, tmp_path: Path) -> Iterator[Wire]:
 
 @twin(
     "the live page is shown without a token",
-    "deploy.pages.live_server:_Page._knows",
+    "deploy.pages.live_server:PageApp._knows",
     lambda _: lambda self, token, host: True,
 )
 @twin(
     "the live page takes any Host for its own",
-    "deploy.pages.live_server:_Page._is_ours",
+    "deploy.pages.live_server:PageApp._is_ours",
     lambda _: lambda self, names: True,
 )
 def test_no_host_and_no_spelling_of_a_path_gets_past_the_token(
@@ -138,7 +138,7 @@ def test_no_host_and_no_spelling_of_a_path_gets_past_the_token(
 def test_any_host_is_as_good_where_the_page_is_for_the_network(finished: Path) -> None:
     from starlette.testclient import TestClient
 
-    app = live_server.page_app(LiveState(Run(finished)), ["*"], live_server.Access({"ward": TOKEN}))
+    app = live_server.PageApp(LiveState(Run(finished)), ["*"], live_server.Access({"ward": TOKEN}))
     page = TestClient(app)  # type: ignore[arg-type]
     for host, status in (("x/y?", 400), ("x/y#", 400), ("/y?", 400), ("x:80", 401)):
         assert page.get("/state.json", headers={"host": host}).status_code == status

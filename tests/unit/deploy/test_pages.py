@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from deploy.pages import live_server
 from deploy.pages import report as report_module
-from deploy.pages.live_server import page_app
+from deploy.pages.live_server import PageApp
 from deploy.pages.live_state import LiveState
 from deploy.pages.peers import peers_of
 from deploy.pages.prometheus import exposition
@@ -122,7 +122,7 @@ def test_peers_that_we_measured_are_those_of_the_benchmark() -> None:
 
 
 def client(folder: Path) -> TestClient:
-    app = page_app(LiveState(Run(folder), rest=0), ["testserver"], None)
+    app = PageApp(LiveState(Run(folder), rest=0), ["testserver"], None)
     return TestClient(app, raise_server_exceptions=False)
 
 
