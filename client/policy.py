@@ -28,15 +28,16 @@ _LIMIT, _COUNT = Between(_LEAST, math.inf), Between(1, _MOST)
 _HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """The contents of ``site.toml``. The server never sees it and cannot raise a limit in it.
 
-    A missing limit or an unknown key refuses everything.
+    Its file has every key: a missing limit or an unknown key refuses everything. The defaults are
+    those that `dppm site init` writes.
     """
 
     records: Annotated[str, "Shard folder with this site's records, as made by `dppm data import`."]
-    index: Annotated[str, "File with the indices of the records to use; empty for all records."]
+    index: Annotated[str, "File with the indices of records to use; empty for all records."] = ""
     max_epsilon_secure_sum: Annotated[
         float, "Limit over all runs against anyone who sees the sums; inf: no limit.", _LIMIT
     ]
@@ -50,7 +51,7 @@ class Policy:
         "Limit over all runs whose server adds the noise itself: it sees exact sums, and this is "
         "the limit against anyone who sees only what it releases; 0: trust no server.",
         Between(0.0, math.inf),
-    ]
+    ] = 0.0
     delta: Annotated[
         float,
         "Delta of all limits; below one over the number of records.",
@@ -59,24 +60,24 @@ class Policy:
     unit: Annotated[Unit, "Smallest unit to protect: record, or person (all records of one)."]
     max_records_per_person: Annotated[
         int, "Maximum number of records of a person in one answer.", _COUNT
-    ]
-    min_records: Annotated[int, "Minimum number of records (or persons) to take part.", _COUNT]
-    mechanisms: Annotated[tuple[str, ...], "Allowed mechanisms."]
+    ] = 8
+    min_records: Annotated[int, "Fewest records (or persons) to take part with.", _COUNT] = 100
+    mechanisms: Annotated[tuple[str, ...], "Allowed mechanisms."] = ("binomial",)
     min_survivors: Annotated[
         int, "Minimum number of sites in a sum that this site helps to open.", _COUNT
-    ]
+    ] = 2
     colluding_sites: Annotated[
         int, "Minimum number of colluding sites a plan must assume.", Between(0, _MOST)
-    ]
-    hours: Annotated[str, "Local time in which this site answers, such as 20:00-06:00."]
+    ] = 0
+    hours: Annotated[str, "Local time of answers, as in 20:00-06:00."] = "00:00-24:00"
     release_seconds: Annotated[
         float,
         "Seconds from a question to its report, independent of compute time; 0: no delay.",
         Between(0.0, _LONGEST),
-    ]
+    ] = 0.0
     device: Annotated[
         str, "Where answers are computed: cpu, cuda, cuda:1; auto is a GPU if there is one."
-    ]
+    ] = "auto"
 
     def __post_init__(self) -> None:
         for name, row in bounds.bounds_of(Policy, exact=False).items():

@@ -33,10 +33,7 @@ Game = tuple[str, View, float, Callable[[], Guesses]]  # name, view, claim, play
 def audit_run(
     run: Path, *, without_randomization: bool, as_json: bool, members: int, **sizes: int
 ) -> None:
-    """`dppm audit RUN`: attack it and print the table.
-
-    Raises `ClaimRefuted` if a game demonstrated more than was claimed (and answers were random).
-    """
+    """`dppm audit RUN`: attack it and print the table; raises as `refuse_refuted`."""
     found = attack(trained(run, "audit"), members, randomized=not without_randomization, **sizes)
     if as_json:
         print_json(found)
@@ -48,19 +45,12 @@ def audit_run(
 def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> dict[str, Any]:
     """Play all games; write ``audit.json`` if answers were random.
 
-    Parameters
-    ----------
-    members
-        Number of records for the attacks on the model and its images.
-    sizes
-        ``canaries``, ``images`` and ``trials`` of the games.
+    ``members`` records are guessed at from the model and its images; ``sizes`` are ``canaries``,
+    ``images`` and ``trials`` of the games.
     """
     plan = run.plan()
-    found: dict[str, Any] = {
-        "confidence": CONFIDENCE,
-        "delta": plan.delta,
-        "randomized": randomized,
-    }
+    found: dict[str, Any] = {"confidence": CONFIDENCE, "delta": plan.delta}
+    found["randomized"] = randomized
     with run.alone():
         games = list(_games(plan, ScoreModel.load(run.model), randomized, **sizes))
         found["games"] = []
@@ -76,10 +66,7 @@ def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> 
 
 
 def refuse_refuted(found: Mapping[str, Any]) -> None:
-    """Fail if a game demonstrated more than was claimed.
-
-    Raises `ClaimRefuted` if so; it names the worst game.
-    """
+    """Raise `ClaimRefuted` if a game with random answers demonstrated more than was claimed."""
     refuted = [g for g in found["games"] if g["epsilon"] > g["claim"]]
     if refuted and found["randomized"]:
         worst = max(refuted, key=lambda g: float(g["epsilon"]) / float(g["claim"]))

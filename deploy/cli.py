@@ -37,7 +37,7 @@ class Command(click.Command):
     params
         Parameters besides ``--json``, which is ``as_json``.
     examples
-        Examples of the rest of the command line.
+        Rest of the command line in each example.
     """
 
     def __init__(
@@ -457,7 +457,7 @@ def program() -> click.Group:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    # A batch system's SIGTERM ends like Ctrl-C: Flower's and Ray's processes are stopped first.
+    # A batch system's SIGTERM works like Ctrl-C: Flower's and Ray's processes are stopped first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int | None = program().main(argv, "dppm", standalone_mode=False)

@@ -191,10 +191,7 @@ def evaluate(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
 
 
 def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
-    """Evaluate the run's images, and write ``evaluation.json`` and the table.
-
-    Raises `RunFolderError` if there are no images, or another command uses the folder.
-    """
+    """Evaluate the run's images, and write ``evaluation.json`` and the table."""
     chosen = EvaluationConfig.of(settings, "evaluation")
     with run.alone(), progress("evaluating") as bar:
         if not run.samples.exists():

@@ -25,10 +25,7 @@ _NOTE = (
 
 
 def compare(runs: Sequence[Path], *, as_json: bool) -> None:
-    """Print the table, or JSON.
-
-    Raises `RunFolderError` if a run has not been trained and evaluated, or a file is damaged.
-    """
+    """`dppm compare RUN RUN …`: print the table, or JSON."""
     opened = [Run(folder) for folder in runs]
     refuse_missing(opened)
     found = [comparison(RunSummary.of(run)) for run in opened]
@@ -49,18 +46,11 @@ def _models() -> dict[str, Any]:
 
 
 def refuse_missing(runs: Sequence[Run]) -> None:
-    """Refuse runs that lack a file.
-
-    Raises `RunFolderError` if so; it names every missing file of all runs, and how to make it.
-    """
+    """Raise `RunFolderError` if a run lacks a file, naming all missing files and their commands."""
     missing, hints = [], []
     for run in runs:
-        for path, verb in (
-            (run.config, "simulate"),
-            (run.privacy, "simulate"),
-            (run.metrics, "simulate"),
-            (run.evaluation, "evaluate"),
-        ):
+        trained = dict.fromkeys((run.config, run.privacy, run.metrics), "simulate")
+        for path, verb in (trained | {run.evaluation: "evaluate"}).items():
             if not path.is_file():
                 missing.append(str(path))
                 hints.append(f"`dppm {verb} {run.folder}`")

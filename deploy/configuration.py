@@ -53,13 +53,7 @@ class Key:
 
 
 def composed(overrides: Sequence[str]) -> Config:
-    """Compose the configuration and check all of it, before anything is spent.
-
-    Raises
-    ------
-    ConfigError
-        Naming the key, what was wrong with it, and the fix.
-    """
+    """Compose the configuration and check all of it; a `ConfigError` names the first wrong key."""
     config = check_config(compose_config(overrides))
     SamplerSettings.check_group(config.sampler)
     EvaluationConfig.of(config.evaluation, "evaluation")
@@ -67,10 +61,7 @@ def composed(overrides: Sequence[str]) -> Config:
 
 
 def keys(overrides: Sequence[str]) -> dict[str, Key]:
-    """Return all keys of the configuration that these overrides compose, by name.
-
-    Raises `ConfigError` if an override is invalid.
-    """
+    """Return all keys of the configuration that these overrides compose, by name."""
     usual = dict(leaves(compose_config([])))
     chosen = dict(leaves(composed(overrides).to_dict()))
     owners = GROUPS | {
@@ -87,7 +78,7 @@ def keys(overrides: Sequence[str]) -> dict[str, Key]:
 
 
 def _field(key: str, owners: Mapping[str, tuple[type, ...]]) -> tuple[str, str]:
-    """Return type and meaning of a key, both empty if no field describes it."""
+    """Return type and meaning of a key; both are empty if no field describes it."""
     if key in CHOICES:
         options, meaning = CHOICES[key]
         return " | ".join(options), meaning

@@ -1,9 +1,9 @@
 """Start Flower's simulation runtime for one run, with its own SuperLink, and stop it afterwards.
 
-Flower would install the app's dependencies for every run, its workers import from the SuperLink's
-working folder before the bundle, and a bundle takes every JSON, Markdown and YAML file it finds. So
-the SuperLink starts in an empty folder, with installation off, and the app is a staged copy of what
-its two parts import, with a pyproject.toml.
+Flower would install the app's dependencies for every run; its workers import from the SuperLink's
+working folder before the bundle; and a bundle takes every JSON, Markdown and YAML file that it
+finds. So the SuperLink starts in an empty folder, with installation off, and the app is a copy of
+only the files that its two parts import, with a pyproject.toml.
 """
 
 from __future__ import annotations
@@ -26,17 +26,14 @@ from dppm_model.errors import FederationError
 
 def pyproject() -> Path:
     """Find the project's pyproject.toml, beside the packages or inside an installed wheel."""
-    for path in (
-        Path(__file__).parent / "pyproject.toml",
-        Path(__file__).parents[1] / "pyproject.toml",
-    ):
+    for path in (folder / "pyproject.toml" for folder in Path(__file__).parents[:2]):
         if path.is_file() and "flwr" in tomllib.loads(path.read_text()).get("tool", {}):
             return path
     raise FederationError("The Flower app's pyproject.toml is missing.", "Install dppm again.")
 
 
 def stage_app(folder: Path) -> Path:
-    """Copy what a site and the server import, and nothing else, to ``folder/dppm``.
+    """Copy only the files that a site and the server import to ``folder/dppm``.
 
     Flower ships one bundle to both. A site runs only the part that `client.app` imports, and its
     operator reads only that.
@@ -71,9 +68,9 @@ def run_flower(
     run_config
         Values for keys of ``[tool.flwr.app.config]``.
     log
-        Flower's and the apps' output goes here.
+        File for the output of Flower and the apps.
     device
-        Where the sites answer: of all GPUs (``cuda``) Ray gives each of them a share.
+        Device of the sites; with ``cuda``, Ray gives each of them a share of all GPUs.
     tick
         Called a few times a second while waiting.
     """
@@ -115,10 +112,10 @@ def run_flower(
 
 
 def resources(device: torch.device, nodes: int) -> str:
-    """Return what Ray sets aside for a virtual site: a core, and a share of a GPU.
+    """Return the resources that Ray reserves for a virtual site: a core, and a share of a GPU.
 
-    As many answer at a time as without a GPU. Shares are a little less than even, since Flower
-    keeps them as float32 and divides by them.
+    As many sites answer at a time as without a GPU. Shares are slightly less than even, since
+    Flower keeps them as float32 and divides by them.
     """
     share = 0.0
     if device == torch.device("cuda"):

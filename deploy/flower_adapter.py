@@ -1,9 +1,8 @@
 """All uses of Flower's private interfaces, for the one version that we pin.
 
-Flower's public modules (`flwr.app`, `flwr.clientapp`, `flwr.serverapp`, the commands) are used
-directly elsewhere; ``tests/unit/deploy/test_flower_adapter.py`` covers each private one. This
-module imports nothing of ours: the process that runs a bundle imports it beside the bundle's
-packages.
+Other modules use Flower's public ones directly (`flwr.app`, `flwr.clientapp`, `flwr.serverapp`, the
+commands). ``tests/unit/deploy/test_flower_adapter.py`` covers each private one. This module imports
+none of our packages: the process that runs a bundle imports it beside the bundle's.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def play_all_roles() -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 
 
-# In the place of a site's SuperExec (`deploy.kit.code_allowlist`, `deploy.kit.worker`).
+# In place of a site's SuperExec (`deploy.kit.code_allowlist`, `deploy.kit.worker`).
 
 
 @dataclass(frozen=True)
@@ -106,19 +105,15 @@ class TaskQueue:
 
 
 def answer_task(token: str, address: str, check: Callable[..., None], app: Any) -> int:
-    """Take the message of a token from a SuperNode, and let ``app`` answer it.
+    """Take the message of a token from a SuperNode, let ``app`` answer it, return an exit code.
 
     Parameters
     ----------
     check
         Replaces Flower's installation of the bundle: takes its bytes, and raises unless it is the
-        app's; then the app is not called, and the server gets the error.
+        app's bundle. Then the app is not called, and the server gets the error.
     app
         Replaces Flower's import of the bundle's ClientApp.
-
-    Returns
-    -------
-    An exit code.
     """
     for name, stand_in in (
         ("install_from_fab", check),

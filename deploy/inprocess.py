@@ -1,7 +1,7 @@
 """The ServerApp and ClientApp in one process, without Flower's own processes.
 
-Messages are copied, as a network would, and answered one at a time when replies are pulled; there
-are no threads, so nothing can race. Used by tests and by `dppm simulate backend=inprocess`.
+Messages are copied, as by a network, and answered one at a time when replies are pulled. There are
+no threads, so there are no races. Used by tests and by `dppm simulate backend=inprocess`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,12 @@ _FIRST_NODE = 2
 
 
 class InProcessGrid(Grid):
-    """A Grid whose nodes are contexts in this process.
+    """A Grid whose nodes are contexts in this process; node i has partition-id i.
 
-    Parameters
-    ----------
-    client_app
-        Answers every message.
-    nodes
-        Number of virtual nodes; node i has partition-id i.
-    run_config
-        Values that `flwr run --run-config` would pass.
+    ``run_config`` holds the values that `flwr run --run-config` would pass.
     """
 
-    def __init__(
-        self,
-        client_app: ClientApp,
-        nodes: int,
-        run_config: dict[str, Any],
-    ) -> None:
+    def __init__(self, client_app: ClientApp, nodes: int, run_config: dict[str, Any]) -> None:
         self._app, self._run_config = client_app, run_config
         self._contexts = {
             i + _FIRST_NODE: Context(

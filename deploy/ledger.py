@@ -16,10 +16,7 @@ from dppm_model.privacy.ledger import Ledger, costs_of
 
 
 def show(path: Path, delta: float, *, as_json: bool) -> None:
-    """Verify a ledger and show its contents.
-
-    Raises `LedgerError` if it is missing, or was edited, truncated or replaced.
-    """
+    """Verify a ledger and show it; `LedgerError` if it is missing, edited, cut or replaced."""
     found = summary(open_ledger(path), delta)
     if as_json:
         print_json(found)

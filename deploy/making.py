@@ -1,4 +1,4 @@
-"""Make a folder that is ready once its last file exists; remove what a killed process left first.
+"""Make a folder that is ready once its last file exists, after removing what a dead process left.
 
 While a folder is being made it has a file ``.making``, locked by the process that makes it. If the
 lock is free, that process has died, and everything in the folder is its own: it began empty.
@@ -24,17 +24,9 @@ _MARK = ".making"
 def making(folder: Path, last: str, *, foreign: DppmError, busy: DppmError) -> Iterator[bool]:
     """Hold a new or empty folder for the length of a block that makes it, file ``last`` last.
 
-    If the block fails, nothing is left behind.
-
-    Yields
-    ------
-    Whether the folder has to be made; else it is ready.
-
-    Raises
-    ------
-    DppmError
-        ``foreign``, if the folder holds anything else, which is left as it is; ``busy``, if another
-        process is making it.
+    Yields False if the folder is ready and need not be made. If the block fails, nothing is left
+    behind. Raises ``foreign`` if the folder holds anything else, which is left as it is; ``busy``
+    if another process is making it.
     """
     new = not folder.exists()
     if not new:

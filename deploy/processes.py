@@ -24,13 +24,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return an environment for Flower's commands: no telemetry, own state, this installation.
-
-    Parameters
-    ----------
-    home
-        Folder of Flower's own files.
-    """
+    """Return an environment for Flower's commands, with its files in ``home`` and no telemetry."""
     own = {
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -126,14 +120,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_leftovers(sessions: Path, folder: Path) -> None:
-    """End what remains of sessions whose parent was killed (nginx workers outlive their master).
+    """End the rest of sessions whose parent was killed (nginx workers outlive their master).
 
-    Parameters
-    ----------
-    sessions
-        File with the session numbers, see `remember`.
-    folder
-        Only processes that run in it are ended, since numbers are reused.
+    ``sessions`` is the file that `remember` writes. Only processes that run in ``folder`` are
+    ended, since session numbers are reused.
     """
     known = set(sessions.read_text().split()) if sessions.is_file() else set()
     deadline = time.monotonic() + _STOP_SECONDS
@@ -163,16 +153,12 @@ def remember(sessions: Path, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Supervised:
-    """A program that runs for the length of a block.
+    """A program that runs for the length of a block; see `start`.
 
     Attributes
     ----------
-    name
-        Name to show.
-    command, folder, environment, output
-        See `start`.
     door
-        Address and port that it listens on once it is up, or None: it is not waited for.
+        Address and port that it listens on once it is up; with None, nothing waits for it.
     sessions
         File that records its session for `end_leftovers`, or None.
     deaths

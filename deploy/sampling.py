@@ -38,10 +38,7 @@ def trained(folder: Path | None, verb: str) -> Run:
 
 
 def retaken(run: Run, overrides: Sequence[str], *allowed: str) -> dict[str, Any]:
-    """Return the run's configuration, with overrides of the allowed groups and keys.
-
-    Raises `ConfigError` if an override is of another group, or invalid.
-    """
+    """Return the run's configuration, with overrides of the allowed groups and keys only."""
     tree: dict[str, Any] = read_config(run.config).to_dict()
     fresh = compose_config(overrides)
     for override in overrides:
@@ -74,10 +71,7 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
 
 
 def draw(run: Run, tree: Mapping[str, Any]) -> GenerateResult:
-    """Sample by a run's configuration, with a progress bar, and make the contact sheet.
-
-    Raises `RunFolderError` if another command uses the folder.
-    """
+    """Sample by a run's configuration, with a progress bar, and make the contact sheet."""
     with run.alone():
         group, privacy = tree["sampler"], run.read_json(run.privacy)
         settings = SamplerSettings.from_dict(with_steps(run, group, tree["device"]))

@@ -28,13 +28,7 @@ def serve(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Serve a trained run; overrides set the defaults of requests.
-
-    Parameters
-    ----------
-    settings
-        Fields of `ServerSettings`.
-    """
+    """`dppm serve RUN`: overrides set the defaults of requests; the rest are `ServerSettings`."""
     limits = Limits(images_per_hour=images_per_hour, jobs_per_client=jobs_per_client)
     run = trained(folder, "serve")
     tree = retaken(run, overrides, "sampler", "pool", "device")
@@ -51,7 +45,7 @@ def serve(
         ) as server:
             if as_json:
                 print_json({"address": server.address, "service": NAME})
-                sys.stdout.flush()  # a script waits for it
+                sys.stdout.flush()  # a script may be waiting for it
             example = escape(grpcurl(server.address, service))
             console.print(f"{run.folder} at {server.address}: {example}", soft_wrap=True)
             server.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,7 @@ from deploy.flower import run_flower, stage_app
 from deploy.inprocess import InProcessGrid
 from deploy.making import making_run
 from dppm_model import errors
-from dppm_model.config import (
-    Config,
-    FactsConfig,
-    initial_model,
-    leaves,
-    read_config,
-)
+from dppm_model.config import Config, FactsConfig, initial_model, leaves, read_config
 from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, DataError, DppmError, RunFolderError
 from dppm_model.files import sweep, write_bytes, write_json
@@ -58,8 +52,8 @@ def fill_in(config: Config) -> Config:
     """Fill in the unit, and the public facts of a data set in this machine's store.
 
     If the data name persons, the unit is the person unless the configuration says record. Raises
-    `ConfigError` or `DataError` if facts were given, the unit is the person and the data name none,
-    or the data are not in the store.
+    `ConfigError` if facts were given, or the unit is the person and the data name none; `DataError`
+    if the data are not in the store.
     """
     if config.facts != FactsConfig():
         raise ConfigError(
@@ -85,11 +79,7 @@ def fill_in(config: Config) -> Config:
 
 
 def plan_of(config: Config, run: str) -> Plan:
-    """Make the plan of a configuration.
-
-    Raises `ConfigError` or `DataError` if the model pre-trains on public records that are not in
-    the store or do not match.
-    """
+    """Make the plan of a configuration; raises as `start_model`."""
     model = config.score_model()
     if config.public is not None:
         manifest = _public_records(config).manifest
@@ -113,44 +103,30 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
 def prepare(
     folder: Path, overrides: Sequence[str], say: Progress = silent
 ) -> tuple[Run, Config, bool]:
-    """Make a run folder ready to train, unless it is; ``say`` reports slow steps.
+    """Make a run folder ready to train; return the run, its configuration, and whether it existed.
 
-    Raises `RunFolderError` if the folder was made with another configuration, is something else, or
-    is being prepared by another process. If its preparation was killed, it is prepared again.
-
-    Returns
-    -------
-    The run, its configuration, and whether it already existed.
+    ``say`` reports slow steps. Raises `RunFolderError` if the folder was made with another
+    configuration, is something else, or is being prepared by another process. If its preparation
+    was killed, it is prepared again.
     """
     run = Run(folder)
     with making_run(run) as new:
         if new:
-            return run, _make(run, overrides, say), False
+            config = resolve(overrides)
+            write_run(run, config, plan_of(config, run_name(folder.name)), overrides, say)
+            return run, config, False
     sweep(folder)
     config = read_config(run.config)
-    if overrides and (found := _changes(config, resolve(overrides))):
+    asked = resolve(overrides) if overrides else config
+    was, now = dict(leaves(config.to_dict())), dict(leaves(asked.to_dict()))
+    if changed := [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]:
+        found = ", ".join(f"{key} was {was.get(key)}, now {now.get(key)}" for key in changed)
         raise RunFolderError(
-            f"{folder} was made with other settings: {', '.join(found)}.",
+            f"{folder} was made with other settings: {found}.",
             "Leave the settings out to continue it, or name another folder.",
         )
     run.plan()
     return run, config, True
-
-
-def _changes(old: Config, new: Config) -> list[str]:
-    """List the differences between two configurations, key by key."""
-    was, now = dict(leaves(old.to_dict())), dict(leaves(new.to_dict()))
-    return [
-        f"{key} was {was.get(key)}, now {now.get(key)}"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key)
-    ]
-
-
-def _make(run: Run, overrides: Sequence[str], say: Progress) -> Config:
-    config = resolve(overrides)
-    write_run(run, config, plan_of(config, run_name(run.folder.name)), overrides, say)
-    return config
 
 
 def write_run(
@@ -181,8 +157,8 @@ def write_public(
 def start_model(config: Config) -> ScoreModel:
     """Return the initial model: public constants, or pre-trained on public records.
 
-    Raises `ConfigError` or `DataError` if the public data set is not in the store, or its images or
-    classes differ.
+    Raises `DataError` if the public data set is not in the store; `ConfigError` if its images have
+    another shape, or other classes.
     """
     model = initial_model(config)
     if config.public is None:
@@ -213,13 +189,8 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
     """Distribute the training records to the virtual sites, and write each site's files."""
     records = load(config.data, "train")
     peers = {name: identity.public for name, identity in made.items()}
-    parts = partition(
-        np.asarray(records.labels),
-        config.sites,
-        seed=config.seed,
-        persons=records.persons,
-        **dict(config.partition),
-    )
+    labels, how = np.asarray(records.labels), dict(config.partition)
+    parts = partition(labels, config.sites, seed=config.seed, persons=records.persons, **how)
     shards = data_root() / config.data / "train"
     for number, part in enumerate(parts):
         if part.size == 0:
@@ -230,7 +201,8 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "index.npy", part)
         made[f"site-{number:04d}"].write(folder / "identity.key")
-        # The virtual sites allow exactly what the plan was made for.
+        # The virtual sites allow exactly what the plan was made for, at any hour. They answer at
+        # once: all run on this machine, so timing reveals nothing.
         Policy(
             records=str(shards.resolve()),
             index="index.npy",
@@ -241,8 +213,6 @@ def _deal(run: Run, config: Config, plan: Plan, made: Mapping[str, Identity]) ->
             mechanisms=tuple({p.mechanism.name for p in plan.phases}),
             min_survivors=plan.min_survivors,
             colluding_sites=plan.colluding_sites,
-            hours="00:00-24:00",
-            release_seconds=0.0,  # all sites run on this machine, so timing reveals nothing
             device=config.device,
         ).write(folder / "site.toml")
         Approval(plan, peers, bundle="", note="simulated").write(folder)
@@ -257,57 +227,43 @@ def show_rounds(run: Run, total: int, progress: Progress) -> None:
 def simulate(run: Run, config: Config, *, progress: Progress = silent) -> None:
     """Train a prepared run folder with the configured backend.
 
-    Raises
-    ------
-    RunFolderError
-        If another command works in the folder.
-    DppmError
-        The error that stopped training, even if it occurred in Flower's processes.
+    Raises the error that stopped training, even if it occurred in Flower's processes, and
+    `RunFolderError` if another command uses the folder.
     """
+    tick = partial(show_rounds, run, run.plan().rounds, progress)
     with run.alone():
-        _simulate(run, config, progress)
-        show_rounds(run, run.plan().rounds, progress)
+        if not run.model.exists():
+            _simulate(run, config, tick)
+        tick()
 
 
-def _simulate(run: Run, config: Config, progress: Progress) -> None:
-    if run.model.exists():
-        return
+def _simulate(run: Run, config: Config, tick: Callable[[], None]) -> None:
     run_config = {"run": str(run.folder.resolve()), "sites": str(run.sites.resolve())}
     if config.backend == "inprocess":
         InProcessGrid(client_app, config.sites, run_config).play(server_app)
         return
-    app = stage_app(_fresh(run.folder / "state" / "app"))
-    status = run.status
-    status.unlink(missing_ok=True)
+    staging, log = run.folder / "state" / "app", run.folder / "flower.log"
+    shutil.rmtree(staging, ignore_errors=True)  # the bundle must hold only current code
+    run.status.unlink(missing_ok=True)
     try:
         run_flower(
-            app,
+            stage_app(staging),
             nodes=config.sites,
             run_config=run_config,
-            log=run.folder / "flower.log",
+            log=log,
             device=device_of(config.device),
-            tick=partial(show_rounds, run, run.plan().rounds, progress),
+            tick=tick,
         )
     finally:
-        if status.exists():
-            raise_reported(run.read_json(status))
+        raise_reported(run)
     if not run.model.exists():
-        raise errors.FederationError(
-            "The run ended without a model.", f"Read {run.folder / 'flower.log'}."
-        )
+        raise errors.FederationError("The run ended without a model.", f"Read {log}.")
 
 
-def _fresh(folder: Path) -> Path:
-    """Empty the staging folder: a bundle must hold only current code."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def raise_reported(status: dict[str, str]) -> None:
-    """Raise the error that the ServerApp reported, with its class."""
-    if status["state"] != "failed":
-        return
-    kind = getattr(errors, status["error"], DppmError)
-    kind = kind if issubclass(kind, DppmError) else DppmError
-    raise kind(status["message"], status["hint"])
+def raise_reported(run: Run) -> None:
+    """Raise the error that the ServerApp reported, if any, with its class."""
+    status = run.read_json(run.status) if run.status.exists() else {"state": ""}
+    if status["state"] == "failed":
+        kind = getattr(errors, status["error"], DppmError)
+        kind = kind if issubclass(kind, DppmError) else DppmError
+        raise kind(status["message"], status["hint"])

@@ -141,8 +141,7 @@ class ServerSupervisor:
                     if program.revive():
                         self._say(f"{program.name} died and was restarted.")
                 time.sleep(_TICK_SECONDS)
-            if status.exists():
-                raise_reported(run.read_json(status))
+            raise_reported(run)
             if run.model.exists():
                 return
             self._say("The ServerApp died; it is restarted and resumes its round.")

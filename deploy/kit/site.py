@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from client.approvals import Approval, read_approvals
 from client.policy import Policy, write_template
@@ -31,19 +31,6 @@ from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of
 from dppm_model.records.shards import open_records
 from dppm_model.securesum.keys import Identity
-
-DEFAULTS: Mapping[str, Any] = {
-    "index": "",
-    "max_epsilon_trusted_server": 0.0,
-    "max_records_per_person": 8,
-    "min_records": 100,
-    "mechanisms": ["binomial"],
-    "min_survivors": 2,
-    "colluding_sites": 0,
-    "hours": "00:00-24:00",
-    "release_seconds": 0.0,
-    "device": "auto",
-}
 
 
 def init_site(
@@ -70,7 +57,8 @@ def init_site(
     manifest = open_records(records).manifest
     # If records name persons, the unit is the person unless the operator chooses otherwise.
     unit = "person" if manifest.persons else "record"
-    values = {**DEFAULTS, "unit": unit, "records": str(records.resolve()), **limits}
+    defaults = {f.name: f.default for f in fields(Policy) if f.default is not MISSING}
+    values = {**defaults, "unit": unit, "records": str(records.resolve()), **limits}
     with making_new(folder, "enrolment.json"):
         folder.chmod(0o700)
         write_template(folder / "site.toml", values)

@@ -76,7 +76,7 @@ def beside(
             live = LiveState(run, count_online)
             try:
                 page = live_page(live, address, tokens=tokens, tls=tls)
-                console.print(f"Watch it at {stack.enter_context(page)}", soft_wrap=True)
+                console.print(f"watch it at {stack.enter_context(page)}", soft_wrap=True)
             except ServiceError as error:
                 console.print(f"{error.message} {error.hint} Training continues.", soft_wrap=True)
         yield
