@@ -1,7 +1,7 @@
-"""Every refusal of the project: one class, one exit code, a message and a hint, each one line.
+"""Every refusal of the project: one class, one exit code, a message and a hint, one line each.
 
-The command line prints ``message`` and ``hint`` and exits with ``exit_code``; nothing else in the
-project calls ``sys.exit``. Codes below 10 are left to the shell and to argument parsing.
+The command line prints ``message`` and ``hint`` and exits with ``exit_code``; nothing else calls
+``sys.exit``. Codes below 10 belong to the shell and to argument parsing.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import Any, ClassVar
 class DppmError(Exception):
     """A refusal that a person can act on.
 
-    Parameters
-    ----------
-    message
-        One line: the field or file, and what is wrong with it.
-    hint
-        One line: what to do about it.
+    ``message`` names the field or file and what is wrong with it; ``hint`` says what to do.
     """
 
     exit_code: ClassVar[int] = 1
+
+    def __init_subclass__(cls, code: int | None = None) -> None:
+        cls.exit_code = cls.exit_code if code is None else code
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"{message} {hint}")
@@ -32,161 +30,115 @@ class DppmError(Exception):
         return type(self), (self.message, self.hint)
 
 
-class ConfigError(DppmError):
+class ConfigError(DppmError, code=10):
     """An unknown key, a value of the wrong type, or one outside its range."""
 
-    exit_code = 10
 
-
-class PlanError(DppmError):
+class PlanError(DppmError, code=11):
     """A plan that cannot be executed or accounted."""
 
-    exit_code = 11
 
-
-class BudgetExhausted(DppmError):
+class BudgetExhausted(DppmError, code=12):
     """The next round would pass the privacy budget; no data was read for it."""
 
-    exit_code = 12
+
+class LedgerError(DppmError, code=13):
+    """A ledger that is missing, edited, locked or from another run."""
 
 
-class LedgerError(DppmError):
-    """A ledger that is missing, edited, locked or of another run."""
-
-    exit_code = 13
-
-
-class DataError(DppmError):
+class DataError(DppmError, code=14):
     """Records that are missing, empty, of the wrong shape or not finite."""
 
-    exit_code = 14
+
+class DownloadError(DppmError, code=15):
+    """No source of a data set could be reached, or the content is not the pinned one."""
 
 
-class DownloadError(DppmError):
-    """No source of a data set could be reached, or what came was not what is pinned."""
-
-    exit_code = 15
-
-
-class RunFolderError(DppmError):
+class RunFolderError(DppmError, code=16):
     """A run folder that is missing, damaged, or belongs to another plan."""
 
-    exit_code = 16
 
-
-class FederationError(DppmError):
+class FederationError(DppmError, code=17):
     """Too few sites answered, or Flower did not start."""
 
-    exit_code = 17
+
+class ModelError(DppmError, code=18):
+    """A model file or a network that cannot be used, such as one that mixes records."""
 
 
-class ModelError(DppmError):
-    """A model file or a network that cannot be used (for one, a network that mixes records)."""
-
-    exit_code = 18
+class SamplerError(DppmError, code=19):
+    """Sampling cannot continue: Ray did not start, or the settings do not fit."""
 
 
-class SamplerError(DppmError):
-    """Sampling could not go on (Ray did not start, or the settings do not fit)."""
-
-    exit_code = 19
+class TooFewSites(FederationError, code=20):
+    """A round got too few reports or shares, even after all retries; it may be repeated."""
 
 
-class TooFewSites(FederationError):
-    """A round got too few reports or shares, also after all retries; it may be asked for again."""
-
-    exit_code = 20
-
-
-class SecureSumError(DppmError):
-    """A message of the secure sum that breaks its rules; nothing is revealed in answer to it.
+class SecureSumError(DppmError, code=21):
+    """A message that breaks the rules of the secure sum; the answer reveals nothing.
 
     Attributes
     ----------
     accused
-        Places in the roster of the sites whose keys or shares were not as they should be: all of a
-        refusal that the server hears, beside the error's name.
+        Roster indices of the sites whose keys or shares were wrong. The server receives these and
+        the error's name, and nothing else.
     """
-
-    exit_code = 21
 
     def __init__(self, message: str, hint: str, accused: tuple[int, ...] = ()) -> None:
         super().__init__(message, hint)
         self.accused = accused
 
     def __reduce__(self) -> tuple[type[DppmError], tuple[Any, ...]]:
-        """As `DppmError`, with who is accused."""
+        """Keep the accused sites, too."""
         return type(self), (self.message, self.hint, self.accused)
 
 
-class ClaimRefuted(DppmError):
+class ClaimRefuted(DppmError, code=22):
     """An audit found more than a claim allows: claim or code is wrong, so do not use the run."""
 
-    exit_code = 22
 
-
-class ServiceError(DppmError):
+class ServiceError(DppmError, code=23):
     """The sampling service failed, refused, or could not be reached."""
 
-    exit_code = 23
 
-
-class NotApproved(DppmError):
+class NotApproved(DppmError, code=24):
     """Code, or a plan, that the site's operator has not approved."""
 
-    exit_code = 24
 
-
-class PolicyError(DppmError):
+class PolicyError(DppmError, code=25):
     """A plan, a shard or an hour that the site's own policy does not allow."""
 
-    exit_code = 25
+
+class EnrolmentError(DppmError, code=26):
+    """An invitation, enrolment or announcement that is damaged or inconsistent."""
 
 
-class EnrolmentError(DppmError):
-    """An invitation, enrolment or announcement that is damaged, or not what it should be."""
-
-    exit_code = 26
-
-
-class NotConnected(DppmError):
+class NotConnected(DppmError, code=27):
     """The federation's server cannot be reached."""
 
-    exit_code = 27
+
+class Untrusted(DppmError, code=28):
+    """A server whose certificate is not from the federation's authority, or not for its name."""
 
 
-class Untrusted(DppmError):
-    """A server whose certificate is not of the federation's authority, or not for its name."""
-
-    exit_code = 28
+class NotEnrolled(DppmError, code=29):
+    """A node key that the server does not know, or that another SuperNode is using."""
 
 
-class NotEnrolled(DppmError):
-    """A node key that the server does not know, or that another SuperNode uses now."""
-
-    exit_code = 29
+class InUse(DppmError, code=30):
+    """A site's or a server's folder that another process is using."""
 
 
-class InUse(DppmError):
-    """A site's or a server's folder that another process works in."""
-
-    exit_code = 30
+class StorageError(DppmError, code=31):
+    """A file or folder that cannot be read or written: no space, no permission, or damage."""
 
 
-class StorageError(DppmError):
-    """A file or folder that the machine cannot read or write: no room, no right, or damaged."""
-
-    exit_code = 31
-
-
-class NotBatchInvariant(DppmError):
-    """On this machine a record's numbers depend on other records: it must not answer."""
-
-    exit_code = 32
+class NotBatchInvariant(DppmError, code=32):
+    """On this machine a record's numbers depend on other records, so it must not answer."""
 
 
 class UnknownSite(SecureSumError):
-    """A key that is not pinned in the site's own file, or not signed by the one that is."""
+    """A key that is not pinned in the site's own file, or not signed by the pinned one."""
 
 
 class ChangedKey(SecureSumError):
@@ -194,7 +146,7 @@ class ChangedKey(SecureSumError):
 
 
 class ForgedShare(SecureSumError):
-    """A share that its sender did not make for this receiver and try, or that does not fit."""
+    """A share that was not made by its sender for this receiver and try, or that does not fit."""
 
 
 class StaleRound(SecureSumError):
@@ -202,11 +154,11 @@ class StaleRound(SecureSumError):
 
 
 class RoundOpened(SecureSumError):
-    """Another try of a round whose sum this site has helped to open: it would be a second sum."""
+    """Another try of a round that this site has helped to open: it would open a second sum."""
 
 
 class NotGuilty(SecureSumError):
-    """A proof of guilt that proves nothing: the masks with that site stay what they are."""
+    """A proof of guilt that proves nothing: the masks shared with that site stay secret."""
 
 
 class ParticipantsChanged(SecureSumError):
@@ -214,7 +166,7 @@ class ParticipantsChanged(SecureSumError):
 
 
 class SurvivorsChanged(SecureSumError):
-    """A second list of survivors for the same round: two sums of it would be opened."""
+    """A second list of survivors for the same round: it would open a second sum."""
 
 
 class TooFewSurvivors(SecureSumError):
@@ -222,7 +174,7 @@ class TooFewSurvivors(SecureSumError):
 
 
 class WrongReport(SecureSumError):
-    """A masked report that is not what its sender sent, or not of this round."""
+    """A masked report that is not what its sender sent, or belongs to another round."""
 
 
 class WrongSum(SecureSumError):
@@ -230,11 +182,11 @@ class WrongSum(SecureSumError):
 
 
 class BadToken(ServiceError):
-    """A call to the sampling service without a token, or with a wrong one."""
+    """A call to the sampling service without a valid token."""
 
 
 class QuotaExceeded(ServiceError):
-    """A client of the sampling service has too many jobs, or drew too many images."""
+    """A client of the sampling service has too many jobs, or has drawn too many images."""
 
 
 class ServerBusy(ServiceError):
@@ -242,8 +194,8 @@ class ServerBusy(ServiceError):
 
 
 class UnknownJob(ServiceError):
-    """A job that the sampling service does not know, or that is another client's."""
+    """A job that the sampling service does not know, or that belongs to another client."""
 
 
 class JobCancelled(ServiceError):
-    """A job of the sampling service that was ended before all its images had come."""
+    """A job of the sampling service that ended before all its images were sent."""

@@ -1,12 +1,12 @@
-"""What a member remembers of a run: one small file, replaced atomically, readable by its owner."""
+"""The memory of a member in one run: a small file, replaced atomically, readable by its owner."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dppm_model.errors import LedgerError
 from dppm_model.files import write_bytes
@@ -17,11 +17,10 @@ T = TypeVar("T")
 
 @dataclass
 class RoundMemory:
-    """A try of a round.
+    """A try of a round; bytes are hexadecimal.
 
-    Its seed, and what this site published; what all participants have, and shares; who survived.
-
-    Bytes are kept in hexadecimal.
+    It has the seed and what this site (``own``) and all participants published; the shares that
+    this site holds; and the survivors, once the sum is opened.
     """
 
     seed: str
@@ -41,14 +40,12 @@ class Memory:
         Digest of the group.
     channel
         The private channel key.
-    peers
-        Channel keys that the peers have shown.
-    agreed
-        The secrets that follow from them and from the private key.
+    peers, agreed
+        The peers' channel keys, and the secrets agreed with each.
     latest
         The last try that was prepared.
     rounds
-        The tries that are not over, two at most: one that was begun, and one that was prepared.
+        The tries that are not over: at most one that has begun, and one that was prepared.
     """
 
     group: str
@@ -59,7 +56,7 @@ class Memory:
     rounds: dict[int, RoundMemory] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write durably: whatever follows may rely on it."""
+        """Write durably, before anything that relies on it."""
         write_bytes(path, json.dumps(asdict(self)).encode())
 
     @classmethod
@@ -72,23 +69,11 @@ class Memory:
             cls(group.digest.hex(), secrets.token_hex(32)).save(path)
         try:
             raw = json.loads(path.read_text())
-            memory = cls(
-                group=raw["group"],
-                channel=raw["channel"],
-                peers=_numbered(raw["peers"]),
-                agreed=_numbered(raw["agreed"]),
-                latest=raw["latest"],
-                rounds={
-                    number: RoundMemory(
-                        seed=r["seed"],
-                        own=r["own"],
-                        published=_numbered(r["published"]),
-                        shares=_numbered(r["shares"]),
-                        survivors=r["survivors"],
-                    )
-                    for number, r in _numbered(raw["rounds"]).items()
-                },
-            )
+            rounds = {
+                int(number): _whole(RoundMemory, one, "published", "shares")
+                for number, one in raw["rounds"].items()
+            }
+            memory = _whole(cls, raw | {"rounds": rounds}, "peers", "agreed")
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise LedgerError(
                 f"{path} is damaged: {error!r}.", "Sit out until the next run; spend nothing twice."
@@ -101,6 +86,9 @@ class Memory:
         return memory
 
 
-def _numbered(values: dict[str, T]) -> dict[int, T]:
-    """JSON's keys are strings."""
-    return {int(key): value for key, value in values.items()}
+def _whole(kind: type[T], raw: dict[str, Any], *numbered: str) -> T:
+    """Build what ``asdict`` wrote; JSON has made strings of the keys of the ``numbered`` fields."""
+    if raw.keys() != {f.name for f in fields(kind)}:  # type: ignore[arg-type]
+        raise ValueError("a field is missing or unknown")
+    own = {name: {int(key): value for key, value in raw[name].items()} for name in numbered}
+    return kind(**raw | own)
