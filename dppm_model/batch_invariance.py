@@ -49,14 +49,8 @@ def check_batch_invariance(
 ) -> None:
     """Refuse a machine on which a record's integers depend on its batch (Lemma 15).
 
+    ``phase`` and the plan's ``config`` say what is asked; ``device`` is where the site answers.
     Raises NotBatchInvariant naming the phase, and what was seen.
-
-    Parameters
-    ----------
-    phase, config
-        What is asked, and the plan's configuration of the model.
-    device
-        Where the site answers.
     """
     # What decides kernels beside the sizes.
     machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())

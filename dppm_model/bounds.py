@@ -181,10 +181,7 @@ class Between:
 def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
     """Return the bounds of a dataclass's fields that their annotations say; others have none.
 
-    Parameters
-    ----------
-    exact
-        Whether 1 is refused for 1.0, as of a plan.
+    ``exact`` refuses 1 for 1.0, as a plan does.
     """
     rows: dict[str, Row] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():

@@ -38,12 +38,8 @@ class Budget:
     def check(self, plan: Plan, number: int, debits: tuple[Debit, ...], hint: str) -> None:
         """Refuse round ``number`` of a plan if it, with all before it, would pass a limit.
 
-        Parameters
-        ----------
-        debits
-            What was spent; those of other runs count in full, the plan's own rounds as planned.
-        hint
-            What to do about it, for the error.
+        Of ``debits``, those of other runs count in full, the plan's own rounds as planned. ``hint``
+        is the error's.
 
         Raises
         ------

@@ -25,11 +25,8 @@ _CHUNK = 1 << 16
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace ``path`` by ``content``, readable by its owner only.
 
-    Parameters
-    ----------
-    durable
-        Also against a failing machine: fsync of the file before, of its folder after. Leave it out
-        for what can be made again at any time.
+    ``durable`` writes survive a failing machine: fsync of the file before the rename, and of its
+    folder after. Leave it out for content that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(path.parent, f".{path.name}{_NEW}")

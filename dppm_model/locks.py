@@ -25,13 +25,8 @@ class NotAFile(OSError):
 def open_file(path: Path, flags: int, *, follow: bool = False) -> int:
     """Open a regular file, for its owner only should it be made now; return its handle.
 
-    Raises NotAFile if there is a link, a FIFO (which is not waited for), a device or a folder in
-    its place, and OSError if it cannot be opened.
-
-    Parameters
-    ----------
-    follow
-        Whether it may be a symbolic link to one.
+    ``follow`` allows a symbolic link to one. Raises NotAFile if there is a link, a FIFO (which is
+    not waited for), a device or a folder in its place, and OSError if it cannot be opened.
     """
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:

@@ -34,12 +34,7 @@ def reading(what: Path | str, kind: type[DppmError], hint: str) -> Iterator[None
 
     Refusals of the project pass as they are.
 
-    Parameters
-    ----------
-    what
-        The file, for the message.
-    kind, hint
-        Of the refusal.
+    ``what`` names the file in the message; ``kind`` and ``hint`` are the refusal's.
     """
     try:
         yield
@@ -83,12 +78,7 @@ def check_regular(path: Path) -> None:
 def read_bytes(path: Path, *, follow: bool = True) -> bytes:
     """Read a regular file, or one that is linked to: operators do so.
 
-    Raises OSError if it is missing, or something else.
-
-    Parameters
-    ----------
-    follow
-        Whether it may be a link.
+    ``follow`` allows a link. Raises OSError if it is missing, or something else.
     """
     with os.fdopen(open_file(path, os.O_RDONLY, follow=follow), "rb") as file:
         return file.read()

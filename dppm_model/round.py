@@ -47,10 +47,7 @@ def estimate(
 
     The divisor is public: dividing by the number that was really sampled would reveal it.
 
-    Parameters
-    ----------
-    total, sites
-        The sum, after `Mechanism.release`, of the reports of so many sites.
+    ``total`` is the sum, after `Mechanism.release`, of the reports of ``sites`` sites.
     """
     vector = phase.mechanism.decode(total, sites, phase, signs_seed)
     return vector / (phase.divisor * sites / phase.sites)

@@ -56,13 +56,8 @@ class Settings(BaseModel):
     def of(cls, values: Any, where: str = "") -> Self:
         """Build the group from a plain dictionary.
 
-        Raises ConfigError naming the first key that is unknown, missing, of the wrong type or out
-        of its range.
-
-        Parameters
-        ----------
-        where
-            The group's own key, for the refusal.
+        ``where`` is the group's own key, for the refusal. Raises ConfigError naming the first key
+        that is unknown, missing, of the wrong type or out of its range.
         """
         try:
             return cls.model_validate(values)

@@ -44,12 +44,8 @@ def guessed_epsilon(
 ) -> Guesses:
     """Return the best bound over a few fixed numbers of guesses, at `CONFIDENCE` over all of them.
 
-    Parameters
-    ----------
-    included
-        (n,) which canaries were in; each by a fair coin of its own.
-    scores
-        (n,) the auditor's evidence: the highest are guessed in, the lowest out.
+    ``included`` (n,) says which canaries were in, each by a fair coin of its own; ``scores`` (n,)
+    are the auditor's evidence: the highest are guessed in, the lowest out.
     """
     order = np.argsort(scores)
     best = Guesses(len(scores), 0, 0, 0.0)

@@ -47,12 +47,9 @@ def canary_vectors(
     In each round a canary that is in, and sampled, takes one place (`Audit.places`);
     several share one where there are fewer.
 
-    Parameters
-    ----------
-    delta
-        At which epsilon is bounded; some tens of canaries times delta are the least p-value.
-    seed
-        Of the auditor's choices: who is in, and where. The answers are drawn from ``coins``.
+    Epsilon is bounded at ``delta``; the least p-value is some tens of canaries times delta.
+    ``seed`` makes the auditor's choices of who is in and where; the answers are drawn from
+    ``coins``.
     """
     rng = np.random.default_rng(seed)
     canaries = int(min(canaries, *(p.mechanism.most_units for p in plan.phases)))

@@ -189,15 +189,9 @@ class Mechanism(ABC):
     ) -> NDArray[np.int64]:
         """Answer a round at a site. The only function through which data leave.
 
-        Returns a report (`report_length`,) of numbers in 0..`max_count`, of the same shape whatever
-        was sampled.
-
-        Parameters
-        ----------
-        vectors
-            Of the units that were sampled.
-        seed
-            The round's public seed.
+        ``vectors`` are those of the sampled units; ``seed`` is the round's public seed. Returns a
+        report (`report_length`,) of numbers in 0..`max_count`, of the same shape whatever was
+        sampled.
         """
 
     def release(

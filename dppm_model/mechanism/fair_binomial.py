@@ -24,13 +24,8 @@ class FairBinomialTable:
     every draw. The first ``word_bits`` bits of U nearly always suffice; where they tie with an
     entry the remaining n - word_bits bits are drawn and compared too, in Python integers.
 
-    Parameters
-    ----------
-    n
-        Number of fair coins.
-    word_bits
-        Length of the first comparison, at most 64 and at most n. Tests shorten it so that ties are
-        common.
+    ``n`` is the number of fair coins. ``word_bits`` is the length of the first comparison, at most
+    64 and at most n; tests shorten it so that ties are common.
     """
 
     def __init__(self, n: int, word_bits: int = 64) -> None:

@@ -16,15 +16,9 @@ import torch
 def fixed_batches(records: Sequence[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, ...]]:
     """Yield chunks of exactly ``size`` records; the last is filled up with records that count zero.
 
+    ``records`` are tensors with the records in their first axis, at least one of them floating.
     Yields slices of all tensors. What fills the last is not a number (and 0 in integer tensors):
     the grid makes the vector of any record that is not finite zero.
-
-    Parameters
-    ----------
-    records
-        Tensors with the records in their first axis, at least one of them floating.
-    size
-        Records in a chunk.
     """
     n = len(records[0])
     for start in range(0, n, size):

@@ -75,10 +75,8 @@ def _resolved(first: int, least: int, deviation: float, coins: SecureRNG) -> int
 class GaussianMechanism(Mechanism):
     """The public parameter of one round's noise; see the module for what it does not protect.
 
-    Attributes
-    ----------
-    noise_multiplier
-        z: the deviation of the noise in a coordinate of the sum, over C; mu is 1/z.
+    ``noise_multiplier`` is z, the deviation of the noise in a coordinate of the sum, over C; mu is
+    1/z.
     """
 
     noise_multiplier: float

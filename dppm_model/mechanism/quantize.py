@@ -70,13 +70,9 @@ class Grid:
         Rounding is towards zero, which can only shorten a vector. A row that is not finite becomes
         zero, and so does, should float arithmetic ever fail us, a row that is still too long.
 
-        Returns (n, d) float64 holding integers; each row's norm is at most `steps`, exactly. Sums
-        of fewer than 2^29 of them are exact, in any order.
-
-        Parameters
-        ----------
-        vectors
-            (n, d) float32 (in float64 no square of theirs overflows).
+        ``vectors`` are (n, d) float32, so that no square overflows in float64. Returns (n, d)
+        float64 holding integers; each row's norm is at most `steps`, exactly. Sums of fewer than
+        2^29 of them are exact, in any order.
         """
         rows = vectors.to(torch.float64, copy=True)
         norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)

@@ -29,12 +29,7 @@ _LARGE = 600.0  # above, e^-epsilon is too small for `dp_accounting` to solve fo
 class Composition:
     """All rounds together.
 
-    Attributes
-    ----------
-    distribution
-        The PLD of `dp_accounting`.
-    error
-        Bound on its float error in delta.
+    ``distribution`` is the PLD of `dp_accounting`; ``error`` bounds its float error in delta.
     """
 
     distribution: Any

@@ -303,14 +303,10 @@ def _mode(path: Path) -> str:
 def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
     """Read one image, turned upright as its EXIF says and laid on white where transparent.
 
+    With ``size``, the largest centred square is cut out and resized to so many pixels a side.
     Raises DataError if it is damaged, or has more than 8 bits a pixel: which of them matter only
     the owner of the images can say (a window for scans), and cutting them off would spoil them
     silently.
-
-    Parameters
-    ----------
-    size
-        Pixels a side; the largest centred square is cut out and resized.
 
     Returns
     -------

@@ -92,15 +92,9 @@ def fetch(
 ) -> Path:
     """Bring a public data set into the local store, unless it is there and whole.
 
-    Returns the folder that holds the splits.
-
-    Parameters
-    ----------
-    root
-        The local store; by default `data_root()`.
-    source
-        A folder with the four idx files, or with fonts for glyphs, tried first; by default
-        ``$DPPM_DATA_SOURCE/<name>``.
+    ``root`` is the local store, by default `data_root()`. ``source``, by default
+    ``$DPPM_DATA_SOURCE/<name>``, is tried first: a folder with the four idx files, or with fonts
+    for glyphs. Returns the folder that holds the splits.
 
     Raises
     ------

@@ -82,12 +82,7 @@ class Units:
     def choose(self, units: NDArray[np.int64], seeds: NDArray[np.int64]) -> Choice:
         """Choose at most K records of each unit, at random without replacement.
 
-        Parameters
-        ----------
-        units
-            (n,) unit numbers.
-        seeds
-            (n,) int64 of 63 bits, the secret seed of each of these units.
+        ``units`` (n,) are unit numbers, and ``seeds`` (n,) int64 the 63-bit secret seed of each.
         """
         parts = [self._own(unit, seed) for unit, seed in zip(units, seeds.tolist(), strict=True)]
         counts = np.array([len(part) for part in parts], dtype=np.int64)

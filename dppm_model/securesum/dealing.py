@@ -14,12 +14,7 @@ from dppm_model.securesum.round_keys import RoundKeys, commitment, digests, stat
 class Dealing:
     """What one site deals in one try.
 
-    Parameters
-    ----------
-    index
-        Its place in the roster.
-    seed
-        32 secret bytes, for this try alone.
+    ``index`` is its place in the roster; ``seed`` holds 32 secret bytes for this try alone.
     """
 
     def __init__(self, group: Group, number: int, index: int, seed: bytes) -> None:

@@ -110,12 +110,8 @@ class Member:
     ) -> None:
         """Take note of who takes part in a try, once and for all.
 
-        Parameters
-        ----------
-        materials
-            Of all participants; of digests and shares only those for this site.
-        helps
-            Whether this site need not take part itself: it can help to open the sum of others.
+        ``materials`` are those of all participants, but only the digests and shares for this site.
+        With ``helps`` this site need not take part: it can help to open the sum of others.
 
         Raises
         ------

@@ -118,16 +118,10 @@ class Opening:
     ) -> tuple[set[int], set[tuple[int, int]]]:
         """Find who masked wrongly, from what each site says of its masks with each other.
 
-        Returns sites whose reports are not masked as they say themselves; and pairs of sites that
-        do not say the same of the mask that they share. Raises WrongReport if a row is not of just
-        these, or not signed.
-
-        Parameters
-        ----------
-        rows
-            Of each site that has reported, about all others that have.
-        report
-            Gives the masked report of each.
+        ``rows`` hold, for each site that has reported, its checks about all others that have;
+        ``report`` gives a site's masked report. Returns sites whose reports are not masked as they
+        say themselves; and pairs of sites that do not say the same of the mask that they share.
+        Raises WrongReport if a row is not of just these, or not signed.
         """
         wrong, pairs = set(), set()
         for i, row in rows.items():

@@ -45,10 +45,7 @@ class Proof:
     def holds(self, group: Group, sum_: Sum, published: Mapping[int, bytes]) -> bool:
         """Say whether it proves its claim; against an honest site none does (Lemma 19).
 
-        Parameters
-        ----------
-        published
-            What each participant of the try published, as the judge was told.
+        ``published`` is what each participant of the try published, as the judge received it.
         """
         number = sum_.number
         if not {self.accused, self.dealer} <= published.keys():

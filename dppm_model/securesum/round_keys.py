@@ -77,12 +77,8 @@ class RoundKeys:
 class Checks:
     """What a site says, and signs, of the check numbers of its masks: nothing of its report.
 
-    Attributes
-    ----------
-    values
-        `Sum.residue` of its mask with each site; its own stands for its self-mask.
-    signature
-        Of these and of the try's participants, by its identity.
+    ``values`` are `Sum.residue` of its mask with each site; its own entry stands for its self-mask.
+    ``signature``, by its identity, covers these and the try's participants.
     """
 
     values: Mapping[int, bytes]

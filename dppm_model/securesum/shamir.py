@@ -18,15 +18,9 @@ SECRET_BYTES = 32
 def split(secret: bytes, holders: Iterable[int], threshold: int, key: bytes) -> list[bytes]:
     """Split a secret of 32 bytes into shares, any ``threshold`` of which give it back.
 
+    ``holders`` are the numbers x, from 1, of the wanted shares. The polynomial is drawn from
+    ``key``, 32 secret bytes used for this alone, so the same key gives the same shares again.
     Returns their shares, of 66 bytes each.
-
-    Parameters
-    ----------
-    holders
-        Numbers x from 1 of those whose shares are wanted.
-    key
-        32 secret bytes, used for this alone, from which the polynomial is drawn: the same key gives
-        the same shares again.
     """
     cipher = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     stream = cipher.update(bytes(SHARE_BYTES * (threshold - 1)))

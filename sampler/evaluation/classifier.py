@@ -301,10 +301,7 @@ def _apply(network: nn.Module, x: Tensor, mean: float, std: float) -> Tensor:
 def mean_and_std(name: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return ``name`` and ``name_std``: mean and standard deviation over seeds.
 
-    Parameters
-    ----------
-    values
-        One entry a seed: a number, or one number a class.
+    ``values`` has one entry for each seed: a number, or one number for each class.
 
     Returns
     -------

@@ -156,10 +156,8 @@ def _mean(values: list[float | None]) -> float | None:
 def nearest(queries: Images, records: Images) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distance to, and index of, the nearest of ``records`` for each query.
 
-    Parameters
-    ----------
-    queries, records
-        (n, C, H, W) and (m, C, H, W) uint8; compared at 32 pixels a side at most.
+    ``queries`` and ``records`` are (n, C, H, W) and (m, C, H, W) uint8, compared at 32 pixels a
+    side at most.
 
     Returns
     -------

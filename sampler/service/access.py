@@ -87,10 +87,7 @@ def read_tokens(path: Path) -> dict[str, str]:
 class Access:
     """Tells clients apart: by their tokens, or where there are none by the hosts they call from.
 
-    Parameters
-    ----------
-    tokens
-        Token by client; None lets everyone in who can connect.
+    ``tokens`` maps clients to tokens; None admits anyone who can connect.
     """
 
     def __init__(self, tokens: Mapping[str, str] | None) -> None:
@@ -103,14 +100,8 @@ class Access:
     def client(self, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:
         """Return the caller's name.
 
-        Raises BadToken if tokens are required and there is none or a wrong one.
-
-        Parameters
-        ----------
-        metadata
-            Of the call.
-        peer
-            As gRPC names it, ``ipv4:127.0.0.1:43210``.
+        ``metadata`` is the call's; ``peer`` is as gRPC names it, ``ipv4:127.0.0.1:43210``. Raises
+        BadToken if tokens are required and there is none or a wrong one.
         """
         if self._digests is None:
             return host_of(peer)

@@ -32,12 +32,8 @@ _log = logging.getLogger(__name__)
 class Call:
     """A call that has come in.
 
-    Attributes
-    ----------
-    client
-        Who calls, as `Access.client` says.
-    ended
-        Set once it has its status, whoever gave it.
+    ``client`` is the caller, as `Access.client` names it; ``ended`` is set once the call has its
+    status, whether from here or from gRPC.
     """
 
     def __init__(self, client: str, context: Any, open_calls: OpenCalls) -> None:
@@ -114,10 +110,8 @@ class Call:
 class OpenCalls:
     """Calls that nothing else bounds, oldest first.
 
-    Parameters
-    ----------
-    per_client, in_all
-        How many; one more ends the oldest of its client, or of the client that has the most.
+    One more than ``per_client`` or ``in_all`` ends the oldest call of its client, or of the client
+    that has the most.
     """
 
     def __init__(self, per_client: int = PER_CLIENT, in_all: int = IN_ALL) -> None:
@@ -160,10 +154,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     Health checks pass without a token, as load balancers send none; they say nothing of a run, and
     are counted apart, where hosts are clients.
 
-    Parameters
-    ----------
-    bounds
-        See `sampler.service.requests`.
+    For ``bounds`` see `sampler.service.requests`.
     """
 
     def __init__(self, access: Access, bounds: Mapping[str, Fields]) -> None:

@@ -159,15 +159,7 @@ class ShardSlice:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """A request for images that was found good.
-
-    Attributes
-    ----------
-    batches
-        Images asked for.
-    shard_size
-        See `ModelInfo`.
-    """
+    """A request for images that was found good."""
 
     batches: tuple[pb.Batch, ...]
     shard_size: int

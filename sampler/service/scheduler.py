@@ -94,10 +94,8 @@ class JobScheduler:
     def submit(self, client: str, request: SampleRequest, on_cancel: Callable[[], object]) -> Job:
         """Accept a request, to be read by `drawn`.
 
-        Parameters
-        ----------
-        on_cancel
-            Called if the job is ended by anyone but its reader, who may be blocked and not notice.
+        ``on_cancel`` is called if anyone but its reader ends the job: the reader may be blocked and
+        not notice.
 
         Raises
         ------

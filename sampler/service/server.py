@@ -84,10 +84,7 @@ class ServerSettings:
 class Running:
     """A server that is up.
 
-    Attributes
-    ----------
-    address
-        ``host:port``, with the true port.
+    ``address`` is ``host:port``, with the true port.
     """
 
     address: str

@@ -164,10 +164,7 @@ def image_message(label: int, index: int, pixels: NDArray[np.uint8], form: pb.Fo
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Health checks (grpc.health.v1): the service is up for as long as its server answers.
 
-    Parameters
-    ----------
-    names
-        Services that are served.
+    ``names`` are the services that are served.
     """
 
     def __init__(self, names: Collection[str]) -> None:

@@ -93,15 +93,9 @@ def build(fonts: Path, target: Path, name: str, letters: str, say: Progress) -> 
     The records are chosen on all 26 letters whatever ``letters`` is, so fewer letters are the same
     records restricted. They are ordered by font, then letter.
 
-    Raises DataError if the fonts are too few, or all of one family, so that no test split can be
-    held out.
-
-    Parameters
-    ----------
-    fonts
-        A folder with ``.otf``, ``.ttf`` and ``.pfb`` files, at any depth.
-    letters
-        The classes in order, the first letters of the alphabet.
+    ``fonts`` is a folder with ``.otf``, ``.ttf`` and ``.pfb`` files, at any depth; ``letters`` are
+    the classes in order, the first letters of the alphabet. Raises DataError if the fonts are too
+    few, or all of one family, so that no test split can be held out.
     """
     with Painter() as painter:
         found = _draw(fonts, painter, part(say, 0.0, 0.4, f"{name}: "))

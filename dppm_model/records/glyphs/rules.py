@@ -53,12 +53,8 @@ def legible(thumbs: Thumbs, folders: Sequence[str]) -> NDArray[np.bool_]:
     Ridge regression on random cosine features, in five folds of whole folders: symbols and
     ornaments in the places of letters are not recognised.
 
-    Returns (n,) whether at least 40 % of a font's letters were recognised.
-
-    Parameters
-    ----------
-    thumbs
-        (n, 26, 32, 32), of two folders or more.
+    ``thumbs`` are (n, 26, 32, 32), of two folders or more. Returns (n,) whether at least 40 % of a
+    font's letters were recognised.
     """
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(256, _FEATURES)) / _LENGTH
@@ -96,12 +92,8 @@ def legible(thumbs: Thumbs, folders: Sequence[str]) -> NDArray[np.bool_]:
 class Comparison:
     """What fonts have in common.
 
-    Attributes
-    ----------
-    new
-        (n, 26) whether a letter is no copy of one kept before.
-    families
-        (n,) the family of each font, named by the first of its folders.
+    ``new`` (n, 26) says whether a letter is no copy of an earlier one; ``families`` names the
+    family of each font by the first of its folders.
     """
 
     new: NDArray[np.bool_]
@@ -116,12 +108,8 @@ def compare(
     Two folders with a font each that agree on six letters are one family, and so are those that
     they lead to: the same design often comes under several names.
 
-    Parameters
-    ----------
-    thumbs
-        (n, 26, 32, 32), in the order of preference: of copies the first is kept.
-    tick
-        Told the share done.
+    ``thumbs`` are (n, 26, 32, 32) in the order of preference: of copies, the first is kept.
+    ``tick`` gets the share done.
     """
     new = np.zeros((len(thumbs), _LETTERS), dtype=bool)
     names = sorted(set(folders))
@@ -160,10 +148,7 @@ def held_out(sizes: dict[str, int]) -> set[str]:
     Families of 1,500 records or more, and any that would take the test split beyond one half,
     are passed over.
 
-    Parameters
-    ----------
-    sizes
-        Records of each family.
+    ``sizes`` are the numbers of records of each family.
     """
     total = sum(sizes.values())
     chosen: set[str] = set()
