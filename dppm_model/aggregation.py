@@ -2,13 +2,13 @@
 
 An aggregation is a protocol with three faces, one for each that has to trust it:
 
-    accounting  an entry of `HONEST_REPORTS`: n, what the noise of a sum is sure to consist of
+    accounting  an entry of `HONEST_REPORTS`: n, the honest reports in any sum
     site        a `SiteAggregation` (`client.app.AGGREGATIONS`): answers its messages
     server      a `server.aggregation.Aggregation` (`server.app.AGGREGATIONS`): asks them, and
                 returns a round's sum
 
-A plan names its aggregation, and is refused where there is no accounting for it. The one that is
-deployed is the secure sum: `dppm_model.securesum`, `client.securesum`, `server.securesum`.
+A plan names its aggregation, and is refused if there is no accounting for it. The deployed one is
+the secure sum: `dppm_model.securesum`, `client.securesum`, `server.securesum`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dppm_model.errors import DppmError, PlanError
 
 Fields = dict[str, Any]
 Question = Mapping[str, Mapping[str, Any]]  # a message's records, by name
-Answer = dict[str, Fields | DppmError]  # of an error only the name, and who is accused, leaves
+Answer = dict[str, Fields | DppmError]  # of an error, only the name and the accused sites leave
 
 
 class SiteAggregation(Protocol):
@@ -45,15 +45,15 @@ class SiteAggregation(Protocol):
 def secure_sum_honest_reports(sites: int, min_survivors: int, colluding: int) -> int:
     """Return n, the least number of honest reports in any sum that can be opened (Lemma 17).
 
-    With s = min_survivors = t and c colluding sites, a sum that everybody agrees on has s - c of
-    them. A lying server may tell every helper another list of survivors: then each calls at most
-    N - s sites dropped, and a site's mask key is opened only if s - c honest helpers call it so.
-    That is possible for at most (N - c)(N - s)/(s - c) sites, which leaves
-    (s - c) - (N - s)^2/(s - c). (Bonawitz et al. let sites sign the list of survivors first, which
-    costs a third message a round.)
+    With s = min_survivors = t and c colluding sites, a sum that all sites agree on has s - c of
+    them. A lying server may send every helper another list of survivors. Then each helper takes at
+    most N - s sites for dropped, and a site's mask key is opened only if s - c honest helpers do
+    so. That is possible for at most (N - c)(N - s)/(s - c) sites, which leaves (s - c) - (N -
+    s)^2/(s - c). (Bonawitz et al. let sites sign the list of survivors first, which costs a third
+    message a round.)
 
-    Raises PlanError if 2 s > N + c does not hold. Then honest sites that reveal one kind of share
-    for a peer, and others that were told a lie and reveal the other kind, can both be s - c.
+    Raises PlanError unless 2 s > N + c: otherwise s - c honest sites may reveal one kind of share
+    for a peer, and s - c deceived ones the other kind.
     """
     sure, lost = min_survivors - colluding, sites - min_survivors
     if not 0 <= lost < sure or colluding < 0:

@@ -1,18 +1,17 @@
 """Batch invariance, tested on this machine: a record's integers do not depend on its batch.
 
-Lemma 15 (PRIVACY.md) wants more of arithmetic than correct rounding: that a record's
-vector, to the last bit, does not depend on who else is asked, on its place among them, or on how
-many they are. `dppm_model.mechanism.products` and `chunks` see to that by their sizes and by where
-matrices begin. But which kernels a matrix library has for these sizes, on this processor, is its
-own business; so a site does not answer before it has seen it: random public records go through the
-very question, permuted, in other company, at other places, and every sum must be the same. Sizes
-follow from the plan, kernels from sizes: once for each kind of phase and configuration is enough.
+Lemma 15 (PRIVACY.md) needs more than correct rounding: a record's vector must not depend, to the
+last bit, on the other sampled records, on its place among them, or on their number.
+`dppm_model.mechanism.products` and `fixed_batches` ensure that by the sizes and alignment of
+matrices. But a matrix library is free to choose its kernels for these sizes and this processor. So
+a site tests them before it answers: it puts random public records to the very question, permuted,
+in other company, at other places, and every sum must be the same. Sizes follow from the plan and
+kernels from sizes, so one test for each kind of phase and configuration is enough.
 
-Three things are looked at. Every matrix product of a question must be of the sizes that `products`
-makes, or of whole numbers, whose sums are exact in any order. The integers must be equal, and so
-must be the vectors before clipping, to the last bit. A server may leave a question's optional
-arrays out, so that is tried too. An accelerator is tried like a processor: by the question as it is
-asked there.
+Three things are tested. Every matrix product of a question must have the sizes that `products`
+makes, or consist of whole numbers, whose sums are exact in any order. The integers must be equal,
+and so must the vectors before clipping, to the last bit. A server may leave out a question's
+optional arrays, so that is tested too. An accelerator is tested with the question as it runs there.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import build_query, kind_of
 from dppm_model.score.query import Query
 
-_MORE = 9  # records, than are asked together: the last chunk is filled up
-# Of arrays: numbers of six orders of magnitude, up to so much of their ranges. Where they are too
-# large, what a record adds is drowned in what all add, and its last bits with it.
+_MORE = 9  # records more than a chunk, so that the last chunk is padded
+# Arrays hold numbers of six orders of magnitude, up to these fractions of their ranges. Larger ones
+# would drown a record's last bits in what all records add.
 _REACHES = (1e-4, 1e-2)
-# So small a clip norm shortens every vector to its own length in steps, where the last bits show.
+# This clip norm shortens every vector to the whole grid, where the last bits show.
 _GRID = Grid(1e-30, MOST_STEPS)
 _SEED = 0
 
@@ -52,7 +51,7 @@ def check_batch_invariance(
     ``phase`` and the plan's ``config`` say what is asked; ``device`` is where the site answers.
     Raises NotBatchInvariant naming the phase, and what was seen.
     """
-    # What decides kernels beside the sizes.
+    # Besides the sizes, these decide the kernels.
     machine = (torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
     if wrong := _problem(kind_of(phase).name, config, torch.device(device), machine):
         raise NotBatchInvariant(
@@ -69,7 +68,7 @@ def _problem(kind: str, config: ModelConfig, device: torch.device, machine: obje
     del machine
     asked, rng = kind_of(kind).question, np.random.default_rng(_SEED)
     names = asked.needed | asked.optional
-    # The closed form below a network takes long to make: one is enough. So is one public array.
+    # The closed form below a network is slow to build: one is enough. So is one public array.
     asked_of = [names & part.specs(config).keys() for part in config.parts]
     highest = next(own for own in reversed(asked_of) if own)
     arrays: dict[str, NDArray[Any]] = {**config.public_arrays}
@@ -78,7 +77,7 @@ def _problem(kind: str, config: ModelConfig, device: torch.device, machine: obje
         arrays |= draw_arrays(config, fresh, rng, reach)
         if wrong := _seen_in(build_query(kind, ScoreModel(config, arrays)).to(device), config, rng):
             return wrong
-    if names != asked.needed:  # a server may leave the others out; other products are made then
+    if names != asked.needed:  # a server may leave out the others, which changes the products
         needed = {
             n: a for n, a in arrays.items() if n in asked.needed | config.public_arrays.keys()
         }
@@ -102,7 +101,7 @@ def _seen_in(query: Query, config: ModelConfig, rng: np.random.Generator) -> str
         return f"vectors of {records.count} records in another order"
     try:
         with _Products():  # type: ignore[no-untyped-call]
-            records.total(everyone)  # what is computed once for all records has been by now
+            records.total(everyone)  # anything computed once for all records is done by now
             records.rows(everyone[:TILE])
     except _UnevenProduct as error:
         return str(error)
@@ -133,8 +132,8 @@ class _Records:
     def rows(self, chosen: NDArray[np.int64]) -> dict[int, int]:
         """Return a checksum of each record's vector before clipping.
 
-        A CRC, since vectors are long: it shows every change within one number, and others but for
-        one in 2^32; kernels are no adversaries.
+        A CRC is enough for long vectors: it shows every change within one number, and misses one in
+        2^32 of the others; kernels are not adversaries.
         """
         pieces = (piece.cpu().numpy() for piece in self.query.rows(*self._seen(chosen)))
         rows = (row for piece in pieces for row in piece)
@@ -142,7 +141,7 @@ class _Records:
 
 
 class _UnevenProduct(Exception):
-    """A matrix product of sizes for which kernels may treat rows differently."""
+    """A matrix product whose sizes let kernels treat rows differently."""
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -158,7 +157,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-# Of each kind of product: what its sizes are multiples of. Of the last ones none is right.
+# The sizes of each kind of product are multiples of these; no size of the last two is right.
 _STEPS = {"mm": TILE, "addmm": TILE, "bmm": STEP, "baddbmm": STEP, "mv": 2**62, "dot": 2**62}
 
 

@@ -1,11 +1,11 @@
-"""Bounds of a value as data: a row says what is taken, and refuses the rest by name.
+"""Bounds of values as data: a row defines the accepted values and refuses all others by name.
 
-A dataclass says them in its annotations (`bounds_of`): a plan's settings, a sampler's, a site's
-policy; `sampler.service.requests` has those of requests. The configuration is checked by pydantic
+The annotations of a dataclass give its rows (`bounds_of`): a plan's settings, a sampler's, a site's
+policy. `sampler.service.requests` has the rows of requests. Pydantic checks the configuration
 (`dppm_model.settings`).
 
-A plan's text must be the only one that says what it says: there a whole number is never 3.0 or
-true, and a number with a fraction is never 1.
+A plan has only one valid text: in it, a whole number is never 3.0 or true, and a number with a
+fraction is never 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dppm_model.reading import as_floats
 T = TypeVar("T")
 
 _UNBOUNDED = 2**63 - 1
-_SHOWN = 40  # characters of a wrong value in a refusal: it travels in the headers of an answer
+_SHOWN = 40  # characters of a wrong value in a refusal, which travels in the headers of an answer
 
 
 class Row(Protocol):
@@ -63,7 +63,7 @@ class Whole:
 class Real:
     """A number from ``least`` to ``most``; nan lies nowhere.
 
-    Where it is ``exact``, 1 does not stand for 1.0: a plan has one text only.
+    With ``exact``, 1 does not stand for 1.0: a plan has only one valid text.
     """
 
     least: float = -sys.float_info.max
@@ -94,7 +94,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Flag:
-    """True or false, and not what counts as such."""
+    """True or false, and no value that merely counts as one."""
 
     def check(self, name: str, value: object, kind: type[DppmError] = ConfigError) -> None:
         """See `Row`."""
@@ -146,14 +146,14 @@ def require_length(name: str, value: float) -> None:
 
 
 def require_whole(name: str, value: int, least: int = 1, most: int = 2**53 - 1) -> None:
-    """Refuse a plan's number that is not whole (an int: neither 3.0 nor true), or out of range."""
+    """Refuse a plan's number that is not an int (3.0 and true are not) or is out of range."""
     Whole(least, most).check(name, value, PlanError)
 
 
 def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
     """Build ``cls``, a dataclass, from the values of ``group``; missing keys take their defaults.
 
-    A whole number stands for the same number with a fraction: people write ``1`` for ``1.0``.
+    A whole number may stand for a float: people write ``1`` for ``1.0``.
 
     Raises ConfigError if a key is unknown, a value is of the wrong type, or as ``cls`` says.
     """
@@ -169,9 +169,9 @@ def from_settings(cls: type[T], group: str, values: Mapping[str, Any]) -> T:
 
 @dataclass(frozen=True)
 class Between:
-    """The range of a setting, ends included; stands in its annotation: ``Annotated[int, …]``.
+    """The range of a setting, ends included, in its annotation: ``Annotated[int, Between(1, 9)]``.
 
-    A plan is read from another's file: whatever it says within these ranges can be computed.
+    Plans come from other people's files: every plan within these ranges can be computed.
     """
 
     least: float
@@ -179,7 +179,7 @@ class Between:
 
 
 def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
-    """Return the bounds of a dataclass's fields that their annotations say; others have none.
+    """Return the bounds that a dataclass's annotations give; other fields have none.
 
     ``exact`` refuses 1 for 1.0, as a plan does.
     """

@@ -1,4 +1,4 @@
-"""A limit on what may be spent, and the refusal of the first round that would pass it."""
+"""Spending limits, and the refusal of the first round that would exceed one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dppm_model.privacy.ledger import Debit, costs_of
 
 @dataclass(frozen=True)
 class Budget:
-    """What a site, or the server, is willing to spend over all runs, in either view.
+    """The limits of a site, or of the server, over all runs, in either view.
 
-    Runs whose server is trusted to add the noise (`Plan.trusts_server`) have a limit of their own,
-    for whoever sees only what that server releases; the other limits are over all other runs.
+    Runs whose server is trusted to add the noise (`Plan.trusts_server`) have a separate limit,
+    against anyone who sees only the release; the other limits are over all other runs.
     """
 
     max_epsilon_secure_sum: float
@@ -58,7 +58,7 @@ class Budget:
 
 
 def alike(plan: Plan, debits: tuple[Debit, ...]) -> tuple[Debit, ...]:
-    """Return the debits of other runs that count against the same limits as a plan's."""
+    """Return the debits of other runs that share a plan's limits."""
     return tuple(d for d in debits if d.run != plan.run and d.trusts_server == plan.trusts_server)
 
 
@@ -66,7 +66,7 @@ def alike(plan: Plan, debits: tuple[Debit, ...]) -> tuple[Debit, ...]:
 def affordable_rounds(
     plan: Plan, view: View, spent: tuple[RoundCost, ...], limit: float, delta: float
 ) -> int:
-    """Return how many rounds of ``plan``, in order, fit into ``limit`` after what was spent."""
+    """Return how many rounds of ``plan``, in order, still fit into ``limit``."""
     high = plan.rounds
     if math.isinf(limit) or epsilon((*spent, *plan.costs(view)), delta) <= limit:
         return high

@@ -1,7 +1,7 @@
-"""Where numbers are computed: on a processor or a GPU, by the exact arithmetic of either.
+"""Devices: a processor or a GPU, with exact arithmetic on both.
 
-A device needs float64, in which integer vectors are formed (Lemma 14, PRIVACY.md); so Apple's
-``mps`` is none. Nothing here begins to use a GPU: a process that has done so cannot be forked.
+A device needs float64, in which integer vectors are formed (Lemma 14, PRIVACY.md), so Apple's
+``mps`` is excluded. Nothing here starts a GPU: a process that has used one cannot be forked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAME = re.compile(r"auto|cpu|cuda(:[1-9]?[0-9])?")
 def device_of(name: str) -> torch.device:
     """Return the device ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is a GPU if there is one.
 
-    From then on a GPU computes as Lemma 15 wants it (`_compute_exactly`).
+    From then on, a GPU computes as Lemma 15 requires (`_compute_exactly`).
 
     Raises ConfigError if it is none of these, or not there.
     """
@@ -36,16 +36,16 @@ def device_of(name: str) -> torch.device:
 
 
 def check_device_name(name: str) -> None:
-    """Refuse what cannot name a device on any machine; ConfigError if so."""
+    """Refuse a name that is valid on no machine; ConfigError if so."""
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ConfigError(f"device is {name!r:.40}.", "Use auto, cpu, cuda or cuda:1.")
 
 
 def _compute_exactly() -> None:
-    """Let a GPU compute in full precision, by the same algorithm each time, or fail.
+    """Make a GPU compute in full precision, with the same algorithm each time, or fail.
 
-    TF32 keeps ten bits of a factor. Atomic additions come in any order: then a record's last bits
-    would change by themselves, and the self-check (`dppm_model.batch_invariance`) refuse.
+    TF32 keeps ten bits of a factor. Atomic additions come in any order: a record's last bits would
+    vary, and the self-check (`dppm_model.batch_invariance`) would refuse.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -1,7 +1,7 @@
-"""The numbered points of a round at which a process may die; tests kill it at each of them.
+"""The numbered points of a round at which tests kill a process.
 
-After every point the files on disk are such that starting again finishes the same round: nothing is
-spent twice, nothing is answered twice differently, nothing is lost.
+At every point the files on disk allow a restart to finish the same round: nothing is spent twice,
+no question gets two different answers, nothing is lost.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from enum import Enum
 
 
 class FaultPoint(Enum):
-    """Points in the order of a round; the first word says whose process reaches them.
+    """Points in the order of a round; the first word names the process that reaches them.
 
-    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` are in rounds that a site spoils,
-    `SERVER_RELEASED` of those in which the noise is the server's.
+    `SERVER_BLAMED`, `SERVER_JUDGED` and `SITE_REMOVED` occur in rounds that a site spoils,
+    `SERVER_RELEASED` in rounds whose noise is the server's.
     """
 
     SERVER_DEBITED = 1
@@ -42,7 +42,7 @@ _watchers: list[Callable[[FaultPoint], None]] = []
 
 
 def reached(point: FaultPoint) -> None:
-    """Say that a point is reached; does nothing unless a test watches."""
+    """Announce that a point is reached; only tests listen."""
     for watcher in _watchers:
         watcher(point)
 

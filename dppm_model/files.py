@@ -47,7 +47,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def _own(path: Path) -> Iterator[int]:
-    """Open and lock a new temporary file; anything planted in its place is removed."""
+    """Open and lock a new temporary file, after removing anything planted in its place."""
     while True:
         try:
             handle = open_file(path, os.O_RDWR | os.O_CREAT)
@@ -56,7 +56,7 @@ def _own(path: Path) -> Iterator[int]:
             continue
         try:
             if not lock(handle, path):
-                continue  # its writer before us has renamed it
+                continue  # its previous writer has renamed it
             found = os.fstat(handle)
             if (found.st_nlink, found.st_uid) != (1, os.geteuid()):
                 path.unlink(missing_ok=True)
@@ -68,10 +68,10 @@ def _own(path: Path) -> Iterator[int]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that died have left in a folder and below.
+    """Remove the temporary files of dead writers, in a folder and below.
 
-    It may hold secrets that were forgotten since. What a living writer holds is left to it, so
-    this is safe at any time; the folder's owner calls it before its work.
+    They may hold secrets that have been deleted elsewhere. Files of living writers stay, so this is
+    safe at any time; the folder's owner calls it before its work.
     """
     for place, _, names in os.walk(folder, onerror=_unless_gone):
         for name in names:
@@ -101,7 +101,7 @@ def _unless_gone(error: OSError) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever is there: a file, a folder with all in it, a link but not where it leads."""
+    """Remove a file, a folder with its contents, or a link (but not its target)."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -109,9 +109,9 @@ def remove(path: Path) -> None:
 
 
 def write_all(handle: int, content: bytes) -> None:
-    """Write all of some bytes: one call may write only the first of them.
+    """Write all bytes; a single ``os.write`` may write only some.
 
-    Raises OSError if not all could be written; some may be.
+    Raises OSError if that fails; some bytes may have been written.
     """
     left = memoryview(content)
     while left:
@@ -133,12 +133,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(handle: int, line: bytes) -> None:
-    """Append a line to an open file of lines, durably; or leave it as it was.
+    """Append a line to an open file of lines, durably, or leave the file unchanged.
 
-    What a crash left of a last line is cut off first: a line is complete by the line feed that ends
-    it, whatever bytes are before.
+    The torn last line of a crash is cut off first: only a line feed completes a line.
 
-    Raises OSError if it cannot be written, or not be made durable; it was then taken back.
+    Raises OSError if the line cannot be written durably; it is then taken back.
     """
     size = _end_of_lines(handle)
     try:

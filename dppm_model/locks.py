@@ -1,7 +1,7 @@
-"""Locks on files: one process at a time, and the kernel frees them should it die.
+"""Locks on files: one process at a time; the operating system frees them if the process dies.
 
-A lock is on a file, not on its name: the file may have been removed or replaced while its lock was
-waited for. So whoever gets one looks whether the name still stands for that file.
+A lock is on a file, not on its name: the file may be removed or replaced while a process waits for
+its lock. So every process that gets a lock checks that the name still refers to that file.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 
 class NotAFile(OSError):
-    """Something else in the place of a regular file."""
+    """Something other than a regular file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def open_file(path: Path, flags: int, *, follow: bool = False) -> int:
-    """Open a regular file, for its owner only should it be made now; return its handle.
+    """Open a regular file and return its handle; a new file is for its owner only.
 
     ``follow`` allows a symbolic link to one. Raises NotAFile if there is a link, a FIFO (which is
     not waited for), a device or a folder in its place, and OSError if it cannot be opened.
@@ -42,7 +42,7 @@ def open_file(path: Path, flags: int, *, follow: bool = False) -> int:
 
 
 def lock(handle: int, path: Path, how: int = fcntl.LOCK_EX) -> bool:
-    """Lock an open file; say whether it still is what ``path`` names.
+    """Lock an open file, and return whether ``path`` still names it.
 
     Raises BlockingIOError if ``how`` has ``LOCK_NB`` and another process holds it.
     """

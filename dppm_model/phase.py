@@ -1,8 +1,7 @@
-"""One phase of a plan: what is asked, by which mechanism each unit is protected, and how often.
+"""One phase of a plan: the question, the mechanism that protects each unit, and the rounds.
 
-A unit is a record or a person, as the plan says; a phase only counts them.
-
-Sensitivity and cost are computed from these fields here and nowhere else.
+A unit is a record or a person, as the plan says; a phase only counts them. Sensitivity and cost are
+computed from these fields here and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from dppm_model.privacy.accountant import RoundCost
 from dppm_model.reading import as_floats
 
 _MOST_ROUNDS = 1 << 20
-_MOST_BITS = 62  # of a number of the sum: int64 holds it, and noise that is added
+_MOST_BITS = 62  # of a number of the sum: int64 holds it with the noise
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def named(field: str, value: str) -> None:
-    """Names become file names at the site, so a server must not choose paths with them."""
+    """Refuse a name that is more than a name: names become file names at the site."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise PlanError(f"{field} is {value!r}.", "Use 1 to 64 letters, digits, '-' or '_'.")
 
@@ -61,7 +60,7 @@ class PhasePlan(RoundSpec):
 
     @classmethod
     def of(cls, spec: RoundSpec, *, name: str, mechanism: Mechanism, rounds: int) -> PhasePlan:
-        """Plan rounds of what is known but for their question and mechanism."""
+        """Complete a specification by its question, mechanism and rounds."""
         own = {f.name: getattr(spec, f.name) for f in fields(RoundSpec)}
         return cls(**own, name=name, mechanism=mechanism, rounds=rounds)
 
@@ -81,7 +80,7 @@ class PhasePlan(RoundSpec):
         return (self.sites * self.max_count).bit_length()
 
     def cost(self, view: View, rounds: int) -> RoundCost:
-        """What the accountant composes for the first ``rounds`` rounds of this phase."""
+        """Return the cost of the first ``rounds`` rounds of this phase, for the accountant."""
         cost = self.mechanism.cost(view, self)
         return replace(cost, rounds=rounds, total_variation=cost.total_variation * rounds)
 

@@ -1,9 +1,9 @@
-"""The plan: everything that is public about a run. What is executed is what is accounted.
+"""The plan: everything that is public about a run. The executed plan is the accounted plan.
 
-Sensitivity, sampling and cost are computed from the plan's fields here and nowhere else; the site
-executes these fields and computes its own costs from them. The plan also pins the model: its whole
-public configuration, from which sites build what they ask their records. A frozen dataclass holds
-public information only; private data are always arguments of functions.
+Sensitivity, sampling and cost are computed from the plan's fields here and nowhere else; a site
+executes these fields and computes its own costs from them. The plan also pins the model's whole
+public configuration, from which sites build the questions to their records. A frozen dataclass
+holds public information only; private data are always arguments of functions.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Plan:
     run, seed
         A unique name, and the public seed of the rotations, hexadecimal.
     delta
-        δ at which ε is reported.
+        The δ of the reported ε.
     unit
-        What is protected: each ``record``, or each ``person`` with all their records at a site.
-        Whatever a phase counts or samples are these units.
+        The protected unit: each ``record``, or each ``person`` with all their records at a site.
+        Phases count and sample these units.
     records_per_person
-        K, the most records that a person answers a round through; 1 for records.
+        K, the most records of a person in one round; 1 for records.
     sites, min_survivors, colluding_sites
         N, s and c of the `aggregation`'s accounting; see `dppm_model.aggregation`.
     aggregation
         How reports are added up.
     model
-        The public configuration of the model that all phases ask by.
+        The public configuration of the model, from which all questions are built.
     phases
         In their order.
     """
@@ -110,21 +110,21 @@ class Plan:
 
     @property
     def trusts_server(self) -> bool:
-        """Whether only the server's noise protects anything: see `Mechanism.trusts_server`."""
+        """Whether the server's noise is the only protection: see `Mechanism.trusts_server`."""
         return self.phases[0].mechanism.trusts_server
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The views in which the plan claims something, without those that say the same."""
+        """The views in which the plan makes a claim, each claim once."""
         return ("release",) if self.trusts_server else ("secure_sum", "site")
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the plan: sites answer one plan, and one only, per run."""
+        """SHA-256 of the plan: in each run, a site answers only one plan."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def check_roster(self, roster: Collection[bytes]) -> None:
-        """Refuse another number of sites than the plan's.
+        """Refuse a roster of another length than the plan's.
 
         Raises PlanError if there are more or fewer.
         """
@@ -159,10 +159,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Rebuild a plan, validating every field, and that its model asks for what it counts.
+        """Rebuild a plan, validating every field and the dimensions of its questions.
 
-        Raises PlanError if a field is missing, unknown or out of range, or the text is not the only
-        one that says what it says.
+        Raises PlanError if a field is missing, unknown or out of range, or the text is not
+        canonical.
         """
         try:
             with reading("The plan", PlanError, _HINT):

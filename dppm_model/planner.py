@@ -27,7 +27,7 @@ _MOST_ROUNDS = 100_000
 
 
 def split(total_mu: float, phases: Sequence[PhaseRequest]) -> list[float]:
-    """Give each phase the mu of one unsampled round, that costs its fraction of total_mu^2.
+    """Give each phase the mu of one unsampled round that costs its fraction of total_mu^2.
 
     T rounds at rate q together cost about T min(mu^2, q^2 (e^(mu^2) - 1)): the first holds for
     q = 1, the second is the central limit of Poisson sampling (Bu et al. 2020, theorem 5). Only
@@ -163,10 +163,10 @@ def epsilon_fields(plan: Plan, rounds_done: int | None = None) -> dict[str, floa
 
 
 def epsilon_if_colluding(plan: Plan) -> list[tuple[int, float]]:
-    """Return the secure-sum epsilon if one site, or a third, told the server more than planned.
+    """Return the secure-sum epsilon if one more site than planned, or a third more, colludes.
 
-    A number of sites that could open single reports is left out: there the site epsilon holds.
-    Nothing is left to weaken where the server is trusted with exact sums.
+    Numbers of sites that could open single reports are left out: there the site epsilon holds.
+    A trusted server sees exact sums, so nothing can be weaker.
     """
     result: list[tuple[int, float]] = []
     if plan.trusts_server:

@@ -1,4 +1,4 @@
-"""How work that takes long says how far it is."""
+"""Progress of long work."""
 
 from __future__ import annotations
 

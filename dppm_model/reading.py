@@ -1,8 +1,8 @@
-"""Read files that may be damaged or planted: whatever is wrong becomes the caller's own refusal.
+"""Read files that may be damaged or planted: every fault becomes the caller's own refusal.
 
-A damaged file raises whatever its first bad byte leads to, and there are too many such things to
-name at every reader: nesting that exhausts the stack, numbers of a million digits, text that is
-none, arrays larger than the memory, a folder in its place, a FIFO that nobody writes to.
+A damaged file can raise almost anything, too much to name at every reader: nesting that exhausts
+the stack, numbers of a million digits, invalid UTF-8, arrays larger than the memory, a folder in
+its place, a FIFO without a writer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST = 200  # characters of a reason
 
 @contextmanager
 def reading(what: Path | str, kind: type[DppmError], hint: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a block that reads a file into one refusal.
+    """Turn any exception of a block that reads a file into one refusal.
 
     Refusals of the project pass as they are.
 
@@ -45,7 +45,7 @@ def reading(what: Path | str, kind: type[DppmError], hint: str) -> Iterator[None
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line what was wrong."""
+    """Describe an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, RecursionError):
@@ -57,15 +57,15 @@ def reason(error: BaseException) -> str:
 
 
 def there(path: Path) -> bool:
-    """Say whether anything has this name, and be it a link that leads nowhere.
+    """Say whether anything has this name, even a broken link.
 
-    What is there and cannot be read is damage; it does not count as missing.
+    Something that cannot be read is damaged, not missing.
     """
     return os.path.lexists(path)
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no file, before a library opens it: one would wait for a FIFO for ever.
+    """Refuse anything but a file before a library opens it, which would wait for ever for a FIFO.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def check_regular(path: Path) -> None:
 def read_bytes(path: Path, *, follow: bool = True) -> bytes:
     """Read a regular file, or one that is linked to: operators do so.
 
-    ``follow`` allows a link. Raises OSError if it is missing, or something else.
+    ``follow`` allows a link. Raises OSError if it is missing or not a file.
     """
     with os.fdopen(open_file(path, os.O_RDONLY, follow=follow), "rb") as file:
         return file.read()
@@ -87,15 +87,15 @@ def read_bytes(path: Path, *, follow: bool = True) -> bytes:
 def read_text(path: Path) -> str:
     """Read a regular file of UTF-8 text, as it is: no line ending is changed.
 
-    Raises OSError or UnicodeDecodeError if it is none.
+    Raises OSError or UnicodeDecodeError.
     """
     return read_bytes(path).decode()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON in UTF-8, of finite numbers and of text that can be written again.
+    """Parse JSON in UTF-8 with finite numbers and text that can be written again.
 
-    Raises ValueError or RecursionError if it is none.
+    Raises ValueError or RecursionError for anything else.
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -106,7 +106,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a regular file of JSON; see `parse_json` and `read_bytes` for what is raised."""
+    """Read a regular file of JSON; raises as `parse_json` and `read_bytes` do."""
     return parse_json(read_bytes(path))
 
 
@@ -135,10 +135,7 @@ def read_toml(cls: type[T], path: Path, hint: str) -> T:
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a NumPy file into memory; nothing in it is run.
-
-    For a block of `reading`: it raises whatever is wrong.
-    """
+    """Read a NumPy file into memory, running nothing in it; call it in a `reading` block."""
     content = io.BytesIO(read_bytes(path))
     array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
     return array

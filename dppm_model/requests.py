@@ -1,4 +1,4 @@
-"""What a configuration asks of a plan: a target, its assumptions, and the phases; checked once."""
+"""The configuration's request for a plan: target, assumptions and phases, checked once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Calibration = Literal["noise", "rounds", "rate"]
 
 @dataclass(frozen=True)
 class PhaseRequest:
-    """What a configuration says of a phase.
+    """A phase, as the configuration describes it.
 
     Attributes
     ----------
@@ -42,14 +42,12 @@ class PhaseRequest:
 
 @dataclass(frozen=True)
 class PrivacyRequest:
-    """What a configuration says of privacy: the target, its view and its assumptions.
+    """The privacy target, its view and its assumptions.
 
-    ``unit`` is what is protected and ``records`` counts these units, records or persons; a person
-    answers a round through up to ``records_per_person`` of their records.
-
-    ``calibrate`` names what is searched for so that the target is met: the ``noise`` of all phases,
-    or, at a given ``noise_multiplier`` (1/mu) of the longest phase, that phase's ``rounds`` or
-    ``rate``.
+    ``records`` counts the protected units, records or persons; a person takes part in a round with
+    up to ``records_per_person`` records. ``calibrate`` names the quantity that is adjusted to meet
+    the target: the ``noise`` of all phases or, at a given ``noise_multiplier`` (1/mu) of the
+    longest phase, that phase's ``rounds`` or ``rate``.
     """
 
     epsilon: float
@@ -102,11 +100,11 @@ class PrivacyRequest:
 
     @property
     def honest_sites(self) -> int:
-        """n: the honest sites that every opened sum is sure to hold."""
+        """n, the least number of honest sites in any opened sum."""
         return honest_reports(SECURE_SUM, self.sites, self.min_survivors, self.colluding_sites)
 
     def spec(self, phase: PhaseRequest, tail: float) -> RoundSpec:
-        """Return what is public of a round of a phase."""
+        """Return the public facts of a round of a phase."""
         return RoundSpec(
             clip_norm=CLIP_NORM,
             sampling_rate=phase.sampling_rate,

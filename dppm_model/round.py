@@ -4,9 +4,9 @@
           -> mechanism: sum, rotation, randomized response
           -> secure sum over the sites -> release -> decode -> estimate of the mean vector
 
-The first two rows (`report`) happen at a site, and what they end in is all that ever leaves it. The
-last row (`estimate`) happens at the server, on the sum of the reports alone. What a mechanism does
-is in `dppm_model.mechanism`. A unit is what is protected: one record, or a person with all their
+The first two rows (`report`) happen at a site, and only their result ever leaves it. The last row
+(`estimate`) happens at the server, on the sum of the reports alone. For the mechanisms see
+`dppm_model.mechanism`. A unit is the thing protected: one record, or a person with all their
 records.
 """
 
@@ -25,16 +25,16 @@ from dppm_model.score.unit_batches import UnitBatches
 def report(
     units: Units, query: Query, phase: PhasePlan, signs_seed: bytes, coins: SecureRNG
 ) -> NDArray[np.int64]:
-    """Answer one round at a site: whole numbers of constant shape, whatever was sampled.
+    """Answer one round at a site: whole numbers, whose shape does not depend on the sample.
 
     Lemma 10 (PRIVACY.md) is about this function.
 
     Returns (report_length,) numbers in 0..max_count of the phase.
     """
-    # Poisson sampling. Who was sampled, and how many, is the one thing that must stay secret.
+    # Poisson sampling: which units were sampled, and how many, must stay secret.
     sampled = np.flatnonzero(coins.bernoulli(phase.sampling_numerator, len(units)))
-    # Whatever is drawn for a unit (which records of a person, noise levels, noise) is drawn from
-    # that unit's own seed: who else was sampled must not change its vector.
+    # All draws for a unit (records of a person, noise levels, noise) come from that unit's own
+    # seed, so that the other sampled units do not change its vector.
     seeds = coins.seeds(len(units))[sampled]
     asked = UnitBatches(units, query, phase.grid, sampled, seeds)
     return phase.mechanism.encode(asked, phase, signs_seed, coins)

@@ -1,4 +1,4 @@
-"""A run folder: the files of one training run, and what may be asked of them.
+"""A run folder: the files of one training run.
 
 config.yaml  overrides.json  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl
 sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json
@@ -64,12 +64,12 @@ class Run:
 
     config = _File("config.yaml")  # resolved
     overrides = _File("overrides.json")  # that were typed to make the run
-    privacy = _File("privacy.json")  # what was promised and what it costs
+    privacy = _File("privacy.json")  # the promise and its cost
     roster = _File("roster.toml")  # identity keys of all sites
     ledger = _File("ledger.jsonl")  # the server's
     metrics = _File("metrics.jsonl")  # a line a round
-    sessions = _File("sessions.jsonl")  # a line each start of training: when, by which versions
-    status = _File("status.json")  # what the training loop said of itself last
+    sessions = _File("sessions.jsonl")  # a line for each start of training: time and versions
+    status = _File("status.json")  # the last state of the training loop
     initial = _File("state", "initial.safetensors")  # the model before any round
     snapshot = _File("state", "round.safetensors")  # the state after the last finished round
     checkpoint = _File("state", "exchange.safetensors")  # of the secure sum of the present round
@@ -130,7 +130,7 @@ class Run:
         return read_json_lines(self.metrics, RunFolderError, _RESTORE)
 
     def starts(self) -> list[dict[str, Any]]:
-        """Return when, and by which versions, training was started; errors as of `rounds`."""
+        """Return the time and versions of each start of training; raises as `rounds` does."""
         return read_json_lines(self.sessions, RunFolderError, _RESTORE)
 
     @property
@@ -140,7 +140,7 @@ class Run:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other commands from writing into the folder; first remove what dead ones left.
+        """Keep other commands from writing into the folder; first remove the remains of dead ones.
 
         Raises RunFolderError if another one does so now.
         """
@@ -150,10 +150,10 @@ class Run:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Keep ``status.json`` true: running, then finished, or failed and why.
+        """Keep ``status.json`` true: running, then finished, or failed with the reason.
 
-        The error travels through the file because the training loop may run in a process that is
-        not ours (Flower's ServerApp), and the command line must still exit with the right code.
+        The error travels through the file because the training loop may run in another process
+        (Flower's ServerApp), and the command line must still exit with the right code.
 
         Raises RunFolderError if another process trains the run.
         """

@@ -34,8 +34,8 @@ _WANTED = {
 class Settings(BaseModel):
     """A frozen group of settings.
 
-    It is closed and strict: an unknown key is refused, a whole number is neither 3.0 nor true,
-    numbers are finite. Only 1 may be written for 1.0. The text below a field is its meaning, which
+    It is closed and strict: unknown keys are refused, 3.0 and true are no whole numbers, numbers
+    are finite. But 1 may stand for 1.0. The text below a field is its meaning, which
     `dppm config` prints.
 
     Raises
@@ -74,7 +74,7 @@ class Settings(BaseModel):
 
 
 def names(schema: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """Return the dotted names of all fields, also of groups within."""
+    """Return the dotted names of all fields, including those of nested groups."""
     found: dict[str, Any] = {}
     for name, field in schema.model_fields.items():
         found[prefix + name] = field
@@ -119,6 +119,6 @@ def _holds(values: Any, part: str | int) -> bool:
 
 
 def near(name: str, known: Mapping[str, Any]) -> str:
-    """Suggest what may have been meant by an unknown key."""
+    """Suggest known keys for an unknown one."""
     found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(found)}?" if found else "`dppm config` lists all keys."
