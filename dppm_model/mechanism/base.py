@@ -1,9 +1,8 @@
-"""What a mechanism is: from the clipped vectors of a site's units to a report, and back to a sum.
+"""Mechanisms: from the clipped vectors of a site's units to a report, and back to a sum.
 
-A mechanism is a frozen dataclass of its public parameters. Whatever else it needs to know of a
-round is public too and stands in `RoundSpec`; the plan's phases are such. The modules beside this
-one implement it, `dppm_model.mechanism.registry` lists them, and nothing outside the registry knows
-them by name.
+A mechanism is a frozen dataclass of its public parameters. Everything else that it needs to know of
+a round is public too, in a `RoundSpec` such as a plan's phase. `dppm_model.mechanism.registry`
+lists the implementations; nothing outside it knows them by name.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.reading import as_floats
 
-# Who looks: at what the server releases (the model, and all that is made of it), at the opened sum
-# of the honest sites (the server), or at one site's own report (the server and all other sites).
+# An observer sees the release (the model, and everything made from it), the opened sum of the
+# honest sites (the server), or a single site's report (the server and all other sites).
 View = Literal["release", "secure_sum", "site"]
 VIEWS: tuple[View, ...] = get_args(View)
 T = TypeVar("T")
@@ -61,7 +60,7 @@ class Vectors(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSpec:
-    """What is public of each round of a phase, whatever mechanism answers it.
+    """The public facts of each round of a phase, for any mechanism.
 
     Attributes
     ----------
@@ -74,8 +73,8 @@ class RoundSpec:
     sites, honest_sites
         N, and the least number n of honest sites in an opened sum.
     records
-        The public divisor: how many units (records or persons) the federation says it has, never a
-        count of data.
+        The public divisor: the number of units (records or persons) that the federation claims,
+        never a count of data.
     tail
         tau of Theorem 3 (PRIVACY.md).
     """
@@ -112,12 +111,12 @@ class RoundSpec:
 
     @property
     def sampling_numerator(self) -> int:
-        """The Poisson rate over 2^32, rounded down so that the accounted rate is never passed."""
+        """The Poisson rate times 2^32, rounded down so that it never exceeds the accounted rate."""
         return math.floor(self.sampling_rate * 2**32)
 
     @property
     def step(self) -> float:
-        """The real value of one integer step of a rotated coordinate (grid over sqrt(block))."""
+        """The size of an integer step of a rotated coordinate (grid over sqrt(block))."""
         return self.clip_norm / GRID_STEPS / math.sqrt(self.rotation.block)
 
     @property
@@ -132,15 +131,15 @@ class RoundSpec:
 
 @dataclass(frozen=True)
 class Mechanism(ABC):
-    """The public parameters of one round's answers; ``name`` is what plans call the mechanism.
+    """The public parameters of one round's answers; ``name`` is the mechanism's name in plans.
 
     Attributes
     ----------
     title
-        What it is, in a few words for people.
+        A short description for people.
     trusts_server
-        Whether the noise is the server's (`release`): then nothing protects a report, or the sum of
-        reports, and a site answers only if its own policy says that it trusts the server.
+        Whether the server adds the noise (`release`): then nothing protects a report, or a sum of
+        reports, and a site answers only if its own policy trusts the server.
     adds_up
         Whether a report is a function of the site's sum, and `decode` estimates any sum.
     """
@@ -161,7 +160,7 @@ class Mechanism(ABC):
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
-        """Rebuild from what `to_dict` returned; other keys are passed over.
+        """Rebuild from what `to_dict` returned, ignoring other keys.
 
         Raises PlanError if a parameter is out of its range; KeyError if one is missing.
         """
@@ -190,16 +189,16 @@ class Mechanism(ABC):
         """Answer a round at a site. The only function through which data leave.
 
         ``vectors`` are those of the sampled units; ``seed`` is the round's public seed. Returns a
-        report (`report_length`,) of numbers in 0..`max_count`, of the same shape whatever was
-        sampled.
+        report (`report_length`,) of numbers in 0..`max_count`, of a shape that does not depend on
+        the sample.
         """
 
     def release(
         self, total: NDArray[np.int64], spec: RoundSpec, coins: SecureRNG
     ) -> NDArray[np.int64]:
-        """Add what noise the server adds to a sum of reports: none, if it is not `trusts_server`.
+        """Add the server's noise to a sum of reports: none, unless it `trusts_server`.
 
-        To be called once for a sum: a second call with other coins is a second release.
+        Call it once for a sum: a second call with other coins would be a second release.
         """
         del spec, coins
         return total

@@ -29,14 +29,14 @@ from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.privacy.accountant import RoundCost
 from dppm_model.privacy.gdp import mu_secure_sum, mu_site, probability_sensitivity
 
-MOST_RESPONSES = 1 << 20  # what a plan costs is a sum over them, and others' plans are read
+MOST_RESPONSES = 1 << 20  # a plan's cost is a sum over them, and plans come from other people
 
 
 def binomial(m: int, numerators: NDArray[np.uint64], coins: SecureRNG) -> NDArray[np.int64]:
     """Draw Bin(m, P_j / 2^32) for every numerator P_j in [0, 2^32), exactly.
 
     An answer compares a uniform 32-bit U with P, "yes" iff U < P, bit by bit from the top. Answers
-    are exchangeable, so only their number matters: of those still tied, Bin(tied, 1/2) draw a 0. If
+    are exchangeable, so only their number matters: of the tied ones, Bin(tied, 1/2) draw a 0. If
     P has a 1 there they are decided "yes", if P has a 0 the others are decided "no". Half of the
     ties fall at each level, so about 2m coins are used instead of 32m.
     """

@@ -3,13 +3,14 @@
 DPPM (Liu, Ge et al., arXiv 2305.10662) lets randomized response pick a projection direction; its
 ancestor picks among neighbours that are private themselves. Here the alphabet is public: K signed
 rows of the round's random rotation. Each sampled record names the direction nearest to its clipped
-vector, tells that name with probability theta, and else one of the K uniformly: k-ary randomized
-response (Warner 1965; Kairouz et al. 2014) with e^eps0 = 1 + K theta/(1 - theta). A site has a
-public number of slots; those without a sampled record name uniformly too. The report counts names.
+vector, reports that name with probability theta, and otherwise one of the K uniformly: k-ary
+randomized response (Warner 1965; Kairouz et al. 2014) with e^eps0 = 1 + K theta/(1 - theta). A site
+has a public number of slots; a slot without a sampled record names uniformly too. The report counts
+names.
 
-So a record moves nothing but the law of its own slot, from uniform to at most a share theta of one
-name: privacy rests neither on clipping nor on arithmetic, and whether anybody was sampled does not
-show. `dppm_model.privacy.directions` says what it costs.
+So a record changes only the law of its own slot, from uniform to at most a share theta of one name:
+privacy rests neither on clipping nor on arithmetic, and the report does not show whether any unit
+was sampled. `dppm_model.privacy.directions` computes the cost.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ class DirectionsMechanism(Mechanism):
     directions
         K, a power of two from 2 to 2 D: K/2 rows of the rotation, with both signs.
     truth_strength
-        theta in (0, 1), the probability that a record of norm C tells its direction.
+        theta in (0, 1), the probability that a record of norm C reports its direction.
     slots
-        S, answers of a site in a round, whatever it holds; at least its number of records.
+        S, the answers of every site in a round; at least its number of records.
     """
 
     directions: int
@@ -100,7 +101,7 @@ class DirectionsMechanism(Mechanism):
 
     @property
     def most_units(self) -> int:
-        """Return S: one more would push another out of its slot, and move two answers."""
+        """Return S: one more unit would push another out of its slot, which changes two answers."""
         return self.slots
 
     def report_length(self, spec: RoundSpec) -> int:
@@ -121,7 +122,7 @@ class DirectionsMechanism(Mechanism):
     def names(self, z: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Name the direction nearest to each rotated vector (n, D): 2 row, or 2 row + 1 for minus.
 
-        Any function of the record and the public seed would do: privacy does not depend on it.
+        Privacy does not depend on it: any function of the record and the public seed would do.
         """
         inner = z[:, rows]
         best = np.abs(inner).argmax(axis=1)
@@ -142,8 +143,9 @@ class DirectionsMechanism(Mechanism):
         names
             (n,) of the sampled records, n <= S.
         lengths
-            (n,) norms over C, at most 1: a short vector is told less often, so that the expected
-            report is linear in it. That mixes its law with the uniform one, which reveals less.
+            (n,) norms over C, at most 1: a short vector is reported less often, so that the
+            expected report is linear in it. That mixes its law with the uniform one, which reveals
+            less.
         """
         answers = coins.below(self.directions, self.slots)
         limit = self.truth_strength * 2.0**PROBABILITY_BITS
@@ -155,7 +157,7 @@ class DirectionsMechanism(Mechanism):
     def encode(
         self, vectors: Vectors, spec: RoundSpec, seed: bytes, coins: SecureRNG
     ) -> NDArray[np.int64]:
-        """Let each unit name a direction, (K,): how often each was named."""
+        """Let each unit name a direction, and count the names, (K,)."""
         rows = self.rows(spec.rotation, seed)
         step = max(1, _CACHED_ELEMENTS // spec.rotation.padded)
 

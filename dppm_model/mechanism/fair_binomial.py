@@ -49,7 +49,7 @@ class FairBinomialTable:
         return low
 
     def _resolve(self, first: int, low: int, high: int, coins: SecureRNG) -> int:
-        """Count the entries of ``[low, high)`` that do not exceed U, drawing the rest of U."""
+        """Draw the rest of U, and count the entries of ``[low, high)`` up to U."""
         rest = self.n - self.word_bits
         words = coins.words((rest + 63) // 64)
         u = (first << rest) | (int.from_bytes(words.tobytes(), "little") & ((1 << rest) - 1))

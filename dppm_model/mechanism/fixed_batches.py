@@ -1,9 +1,9 @@
 """Chunks of a constant number of records, so that a record's numbers do not depend on its batch.
 
-Matrix products choose their order of summation by their size: the same record in a batch of 7 and
-of 8 gives floats that differ in the last bits, and integers that differ by one after rounding. One
-record more would then move the vectors of others, and the sum by more than C. In chunks of one size
-it does not (tests/privacy/test_fixed_batches.py).
+The size of a matrix product decides its order of summation: the same record in batches of 7 and 8
+gives floats that differ in the last bits, and integers that differ by one. One more record would
+then change the vectors of others, and the sum by more than C. In chunks of one size it does not
+(tests/privacy/test_fixed_batches.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 
 
 def fixed_batches(records: Sequence[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield chunks of exactly ``size`` records; the last is filled up with records that count zero.
+    """Yield chunks of exactly ``size`` records; the last is padded with records that count zero.
 
     ``records`` are tensors with the records in their first axis, at least one of them floating.
-    Yields slices of all tensors. What fills the last is not a number (and 0 in integer tensors):
-    the grid makes the vector of any record that is not finite zero.
+    Yields slices of all tensors. The padding is NaN (0 in integer tensors), since the grid turns
+    every
+        vector that is not finite into zero.
     """
     n = len(records[0])
     for start in range(0, n, size):

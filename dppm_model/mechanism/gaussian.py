@@ -1,15 +1,15 @@
 """The Gaussian mechanism at the server: exact sums from the sites, and real noise on their sum.
 
-**It protects only against those who see what the server releases, and not against the server.**
-A report is a site's exact clipped integer sum; anyone seeing it or the opened sum of all reports,
-sees sums of records without any noise. Its site view and its secure-sum view are therefore not
-private (mu is infinite there), and a site answers only if its policy says that it trusts the
-server. For those who do, and as the ideal beside which randomized response is measured.
+**It protects only against those who see the server's release, not against the server.** A report is
+a site's exact clipped integer sum, so anyone who sees it, or the opened sum of all reports, sees
+sums of records without noise. The site and secure-sum views are therefore not private (mu is
+infinite), and a site answers only if its policy trusts the server. It serves such sites, and as the
+ideal that randomized response is compared with.
 
-The noise is a normal variable, rounded to the grid of the sum. Since the sum is a whole number, it
-is the rounding of (sum + normal): a function of the real Gaussian mechanism's output, so that mu is
-exactly C over its deviation, and Poisson-sampled rounds cost what those of DP-SGD cost. `release`
-is to be called once for a sum: `server.state.Release` keeps what came of it before it is used.
+The noise is a normal variable, rounded to the grid of the sum. Since the sum is a whole number, the
+release is (sum + normal), rounded: a function of the real Gaussian mechanism's output. So mu is
+exactly C over the deviation, and Poisson-sampled rounds cost as much as those of DP-SGD. Call
+`release` once for a sum: `server.state.Release` stores its result before it is used.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def rounded_normal(deviation: float, count: int, coins: SecureRNG) -> NDArray[np
     """Draw normal variables, rounded to whole numbers, exactly (Theorem 6).
 
     By inversion of 64 uniform bits, a sign and U in [0, 1/2). The quantiles of both ends of U's
-    interval nearly always round to the same number, whatever float64 got wrong; where they do not,
-    more bits of U are drawn and compared with the distribution function in long arithmetic.
+    interval nearly always round to the same number, float64 errors included; otherwise more bits of
+    U are drawn and compared with the distribution function in long arithmetic.
     """
     words = coins.words(count)
     sign = np.where(words & np.uint64(1), -1, 1)
@@ -73,7 +73,7 @@ def _resolved(first: int, least: int, deviation: float, coins: SecureRNG) -> int
 
 @dataclass(frozen=True)
 class GaussianMechanism(Mechanism):
-    """The public parameter of one round's noise; see the module for what it does not protect.
+    """The public parameter of one round's noise; the module says what it does not protect.
 
     ``noise_multiplier`` is z, the deviation of the noise in a coordinate of the sum, over C; mu is
     1/z.
@@ -111,7 +111,7 @@ class GaussianMechanism(Mechanism):
     def release(
         self, total: NDArray[np.int64], spec: RoundSpec, coins: SecureRNG
     ) -> NDArray[np.int64]:
-        """Add the noise: all that protects anything here."""
+        """Add the noise, the only protection here."""
         del spec
         return total + rounded_normal(self.noise_multiplier * GRID_STEPS, len(total), coins)
 

@@ -16,11 +16,11 @@ import torch
 from dppm_model.mechanism.products import gram
 from dppm_model.mechanism.quantize import Grid
 
-# Rounding the factors moves a norm of G = 2^24 by some 0.1 %; a record that comes out longer than G
-# nevertheless becomes zero.
+# Rounding the factors changes a norm of G = 2^24 by about 0.1 %; a record that is longer than G
+# even so becomes zero.
 _MARGIN = 1 - 2.0**-7
-# The places of a record may cancel. Their lengths may add up to this multiple of the clip norm:
-# sums of squares then stay below (5 · 2^24)² < 2^53.
+# The places of a record may cancel. Their lengths add up to at most this multiple of the clip norm,
+# so that sums of squares stay below (5 · 2^24)² < 2^53.
 _SLACK = 4.0
 
 Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -47,7 +47,7 @@ def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
     rounded = [_rounded(a, b, factor, grid) for a, b in pairs]
     norm, reach = _norms(rounded)
     fits = ((norm <= grid.steps) & (reach <= (_SLACK + 1) * grid.steps))[:, None, None]
-    # Both factors of what does not fit become zero: in a product, what is no number stays one.
+    # Both factors become zero where one does not fit: 0 · NaN would be NaN.
     return [_product(*(torch.where(fits, t, 0.0) for t in pair)) for pair in rounded]
 
 
@@ -66,7 +66,7 @@ def _rounded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round a/alpha and factor·b/beta, with alpha·beta one grid step and both about equally long.
 
-    Any alpha is right (records may differ in it); this one makes the rounding matter least.
+    Any alpha is right, even one for each record; this one minimises the effect of rounding.
     """
     unit = grid.clip_norm / grid.steps
     b = torch.where(factor[:, None, None] > 0, b * factor[:, None, None], 0.0)

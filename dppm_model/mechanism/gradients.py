@@ -1,6 +1,6 @@
 """Per-record gradients of a network's loss, clipped one by one and summed on the integer grid.
 
-Two ways lead to the same numbers:
+Two methods give the same numbers:
 
 - ``vmap``: `torch.func.vmap(grad)`, for any network.
 - ``factors``: for networks whose parameters all stand in ``Linear`` and ``Conv2d`` layers. Such a
@@ -31,13 +31,13 @@ from dppm_model.mechanism.products import STEP, each
 from dppm_model.mechanism.quantize import Grid
 
 # losses(network, *inputs) -> (n,): the loss of each record. Every input has the records in its
-# first axis; rows of what the network is given belong to records in order (n·K rows, K a record).
+# first axis; the network's rows belong to the records in order (n·K rows, K for each record).
 Losses = Callable[..., torch.Tensor]
 Method = Literal["vmap", "factors"]
 Layer = nn.Linear | nn.Conv2d
 
 CHUNK = 64  # records a time, see tests/benchmarks/gradients.py
-_ROUNDING = 20  # operations that rounding a coordinate costs, about
+_ROUNDING = 20  # the cost of rounding a coordinate, in operations, about
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -119,7 +119,7 @@ def _vmap(network: nn.Module, losses: Losses, inputs: Sequence[torch.Tensor]) ->
 
 
 def _layers(network: nn.Module) -> Iterator[Layer]:
-    """Layers that `_factors` can do, in the order of their parameters."""
+    """Layers that `_factors` supports, in the order of their parameters."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             yield module
@@ -143,7 +143,7 @@ def _factors(
 
     def keep(layer: Layer, args: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
         # All parameters are constants here, so that the backward pass computes derivatives by
-        # layers' outputs only; the first layer's output has to begin the graph.
+        # layers' outputs only; the graph begins at the first layer's output.
         out = out if out.requires_grad else out.requires_grad_()
         calls[layer].append((args[0].detach(), out))
         return out
@@ -191,8 +191,7 @@ def _factor(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Bring a layer's input and slope to (n, T, in) and (n, T, out).
 
-    Places of a convolution are filled up with zeros to a multiple of what `each` likes: they are
-    copied here anyway.
+    Places of a convolution, which are copied anyway, are padded with zeros to the sizes of `each`.
     """
     if isinstance(layer, nn.Conv2d):
         return _places(_patches(a, *layer.kernel_size), n), _places(b.permute(0, 2, 3, 1), n)
@@ -200,7 +199,7 @@ def _factor(
 
 
 def _places(x: torch.Tensor, n: int) -> torch.Tensor:
-    """Copy places (n·K, H, W, ...) to (n, T, ·), T at least K·H·W; those beyond are zero."""
+    """Copy places (n·K, H, W, ...) to (n, T, ·), T at least K·H·W; the padding is zero."""
     each_image, size = x.shape[1:3], math.prod(x.shape[3:])
     images = len(x) // n
     places = images * math.prod(each_image)

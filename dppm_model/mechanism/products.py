@@ -1,21 +1,21 @@
-"""Matrix products on records whose every row comes out the same, wherever it stands.
+"""Matrix products on records in which a row's result does not depend on its place.
 
-A matrix library chooses a kernel by the sizes of a product and by where its operands begin in
-memory. In a product of 7 columns, row 5 and row 6 may be added up in different orders: the same
-record then gives floats that differ in their last bits with its place in a chunk, and so with who
-else was sampled. One record more would move the integers of others, and the sum by more than C.
+A matrix library chooses a kernel by the sizes of a product and by the alignment of its operands. In
+a product of 7 columns, rows 5 and 6 may be summed in different orders: the last bits of a record's
+floats then depend on its place in a chunk, and so on the other sampled records. One more record
+would change the integers of others, and the sum by more than C.
 
-So nothing that is asked of records multiplies matrices but through this module:
+So all questions to records multiply matrices through this module only:
 
-- `rows_by`: rows of many records by one matrix. All three sizes are filled up with zeros to
-  multiples of `TILE`, so that every row lies in a whole tile of whatever kernel is chosen.
-- `each`: a product for each record. Sizes are filled up to multiples of `STEP`, so that every
+- `rows_by`: rows of many records by one matrix. All three sizes are padded with zeros to
+  multiples of `TILE`, so that every row lies in a whole tile of any kernel.
+- `each`: a product for each record. Sizes are padded to multiples of `STEP`, so that every
   record's matrix begins at a multiple of 64 bytes: same sizes, same alignment, same code.
 - `Linear`: a layer by `rows_by`, forwards and backwards.
 
-Zeros that are added change nothing but which kernel runs. Sums along a row, elementwise functions
-and convolutions treat every record alike already. None of that is a promise of the libraries: a
-site tries it on its own machine before it answers (`dppm_model.batch_invariance`).
+The padding only changes which kernel runs. Sums along a row, elementwise functions and convolutions
+treat all records alike anyway. The libraries promise none of this, so a site tests it on its own
+machine before it answers (`dppm_model.batch_invariance`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def rows_by(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """
     rows = x.flatten(0, -2)
     n, columns = len(rows), matrix.shape[1]
-    turned = matrix.stride()[-1] != 1  # W of a layer, seen as Wᵀ: it is not copied to be turned
+    turned = matrix.stride()[-1] != 1  # W of a layer, seen as Wᵀ: no copy is needed
     other = _filled(matrix.T, TILE).T if turned else _filled(matrix, TILE)
     product = _filled(rows, TILE) @ other
     return product[:n, :columns].reshape(*x.shape[:-1], columns)
@@ -50,7 +50,7 @@ def each(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def gram(a: torch.Tensor) -> torch.Tensor:
     """Return the inner products of each record's rows: (n, t, k) to (n, t, t)."""
-    if a.shape[1] <= STEP:  # so few are not worth filling up
+    if a.shape[1] <= STEP:  # too few to be worth padding
         return (a[:, :, None] * a[:, None]).sum(dim=3)
     return each(a, a.transpose(1, 2))
 
@@ -77,9 +77,9 @@ class Linear(nn.Linear):
 
 
 def _filled(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Fill the last two sizes up to multiples of ``size``, each matrix beginning a cache line.
+    """Pad the last two sizes to multiples of ``size``; each matrix begins a cache line.
 
-    PyTorch's own memory begins one. (NumPy's need not: what came from it was copied before.)
+    PyTorch's own memory begins one. (NumPy's need not, but arrays from it were copied before.)
     """
     rows, columns = x.shape[-2:]
     missing = (0, -columns % size, 0, -rows % size)

@@ -1,19 +1,18 @@
 """The integer grid: every record's vector is clipped and becomes a vector of integers.
 
-A float sum of clipped records can move by more than C when one record is added (Casacuberta et al.
-2022), an integer sum cannot. The claim that the privacy proof uses (PRIVACY.md, Lemma 14) is made
-here and checked here: a record adds integers whose L2 norm is at most G = `steps`, always.
+A float sum of clipped records can change by more than C when one record is added (Casacuberta et
+al. 2022); an integer sum cannot. This module makes and checks the claim of the privacy proof
+(PRIVACY.md, Lemma 14): a record always adds integers whose L2 norm is at most G = `steps`.
 
-**Why nothing that a server sends can make one record move the sum by more than C.** What a server
-sends reaches a record's *float* vector and nothing after it. C and G are the plan's, finite and
-above zero, or there is no `Grid`. A record's vector may be anything, infinite or not a number: then
-every comparison that could let it through is false, and it adds zeros. Else it is scaled and
-becomes integers, and it is the norm of these very integers, computed exactly, that decides whether
-they are added or zeros in their place; so whatever went wrong before, too long a vector does not
-pass. From there on only integers exist, below 2^53 in float64, where sums are exact in any order;
-and before they become int64 the sum is checked against n·G once more (`Grid.whole`), so that no
-cast can wrap. The same holds where a gradient stays in two factors (`mechanism.ghost_clipping`)
-and where it is r rᵀ (`score.fine_covariance`): what is compared with G is the norm of the integers
+**Why no server can make one record move the sum by more than C.** A server's message affects a
+record's *float* vector and nothing after it. C and G come from the plan, finite and above zero, or
+there is no `Grid`. If a record's vector is infinite or not a number, every comparison that could
+accept it is false, and it adds zeros. Otherwise it is scaled and becomes integers, and the exact
+norm of these integers decides whether they or zeros are added: no earlier fault lets too long a
+vector pass. From there on only integers exist, below 2^53 in float64, where sums are exact in any
+order; and before they become int64 the sum is checked against n·G once more (`Grid.whole`), so that
+no cast can wrap. The same holds where a gradient stays in two factors (`mechanism.ghost_clipping`)
+and where it is r rᵀ (`score.fine_covariance`): the norm compared with G is that of the integers
 that are added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays from the
 whole range that a site accepts.
 """
@@ -32,8 +31,8 @@ from dppm_model.errors import PlanError
 
 _HAIR = 1 - 2.0**-20  # float arithmetic may get norms and products wrong in the last bits
 MOST_STEPS = 1 << 24
-# C: every question scales its vectors so that they are clipped here (its own radii, or `clip_share`
-# of a median gradient norm).
+# C: every question scales its vectors (by its own radii, or `clip_share` of a median gradient norm)
+# so that they are clipped here.
 CLIP_NORM = 1.0
 GRID_STEPS = MOST_STEPS  # G of every plan
 _CACHED_ELEMENTS = 1 << 17  # of a block of rows: five passes over it stay in the cache
@@ -65,10 +64,10 @@ class Grid:
             raise PlanError(f"The grid has {self.steps} steps.", f"Give 1 to {MOST_STEPS}.")
 
     def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Clip and round each row: the last thing that touches numbers (Lemma 14).
+        """Clip and round each row, the last step that computes with floats (Lemma 14).
 
         Rounding is towards zero, which can only shorten a vector. A row that is not finite becomes
-        zero, and so does, should float arithmetic ever fail us, a row that is still too long.
+        zero, and so does a row that float errors leave too long.
 
         ``vectors`` are (n, d) float32, so that no square overflows in float64. Returns (n, d)
         float64 holding integers; each row's norm is at most `steps`, exactly. Sums of fewer than
@@ -93,8 +92,8 @@ class Grid:
     def whole(self, total: torch.Tensor, records: int) -> NDArray[np.int64]:
         """Turn a float64 sum of ``records`` integer vectors into int64, in its shape.
 
-        Raises ArithmeticError if it is longer than so many vectors of norm G could make it, or no
-        number: some vector was not checked, and the cast could wrap. The sum is not used then.
+        Raises ArithmeticError if it is longer than ``records`` vectors of norm G can be, or NaN:
+        some vector was not checked, and the cast could wrap.
         """
         if not float(torch.linalg.vector_norm(total)) <= records * self.steps:
             raise ArithmeticError(

@@ -1,10 +1,9 @@
 """The public rotation: random signs, then a Walsh-Hadamard transform, exactly in int64.
 
 A record's clipped vector may sit on one coordinate; after the rotation it is spread evenly, so a
-small range R holds it. The rotation is orthonormal for every choice of signs in {-1, +1}, hence L2
-sensitivity is untouched (PRIVACY.md, Lemma 8). The signs are expanded from a public
-seed at the site; numbers are never accepted from the server, because a "sign" of 1000 would
-multiply the sensitivity by 1000.
+small range R holds it. The rotation is orthonormal for every choice of signs in {-1, +1}, so L2
+sensitivity does not change (PRIVACY.md, Lemma 8). The site expands the signs from a public seed and
+never accepts numbers from the server: a "sign" of 1000 would multiply the sensitivity by 1000.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Rotation:
     def rotate(self, total: NDArray[_T], seed: bytes) -> NDArray[_T]:
         """Map vectors (..., dimension) to (..., D), longer by sqrt(block); integers exactly.
 
-        Orthonormal but for that factor, whatever the signs: Lemma 8 needs no more.
+        Orthonormal up to that factor for all signs, as Lemma 8 requires.
         """
         z = np.zeros((*total.shape[:-1], self.padded), dtype=total.dtype)
         z[..., : self.dimension] = total

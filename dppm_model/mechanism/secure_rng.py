@@ -1,9 +1,9 @@
 """Exact coins: uniform bits from a cryptographic stream that the operating system keys.
 
-Every secret random choice of a site (who is sampled, what is answered) is made with these bits and
-compared as integers, so the probabilities of the proof are the probabilities of the program. There
-is deliberately no way to pass a seed: a report drawn twice from the same coins, or from coins that
-somebody else can replay, is not randomized at all.
+Every secret random choice of a site (its sample, its answers) uses these bits and compares them as
+integers, so the program has the probabilities of the proof. There is deliberately no way to pass a
+seed: a report drawn twice from the same coins, or from coins that anyone else can replay, is not
+randomized at all.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _ZEROS = bytes(1 << 20)  # encrypting zeros yields the key stream
 class SecureRNG:
     """A stream of uniform bits: AES-256 in counter mode under a fresh key of the OS.
 
-    A forked child would otherwise continue with its parent's stream and answer with the same coins,
-    so the stream gets a new key whenever the process id changes.
+    The stream gets a new key whenever the process id changes: a forked child would otherwise answer
+    with its parent's coins.
     """
 
     def __init__(self) -> None:

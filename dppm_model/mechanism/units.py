@@ -20,7 +20,7 @@ def clipped_units(
 
     The order of operations is the same in any batch: a unit's rows are added one after the other,
     and it is clipped and rounded by itself. A reduction over many units at once may sum in an order
-    that depends on how many they are, and others' integers with it (`mechanism.fixed_batches`).
+    that depends on their number, and so change the integers of others (`mechanism.fixed_batches`).
 
     Yields (1, d) float64 holding integers, of norm at most ``grid.steps``; zero if any record of
     the unit is not finite.

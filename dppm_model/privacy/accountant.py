@@ -31,7 +31,7 @@ class RoundCost:
     total_variation
         eta of Theorem 3 for all these rounds together; it adds (1 + e^epsilon) eta to delta.
     pure_epsilon
-        What one round costs at delta = 0, or None if it has no pure epsilon.
+        The cost of one round at delta = 0, or None if it has no pure epsilon.
     """
 
     mu: float
@@ -119,7 +119,7 @@ def pure(costs: Sequence[RoundCost]) -> float:
 
 @lru_cache(maxsize=4096)
 def _epsilon(costs: tuple[RoundCost, ...], delta: float) -> float:
-    """Find the least share of delta that pays for the tails, from below: it is a fixed point."""
+    """Find the least share of delta that pays for the tails, a fixed point, from below."""
     eta = math.fsum(c.total_variation for c in costs)
     composition = compose(_gathered(costs))
     share = 0.0
@@ -133,7 +133,7 @@ def _epsilon(costs: tuple[RoundCost, ...], delta: float) -> float:
 
 
 def _tails(eta: float, epsilon: float) -> float:
-    """What total variation eta adds to delta: (1 + e^epsilon) eta."""
+    """Return what total variation eta adds to delta: (1 + e^epsilon) eta."""
     if not eta:
         return 0.0
     return (1 + math.exp(epsilon)) * eta if epsilon < 700 else math.inf

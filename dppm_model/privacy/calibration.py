@@ -1,4 +1,4 @@
-"""From a target epsilon to what a plan may cost; only who makes a plan needs this."""
+"""From a target epsilon to the cost that a plan may have, for planners only."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def calibrate(
 ) -> float:
     """Return the largest x in [low, high] with epsilon(costs_at(x)) <= ``epsilon``.
 
-    To a relative ``tol``, and never too large: the answer is always a value that was tried and
-    found within the target. The costs must grow with x, and 0 < low <= high.
+    The relative error is ``tol``, and never upwards: the answer is always a value whose cost was
+    computed and met the target. The costs must grow with x, and 0 < low <= high.
 
     Raises PlanError if even ``low`` passes the target.
     """
@@ -87,7 +87,7 @@ def calibrate_whole(
 ) -> int:
     """Return the largest whole number n in 1..high with epsilon(costs_at(n)) <= ``epsilon``.
 
-    0 if there is none: what costs_at(0) would be is not asked.
+    It is 0 if there is none; costs_at(0) is never computed.
     """
     check_epsilon(epsilon)
     check_delta(delta)

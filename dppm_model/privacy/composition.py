@@ -1,6 +1,6 @@
 """Privacy loss distributions (PLD) of Poisson-sampled Gaussian rounds, by `dp_accounting`.
 
-Under add or remove one record, on a grid of losses, rounded pessimistically. What is ours: the
+Under add or remove one record, on a grid of losses, rounded pessimistically. This module adds the
 choice of the grid, a bound on the float error, and epsilons too large for `dp_accounting`.
 """
 
@@ -59,7 +59,7 @@ class Composition:
 def compose(rounds: Sequence[Rounds]) -> Composition:
     """Compose T rounds of each kind (mu, q); at least one kind.
 
-    What is composed are the normals that rounds are garblings of (Lemma 3).
+    Each round is a garbling of a normal (Lemma 3), and these normals are composed.
 
     The error in delta of the Fourier transforms, against 80-bit arithmetic, was 1e-14 at T = 600
     and 6e-13 at T = 100,000; the bound has a margin of ten.
@@ -84,7 +84,7 @@ def grid_step(rounds: Sequence[Rounds]) -> float:
 def _loss_spread(mu: float, q: float) -> tuple[float, float]:
     """Variance of one round's privacy loss, and the span of its possible values, about.
 
-    They only choose the grid; every grid gives a valid bound.
+    They only choose the grid; the bound is valid on every grid.
     """
     x = np.linspace(-10.0, mu + 10.0, 4001)
     with np.errstate(divide="ignore"):

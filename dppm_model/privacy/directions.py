@@ -1,11 +1,11 @@
-"""What a round of randomized response over directions costs, certified from above.
+"""The cost of a round of randomized response over directions, certified from above.
 
-A slot's answer is uniform over K names, but for a share t of one name if it holds the record in
-question (Poisson rate times truth). Every other slot is uniform with probability at least 1 - t,
-whatever it holds: at least b of the M - 1 others in the sum are, but for a probability tau. Give
-all that is not uniform away. What is left is a histogram of b + 1 uniform names, one of which is
+A slot's answer is uniform over K names; if it holds the record in question, one name has an extra
+share t (Poisson rate times truth). Every other slot is uniform with probability at least 1 - t, for
+any content, so at least b of the M - 1 others in the sum are uniform, except with probability tau.
+Give all other answers away. The rest is a histogram of b + 1 uniform names, one of which is
 replaced with probability t (the blanket of Balle et al. 2019). Only the count h of the record's
-name tells anything, with likelihood ratio 1 - t + t K h/(b + 1), which grows with h. So the best
+name is informative, with likelihood ratio 1 - t + t K h/(b + 1), which grows with h. So the best
 tests are thresholds, and mu is the largest shift of their quantiles (PRIVACY.md, Theorem 5).
 """
 
@@ -22,7 +22,7 @@ from dppm_model.errors import PlanError
 from dppm_model.privacy.gdp import Array, concave
 from dppm_model.privacy.tails import binomial
 
-_NO_TAIL = 1e-270  # as good as none, and its products are above the least float
+_NO_TAIL = 1e-270  # negligible, and its products are above the least float
 
 
 def pure_epsilon(truth: float, directions: int) -> float:

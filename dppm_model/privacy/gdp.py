@@ -60,8 +60,8 @@ def slope_of_law(y: Law, p: float, tau: float) -> float:
 
     Thresholds are the best tests (Lemma 1), and a slope of all of them bounds mu (Lemma 2).
 
-    What was cut off is added to the numerator and left out of the tails; I_tau grows with the
-    smaller tail, so both push the ratio up. A last entry stands for every k that was cut off.
+    The mass that was cut off is added to the numerator and left out of the tails; I_tau grows with
+    the smaller tail, so both raise the ratio. A last entry stands for every k that was cut off.
     """
     pmf = np.append(y.pmf, 0.0)
     below = np.append(0.0, np.cumsum(pmf[:-1]))  # P[Y <= k - 2], k - 1 = first, …
@@ -106,8 +106,8 @@ def sum_slope(answers: int, theta: float, tau: float, tol: float = 1e-4) -> floa
         b = min(a + width - 1, last)
         bound = corner(a, last - b, theta, tau)
         spare = 1 - bound / (best * (1 + tol))
-        # To leave w of M answers out raises the ratio by about w/2M: the next width aims for nine
-        # tenths of what is spare, or a tenth more than what was too much.
+        # Leaving out w of M answers raises the ratio by about w/2M: the next width aims for nine
+        # tenths of the spare part, or a tenth more than the excess.
         step = 2 * answers * spare * (0.9 if spare > 0 else 1.1)
         if spare < 0 and a < b:
             width = max(1, min(width - 1, int(width + step)))

@@ -1,17 +1,17 @@
-"""The ledger: what has been spent, on disk before anything is released.
+"""The ledger: the spent budget, on disk before anything is released.
 
 JSON lines, each carrying the SHA-256 of the line before it (a hash chain), appended under a lock
 and fsynced. A debit names (run, phase, round) and the two costs of that round; debiting the same
 round of the same plan again costs nothing, so a crash between debit and release neither loses nor
-repeats it. Spent never goes down: there is no method that removes a line.
+repeats it. Spending never decreases: no method removes a line.
 
-A high-water mark in a second file says how many lines there are and the digest of the last. It is
-made before the first line, and written after each: a crash leaves it at most one line behind. So
-what is noticed is: an edited, inserted or removed line; lines that were cut off; a ledger, or its
-mark, that was deleted, damaged, or replaced by an older copy. What is not noticed by these two
-files: that *both* were deleted (which looks like a ledger that was never begun), or both replaced
-by an older pair. A site notices the first by the reports it keeps (`client.site`); for the second,
-note the head of `dppm site ledger verify` somewhere else.
+A high-water mark in a second file holds the number of lines and the digest of the last. It is made
+before the first line and written after each, so a crash leaves it at most one line behind. This
+reveals an edited, inserted or removed line; lines that were cut off; a ledger, or its mark, that
+was deleted, damaged, or replaced by an older copy. These two files alone do not reveal that *both*
+were deleted (as if the ledger had never begun), or both replaced by an older pair. A site's stored
+reports reveal the first (`client.site`); for the second, note the head that `dppm site ledger
+verify` prints somewhere else.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Ledger:
         self._head = _GENESIS
 
     def _look(self) -> None:
-        """Read what is there, and make nothing."""
+        """Read the ledger, and create nothing."""
         try:
             with locked(self.path, os.O_RDONLY, fcntl.LOCK_SH) as handle:
                 self._read(handle)
@@ -106,9 +106,9 @@ class Ledger:
         return state.st_mtime_ns, state.st_size, self._marked()
 
     def _verify(self, content: bytes) -> tuple[list[Debit], str]:
-        """Return the debits and the digest of the last; the end of a torn line is passed over.
+        """Return the debits and the digest of the last line, without a torn end.
 
-        A crash tore it: its round was never released, and the next line takes its place.
+        A crash tore that line: its round was never released, and the next line replaces it.
         """
         *lines, _torn = content.split(b"\n")
         debits, head = [], _GENESIS
@@ -125,7 +125,7 @@ class Ledger:
         return debits, head
 
     def _marked(self) -> str:
-        """Return what the mark's file holds; nothing if there is none."""
+        """Return the content of the mark's file, empty if there is none."""
         with reading(self._mark, LedgerError, _HINT):
             try:
                 return read_text(self._mark)
@@ -133,7 +133,7 @@ class Ledger:
                 return ""
 
     def _check_mark(self, content: bytes, lines: list[bytes]) -> None:
-        """The mark is written after its line: it may lag behind by one, never be ahead."""
+        """Check the mark, which is written after its line: it may lag by one line, never lead."""
         if not content and not self._mark.exists():
             return  # never begun
         found = _MARK.fullmatch(self._marked())
@@ -153,7 +153,7 @@ class Ledger:
 
     @property
     def head(self) -> str:
-        """Digest of the last line: compare it with a noted one to know that nothing was changed."""
+        """Digest of the last line: equal to a noted one, it proves that nothing has changed."""
         self._look()
         return self._head
 
@@ -211,7 +211,7 @@ class Ledger:
 
 
 def costs_of(debits: tuple[Debit, ...], view: str) -> tuple[RoundCost, ...]:
-    """Gather equal rounds, since the accountant composes T equal rounds faster than T rounds."""
+    """Gather equal rounds, which the accountant composes faster than single ones."""
     counts = Counter(getattr(d, view) for d in debits)
     return tuple(
         replace(one, rounds=n, total_variation=n * one.total_variation) for one, n in counts.items()
