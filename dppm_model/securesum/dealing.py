@@ -12,7 +12,7 @@ from dppm_model.securesum.round_keys import RoundKeys, commitment, digests, stat
 
 
 class Dealing:
-    """What one site deals in one try.
+    """The secrets and shares of one site in one try.
 
     ``index`` is its place in the roster; ``seed`` holds 32 secret bytes for this try alone.
     """
@@ -40,7 +40,7 @@ class Dealing:
         return [a + b for a, b in zip(first, second, strict=True)]
 
     def material(self, identity: Identity, agreed: Mapping[int, bytes]) -> RoundKeys:
-        """Publish, with shares for the peers with whom these secrets are agreed."""
+        """Publish keys, and shares for the peers in ``agreed`` (secrets agreed with each)."""
         shares = self.shares(range(self.group.size))
         dealt = {i: digests(share) for i, share in enumerate(shares)}
         public, bound = self.mask_key, commitment(self.group, self.number, self.index, dealt)
@@ -54,7 +54,7 @@ class Dealing:
     def receive(self, peer: int, material: RoundKeys, agreed: bytes) -> bytes:
         """Open the shares that a peer sealed for this site.
 
-        Raises ForgedShare if they are not of this peer and try, or not what it has dealt.
+        Raises ForgedShare if they are from another peer or try, or do not match its digests.
         """
         key, sealed = self._key(agreed, peer, self.index), material.shares.get(self.index, b"")
         share = unseal(key, sealed, material.published, peer)

@@ -1,4 +1,4 @@
-"""What all members of a secure sum agree on, bound into every key of it."""
+"""The facts that all members of a secure sum agree on, bound into each of its keys."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Group:
     roster
         Identity keys (32 bytes) of all sites, sorted; a site's place in it is its index.
     min_survivors
-        s: the least number of reports in a sum that is opened, and t: how many sites must help to
-        open it. More than half, see `dppm_model.aggregation.secure_sum_honest_reports`.
+        s, the least number of reports in an opened sum, and t, the number of sites that must help
+        to open it. More than half; see `dppm_model.aggregation.secure_sum_honest_reports`.
     """
 
     run: str
@@ -65,9 +65,9 @@ class Group:
         return len(self.roster)
 
     def index_of(self, identity: bytes, whose: str = "This site's own") -> int:
-        """Return a site's place in the roster; ``whose`` identity it is goes into the error.
+        """Return a site's place in the roster; ``whose`` names it in the error.
 
-        Raises UnknownSite if it has none.
+        Raises UnknownSite if it is not in the roster.
         """
         if identity not in self.roster:
             raise UnknownSite(
@@ -94,8 +94,7 @@ class Group:
 def check_peers(keys: Mapping[str, bytes], path: str) -> dict[str, bytes]:
     """Check names and identity keys; ``path`` is for the error.
 
-    Raises ConfigError if a name could be taken for something else, or a key is not 32 bytes or
-    there twice.
+    Raises ConfigError if a name is ambiguous, or a key is not 32 bytes or occurs twice.
     """
     times = Counter(keys.values())
     for name, key in keys.items():

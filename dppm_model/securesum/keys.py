@@ -1,6 +1,6 @@
-"""Keys: a site's lasting identity, its channel for one run, and what is derived from them.
+"""Keys: a site's lasting identity, its channel for one run, and the keys derived from them.
 
-Everything is taken from `cryptography`: Ed25519 signatures, X25519 agreement, HKDF-SHA256 and
+All primitives come from `cryptography`: Ed25519 signatures, X25519 agreement, HKDF-SHA256 and
 ChaCha20-Poly1305. Every derived key serves one purpose, named by `Group.label`, and one message.
 """
 
@@ -37,9 +37,9 @@ def public_of(private: bytes) -> bytes:
 
 
 def agree(private: bytes, public: bytes) -> bytes:
-    """X25519: the secret that both ends can compute.
+    """Return the X25519 secret that both ends can compute.
 
-    Raises UnknownSite if ``public`` is no usable key.
+    Raises UnknownSite if ``public`` is not a usable key.
     """
     try:
         other = X25519PublicKey.from_public_bytes(public)
@@ -56,7 +56,7 @@ def seal(key: bytes, content: bytes, bound: bytes) -> bytes:
 def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int) -> bytes:
     """Undo `seal`.
 
-    Raises ForgedShare if either was changed, or belongs to another sender, receiver or round.
+    Raises ForgedShare if either was changed or is for another sender, receiver or round.
     """
     try:
         return ChaCha20Poly1305(key).decrypt(_NONCE, sealed, bound)
@@ -68,9 +68,9 @@ def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int) -> bytes:
 
 
 def usable(public: bytes) -> bool:
-    """Say whether a public key can be agreed with: 32 bytes, and not of low order.
+    """Say whether a public key is usable: 32 bytes, and not of low order.
 
-    With a key of low order every private key agrees on the same secret, zero.
+    Any private key and a public key of low order agree on the same secret, zero.
     """
     try:
         agree(_ANY, public)
@@ -89,7 +89,7 @@ class Channel:
     def verify(self, group: Group, index: int) -> None:
         """Check the signature.
 
-        Raises UnknownSite if it is not that of the pinned identity, or the key cannot be used.
+        Raises UnknownSite if it is not by the pinned identity, or the key is unusable.
         """
         statement = group.label("channel") + self.public
         if not verify(group.roster[index], statement, self.signature):
@@ -104,14 +104,14 @@ class Channel:
 
 
 def joined(group: Group, nonce: bytes, channel: bytes) -> bytes:
-    """Return what a site signs to join: who has not its identity cannot answer this nonce."""
+    """Return the text that a site signs to join: a fresh nonce, so that no old answer fits."""
     return group.label("join") + nonce + channel
 
 
 def attested(group: Group, number: int, published: Mapping[int, bytes]) -> bytes:
-    """Return what a site signs of a try: its participants, and what each has published.
+    """Return the text that a site signs for a try: its participants, and what each has published.
 
-    It is hashed once here, so that what is signed, and verified N times, does not grow with N.
+    One hash keeps the signed text, which is verified N times, from growing with N.
     """
     listed = b"".join(i.to_bytes(8) + what for i, what in sorted(published.items()))
     return group.label("participants", number) + hashlib.sha256(listed).digest()
@@ -127,7 +127,7 @@ def verify(identity: bytes, statement: bytes, signature: bytes) -> bool:
 
 
 class Identity:
-    """A site's lasting Ed25519 key. The public half is what operators exchange and pin."""
+    """A site's lasting Ed25519 key. Operators exchange and pin the public half."""
 
     def __init__(self, private: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(private)
@@ -139,13 +139,13 @@ class Identity:
 
     def write(self, path: Path) -> None:
         """Store the identity, readable by its owner only."""
-        write_bytes(path, self._key.private_bytes_raw())  # mkstemp's mode 0600 stays
+        write_bytes(path, self._key.private_bytes_raw())
 
     @classmethod
     def read(cls, path: Path) -> Identity:
         """Read a stored identity.
 
-        Raises ConfigError if there is none.
+        Raises ConfigError if the file is missing or is not an identity.
         """
         try:
             return cls(path.read_bytes())
@@ -160,7 +160,7 @@ class Identity:
         return self._key.public_key().public_bytes_raw()
 
     def sign(self, statement: bytes) -> bytes:
-        """Sign a statement that begins with a label of its group."""
+        """Sign a statement, which begins with a label of its group."""
         return self._key.sign(statement)
 
     def sign_channel(self, group: Group, channel: bytes) -> Channel:

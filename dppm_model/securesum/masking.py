@@ -1,4 +1,4 @@
-"""A site's masks in a try that has begun: its report under them, and what it says of them."""
+"""A site's masks in a try that has begun: its masked report, and its statements about the masks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dppm_model.securesum.round_keys import Checks, checked
 
 
 class Masking:
-    """One site in one try, ``number``; it masks in no other.
+    """One site in the try ``number``; it masks in no other.
 
     Parameters
     ----------
     index
         Its place in the roster.
     published
-        What each participant has published, this site included.
+        The published keys of each participant, this site included.
     secrets
         Private mask key and self-mask.
     """
@@ -43,15 +43,15 @@ class Masking:
         self._mask_key, self._self_mask = secrets
 
     def attest(self) -> bytes:
-        """Sign the try's list of participants; travels beside the report."""
+        """Sign the try's list of participants; the signature travels beside the report."""
         return self._identity.sign(self.attested())
 
     def attested(self) -> bytes:
-        """Return what every participant signs of the list that this site knows."""
+        """Return the text that every participant with the same list signs."""
         return attested(self.group, self._number, self.published)
 
     def mask(self, sum_: Sum, tallies: NDArray[np.integer[Any]]) -> tuple[bytes, Checks]:
-        """Return the report under all masks, packed: alone it is uniform and says nothing.
+        """Return the packed report under all masks: alone it is uniform and reveals nothing.
 
         Returns the report of the tallies (D,), and the signed check numbers of its self-mask.
         """
@@ -66,9 +66,9 @@ class Masking:
     def checks(self, sum_: Sum, peers: Iterable[int]) -> Checks:
         """Return the signed check numbers of the masks with some peers.
 
-        They say nothing of the report, whatever else is known: see PRIVACY.md.
+        They reveal nothing about the report, even with all other messages: see PRIVACY.md.
 
-        Raises UnknownSite if a peer takes no part.
+        Raises UnknownSite if a peer is not a participant.
         """
         values = {}
         for peer in sorted(set(peers)):
@@ -81,10 +81,10 @@ class Masking:
     def pair_keys(self, sum_: Sum, proofs: Iterable[Proof]) -> dict[int, bytes]:
         """Return the keys of the masks with peers that are proven guilty (Lemma 20).
 
-        So their reports can be taken out of the sum. What a peer shares with this site is no
-        secret from whom that peer works with, so they are told nothing that they do not know.
+        With them, the reports of those peers can be taken out of the sum. A guilty peer's
+        accomplices know the keys that it shares with this site already, so they learn nothing.
 
-        Raises NotGuilty or UnknownSite if a proof does not hold, or a peer takes no part.
+        Raises NotGuilty or UnknownSite if a proof does not hold, or a peer is not a participant.
         """
         keys = {}
         for proof in proofs:

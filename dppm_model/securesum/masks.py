@@ -17,7 +17,7 @@ from dppm_model.securesum.keys import derive
 from dppm_model.securesum.ring import Ring, Vector
 
 CHECKS = 4
-TRIES = 4096  # of one round; more than there can be, see `server.securesum.blame`
+TRIES = 4096  # of one round; more than can occur, see `server.securesum.blame`
 
 
 def round_of(number: int) -> int:
@@ -32,8 +32,8 @@ class Sum:
     Attributes
     ----------
     number
-        Of the try: its round, counted over the whole run, times `TRIES`, and which try it is.
-        Labels of keys hold it, so that all keys and masks of different tries are independent.
+        The try: its round, counted over the whole run, times `TRIES`, plus the number of the try.
+        It is part of all labels of keys, so keys and masks of different tries are independent.
     bits
         The sum is below 2^bits.
     dimension
@@ -46,7 +46,7 @@ class Sum:
 
     @classmethod
     def of(cls, plan: Plan, phase: int, round_: int, attempt: int = 0) -> Sum:
-        """Return what one try of a round adds up.
+        """Return the sum of one try of a round.
 
         Raises PlanError if it is not a round of the plan, or the attempt is out of range.
         """
@@ -68,10 +68,10 @@ class Sum:
         return group.label(purpose, self.number, self.bits, self.dimension, *numbers)
 
     def _checks(self, group: Group, *vectors: Vector) -> list[Vector]:
-        """Public random linear combinations of vectors (D,): four numbers of each.
+        """Return public random linear combinations of vectors (D,), four numbers for each.
 
-        They are linear, so that the checks of the sum are the sum of the checks; they tell nothing
-        that the sum does not tell. Random errors of the sum pass with probability 2^(-4 bits).
+        By linearity the checks of the sum are the sum of the checks, and reveal nothing beyond
+        the sum. A random error of the sum passes with probability 2^(-4 bits).
         """
         ring = Ring(self.bits, self.dimension)
         found, product = [np.zeros(CHECKS, ring.dtype) for _ in vectors], ring.zeros()
@@ -95,11 +95,11 @@ class Sum:
         return np.concatenate([plain, own]) + mask, self._packed(of_mask)
 
     def residue(self, group: Group, vector: Vector) -> bytes:
-        """By how much a vector's check numbers do not fit it: four numbers of eight bytes.
+        """Return the error of a vector's check numbers: four numbers of eight bytes.
 
-        They say nothing of what is under the masks (Lemma 18).
-        They are linear in the vector and nothing for one without masks. So those of a masked report
-        are the sum of those of its masks, whatever it reports; those of two opposite masks cancel.
+        It is linear in the vector and zero for a vector without masks. So the residue of a masked
+        report is the sum of the residues of its masks, for any report, and reveals nothing of the
+        report (Lemma 18); the residues of two opposite masks cancel.
         """
         (found,) = self._checks(group, vector[: self.dimension])
         found -= vector[self.dimension :]
@@ -118,7 +118,7 @@ class Sum:
     def without_checks(self, group: Group, vector: Vector) -> Vector:
         """Verify and remove the check numbers of an opened sum.
 
-        Raises WrongSum if they do not fit: some site's masks are not the ones that were removed.
+        Raises WrongSum if they do not fit: other masks were removed than some site added.
         """
         if any(self.residue(group, vector)):
             raise WrongSum(

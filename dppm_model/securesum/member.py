@@ -1,18 +1,18 @@
 """A site's side of the secure sum. Every refusal that protects a site is made here.
 
-For each try of a round a site draws one secret seed. From it come, by derivation, the key of its
-pairwise masks, its self-mask and the shares of both; so whatever is asked again is answered with
-the same bits, also after a crash, and forgetting a try means deleting its seed.
+For each try of a round a site draws one secret seed. The key of its pairwise masks, its self-mask
+and the shares of both are derived from it. So a repeated question gets the same bits, even after a
+crash, and forgetting a try means deleting its seed.
 
 The rules, each with its own error:
 
 1. A channel key counts only if the pinned identity signed it, and never changes in a run.
-2. A try has one list of participants, at least `min_survivors` long, each known by what it has
-   signed and by shares that only it can have sealed, and one list of survivors. A second list of
-   either is refused.
-3. For one peer and try a site tells its share of the self-mask (survivors) or of the mask key
+2. A try has one list of participants, at least `min_survivors` long, each known by its signature
+   and by shares that only it can have sealed, and one list of survivors. A second list of either
+   is refused.
+3. For one peer and try a site reveals its share of the self-mask (survivors) or of the mask key
    (drop-outs), never both.
-4. A site helps to open one try of a round, and takes part in no other from then on.
+4. A site helps to open one try of a round, and from then on takes part in no other.
 5. A try that is over is over.
 6. The key of a mask is revealed only for a peer that is proven guilty, see `Masking` and `Proof`.
 """
@@ -79,7 +79,7 @@ class Member:
         return self._identity.sign_channel(self.group, public)
 
     def join(self, nonce: bytes) -> bytes:
-        """Sign the server's nonce, and the channel key with it: only this site can answer it."""
+        """Sign the server's nonce and the channel key, as only this site can."""
         public = public_of(bytes.fromhex(self._memory.channel))
         return self._identity.sign(joined(self.group, nonce, public))
 
@@ -108,7 +108,7 @@ class Member:
     def admit(
         self, number: int, materials: Mapping[int, RoundKeys], *, helps: bool = False
     ) -> None:
-        """Take note of who takes part in a try, once and for all.
+        """Record the participants of a try, once and for all.
 
         ``materials`` are those of all participants, but only the digests and shares for this site.
         With ``helps`` this site need not take part: it can help to open the sum of others.
@@ -152,7 +152,7 @@ class Member:
         _all(materials, receive)
         round_.published, round_.shares = published, received
         for old in [n for n in self._memory.rounds if n < number]:
-            del self._memory.rounds[old]  # with its seed, its masks are gone for good
+            del self._memory.rounds[old]  # without its seed, its masks are gone for good
         self._memory.save(self.path)
 
     def begun(self, number: int) -> Masking:
@@ -171,10 +171,10 @@ class Member:
         )
 
     def reveal(self, number: int, survivors: Mapping[int, bytes]) -> dict[int, bytes]:
-        """Tell, for each participant, the one share that opens the sum of ``survivors``.
+        """Reveal, for each participant, the one share that opens the sum of ``survivors``.
 
-        Each has attested the very list that this site was told: else one that was told a shorter
-        list would be masked against drop-outs only, and be opened alone.
+        Each survivor has attested the same list of participants as this site. Otherwise a site with
+        a shorter list would be masked against drop-outs only, and could be opened alone.
 
         Raises
         ------
@@ -234,7 +234,7 @@ class Member:
         self._memory.peers[index], self._memory.agreed[index] = channel.public.hex(), agreed.hex()
 
     def _unopened(self, number: int) -> None:
-        """Refuse a try of a round that was opened in another (Lemma 16)."""
+        """Refuse a try of a round that was opened in another try (Lemma 16)."""
         for other, round_ in self._memory.rounds.items():
             same = other != number and round_of(other) == round_of(number)
             if same and round_.survivors is not None:
@@ -246,13 +246,13 @@ class Member:
     def _round(self, number: int, *, begun: bool = False) -> RoundMemory:
         self._unopened(number)
         round_ = self._memory.rounds.get(number)
-        if round_ is None or (begun and not round_.published):  # what is over was deleted
+        if round_ is None or (begun and not round_.published):  # a try that is over was deleted
             raise _stale(number)
         return round_
 
 
 def _all(sites: Iterable[int], act: Any) -> None:
-    """Do something for all sites; then raise the first refusal, with all whom it accuses."""
+    """Act for all sites, then raise the first refusal, which accuses all refused sites."""
     refused: list[tuple[int, SecureSumError]] = []
     for site in sites:
         try:

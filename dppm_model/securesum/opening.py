@@ -1,8 +1,8 @@
-"""The server's side of one sum: add up masked reports as they arrive, then open the sum alone.
+"""The server's side of one sum: add up masked reports as they arrive, then open only the sum.
 
-What a site gets wrong is found where it can still be helped: wrong masks before anybody has opened
-anything (`Opening.fits`, `Opening.blamed`), shares when they are told, and what only the opened
-secrets show by proofs, with which its report is taken out (`Opening.proofs`, `Opening.remove`).
+A site's faults are found while the sum can still be saved: wrong masks before anything is opened
+(`Opening.fits`, `Opening.blamed`), wrong shares on arrival. Faults that only the opened secrets
+show become proofs, with which the site's report is taken out (`Opening.proofs`, `Opening.remove`).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Opening:
     participants
         Materials of the sites that take part (``shares`` are not needed).
     total, masks
-        What an earlier process had added up, and what was said of self-masks with it.
+        The sum of an earlier process, and the check numbers of the self-masks in it.
 
     Attributes
     ----------
     masks
-        What each site that has reported says of its self-mask.
+        The check numbers of each reporting site's self-mask.
     pairs
-        What it says of its masks with drop-outs.
+        The check numbers of its masks with drop-outs.
     removed
-        Sites that are proven guilty; their reports are in the sum no more.
+        Sites that are proven guilty; their reports are no longer in the sum.
     liars
-        Holders that sent shares that no site has dealt them.
+        Holders whose shares are not those that they were dealt.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Opening:
 
     @cached_property
     def published(self) -> dict[int, bytes]:
-        """What each participant has published and signed."""
+        """The signed keys of each participant."""
         return {i: m.published for i, m in self.participants.items()}
 
     @property
@@ -79,10 +79,10 @@ class Opening:
         return self.participants.keys() - self.masks.keys()
 
     def add(self, index: int, report: bytes, digest: bytes, mask: Checks) -> None:
-        """Add the masked report of one site, with what it says of its self-mask.
+        """Add the masked report of one site, with the check numbers of its self-mask.
 
-        Raises WrongReport if it was changed on its way, has another size, is not signed, or its
-        site has reported.
+        Raises WrongReport if it was changed in transit, has the wrong size, is not signed, or its
+        site has reported already.
         """
         if index not in self.participants or index in self.masks:
             raise WrongReport(
@@ -100,15 +100,15 @@ class Opening:
         self.masks[index] = mask
 
     def add_pairs(self, index: int, said: Checks) -> None:
-        """Take what a site says of its masks with the sites that are missing.
+        """Take a site's check numbers of its masks with the missing sites.
 
-        Raises WrongReport if it is not of just these, or not signed.
+        Raises WrongReport if they are not for exactly these, or not signed.
         """
         self._check_signed(index, said, self.missing)
         self.pairs[index] = said
 
     def fits(self) -> bool:
-        """Say whether the masked sum has the masks that its sites say; nothing is opened for it."""
+        """Say whether the masked sum has the claimed masks, without opening anything."""
         said = [self.masks[i].values[i] for i in self.masks]
         said += [value for checks in self.pairs.values() for value in checks.values.values()]
         return self.sum.residue(self.group, self.total) == self.sum.total(said)
@@ -116,12 +116,12 @@ class Opening:
     def blamed(
         self, rows: Mapping[int, Checks], report: Callable[[int], bytes]
     ) -> tuple[set[int], set[tuple[int, int]]]:
-        """Find who masked wrongly, from what each site says of its masks with each other.
+        """Find the sites that masked wrongly, from all check numbers of pairwise masks.
 
         ``rows`` hold, for each site that has reported, its checks about all others that have;
-        ``report`` gives a site's masked report. Returns sites whose reports are not masked as they
-        say themselves; and pairs of sites that do not say the same of the mask that they share.
-        Raises WrongReport if a row is not of just these, or not signed.
+        ``report`` gives a site's masked report. Returns the sites whose reports contradict their
+        own check numbers, and the pairs of sites that contradict each other about their common
+        mask. Raises WrongReport if a row is not for exactly these, or not signed.
         """
         wrong, pairs = set(), set()
         for i, row in rows.items():
@@ -137,9 +137,9 @@ class Opening:
         return wrong, pairs
 
     def add_shares(self, index: int, shares: Mapping[int, bytes]) -> None:
-        """Take the shares that site ``index`` tells: for each participant, of one secret.
+        """Take the shares of site ``index``, one for each participant.
 
-        Shares that no site has dealt are left out, and `liars` has their holder.
+        Shares that were never dealt are left out, and `liars` gets their holder.
 
         Raises WrongReport if they are not one for each participant.
         """
@@ -156,13 +156,13 @@ class Opening:
 
     @property
     def helpers(self) -> int:
-        """How many good shares there are, at least, of each secret."""
+        """The least number of good shares of any secret."""
         return min(map(len, self._shares.values()))
 
     def open(self) -> Vector:
-        """Take off all masks that did not cancel and return the sum of the survivors' vectors.
+        """Remove all masks that did not cancel, and return the sum of the survivors' vectors.
 
-        Raises WrongSum if too few good shares are there, or masks and check numbers do not fit:
+        Raises WrongSum if there are too few good shares, or masks and check numbers do not fit:
         then see `proofs`.
         """
         vector = self.total.copy()
@@ -187,7 +187,7 @@ class Opening:
         return self.sum.without_checks(self.group, vector)
 
     def proofs(self) -> list[Proof]:
-        """Prove what the opened secrets show: at most one proof for each site."""
+        """Prove the guilt that the opened secrets show, at most once for each site."""
         found: dict[int, Proof] = {}
         for dealer, material in self.participants.items():
             which = SELF if dealer in self.masks else KEY
@@ -220,7 +220,7 @@ class Opening:
     def add_keys(self, index: int, keys: Mapping[int, bytes]) -> None:
         """Take the keys of a site's masks with those that were removed.
 
-        Raises WrongReport if they are not of just these.
+        Raises WrongReport if they are not for exactly these.
         """
         if keys.keys() != self.removed:
             raise WrongReport(f"Site {index} sent other keys than it was asked for.", "Ask again.")
@@ -239,7 +239,7 @@ class Opening:
         return tuple(sorted(self._shares[index])[: self.group.min_survivors])
 
     def _secret(self, index: int) -> bytes | None:
-        """Reconstruct a secret of site ``index``; None if its shares open none."""
+        """Reconstruct a secret of site ``index``; None if its shares are inconsistent."""
         holders = tuple(h + 1 for h in self._holders(index))
         if len(holders) < self.group.min_survivors:
             raise self._wrong_secret(index)

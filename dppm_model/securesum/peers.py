@@ -19,7 +19,7 @@ def peers_text(keys: Mapping[str, bytes]) -> str:
 def parse_peers(text: str, path: str) -> dict[str, bytes]:
     """Read what `peers_text` wrote.
 
-    Raises ConfigError if it is not as it should be; see `check_peers`.
+    Raises ConfigError if it is malformed; see `check_peers`.
     """
     try:
         keys = {name: bytes.fromhex(value) for name, value in tomllib.loads(text).items()}

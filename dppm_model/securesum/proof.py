@@ -1,4 +1,4 @@
-"""Proofs of guilt: what the opened shares of a try and a site's own signatures say against it.
+"""Proofs of guilt: the opened shares of a try contradict a site's own signed statements.
 
 An honest site cannot be proven guilty, even if all others collude: see PRIVACY.md.
 """
@@ -22,17 +22,17 @@ class Proof:
     Attributes
     ----------
     accused
-        Who.
+        The accused site.
     dealer
-        Whose secret the shares open: its own, or that of the drop-out that a mask is shared with.
+        The site whose secret the shares open: the accused, or a drop-out that shares the mask.
     which
         The self-mask, or the mask key.
     digests
-        Of all shares that the dealer dealt: what its commitment binds it to.
+        The digests of all shares of the dealer, to which its commitment binds it.
     shares
-        Of t holders.
+        Shares of t holders.
     said
-        What the accused said of its mask.
+        The check numbers that the accused signed.
     """
 
     accused: int
@@ -43,7 +43,7 @@ class Proof:
     said: Checks
 
     def holds(self, group: Group, sum_: Sum, published: Mapping[int, bytes]) -> bool:
-        """Say whether it proves its claim; against an honest site none does (Lemma 19).
+        """Say whether the proof holds; no proof against an honest site does (Lemma 19).
 
         ``published`` is what each participant of the try published, as the judge received it.
         """
@@ -74,7 +74,7 @@ class Proof:
 
 
 def opened(shares: Mapping[int, bytes]) -> bytes | None:
-    """Return the secret that the shares of these sites open; None if they open none."""
+    """Return the secret of these shares; None if they are inconsistent."""
     held = {holder + 1: share for holder, share in shares.items()}
     return shamir.combine(held, shamir.weights(tuple(held)))
 
@@ -87,7 +87,7 @@ def residue(
     secret: bytes,
     published: Mapping[int, bytes],
 ) -> bytes:
-    """Return what site ``index`` should say of its self-mask, or of its mask with a drop-out.
+    """Return the true check numbers of a site for its self-mask, or its mask with a drop-out.
 
     Raises UnknownSite if the key of site ``index`` cannot be agreed with.
     """

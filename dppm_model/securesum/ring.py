@@ -1,7 +1,7 @@
 """Vectors modulo 2^bits: masks from a key stream, and packing to exactly that many bits.
 
-Arithmetic is done in the smallest unsigned type that holds ``bits``; it wraps at a multiple of
-2^bits, so the low bits are right whenever they are looked at.
+Arithmetic uses the smallest unsigned type that holds ``bits``; it wraps at a multiple of 2^bits, so
+the low bits are always right.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Ring:
     def add_mask(self, vector: Vector, key: bytes, *, subtract: bool = False) -> None:
         """Add the mask of a key (32 bytes, used for one mask only) to ``vector``, in place.
 
-        The mask is the ChaCha20 key stream: without the key, a vector with a mask is
-        uniform and says nothing.
+        The mask is the ChaCha20 key stream: without the key, a masked vector is uniform and reveals
+        nothing.
         """
         stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
         step = _CHUNK // self.dtype.itemsize

@@ -1,4 +1,4 @@
-"""What a site publishes for one try of a round, and what it says of its masks."""
+"""The keys that a site publishes for one try of a round, and the check numbers of its masks."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def digests(shares: bytes) -> bytes:
 
 
 def is_share(digest: bytes, which: int, share: bytes) -> bool:
-    """Say whether this is the very share of the self-mask, or of the mask key, that was dealt."""
+    """Say whether this is the dealt share of the self-mask, or of the mask key."""
     return hashlib.sha256(share).digest() == digest[32 * which :][:32]
 
 
 def commitment(group: Group, number: int, index: int, dealt: Mapping[int, bytes]) -> bytes:
-    """Bind a site to all shares that it deals, by their `digests`, without telling them."""
+    """Bind a site to all shares that it deals, by their `digests`, without revealing them."""
     listed = b"".join(dealt[i] for i in range(group.size))
     return hashlib.sha256(group.label("shares", number, index) + listed).digest()
 
 
 def statement(group: Group, number: int, mask_key: bytes, commitment: bytes) -> bytes:
-    """Return what a site signs of its material."""
+    """Return the text that a site signs for its material."""
     return group.label("material", number) + mask_key + commitment
 
 
 @dataclass(frozen=True)
 class RoundKeys:
-    """What a site publishes for one try of a round.
+    """The keys that a site publishes for one try of a round.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class RoundKeys:
     commitment
         Binds it to all its shares.
     signature
-        Of both, by its identity, for the server; sites know both by the seals of their shares.
+        Of both, by its identity, for the server; sites verify both by the seals of their shares.
     digests
         For each site of the roster, of both shares for it; at a site only those for itself.
     shares
@@ -69,13 +69,13 @@ class RoundKeys:
 
     @property
     def published(self) -> bytes:
-        """What is signed, and authenticated together with every share."""
+        """The signed part, authenticated together with every share."""
         return self.mask_key + self.commitment
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What a site says, and signs, of the check numbers of its masks: nothing of its report.
+    """The signed check numbers of a site's masks; they reveal nothing about its report.
 
     ``values`` are `Sum.residue` of its mask with each site; its own entry stands for its self-mask.
     ``signature``, by its identity, covers these and the try's participants.
@@ -87,7 +87,7 @@ class Checks:
     def is_signed(
         self, group: Group, number: int, index: int, published: Mapping[int, bytes]
     ) -> bool:
-        """Say whether site ``index`` said so of the try with these participants."""
+        """Say whether site ``index`` signed them for the try with these participants."""
         said = checked(group, number, published, self.values)
         return verify(group.roster[index], said, self.signature)
 
@@ -95,6 +95,6 @@ class Checks:
 def checked(
     group: Group, number: int, published: Mapping[int, bytes], values: Mapping[int, bytes]
 ) -> bytes:
-    """Return what a site signs of its `Checks`."""
+    """Return the text that a site signs for its `Checks`."""
     listed = b"".join(i.to_bytes(8) + value for i, value in sorted(values.items()))
     return group.label("checks", number) + attested(group, number, published) + listed

@@ -1,7 +1,7 @@
 """Shamir's secret sharing (1979) over the prime field of order 2^521 - 1.
 
 A secret of 32 bytes is the value at 0 of a random polynomial of degree t - 1; the share of holder x
-is its value at x = 1, 2, … Any t shares give the secret, t - 1 give nothing.
+is its value at x = 1, 2, … Any t shares give the secret; t - 1 reveal nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def is_share(share: bytes) -> bool:
 
 
 def weights(holders: Sequence[int]) -> dict[int, int]:
-    """Lagrange's weights at 0 for these holders, for all secrets that they open together."""
+    """Return Lagrange's weights at 0 of these holders, for all secrets that they open together."""
     found = {}
     for x in holders:
         numerator = denominator = 1
@@ -56,6 +56,6 @@ def weights(holders: Sequence[int]) -> dict[int, int]:
 
 
 def combine(shares: Mapping[int, bytes], weight: Mapping[int, int]) -> bytes | None:
-    """Return the secret from the shares of the holders in ``weight``; None if they do not fit."""
+    """Return the secret from the shares of the holders in ``weight``; None if inconsistent."""
     value = sum(w * int.from_bytes(shares[x]) for x, w in weight.items()) % PRIME
     return value.to_bytes(SHARE_BYTES)[-SECRET_BYTES:] if value < 1 << 8 * SECRET_BYTES else None

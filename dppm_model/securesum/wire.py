@@ -1,7 +1,7 @@
-"""What a site sends and reads of the secure sum, as flat fields; the rest: `server.securesum.wire`.
+"""A site's messages of the secure sum as flat fields; `server.securesum.wire` has the server's.
 
-Field values are bytes, or lists of bytes or of whole numbers, which Flower's records hold as they
-are. Reading checks types and sizes, so that nothing else has to.
+Values are bytes, or lists of bytes or of whole numbers, which Flower's records hold as they are.
+Reading checks types and sizes, so that no other module has to.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def write_report(site: int, masked: bytes, signature: bytes, mask: Checks) -> Fi
 
 
 def write_checks(checks: Checks) -> Fields:
-    """What a site says of its masks."""
+    """A site's check numbers of its masks."""
     sites, values = list(checks.values), list(checks.values.values())
     return {"sites": sites, "values": values, "signature": checks.signature}
 
@@ -107,7 +107,7 @@ def write_keys(keys: Mapping[int, bytes]) -> Fields:
 
 
 def write_shares(shares: Mapping[int, bytes]) -> Fields:
-    """The shares that a site tells to open a sum."""
+    """The shares that a site reveals to open a sum."""
     return {"sites": list(shares), "shares": list(shares.values())}
 
 
