@@ -1,71 +1,24 @@
 """Who may call: tokens, TLS, and no open door to the network."""
 
-import datetime
-import ipaddress
 import threading
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dppm_model.errors import BadToken, ConfigError, ServerBusy, UnknownJob
 from sampler.service.access import Access, is_loopback, read_tokens, require_guard, split_address
 from sampler.service.client import SamplingClient
-from tests.unit.service.toys import our_threads, server
-
-ALICE, BOB = "a" * 32, "b" * 32
-
-
-@pytest.fixture
-def tokens(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.txt"
-    path.write_text(f"# clients\n\nalice {ALICE}\nbob   {BOB}\n")
-    return path
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Certificate and key of 127.0.0.1, signed by itself."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dppm test")])
-    now = datetime.datetime.now(datetime.UTC)
-    host = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(host, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem", folder / "key.pem"
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:50051", ("::1", 50051)), ("h:1", ("h", 1))],
-)
-def test_addresses(address: str, parts: tuple[str, int]) -> None:
-    assert split_address(address) == parts
+from tests.support.tls import certificate
+from tests.unit.service.toys import ALICE, BOB, our_threads, server, token_file
 
 
 @pytest.mark.parametrize("address", ["", "host", ":1", "[]:1", "host:", "host:x", "host:65536"])
-def test_addresses_refuse(address: str) -> None:
+def test_addresses(address: str) -> None:
+    assert split_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert split_address("[::1]:50051") == ("::1", 50051)
     with pytest.raises(ConfigError, match="address"):
         split_address(address)
 
@@ -128,8 +81,8 @@ def test_token_files_refuse_and_quote_no_token(tmp_path: Path, text: str, says: 
         read_tokens(tmp_path / "absent")
 
 
-def test_tokens_name_clients(tokens: Path) -> None:
-    access = Access(read_tokens(tokens))
+def test_tokens_name_clients(tmp_path: Path) -> None:
+    access = Access(read_tokens(token_file(tmp_path)))
     assert access.client([("authorization", f"Bearer {BOB}")], "ipv4:1.2.3.4:5") == "bob"
     for wrong in (
         [],
@@ -149,8 +102,10 @@ def test_without_tokens_hosts_are_clients() -> None:
     assert [access.client([], p) for p in peers] == ["ipv4:127.0.0.1"] * 2 + ["ipv6:[::1]"]
 
 
-def test_every_call_but_health_needs_the_token(tmp_path: Path, tokens: Path) -> None:
-    with server(tmp_path, token_file=tokens) as running:
+def test_every_call_but_health_needs_the_token(tmp_path: Path) -> None:
+    """A call whose message never comes is refused too, rather than waited for."""
+    never = threading.Event()
+    with server(tmp_path, token_file=token_file(tmp_path)) as running:
         for token in (None, "c" * 32):
             with SamplingClient(running.address, token=token) as client:
                 for call in (
@@ -166,26 +121,21 @@ def test_every_call_but_health_needs_the_token(tmp_path: Path, tokens: Path) -> 
             assert health.status == health_pb2.HealthCheckResponse.SERVING
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
             asked = reflection_pb2.ServerReflectionRequest(list_services="")
-            with pytest.raises(grpc.RpcError) as refusal:
-                list(stub.ServerReflectionInfo(iter([asked])))
-            assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
-
-
-def test_who_has_no_token_holds_no_thread(tmp_path: Path, tokens: Path) -> None:
-    """A call whose message never comes is refused all the same, rather than waited for."""
-    never = threading.Event()
-    with server(tmp_path, token_file=tokens) as running:
-        with grpc.insecure_channel(running.address) as channel:
-            call = channel.stream_unary("/dppm.sampling.v1.Sampling/Sample")
-            with pytest.raises(grpc.RpcError) as refusal:
-                call(iter(never.wait, None), timeout=5)
-            assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            silent = channel.stream_unary("/dppm.sampling.v1.Sampling/Sample")
+            for ask in (
+                lambda: list(stub.ServerReflectionInfo(iter([asked]))),
+                lambda: silent(iter(never.wait, None), timeout=5),
+            ):
+                with pytest.raises(grpc.RpcError) as refusal:
+                    ask()
+                assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
         never.set()
 
 
-def test_jobs_and_quotas_belong_to_the_token(tmp_path: Path, tokens: Path) -> None:
+def test_jobs_and_quotas_belong_to_the_token(tmp_path: Path) -> None:
+    limits = {"images_per_hour": 40}
     with (
-        server(tmp_path, token_file=tokens, limits={"images_per_hour": 40}) as running,
+        server(tmp_path, token_file=token_file(tmp_path), limits=limits) as running,
         SamplingClient(running.address, token=ALICE) as alice,
         SamplingClient(running.address, token=BOB) as bob,
     ):
@@ -200,10 +150,10 @@ def test_jobs_and_quotas_belong_to_the_token(tmp_path: Path, tokens: Path) -> No
         assert bob.describe().images_left == 40
 
 
-def test_tls(tmp_path: Path, tokens: Path, tls: tuple[Path, Path]) -> None:
-    cert, key = tls
-    with server(tmp_path, tls_cert=cert, tls_key=key, token_file=tokens) as running:
-        with SamplingClient(running.address, token=ALICE, ca=cert) as client:
+def test_tls(tmp_path: Path) -> None:
+    cert, key, ca = certificate(tmp_path)
+    with server(tmp_path, tls_cert=cert, tls_key=key, token_file=token_file(tmp_path)) as running:
+        with SamplingClient(running.address, token=ALICE, ca=ca) as client:
             assert len(list(client.sample({0: 3}))) == 3
         with (
             SamplingClient(running.address, token=ALICE, timeout=2) as plain,

@@ -19,12 +19,19 @@ from sampler.service.access import bearer
 from sampler.service.client import SamplingClient
 from sampler.service.interceptor import OpenCalls
 from tests.support.mutations import nothing, twin
-from tests.unit.service.toys import QUICK, Grey, eventually, our_threads, server
+from tests.unit.service.toys import (
+    ALICE,
+    BOB,
+    LARGE,
+    QUICK,
+    eventually,
+    our_threads,
+    server,
+    token_file,
+)
 
-ALICE, BOB = "a" * 32, "b" * 32
 SAMPLE, CHECK = "/dppm.sampling.v1.Sampling/Sample", "/grpc.health.v1.Health/Check"
 CALLS, EACH = 200, 25  # of an attack, and of a connection: more than there ever were threads
-LARGE = Grey((3, 256, 256))  # the transport's buffers hold four or five shards of it
 
 
 class Attacker:
@@ -151,9 +158,8 @@ def check_answered(address: str, token: str | None) -> None:
 
 @contextmanager
 def serving(folder: Path, *, tokens: bool) -> Iterator[str]:
-    (folder / "tokens").write_text(f"alice {ALICE}\nbob {BOB}\n")
     limits = {"images_per_hour": 10_000}
-    more = {"token_file": folder / "tokens"} if tokens else {}
+    more = {"token_file": token_file(folder)} if tokens else {}
     with server(folder, LARGE, sampler=QUICK, limits=limits, **more) as running:
         yield running.address
 
@@ -257,11 +263,9 @@ def test_where_there_are_too_many_a_call_of_the_client_with_the_most_is_ended() 
 def test_a_stream_that_nobody_reads_keeps_its_clients_place_and_no_others(tmp_path: Path) -> None:
     """Its job ends, and others have its room; its own client must leave it, or read on."""
     limits = {"jobs": 2, "jobs_per_client": 2, "stall_seconds": 1}
-    (tmp_path / "tokens").write_text(f"alice {ALICE}\nbob {BOB}\n")
+    tokens = token_file(tmp_path)
     with (
-        server(
-            tmp_path, LARGE, sampler=QUICK, limits=limits, token_file=tmp_path / "tokens"
-        ) as running,
+        server(tmp_path, LARGE, sampler=QUICK, limits=limits, token_file=tokens) as running,
         SamplingClient(running.address, token=ALICE) as alice,
         SamplingClient(running.address, token=BOB) as bob,
     ):

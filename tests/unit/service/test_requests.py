@@ -1,4 +1,4 @@
-"""Every field of every request has its bounds, which are looked at before anything is built."""
+"""Every field of every request has bounds, which are checked before anything is built."""
 
 import math
 import time
@@ -252,33 +252,19 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
     ("fields", "says", "hint"),
     [
         ({"batches": []}, "batches has 0 entries", "1 to 1000"),
-        ({"batches": [pb.Batch(count=1)] * 1001}, "batches has 1001", "1 to 1000"),
-        ({"batches": [pb.Batch(label=3, count=1)]}, r"batches\[0\].label is 3", "0 to 2"),
-        ({"batches": [pb.Batch(label=-1, count=1)]}, r"batches\[0\].label is -1", "0 to 2"),
         ({"batches": [*FIELDS["batches"], pb.Batch()]}, r"batches\[1\].count is 0", "1 to"),
-        ({"batches": [pb.Batch(first=-1, count=1)]}, r"batches\[0\].first is -1", "0 to"),
         ({"batches": [pb.Batch(first=10**9 - 1, count=2)]}, r"batches\[0\].count", "1 to 1"),
         ({"batches": [pb.Batch(count=100_001)]}, "add up to 100001", "at most 100000"),
-        ({"seed": -1}, "seed is -1", "0 or more"),
-        ({"format": 7}, "format is 7", "PNG"),
-        ({"sampler": pb.Sampler(method="magic")}, "sampler.method is 'magic'", "heun"),
-        ({"sampler": pb.Sampler(num_levels=1)}, "sampler.num_levels is 1", "2 to"),
         (
             {"sampler": pb.Sampler(num_integration_steps=3)},
             "sampler.num_integration_steps is 3",
             "even",
         ),
         (
-            {"sampler": pb.Sampler(step_size=[float("nan")])},
-            "sampler.step_size is nan",
-            "from 0.001",
-        ),
-        (
             {"sampler": pb.Sampler(step_size=[0.1, 0.2])},
             "sampler.step_size has 2 numbers",
             "one per level",
         ),
-        ({"sampler": pb.Sampler(sigma_max=float("inf"))}, "sampler.sigma_max is inf", "from 0.001"),
         ({"sampler": pb.Sampler(num_levels=500)}, "each stage, is 1500", "at most 1000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

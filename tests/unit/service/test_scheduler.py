@@ -1,4 +1,4 @@
-"""The scheduler draws no further ahead than it may, takes turns, stops, and keeps its workers."""
+"""The scheduler draws only so far ahead, takes turns, stops, and keeps its workers."""
 
 import threading
 import time
@@ -74,24 +74,16 @@ def read(scheduler: JobScheduler, job: Job) -> list[bytes]:
     return contents
 
 
-def drawn_for_a_reader_of_three_shards(ahead: int | None) -> int:
-    """Return how many shards of fifty are drawn when only three are ever read."""
+@pytest.mark.parametrize(("ahead", "drawn"), [(None, 4), (10**9, 50)])
+def test_a_slow_reader_holds_the_work_up(ahead: int | None, drawn: int) -> None:
+    """Of three shards that are asked for, two are read; one is in hand and one is ahead."""
     worker = Recorder()
     with scheduler(worker, ahead=ahead) as one:
-        job = submit(one, request(50))
-        reader = one.drawn(job)
+        reader = one.drawn(submit(one, request(50)))
         for _ in range(3):
             next(reader)
         eventually(lambda: len(worker.drawn) >= 50, 0.3)
-        return len(worker.drawn)
-
-
-def test_a_slow_reader_holds_the_work_up() -> None:
-    assert drawn_for_a_reader_of_three_shards(ahead=None) == 4  # two read, one in hand, one ahead
-
-
-def test_broken_twin_without_a_bound_draws_everything() -> None:
-    assert drawn_for_a_reader_of_three_shards(ahead=10**9) == 50
+        assert len(worker.drawn) == drawn
 
 
 def test_a_small_job_does_not_wait_for_a_large_one() -> None:
@@ -149,7 +141,7 @@ def test_a_failing_shard_ends_its_job_and_no_other(caplog: pytest.LogCaptureFixt
         with pytest.raises(SamplerError, match="class-009-000000") as refusal:
             read(one, bad := submit(one, request(3, label=9)))
         assert "secret" not in str(refusal.value)
-        assert "a secret of the implementation" in caplog.text  # for who runs the server
+        assert "a secret of the implementation" in caplog.text  # for whoever runs the server
         assert bad.state is JobState.FAILED
         assert len(read(one, submit(one, request(3)))) == 3
         assert one.quota_of("a")[1] == 0

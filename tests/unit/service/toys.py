@@ -28,6 +28,13 @@ PRIVACY = {
 }
 MODEL = pictures()
 SHARD = 4
+ALICE, BOB = "a" * 32, "b" * 32
+
+
+def token_file(folder: Path) -> Path:
+    path = folder / "tokens.txt"
+    path.write_text(f"# clients\n\nalice {ALICE}\nbob   {BOB}\n")
+    return path
 
 
 @dataclass
@@ -51,9 +58,12 @@ class Grey:
         return x / 2
 
 
+LARGE = Grey((3, 256, 256))  # the transport's buffers hold four or five shards of it
+
+
 @dataclass
 class Broken(Grey):
-    """Fails at class 1 in a way that nobody foresaw, and at class 2 with infinite values."""
+    """Fails at class 1 with an unexpected error, and at class 2 with infinite values."""
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if int(y[0]) == 1:
