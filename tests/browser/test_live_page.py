@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.kit.keys import make_authority, make_certificate
 from deploy.pages.live_server import live_page
 from deploy.pages.live_state import LiveState
 from deploy.processes import stop
@@ -19,6 +18,7 @@ from deploy.show import epsilon_text
 from dppm_model.run import Run
 from tests.browser.conftest import DAY_AND_NIGHT, Watched, figure
 from tests.conftest import TINY
+from tests.support.tls import certificate
 
 LONG = [*TINY, "model.phases.means.rounds=400"]
 TOKEN = "a-token-that-is-long-enough"
@@ -43,14 +43,6 @@ def dppm(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
         raise AssertionError(f"it ended with {process.wait()} and showed no page")
     finally:
         stop(process)
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    names = ("ca.crt", "ca.key", "server.crt", "server.key")
-    authority, signing, chain, key = (folder / name for name in names)
-    make_authority("test", authority, signing)
-    make_certificate(["127.0.0.1"], authority, signing, chain, key)
-    return chain, key
 
 
 def round_of(seen: Watched) -> int:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,7 +174,7 @@ def test_a_run_that_was_begun_by_nobody_is_left_alone(tmp_path: Path, tiny: Path
 
 @twin("what a killed preparation left is built upon", "deploy.making:_empty", nothing, only="[17]")
 @pytest.mark.parametrize("nth", [1, 2, 4, 5, 9, 16, 17])
-def test_a_preparation_that_was_killed_is_begun_anew(tmp_path: Path, tiny: Path, nth: int) -> None:
+def test_a_preparation_that_was_killed_is_begun_again(tmp_path: Path, tiny: Path, nth: int) -> None:
     """In each of its files: by the same command, with the same settings or others."""
     run = tmp_path / "run"
 
@@ -189,92 +188,28 @@ def test_a_preparation_that_was_killed_is_begun_anew(tmp_path: Path, tiny: Path,
     assert len(list((run / "sites").iterdir())) == 3 and not left_over(run)
 
 
-Stopped = tuple[int, int, int]  # kills, those that left a temporary file, runs that were finished
-
-
-def kill_again_and_again(
-    begin: Callable[[int], Path], work: Callable[[Path], object], finish: Callable[[Path], None]
-) -> Stopped:
-    """Kill a hundred times; what was killed goes on, and what is finished is looked at."""
-    draw, kills, left, number = random.Random(0), 0, 0, 0
-    folder = begin(number)
-    assert work(begin(-2)) == 0  # what is slow, and the same for all, is known to the forks then
-    begun = time.monotonic()
-    assert work(begin(-1)) == 0
-    longest = time.monotonic() - begun
-    while kills < 100:
-        code = killed(lambda: work(folder), draw.uniform(0.01, longest))  # noqa: B023
-        assert code in (0, -9)
-        kills += code == -9
-        left += code == -9 and bool(left_over(folder))
-        if code == 0 or kills == 100 or draw.random() < 0.1:  # now and then to the end
-            assert ended(forked(lambda: work(folder))) == 0  # noqa: B023
-            finish(folder)
-            number += 1
-            folder = begin(number)
-    print(f"{kills} kills, {left} left a temporary file, {number} runs were finished")
-    return kills, left, number
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_hundred_kills_of_simulations_from_nothing(tmp_path: Path, tiny: Path) -> None:
-    def finish(folder: Path) -> None:
-        run = Run(folder)
-        rounds = run.plan().rounds
-        assert RunSummary.of(run).state == "finished"
-        assert len(run.rounds()) == rounds == len(Ledger(run.ledger).debits)
-        for name, found in secrets_of(run).items():
-            if name == "left over":
-                assert not found
-            elif name.endswith("spent"):
-                assert found == rounds
-            else:
-                assert len(found[0]) <= 2 and len(found[1]) == 1  # type: ignore[index]
-
-    kill_again_and_again(
-        lambda number: tmp_path / f"run-{number}",
-        lambda folder: typed("simulate", folder, *GAUSSIAN),
-        finish,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_hundred_kills_of_a_prepared_simulation_change_nothing(
+def test_a_hundred_kills_of_a_simulation_change_nothing(
     whole: tuple[Run, Run], tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By coins that can be replayed, the model is that of the run without a kill, bit for bit."""
     prepared, reference = whole
     monkeypatch.setattr("deploy.simulate.client_app", create_app(SeededRNG))
-    kill_again_and_again(
-        lambda number: twin_of(prepared, tmp_path / f"run-{number}").folder,
-        lambda folder: typed("simulate", folder),
-        lambda folder: assert_same(Run(folder), reference),
-    )
+    draw, kills, folders = random.Random(0), 0, iter(range(1000))
 
+    def begin() -> Path:
+        return twin_of(prepared, tmp_path / f"run-{next(folders)}").folder
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_hundred_kills_of_sampling_change_no_image(
-    whole: tuple[Run, Run], tmp_path: Path, tiny: Path
-) -> None:
-    _, reference = whole
-    images = ["pool.workers=0", "sampler.per_class=220", "sampler.num_levels=4", "sampler.png=true"]
-
-    def content(folder: Path) -> dict[str, bytes]:
-        assert not left_over(folder)
-        paths = [folder / "samples.png", *(folder / "samples").rglob("*")]
-        return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file()}
-
-    expected = twin_of(reference, tmp_path / "expected").folder
-    assert typed("sample", expected, *images) == 0
-
-    def finish(folder: Path) -> None:
-        assert content(folder) == content(expected)
-
-    kill_again_and_again(
-        lambda number: twin_of(reference, tmp_path / f"run-{number}").folder,
-        lambda folder: typed("sample", folder, *images),
-        finish,
-    )
+    assert typed("simulate", begin()) == 0  # what is slow, and the same for all, is known then
+    begun = time.monotonic()
+    assert typed("simulate", begin()) == 0
+    longest, folder = time.monotonic() - begun, begin()
+    while kills < 100:
+        code = killed(lambda: typed("simulate", folder), draw.uniform(0.01, longest))  # noqa: B023
+        assert code in (0, -9)
+        kills += code == -9
+        if code == 0 or kills == 100 or draw.random() < 0.1:  # now and then to the end
+            assert ended(forked(lambda: typed("simulate", folder))) == 0  # noqa: B023
+            assert_same(Run(folder), reference)
+            folder = begin()

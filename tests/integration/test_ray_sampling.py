@@ -159,21 +159,6 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_is_resumed_by_other_workers(tmp_path: Path) -> None:
-    def interrupt(_text: str, share: float) -> None:
-        if share >= 8 / 30:
-            raise KeyboardInterrupt
-
-    path, model = tmp_path / "model", pictures()
-    with pytest.raises(KeyboardInterrupt):
-        sample(path, model, tmp_path / "out", workers=2, progress=interrupt)
-    assert not ray.is_initialized()
-    assert 0 < sample(path, model, tmp_path / "out", workers=1).made < 30
-    sample(path, model, tmp_path / "whole", workers=0)
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
-
-
-@pytest.mark.slow
 def test_refusals_of_workers_keep_their_words(tmp_path: Path) -> None:
     broken = pictures()
     broken.means[1] *= float("nan")
@@ -208,15 +193,6 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
             sample(tmp_path / "model", pictures(), tmp_path / "out", address=address)
     with pytest.raises(SamplerError, match="Ray did not start"):
         sample(tmp_path / "model", pictures(), tmp_path / "out", address="nonsense")
-
-
-@pytest.mark.slow
-def test_a_cluster_by_its_address(tmp_path: Path, cluster: ray.cluster_utils.Cluster) -> None:
-    cluster.add_node(num_cpus=2)
-    result = sample(tmp_path / "model", pictures(), tmp_path / "out", address=cluster.address)
-    assert result.made == 30
-    sample(tmp_path / "model", pictures(), tmp_path / "local", workers=0)
-    assert files(tmp_path / "out") == files(tmp_path / "local")
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as pld
-from dp_accounting.rdp import RdpAccountant
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
@@ -35,17 +34,6 @@ def gaussian_delta(mu: float, eps: float) -> float:
 # Bounds from above.
 
 
-def rdp_epsilon(costs: list[RoundCost], delta: float) -> float:
-    """Cross-check by Renyi DP, without the tails: an upper bound that is never the better one."""
-    accountant = RdpAccountant(orders=range(2, 257))
-    for cost in costs:
-        event: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(1 / cost.mu)
-        if cost.sampling_rate < 1:
-            event = dp_accounting.PoissonSampledDpEvent(cost.sampling_rate, event)
-        accountant.compose(event, cost.rounds)
-    return float(accountant.get_epsilon(delta))
-
-
 @pytest.mark.parametrize("mu", [0.05, 0.27, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("rounds", [1, 40])
 @pytest.mark.parametrize("target", [1e-5, 1e-9])
@@ -56,16 +44,6 @@ def test_full_rounds_equal_the_closed_form_from_above(
     assert gaussian_delta(mu, found) <= target
     assert gaussian_delta(mu, found * 0.9995) > target
     assert target * 0.99 < delta([RoundCost(mu, 1.0, 1)], found) < target * 1.01
-
-
-def test_twins_of_one_round_are_caught() -> None:
-    """The check above, on 1/mu in the place of mu and on a grid rounded the optimistic way."""
-    mu = 2.0
-    assert gaussian_delta(mu, epsilon([RoundCost(1 / mu, 1.0, 1)], DELTA)) > DELTA
-    optimistic = pld.from_gaussian_mechanism(
-        1 / mu, pessimistic_estimate=False, value_discretization_interval=0.05
-    )
-    assert gaussian_delta(mu, optimistic.get_epsilon_for_delta(DELTA)) > DELTA
 
 
 @pytest.mark.parametrize(("m", "q"), [(1, 1.0), (3, 1.0), (2, 0.5), (3, 0.2)])
@@ -89,14 +67,6 @@ def test_enumerated_transcripts_stay_below_the_claim(m: int, q: float, rounds: i
             assert exact <= delta([RoundCost(mu, q, rounds)], e)
             caught |= exact > delta([RoundCost(twin, q, rounds)], e)
     assert caught  # half the mu is not enough
-
-
-@pytest.mark.parametrize(
-    "cost",
-    [RoundCost(1.0, 0.068, 600), RoundCost(0.3, 1.0, 5), RoundCost(3.0, 0.01, 300)],
-)
-def test_renyi_is_never_below(cost: RoundCost) -> None:
-    assert epsilon([cost], DELTA) <= rdp_epsilon([cost], DELTA) * 1.0001
 
 
 @pytest.mark.parametrize("mu", [35.0, 60.0, 1000.0])
@@ -165,13 +135,6 @@ def test_composing_k_times_equals_composing_with_count_k(q: float) -> None:
     assert epsilon([one] * 7, DELTA) == pytest.approx(epsilon([seven], DELTA), rel=1e-12)
 
 
-def test_the_twin_that_ignores_the_count_is_caught() -> None:
-    """`dp_accounting`'s own fault, in ours: seven rounds at the price of one."""
-    one, seven = RoundCost(0.4, 0.05, 1), RoundCost(0.4, 0.05, 7)
-    assert epsilon([one] * 7, DELTA) != pytest.approx(epsilon([one], DELTA), rel=1e-2)
-    assert epsilon([seven], DELTA) != pytest.approx(epsilon([one], DELTA), rel=1e-2)
-
-
 def test_empty_costs_nothing() -> None:
     assert epsilon([], DELTA) == 0 == delta([], 1.0)
     assert epsilon([RoundCost(0.7, 0.1, 0, 0.5)], DELTA) == 0
@@ -225,11 +188,6 @@ def test_tails_are_paid_for(eta: float) -> None:
     # and no more is paid than must be
     shaved = eps * 0.998
     assert gaussian_delta(1.0, shaved) + (1 + math.exp(shaved)) * eta > DELTA
-
-
-def test_the_twin_that_forgets_the_tails_is_caught() -> None:
-    eps = epsilon([RoundCost(1.0, 1.0, 1)], DELTA)
-    assert gaussian_delta(1.0, eps) + (1 + math.exp(eps)) * 1e-8 > DELTA
 
 
 @pytest.mark.parametrize("mu", [1.0, 40.0])
@@ -303,13 +261,6 @@ def test_printed_digits_are_never_below_the_value(value: float, digits: int) -> 
     assert value <= printed < value + 10.0**-digits * (1 + 1e-9)
     assert f"{printed:.{digits}f}" == f"{float(f'{printed:.{digits}f}'):.{digits}f}"
     assert float(f"{printed:.{digits}f}") == printed
-
-
-def test_printed_digits_round_up() -> None:
-    assert round_up(0.9991, 3) == 1.0
-    assert round_up(1.234, 3) == 1.234
-    assert round_up(46.2198578, 3) == 46.22
-    assert round_up(math.inf, 3) == math.inf
 
 
 @pytest.mark.parametrize("bad", [0, 1, -1e-5, float("nan"), True])

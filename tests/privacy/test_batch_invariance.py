@@ -214,7 +214,6 @@ def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(class_sums, "fixed_batches", lambda records, _: iter([records]))
     monkeypatch.setattr(dct, "sides", lambda left, x, right: left @ x @ right.T)
     monkeypatch.setattr(moments, "rows_by", plain_rows)
-    monkeypatch.setattr(moments, "rows_by", plain_rows)
     with pytest.raises(NotBatchInvariant, match="in another order"):
         check_batch_invariance("component_covariance", CONFIGS["grey, mlp"])
 

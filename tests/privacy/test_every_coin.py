@@ -226,23 +226,6 @@ def test_the_claim_is_tight(fault: float, few_bits: EveryCoin, tmp_path: Path) -
     assert found.max() > 1e-4 if fault > 1 else -1e-3 < found.max() < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("phase", "executed"),
-    [
-        (PHASE, with_mechanism(PHASE, truth_strength=0.45)),
-        (DIRECTIONS, with_mechanism(DIRECTIONS, truth_strength=0.9)),
-        (with_mechanism(DIRECTIONS, slots=5000), DIRECTIONS),
-    ],
-    ids=["truth of a yes or no", "truth of a name", "blankets that are not there"],
-)
-def test_twins_are_caught(
-    phase: PhasePlan, executed: PhasePlan, few_bits: EveryCoin, tmp_path: Path
-) -> None:
-    phase, executed = (replace(p, sampling_rate=1.0) for p in (phase, executed))
-    found = [excess(phase, executed, few_bits, tmp_path, seed)["site"] for seed in range(6)]
-    assert max(found) > 1e-4
-
-
 def _others_count_as_uniform(old: Any) -> Any:
     return cache(lambda truth, k, answers, tau: old(truth, k, 20 * answers, tau))
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from dppm_model.mechanism import gradients
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import MomentQuery
@@ -127,15 +126,6 @@ def _wrong_divisor(old: Any) -> Any:
 @pytest.mark.parametrize("case", CASES)
 def test_a_record_adds_the_same_integers_in_any_company(case: str) -> None:
     assert additive(CASES[case]())
-
-
-def test_the_twin_with_chunks_as_they_come_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        gradients,
-        "fixed_batches",
-        lambda records, size: zip(*(torch.split(t, size) for t in records), strict=True),
-    )
-    assert not additive(CASES["conv, factors"]())
 
 
 def same_in_any_class_sizes(rows_of: Callable[[torch.Tensor], torch.Tensor]) -> bool:

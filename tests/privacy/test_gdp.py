@@ -5,7 +5,6 @@
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import mpmath as mp
@@ -26,7 +25,7 @@ from dppm_model.privacy.gdp import (
     site_slope,
     sum_slope,
 )
-from dppm_model.privacy.tails import Law, binomial, convolve
+from dppm_model.privacy.tails import binomial
 from tests.privacy import reference_gdp as reference
 from tests.support.mutations import times, twin
 from tests.support.plan_factory import TOY, with_mechanism
@@ -184,30 +183,7 @@ def test_twins_with_too_small_a_slope_are_caught(m: int, theta: float) -> None:
         assert excess([p] * m, moved, m, small * 1e-3, 0.0) > 1e-10
 
 
-@pytest.mark.parametrize(("m", "others"), [(2, 1), (2, 4)])
-def test_the_twin_that_trusts_the_others_is_caught(m: int, others: int) -> None:
-    """With the others' answers taken to be fair coins the slope is too small."""
-    theta, shift = 0.4, 1e-3
-    answers = [0.9] * m + [0.1] * others
-    trusting = float(m * reference.ratio([mp.mpf(0.5)] * (m + others - 1), mp.mpf(0.5), None))
-    sound = m * sum_slope(m + others, theta, 1e-12)
-    assert excess(answers, 0.9 - shift, m, sound * shift, 2e-12) < 1e-13
-    assert excess(answers, 0.9 - shift, m, trusting * shift, 2e-12) > 1e-9
-
-
 # Tails.
-
-
-def test_a_plain_fft_would_be_wrong() -> None:
-    """Twin: tails of 1e-22 from a convolution with absolute error 1e-16."""
-    x, y = binomial(1500, 0.6, 1e-30), binomial(1499, 0.4, 1e-30)
-    size = len(x.pmf) + len(y.pmf) - 1
-    by_fft = np.fft.irfft(np.fft.rfft(x.pmf, size) * np.fft.rfft(y.pmf, size), size)
-    law = convolve(x, y)
-    right = gdp.slope_of_law(law, 0.6, 1e-22)
-    wrong = gdp.slope_of_law(Law(law.first, np.maximum(by_fft, 0), law.cut), 0.6, 1e-22)
-    assert right <= sum_slope(3000, 0.1, 1e-22)
-    assert not 0.99 < wrong / right < 1.01
 
 
 @pytest.mark.parametrize(("n", "p"), [(300, 0.44), (20_000, 0.56), (10**6, 0.53)])
@@ -238,35 +214,11 @@ def test_a_sum_of_ten_thousand_answers_against_many_digits() -> None:
 
 # Published numbers.
 
-SITE = {
-    1 / 32: (
-        1.2572,
-        1.1202,
-        1.0648,
-        1.0347,
-        1.0191,
-        1.0111,
-        1.0072,
-        1.0052,
-        1.0042,
-        1.0038,
-        1.0035,
-    ),
-    1 / 16: (
-        1.2689,
-        1.1349,
-        1.0768,
-        1.0453,
-        1.0288,
-        1.0211,
-        1.0172,
-        1.0152,
-        1.0142,
-        1.0137,
-        1.0135,
-    ),
-    1 / 8: (1.3186, 1.1877, 1.1229, 1.0874, 1.0716, 1.0635, 1.0594, 1.0574, 1.0563, 1.0558, 1.0556),
-    1 / 4: (1.5734, 1.4374, 1.3472, 1.3108, 1.2918, 1.2820, 1.2771, 1.2746, 1.2733, 1.2727, 1.2724),
+SITE = {  # theta: s / (2 sqrt m) at m = 1, 4, 64, 1024
+    1 / 32: (1.2572, 1.0648, 1.0072, 1.0035),
+    1 / 16: (1.2689, 1.0768, 1.0172, 1.0135),
+    1 / 8: (1.3186, 1.1229, 1.0594, 1.0556),
+    1 / 4: (1.5734, 1.3472, 1.2771, 1.2724),
 }
 SUM = {
     (1 / 32, 2): (1.185, 1.072, 1.044, 1.037, 1.034, 1.023),
@@ -283,8 +235,8 @@ SUM = {
 
 @pytest.mark.parametrize("theta", SITE)
 def test_published_site_losses(theta: float) -> None:
-    for i, loss in enumerate(SITE[theta]):
-        assert site_slope(2**i, theta) / (2 * 2 ** (i / 2)) == pytest.approx(loss, abs=5.5e-5)
+    losses = [site_slope(m, theta) / (2 * math.sqrt(m)) for m in (1, 4, 64, 1024)]
+    assert losses == pytest.approx(SITE[theta], abs=5.5e-5)
     limit = math.sqrt(theta / math.log((1 + 2 * theta) / (1 - 2 * theta))) / (0.5 - 2 * theta**2)
     assert site_slope(10**5, theta) / (2 * math.sqrt(10**5)) == pytest.approx(limit, rel=1e-5)
 
@@ -296,11 +248,6 @@ def test_published_sum_losses(theta: float, n: int) -> None:
         slope = min(sum_slope(n * m, theta, 1e-22), site_slope(m, theta) / m)
         found = math.sqrt(n * m) * slope / 2
         assert loss * (1 - (2.5e-3 if n * m < 10**5 else 5e-3)) < found < loss * (1 + 2.5e-3)
-
-
-def test_fewer_answers_are_worse() -> None:
-    values = [sum_slope(m, 0.2, 1e-9) for m in (1, 3, 10, 40, 200)]
-    assert all(a >= b for a, b in pairwise(values))
 
 
 # What the plan asks for.

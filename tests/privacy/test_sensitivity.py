@@ -72,9 +72,6 @@ CASES = [
 TRIED: Counter[str] = Counter()
 
 
-EXAMPLES = 20
-
-
 @lru_cache
 def records(name: str) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     """Noise, black, white, chess boards and half-and-half, of all classes."""
@@ -131,9 +128,15 @@ def holds(model: ScoreModel, name: str, kind: str, who: int) -> bool:
     return int((moved**2).sum()) <= GRID.steps**2 and np.array_equal(whole - without, alone)
 
 
+MANY = pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])
+
+
+@pytest.mark.parametrize("examples", [20, MANY])
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_no_model_makes_one_record_move_the_sum_by_more_than_c(name: str, kind: str) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None)
+def test_no_model_makes_one_record_move_the_sum_by_more_than_c(
+    name: str, kind: str, examples: int
+) -> None:
+    @settings(max_examples=examples, deadline=None)
     @given(models(name, kind), st.integers(0, N - 1))
     def tried(model: ScoreModel, who: int) -> None:
         assert holds(model, name, kind, who)
@@ -141,18 +144,6 @@ def test_no_model_makes_one_record_move_the_sum_by_more_than_c(name: str, kind: 
     before = TRIED[kind]
     tried()
     assert TRIED[kind] > before  # not all of them gave nothing but zeros
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_nor_do_many_more_models(name: str, kind: str) -> None:
-    @settings(max_examples=300, deadline=None)
-    @given(models(name, kind), st.integers(0, N - 1))
-    def tried(model: ScoreModel, who: int) -> None:
-        assert holds(model, name, kind, who)
-
-    tried()
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 1e-3, 1.0, 1e6, 2.0**40])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -81,6 +82,27 @@ def make_site(folder: Path, tiny: Path, limit: float = 100.0) -> Site:
     return Site(folder, SeededRNG(str(folder)))
 
 
+@pytest.fixture
+def site(tmp_path: Path, tiny: Path, plan: Plan) -> Site:
+    """A site whose operator has approved the plan."""
+    approve(tmp_path, plan)
+    return make_site(tmp_path, tiny)
+
+
+def join(site: Site, plan: Plan) -> None:
+    SecureSumSite(site, plan).handle("query.join", JOIN)
+
+
+def asks(site: Site, question: bytes = b"") -> list[Callable[[Plan], object]]:
+    """All that a server may ask of a site for a plan."""
+    return [
+        lambda plan: join(site, plan),
+        lambda plan: SecureSumSite(site, plan).prepare(0, {}),
+        lambda plan: SecureSumSite(site, plan).report(0, 0, question, {}),
+        lambda plan: SecureSumSite(site, plan).reveal(0, {}, {}),
+    ]
+
+
 def _fresh_on_resend(old: Any) -> Any:
     def answer(self: Any, *args: Any) -> Any:
         for path in self.folder.glob("reports/*/*.npy"):
@@ -99,9 +121,8 @@ def _fresh_on_resend(old: Any) -> Any:
     "a report that is asked for again is drawn again", "client.site:Site.answer", _fresh_on_resend
 )
 def test_the_same_round_gives_the_same_bits_and_costs_once(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
+    tmp_path: Path, tiny: Path, site: Site, plan: Plan, question: bytes
 ) -> None:
-    site = make_site(tmp_path, tiny)
     first = site.answer(plan, 0, 0, question)
     again = Site(tmp_path, SeededRNG("other coins")).answer(plan, 0, 0, question)
     np.testing.assert_array_equal(first, again)
@@ -141,10 +162,10 @@ def _count_leaks(old: Any) -> Any:
     _count_leaks,
 )
 def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
+    site: Site, plan: Plan, question: bytes
 ) -> None:
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
-    tallies = make_site(tmp_path, tiny).answer(replace(plan, phases=phases), 0, 0, question)
+    tallies = site.answer(replace(plan, phases=phases), 0, 0, question)
     assert tallies.shape == (plan.phases[0].rotation.padded,)
     assert tallies.max() <= plan.phases[0].max_count
 
@@ -166,9 +187,8 @@ def _debit_after(old: Any) -> Any:
 
 @twin("the debit is written after the data were read", "client.site:Site.answer", _debit_after)
 def test_a_debit_is_on_disk_before_data_are_read(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, site: Site, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make_site(tmp_path, tiny)
 
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
@@ -184,10 +204,9 @@ def test_a_debit_is_on_disk_before_data_are_read(
     assert len(site.ledger.debits) == 1
 
 
-def test_a_round_whose_report_was_given_up_is_not_answered_anew(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
+def test_a_round_whose_report_was_given_up_is_not_answered_again(
+    site: Site, plan: Plan, question: bytes
 ) -> None:
-    site = make_site(tmp_path, tiny)
     site.answer(plan, 0, 0, question)
     site.answer(plan, 0, 1, question)
     with pytest.raises(PlanError, match="already answered"):
@@ -233,22 +252,11 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
     "client.site:Site._check_plan",
     nothing,
 )
-def test_a_plan_cannot_change_in_mid_run(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
-) -> None:
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
-    SecureSumSite(site, plan).handle(
-        "query.join", JOIN
-    )  # the run has its keys: only the plan is wrong below
+def test_a_plan_cannot_change_in_mid_run(site: Site, plan: Plan, question: bytes) -> None:
+    join(site, plan)  # the run has its keys: only the plan is wrong below
     site.answer(plan, 0, 0, question)
     phases = (with_mechanism(plan.phases[0], truth_strength=0.4), *plan.phases[1:])
-    for ask in (
-        lambda changed: SecureSumSite(site, changed).handle("query.join", JOIN),
-        lambda changed: SecureSumSite(site, changed).prepare(1, {}),
-        lambda changed: SecureSumSite(site, changed).report(0, 1, question, {}),
-        lambda changed: SecureSumSite(site, changed).reveal(0, {}, {}),
-    ):
+    for ask in asks(site, question):
         with pytest.raises(PlanError, match="begun under plan"):
             ask(replace(plan, phases=phases))
 
@@ -282,11 +290,7 @@ def test_the_digest_of_a_plan_covers_every_field(plan: Plan) -> None:
     assert set(written["phases"][0]) == {f.name for f in fields(first)} | parameters
 
 
-def test_rounds_outside_the_plan_are_refused(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
-) -> None:
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
+def test_rounds_outside_the_plan_are_refused(site: Site, plan: Plan, question: bytes) -> None:
     for phase, round_ in ((99, 0), (0, 99), (-1, 0), (0, -1)):
         with pytest.raises(PlanError, match="not in the plan"):
             SecureSumSite(site, plan).report(phase, round_, question, {})
@@ -307,7 +311,7 @@ def test_the_limit_stops_the_run_before_data_are_read(
     one, two = epsilons(plan, 1)["secure_sum"], epsilons(plan, 2)["secure_sum"]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).handle("query.join", JOIN)
+    join(site, plan)
     site.answer(plan, 0, 0, question)
     with pytest.raises(BudgetExhausted):
         site.answer(plan, 0, 1, question)
@@ -384,23 +388,17 @@ def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
     site = make_site(tmp_path, tiny)
-    asks = (
-        lambda p: SecureSumSite(site, p).handle("query.join", JOIN),
-        lambda p: SecureSumSite(site, p).prepare(0, {}),
-        lambda p: SecureSumSite(site, p).report(0, 0, question, {}),
-        lambda p: SecureSumSite(site, p).reveal(0, {}, {}),
-    )
     for approved in ((), (replace(plan, seed="ff"),)):
         approve(tmp_path, *approved)
-        for ask in asks:
+        for ask in asks(site, question):
             with pytest.raises(NotApproved):
                 ask(plan)
     assert site.ledger.debits == () and not (tmp_path / "sums").exists()
     approve(tmp_path, plan)
-    SecureSumSite(site, plan).handle("query.join", JOIN)  # the twin
+    join(site, plan)  # the twin
     approval_file(tmp_path, plan.digest).unlink()  # withdrawn
     with pytest.raises(NotApproved):
-        SecureSumSite(site, plan).handle("query.join", JOIN)
+        join(site, plan)
 
 
 def _by_any_code(old: Any) -> Any:
@@ -426,9 +424,9 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     Approval(second, first | {"c": others[2]}, bundle="22", note="2").write(tmp_path)
     for running, right, wrong in (("11", plan, second), ("22", second, plan)):
         monkeypatch.setenv(BUNDLE, running)
-        SecureSumSite(site, right).handle("query.join", JOIN)
+        join(site, right)
         with pytest.raises(NotApproved, match="different bundle"):
-            SecureSumSite(site, wrong).handle("query.join", JOIN)
+            join(site, wrong)
     assert site.authorize(second).roster == tuple(sorted((own, others[0], others[2])))
     monkeypatch.setenv(BUNDLE, "11")
     assert site.authorize(plan).roster == tuple(sorted(first.values()))
@@ -448,11 +446,7 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
     monkeypatch.setattr(Site, "records", lambda _: pytest.fail("records were opened"))
     for unit in ("record", "person"):
         asked = replace(plan, unit=unit)
-        for ask in (
-            lambda p: SecureSumSite(site, p).handle("query.join", JOIN),
-            lambda p: SecureSumSite(site, p).prepare(0, {}),
-            lambda p: SecureSumSite(site, p).report(0, 0, question, {}),
-        ):
+        for ask in asks(site, question):
             with pytest.raises(NotApproved):
                 ask(asked)
 
@@ -479,18 +473,12 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_before_keys_are_made(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, key: str, value: object
+    tmp_path: Path, site: Site, plan: Plan, question: bytes, key: str, value: object
 ) -> None:
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
     site.policy = replace(site.policy, **{key: value})
-    for ask in (
-        lambda: SecureSumSite(site, plan).handle("query.join", JOIN),
-        lambda: SecureSumSite(site, plan).prepare(0, {}),
-        lambda: SecureSumSite(site, plan).report(0, 0, question, {}),
-    ):
+    for ask in asks(site, question)[:3]:
         with pytest.raises(PolicyError, match=r"person|directions|min_records|hours"):
-            ask()
+            ask(plan)
     assert site.ledger.debits == () and not (tmp_path / "sums").exists()
 
 
@@ -519,85 +507,73 @@ def _no_policy(old: Any) -> Any:
     _no_policy,
 )
 def test_the_site_has_its_own_least_number_of_survivors(
-    tmp_path: Path, tiny: Path, plan: Plan
+    tmp_path: Path, site: Site, plan: Plan
 ) -> None:
     """The plan's threshold and survivors are the server's; the site has its own limit."""
-    site = make_site(tmp_path, tiny)
     phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
-    approve(tmp_path, plan, lower)
-    SecureSumSite(site, plan).handle("query.join", JOIN)
+    approve(tmp_path, lower)
+    join(site, plan)
     with pytest.raises(TooFewSurvivors, match="this site requires 3"):
-        SecureSumSite(site, lower).handle("query.join", JOIN)
+        join(site, lower)
     with pytest.raises(PlanError, match="More than half"):  # no plan says less than that
         replace(lower, min_survivors=1)
 
 
 def test_the_site_has_its_own_least_number_of_colluding_sites(
-    tmp_path: Path, tiny: Path, plan: Plan
+    tmp_path: Path, site: Site, plan: Plan
 ) -> None:
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
     with pytest.raises(TooFewSurvivors, match="assumes 0 colluding sites"):
-        SecureSumSite(Site(tmp_path, SeededRNG(0)), plan).handle("query.join", JOIN)
-    SecureSumSite(site, plan).handle("query.join", JOIN)
+        join(Site(tmp_path, SeededRNG(0)), plan)
+    join(site, plan)
     with pytest.raises(PlanError):  # and no plan counts fewer than none
         replace(plan, colluding_sites=-1)
 
 
 def test_a_site_that_lost_its_keys_sits_out(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
+    tmp_path: Path, site: Site, plan: Plan, question: bytes
 ) -> None:
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
-    SecureSumSite(site, plan).handle("query.join", JOIN)
+    join(site, plan)
     site.answer(plan, 0, 0, question)
     (tmp_path / "sums" / "run-a.json").unlink()
     with pytest.raises(LedgerError, match="is lost"):
-        SecureSumSite(site, plan).handle("query.join", JOIN)
+        join(site, plan)
 
 
 @twin(
-    "a site whose ledger was deleted with its mark begins to spend anew",
+    "a site whose ledger was deleted with its mark begins to spend again",
     "client.reports:Reports.forget",
     nothing,
 )
 def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
+    tmp_path: Path, site: Site, plan: Plan, question: bytes
 ) -> None:
     """Two files gone look like none yet; the report that was made after its debit tells."""
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
     site.answer(plan, 0, 0, question)
     for name in ("ledger.jsonl", "ledger.mark"):
         (tmp_path / name).unlink()
     with pytest.raises(LedgerError, match="was lost"):
-        SecureSumSite(Site(tmp_path, SeededRNG("")), plan).handle("query.join", JOIN)
+        join(Site(tmp_path, SeededRNG("")), plan)
 
 
 def test_a_past_report_that_a_kill_left_is_removed_by_the_next_message(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
+    tmp_path: Path, site: Site, plan: Plan, question: bytes
 ) -> None:
-    site = make_site(tmp_path, tiny)
-    approve(tmp_path, plan)
-    SecureSumSite(site, plan).handle("query.join", JOIN)
+    join(site, plan)
     site.answer(plan, 0, 0, question)
     (old,) = tmp_path.rglob("*.npy")
     content = old.read_bytes()
     site.answer(plan, 0, 1, question)
     assert not old.exists()
     old.write_bytes(content)  # as if the process had been killed before it removed it
-    SecureSumSite(site, plan).handle("query.join", JOIN)
+    join(site, plan)
     assert [p.name for p in tmp_path.rglob("*.npy")] == [old.name.replace("000000", "000001")]
 
 
-def test_a_model_for_other_data_is_refused_before_anything_is_spent(
-    tmp_path: Path, tiny: Path, plan: Plan
-) -> None:
+def test_a_model_for_other_data_is_refused_before_anything_is_spent(site: Site, plan: Plan) -> None:
     other = ScoreModel.start(replace(plan.model, classes=1))
-    site = make_site(tmp_path, tiny)
     with pytest.raises(ModelError, match="the site holds"):
         site.answer(replace(plan, model=other.config), 0, 0, write_question("means", other))
     assert site.ledger.debits == ()
@@ -609,7 +585,7 @@ def test_a_model_for_other_data_is_refused_before_anything_is_spent(
     lambda _: lambda ask, units, block: [ask(slice(0, units))],
 )
 def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model made to fail on certain records: they count as zero, the others as ever."""
     query = read_question("means", plan.model, question)
@@ -636,14 +612,13 @@ def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
 
 
 def test_a_plan_for_other_sites_than_the_pinned_is_refused(
-    tmp_path: Path, tiny: Path, plan: Plan
+    tmp_path: Path, site: Site, plan: Plan
 ) -> None:
-    site = make_site(tmp_path, tiny)
     phases = tuple(replace(p, sites=4, honest_sites=4) for p in plan.phases)
     other = replace(plan, sites=4, min_survivors=4, phases=phases)
     approve(tmp_path, other)
     with pytest.raises(PlanError, match="has 4 sites, the list of peers 3"):
-        SecureSumSite(site, other).handle("query.join", JOIN)
+        join(site, other)
 
 
 def test_plans_survive_the_wire_exactly_or_not_at_all(plan: Plan) -> None:

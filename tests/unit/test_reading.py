@@ -23,7 +23,7 @@ from deploy.kit.enrolment import Enrolment, Invitation
 from deploy.kit.federation import ServerSettings
 from deploy.pages.run_summary import RunSummary
 from dppm_model.config import read_config
-from dppm_model.errors import DppmError, LedgerError, RunFolderError, StorageError, TooFewSites
+from dppm_model.errors import DppmError, LedgerError, StorageError, TooFewSites
 from dppm_model.folders import read_json_lines
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.reading import parse_json
@@ -206,13 +206,6 @@ def test_json_that_is_sound_is_read_as_ever() -> None:
     value = {"a": [1, 1.5, -2e-300, None, True, "é\u2028😀", "\\ud800 in words"], "b": 10**300}
     for ascii_only in (True, False):
         assert parse_json(json.dumps(value, ensure_ascii=ascii_only)) == value
-
-
-def test_a_figure_that_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path / "run")
-    shutil.copytree(folder, run.folder)
-    run.evaluation.write_text("{}")
-    assert main(["report", str(run.folder)]) == RunFolderError.exit_code
 
 
 @pytest.mark.parametrize("size", [0, 100, 1000, 3000, 10_000])

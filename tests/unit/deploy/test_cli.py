@@ -73,22 +73,12 @@ def test_every_refusal_has_its_own_exit_code_in_the_range_that_the_help_names() 
     [
         ("privacy.epsilonn=1", 10, "privacy.epsilon"),
         ("privacy.epsilon=-1", 10, "privacy.epsilon"),
-        ("privacy.epsilon=0", 10, "privacy.epsilon"),
-        ("privacy.epsilon=nan", 10, "privacy.epsilon"),
-        ("privacy.epsilon='8'", 10, "privacy.epsilon"),
-        ("privacy.delta=1", 10, "privacy.delta"),
-        ("privacy.delta=0", 10, "privacy.delta"),
         ("privacy.view=sideways", 10, "privacy.view"),
         ("privacy.min_survivors=4", 10, "privacy.min_survivors"),
         ("privacy.colluding_sites=3", 10, "privacy.colluding_sites"),
-        ("privacy.unit=family", 10, "privacy.unit"),
         ("privacy.unit=person", 10, "names no persons"),
         ("privacy.records_per_person=2", 10, "privacy.records_per_person"),
-        ("privacy.records_per_person=0.5", 10, "privacy.records_per_person"),
-        ("sites=0", 10, "sites"),
-        ("backend=carrier-pigeon", 10, "backend"),
         ("model.phases.means.budget_fraction=2", 10, "phases.means.budget_fraction"),
-        ("model.phases.means.rounds=0.5", 10, "model.phases.means.rounds"),
         ("model.mixture.band=0", 10, "mixture.band"),
         ("data=tyni", 10, "tiny"),
         ("data=mnist", 14, "dppm data fetch mnist"),
@@ -111,20 +101,9 @@ def test_plan_json_is_what_a_script_relies_on(
     plan = json.loads(capsys.readouterr().out)
     assert plan["epsilon_secure_sum"] <= 8 < plan["epsilon_site"]
     assert plan.keys() >= {"unit", "adjacency", "delta", "honest_sites", "public_data", "phases"}
-    assert plan["phases"][0].keys() >= {
-        "name",
-        "mechanism",
-        "clip_norm",
-        "range",
-        "truth_strength",
-        "responses",
-        "sampling_rate",
-        "rounds",
-        "dimension",
-        "sites",
-        "mu_secure_sum",
-        "mu_site",
-    }
+    of_a_phase = "name mechanism clip_norm range truth_strength responses sampling_rate rounds"
+    of_a_phase += " dimension sites mu_secure_sum mu_site"
+    assert plan["phases"][0].keys() >= set(of_a_phase.split())
 
 
 def test_calibration_to_the_site_view(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +121,9 @@ def test_the_whole_path_and_its_refusals(
     assert run("simulate", folder, *TINY) == 0
     assert run("evaluate", folder) == errors.RunFolderError.exit_code  # no images yet
     assert run("simulate", folder) == 0  # nothing to do
+    capsys.readouterr()
     assert run("simulate", folder, *TINY, "privacy.epsilon=3") == errors.RunFolderError.exit_code
+    assert "privacy.epsilon was 8" in " ".join(capsys.readouterr().err.split())
     assert run("sample", folder, "privacy.epsilon=1") == errors.ConfigError.exit_code
     small = ["pool.workers=0", "sampler.per_class=20", "sampler.num_levels=6"]
     capsys.readouterr()

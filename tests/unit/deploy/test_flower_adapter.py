@@ -21,7 +21,6 @@ from flwr.proto.task_pb2 import Task
 
 from deploy import flower_adapter
 from deploy.flower_adapter import FLOWER_VERSION, TaskQueue, answer_task, node_client
-from deploy.kit.bundle import build_bundle, digest_of, files_of
 from deploy.kit.keys import make_authority
 from deploy.kit.worker import only
 
@@ -152,8 +151,3 @@ def test_a_node_can_ask_a_superlink(tmp_path: Path) -> None:
         ):
             with pytest.raises(flower_adapter.httpx.HTTPError):
                 ask()
-
-
-def test_a_bundle_is_the_same_twice(tmp_path: Path) -> None:
-    bundle = build_bundle()
-    assert digest_of(bundle) == digest_of(build_bundle()) and "client/app.py" in files_of(bundle)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kit.keys import make_authority, make_certificate
 from deploy.pages import connection_limits, live_server, live_state
 from deploy.pages.connection_limits import RateLimit, network_of
 from deploy.pages.live_server import live_page
@@ -20,6 +19,7 @@ from deploy.pages.live_state import LiveState
 from deploy.pages.run_summary import RunSummary
 from dppm_model.run import Run
 from tests.support.mutations import nothing, twin
+from tests.support.tls import certificate
 
 TOKEN = "a-token-that-is-long-enough"
 TIB = 1 << 40
@@ -57,13 +57,7 @@ class Wire:
 
 @contextmanager
 def shown(run: Run, folder: Path, *, tls: bool = False, rest: float = 4.0) -> Iterator[Wire]:
-    files = None
-    if tls:
-        names = ("ca.crt", "ca.key", "server.crt", "server.key")
-        authority, signing, chain, key = (folder / name for name in names)
-        make_authority("test", authority, signing)
-        make_certificate(["127.0.0.1"], authority, signing, chain, key)
-        files = chain, key
+    files = certificate(folder)[:2] if tls else None
     with live_page(
         LiveState(run, rest=rest), "127.0.0.1:0", tokens={"ward": TOKEN}, tls=files
     ) as address:

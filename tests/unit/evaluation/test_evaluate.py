@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from dppm_model.errors import ConfigError, DataError
+from dppm_model.errors import DataError
 from dppm_model.progress import silent
 from sampler.evaluation import evaluate as module
 from sampler.evaluation.classifier import QUICK, Recipe, Records, mean_and_std
@@ -118,55 +118,20 @@ def test_every_accuracy_has_a_spread() -> None:
     assert single["accuracy_per_class_std"] is None
 
 
-def test_coverage_falls_with_a_lost_kind_of_image() -> None:
-    """Half of each class is one image over and over: its classifier may not mind, coverage does."""
-    good = judge(SYNTHETIC)["coverage"]
-    images, labels = SYNTHETIC
-    poor = images.copy()
-    for c in range(4):
-        poor[labels == c] = images[labels == c][0]
-    bad = judge((poor, labels))["coverage"]
-    assert good["images_per_class"] == [50] * 4
-    assert len(good["coverage_per_class"]) == 4
-    assert good["coverage"] > 0.5 * good["coverage_real"]
-    assert bad["coverage"] < 0.5 * good["coverage"]
-    assert bad["coverage_real"] == good["coverage_real"]
-
-
 def test_same_result_on_any_number_of_cores() -> None:
     alone = judge(SYNTHETIC)
     torch.set_num_threads(3)  # the fixture of this folder sets it back
     assert without_seconds(judge(SYNTHETIC)) == without_seconds(alone)
 
 
-def weights_kept(folder: Path, test: Records) -> list[np.ndarray]:
-    judge(SYNTHETIC, test, cache=folder)
-    (file,) = folder.iterdir()
-    return [tensor for _, tensor in sorted(load_file(file).items())]
-
-
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def test_test_labels_decide_nothing(tmp_path: Path) -> None:
-    assert same(weights_kept(tmp_path / "a", TEST), weights_kept(tmp_path / "b", PERMUTED))
-
-
-def test_broken_twin_that_also_trains_on_test_records_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = module.train_classifier
-
-    def leaky(test: Records) -> list[np.ndarray]:
-        def train(images, labels, **more):
-            both = np.concatenate([images, test[0]]), np.concatenate([labels, test[1]])
-            return plain(*both, **more)
-
-        monkeypatch.setattr(module, "train_classifier", train)
-        return weights_kept(tmp_path / str(test[1][:20]), test)
-
-    assert not same(leaky(TEST), leaky(PERMUTED))
+    """The baseline has the same weights whatever the labels of the test records."""
+    weights = []
+    for name, test in (("a", TEST), ("b", PERMUTED)):
+        judge(SYNTHETIC, test, cache=tmp_path / name)
+        (file,) = (tmp_path / name).iterdir()
+        weights.append([tensor for _, tensor in sorted(load_file(file).items())])
+    assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 def test_result_is_json_with_the_agreed_keys() -> None:
@@ -199,9 +164,3 @@ def test_refusals(name: str) -> None:
     with pytest.raises(DataError, match=cause) as caught:
         judge(synthetic)
     assert caught.value.hint
-
-
-@pytest.mark.parametrize("seeds", [(), (0, 0)], ids=str)
-def test_no_seed_or_one_twice_is_refused(seeds: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="seeds"):
-        judge(SYNTHETIC, seeds=seeds)

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tests.unit.kit.conftest import announce, init_server, init_site, typed
 
 
 @pytest.mark.parametrize("nth", [1, 3, 5])
-def test_what_was_killed_while_it_was_made_is_made_anew(
+def test_a_folder_whose_making_was_killed_is_made_again(
     fed: Path, tmp_path: Path, nth: int
 ) -> None:
     """A server, a site, an announcement: in the middle of each, by the same command."""
@@ -84,7 +85,7 @@ def test_a_folder_is_changed_by_one_command_at_a_time(fed: Path, tmp_path: Path)
         assert typed("site", "approve", site, paper, "--yes") == 0
 
 
-def test_who_was_enrolled_while_the_operator_was_asked_counts(fed: Path, tmp_path: Path) -> None:
+def test_an_enrolment_made_while_the_operator_was_asked_counts(fed: Path, tmp_path: Path) -> None:
     thief, other = tmp_path / "thief" / "late", tmp_path / "late"
     for folder in (thief, other):
         assert init_site(folder, fed / "invitation.json") == 0
@@ -94,7 +95,7 @@ def test_who_was_enrolled_while_the_operator_was_asked_counts(fed: Path, tmp_pat
         enrol(fed, paper)
 
 
-def test_who_is_refused_takes_no_secret_from_who_runs(fed: Path, tmp_path: Path) -> None:
+def test_a_refused_process_takes_no_secret_of_the_other(fed: Path, tmp_path: Path) -> None:
     site = tmp_path / "site-0"
     node, link = SiteSupervisor(site, print), ServerSupervisor(fed, print)
     secrets = [site / "flower" / "superexec.secret", fed / "flower" / "superexec.secret"]
@@ -122,74 +123,46 @@ def test_every_command_of_a_site_removes_what_a_killed_one_left(
     assert not left_over(site)
 
 
+def away(path: Path, outside: Path) -> None:
+    """Leave a link where something was."""
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+# What may be wrong of a bundle's folder and file.
+SPOILT: dict[str, Callable[[Path, Path, Path], object]] = {
+    "link to a file": lambda f, b, out: (f / "client/more.py").symlink_to(f / "client/app.py"),
+    "link to the same file": lambda f, b, out: away(f / "client" / "app.py", out),
+    "link to a folder": lambda f, b, out: away(f / "client", out),
+    "dangling": lambda f, b, out: (f / "numpy").symlink_to(out),
+    "fifo": lambda f, b, out: os.mkfifo(f / "client" / "torch.py"),
+    "empty folder": lambda f, b, out: (f / "torch").mkdir(),
+    "hidden file": lambda f, b, out: (f / ".pth").touch(),
+    "file for a folder": lambda f, b, out: (f / "client" / "x.py").mkdir(),
+    "the folder is a link": lambda f, b, out: away(f, out),
+    "the bundle is a link": lambda f, b, out: away(b, out),
+    "the bundle is a fifo": lambda f, b, out: (b.unlink(), os.mkfifo(b)),
+    "no folder": lambda f, b, out: f.rename(out),
+    "no bundle": lambda f, b, out: b.unlink(),
+    "the bundle is a folder": lambda f, b, out: (b.unlink(), b.mkdir()),
+}
+
+
 @twin(
     "a bundle counts as whole though its file is a link",
     "deploy.kit.code_allowlist:read_bytes",
     lambda old: lambda path, **_: old(path),
     only="[the bundle is a link]",
 )
-@pytest.mark.parametrize(
-    "what",
-    [
-        "link to a file",
-        "link to the same file",
-        "link to a folder",
-        "dangling",
-        "fifo",
-        "empty folder",
-        "hidden file",
-        "file for a folder",
-        "the folder is a link",
-        "the bundle is a link",
-        "the bundle is a fifo",
-        "no folder",
-        "no bundle",
-        "the bundle is a folder",
-    ],
-)
+@pytest.mark.parametrize("what", SPOILT)
 def test_only_what_was_approved_is_whole(fed: Path, tmp_path: Path, what: str) -> None:
     assert announce(fed, "first") == 0
-    site = tmp_path / "site-0"
+    site, outside = tmp_path / "site-0", tmp_path / "outside"
     announcement = Announcement.read(fed / "runs" / "first" / "announcement.zip")
     Proposal(site, announcement).approve()
     digest = digest_of(announcement.bundle)
-    folder, file = bundle_folder(site, digest), bundle_file(site, digest)
     assert is_whole(site, digest)
-    app, outside = folder / "client" / "app.py", tmp_path / "outside"
-    if what == "link to a file":
-        (folder / "client" / "more.py").symlink_to(app)
-    elif what == "link to the same file":
-        app.rename(outside)
-        app.symlink_to(outside)
-    elif what == "link to a folder":
-        (folder / "client").rename(outside)
-        (folder / "client").symlink_to(outside)
-    elif what == "dangling":
-        (folder / "numpy").symlink_to(tmp_path / "nowhere")
-    elif what == "fifo":
-        os.mkfifo(folder / "client" / "torch.py")
-    elif what == "empty folder":
-        (folder / "torch").mkdir()
-    elif what == "hidden file":
-        (folder / ".pth").touch()
-    elif what == "file for a folder":
-        (folder / "client" / "x.py").mkdir()
-    elif what == "the folder is a link":
-        folder.rename(outside)
-        folder.symlink_to(outside)
-    elif what == "the bundle is a link":
-        file.rename(outside)
-        file.symlink_to(outside)
-    elif what == "the bundle is a fifo":
-        file.unlink()
-        os.mkfifo(file)
-    elif what == "no folder":
-        folder.rename(outside)
-    elif what == "no bundle":
-        file.unlink()
-    else:
-        file.unlink()
-        file.mkdir()
+    SPOILT[what](bundle_folder(site, digest), bundle_file(site, digest), outside)
     assert not is_whole(site, digest)
     Proposal(site, announcement).approve()  # mends it
     assert is_whole(site, digest)

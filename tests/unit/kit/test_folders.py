@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,33 +230,30 @@ def test_a_bundle_that_was_changed_on_disk_is_not_run(
     assert not is_whole(site, digest)
 
 
-def spoil(site: Path, check: str) -> None:
-    """Break what one check looks at."""
-    policy = Policy.read(site / "site.toml")
-    if check == "policy":
-        (site / "site.toml").write_text("")
-    elif check == "permissions":
-        (site / "node.key").chmod(0o644)
-    elif check == "keys":
-        Identity.generate().write(site / "identity.key")
-    elif check == "records":
-        replace(policy, min_records=601).write(site / "site.toml")
-    elif check == "peers":
-        (approval,) = read_approvals(site)
-        stranger = Identity.generate().public
-        replace(approval, peers={**approval.peers, "site-0": stranger}).write(site)
-    elif check == "approvals":
-        shutil.rmtree(site / "approvals")
-    elif check == "ledger":
-        (site / "ledger.mark").write_text(f"3 {'0' * 64}\n")
-    elif check == "budget":
-        replace(policy, max_epsilon_secure_sum=1.0).write(site / "site.toml")
+def policy_of(site: Path, **changes: object) -> None:
+    replace(Policy.read(site / "site.toml"), **changes).write(site / "site.toml")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "check",
-    ["policy", "permissions", "keys", "records", "peers", "approvals", "ledger", "budget"],
-)
+def peer_of_another_key(site: Path) -> None:
+    (approval,) = read_approvals(site)
+    stranger = Identity.generate().public
+    replace(approval, peers={**approval.peers, "site-0": stranger}).write(site)
+
+
+# What breaks what each check looks at.
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "policy": lambda site: (site / "site.toml").write_text(""),
+    "permissions": lambda site: (site / "node.key").chmod(0o644),
+    "keys": lambda site: Identity.generate().write(site / "identity.key"),
+    "records": lambda site: policy_of(site, min_records=601),
+    "peers": peer_of_another_key,
+    "approvals": lambda site: shutil.rmtree(site / "approvals"),
+    "ledger": lambda site: (site / "ledger.mark").write_text(f"3 {'0' * 64}\n"),
+    "budget": lambda site: policy_of(site, max_epsilon_secure_sum=1.0),
+}
+
+
+@pytest.mark.parametrize("check", SPOILT)
 def test_preflight_finds_what_is_wrong_with_its_own_code(
     fed: Path, tmp_path: Path, paper: Path, check: str
 ) -> None:
@@ -264,7 +262,7 @@ def test_preflight_finds_what_is_wrong_with_its_own_code(
     assert typed("site", "approve", site, paper, "--yes") == 0
     needs_server = {"server", "clock", "enrolled"}
     assert {f.check.name for f in preflight(site) if f.hint} == needs_server
-    spoil(site, check)
+    SPOILT[check](site)
     found = {f.check.name: f for f in preflight(site) if f.hint}
     assert check in found and found[check].text and found[check].hint
     first = next(c for c in CHECKS if c.name in found)

@@ -80,16 +80,6 @@ def test_a_fork_gets_its_own_stream() -> None:
     child = _words_of_a_child(coins)
     assert not np.array_equal(child, coins.words(8))
 
-    class Twin(SecureRNG):  # forgets that it was forked
-        def _bytes(self, count: int) -> bytearray:
-            self._pid = os.getpid() if self._pid != -1 else -1
-            return super()._bytes(count)
-
-    twin = Twin()
-    twin.words(1)
-    child = _words_of_a_child(twin)
-    np.testing.assert_array_equal(child, twin.words(8))
-
 
 def test_bernoulli_is_exact_at_the_border() -> None:
     numerator = 0x80000001

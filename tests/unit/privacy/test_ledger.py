@@ -20,7 +20,6 @@ from tests.support.fault_injection import (
     killed,
     left_over,
     short_writes,
-    small_files,
 )
 from tests.support.mutations import nothing, twin
 
@@ -60,20 +59,15 @@ def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -
     lambda _: lambda line: 64 * "0",
 )
 def test_an_edited_line_is_noticed(tmp_path: Path) -> None:
+    """As is a line that was removed from the middle."""
     path = tmp_path / "ledger.jsonl"
     _fill(path)
-    path.write_text(path.read_text().replace('"mu": 2.0', '"mu": 0.1', 1))
-    with pytest.raises(LedgerError, match="line 2"):
-        _ = Ledger(path).debits
-
-
-def test_a_removed_line_in_the_middle_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    _fill(path)
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:1] + lines[2:]))
-    with pytest.raises(LedgerError):
-        _ = Ledger(path).debits
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    for text in (whole.replace('"mu": 2.0', '"mu": 0.1', 1), "".join(lines[:1] + lines[2:])):
+        path.write_text(text)
+        with pytest.raises(LedgerError, match="line 2"):
+            _ = Ledger(path).debits
 
 
 @twin("lines may be cut off the ledger", "dppm_model.privacy.ledger:Ledger._check_mark", nothing)
@@ -109,17 +103,6 @@ def test_a_crash_between_line_and_mark_is_no_fault(tmp_path: Path) -> None:
     _fill(path, 4)
     path.with_suffix(".mark").write_text(mark)
     assert len(Ledger(path).debits) == 4
-
-
-def test_a_torn_tail_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    _fill(path)
-    with path.open("a") as file:
-        file.write('{"run": "run", "pl')
-    ledger = Ledger(path)
-    assert len(ledger.debits) == 4
-    assert ledger.debit(replace(DEBIT, round=4))
-    assert len(Ledger(path).debits) == 5
 
 
 def _as_bytes(path: Path) -> dict[str, bytes]:
@@ -216,23 +199,6 @@ def _full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_ledger_that_must_not_grow_refuses_and_stays_whole(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    _fill(path, 2)
-    before = _as_bytes(path)
-
-    def work() -> int:
-        with small_files(len(before["ledger.jsonl"]) + 100):
-            try:
-                Ledger(path).debit(replace(DEBIT, round=2))
-            except LedgerError:
-                return 13
-        return 0
-
-    assert ended(forked(work)) == 13
-    assert _as_bytes(path) == before
-
-
 MARK = [
     "",
     "3",
@@ -284,7 +250,7 @@ def test_killed_in_any_write_of_the_mark_a_ledger_goes_on(
     assert len(Ledger(path).debits) == 3
 
 
-def test_killed_at_any_moment_nothing_that_was_said_to_be_spent_is_lost(tmp_path: Path) -> None:
+def test_killed_at_any_moment_no_reported_debit_is_lost(tmp_path: Path) -> None:
     path, said = tmp_path / "ledger.jsonl", tmp_path / "said"
 
     def work() -> None:
@@ -296,8 +262,8 @@ def test_killed_at_any_moment_nothing_that_was_said_to_be_spent_is_lost(tmp_path
 
     for n in range(40):
         killed(work, 0.01 + n * 0.0007)
-        told = int(said.read_text()) if said.exists() else 0
-        assert told <= len(Ledger(path).debits) <= told + 1
+        least = int(said.read_text()) if said.exists() else 0
+        assert least <= len(Ledger(path).debits) <= least + 1
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

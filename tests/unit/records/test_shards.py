@@ -13,7 +13,7 @@ import pytest
 from dppm_model.errors import DataError
 from dppm_model.records.shards import Records, digest, open_records
 from dppm_model.records.writing import replacing, verify, write_records
-from tests.support.fault_injection import ended, forked, killed, left_over
+from tests.support.fault_injection import ended, forked
 
 
 def make(path: Path, count: int = 12, *, seed: int = 0, persons: bool = True) -> np.ndarray:
@@ -114,18 +114,14 @@ NAN = np.full((4, 1, 2, 2), np.nan, np.float32)
     ("images", "labels", "persons", "cause"),
     [
         (GOOD, [0, 1, 0], None, "4 images for 3 labels"),
-        (GOOD, [0, 1, 0, 1, 0], None, "4 images for 5 labels"),
         (GOOD, [0, 1, 2, 0], None, "label 2"),
         (GOOD, [0, -1, 1, 0], None, "whole numbers"),
         (GOOD, [0.0, 1.0, 0.0, 1.0], None, "whole numbers"),
-        (GOOD, [[0], [1], [0], [1]], None, "labels have shape"),
         (GOOD, [], None, "labels have shape"),
         (GOOD, [0, 1, 0, 1], [1, 2], "2 persons for 4 labels"),
         (GOOD, [0, 1, 0, 1], [0.0, 1.5, 2.0, 3.0], "persons are not whole"),
         (NAN, [0, 1, 0, 1], None, "not finite"),
-        (NAN * 0 + np.inf, [0, 1, 0, 1], None, "not finite"),
         (GOOD.astype(np.float32), [0, 1, 0, 1], None, "float32"),
-        (GOOD.astype(np.uint16), [0, 1, 0, 1], None, "uint16"),
         (GOOD[:, 0], [0, 1, 0, 1], None, "shape"),
         (GOOD[:, :, :0], [0, 1, 0, 1], None, "shape"),
         (iter([]), [0, 1], None, "0 images for 2 labels"),
@@ -181,13 +177,7 @@ def test_a_shard_folder_is_replaced_whole_and_nothing_else_is(tmp_path: Path) ->
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
-    def full() -> Iterator[np.ndarray]:
-        raise OSError(28, "No space left on device")
-        yield GOOD
-
-    with pytest.raises(DataError, match="No space left on device"):
-        write_records(tmp_path / "s", full(), np.zeros(4, int), name="n", split="t", classes="a")
+FILES = ("manifest.json", "images.npy", "labels.npy", "persons.npy")
 
 
 def edit_manifest(key: str, value: object) -> Callable[[Path], None]:
@@ -202,24 +192,10 @@ def save(name: str, array: np.ndarray) -> Callable[[Path], None]:
     return lambda path: np.save(path / name, array, allow_pickle=True)
 
 
-def cut(name: str, left: int) -> Callable[[Path], None]:
-    return lambda path: (path / name).write_bytes((path / name).read_bytes()[:left])
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        *(lambda path, name=name: (path / name).unlink() for name in ("manifest.json",)),
-        *(
-            lambda path, name=name: (path / f"{name}.npy").unlink()
-            for name in ("images", "labels", "persons")
-        ),
-        *(
-            cut(name, left)
-            for name in ("manifest.json", "images.npy", "labels.npy")
-            for left in (0, 20, 150)
-        ),
-        lambda path: (path / "manifest.json").write_text("[]"),
+        *(lambda path, name=name: (path / name).unlink() for name in FILES),
         edit_manifest("count", 11),
         edit_manifest("count", "12"),
         edit_manifest("shape", [1, 5, 4]),
@@ -244,7 +220,7 @@ def test_a_damaged_folder_does_not_open(tmp_path: Path, damage: Callable[[Path],
         open_records(tmp_path / "s")
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "persons.npy"])
+@pytest.mark.parametrize("name", FILES[1:])
 def test_verify_catches_one_edited_value(tmp_path: Path, name: str) -> None:
     make(tmp_path / "s")
     verify(tmp_path / "s")
@@ -285,27 +261,6 @@ def write(path: Path, grey: int, count: int = 50) -> None:
     images = np.full((count, 1, 8, 8), grey, np.uint8)
     labels = np.zeros(count, np.int64)
     write_records(path, images, labels, name="x", split="train", classes=["a"])
-
-
-def test_killed_at_any_moment_the_old_records_or_the_new_are_there(tmp_path: Path) -> None:
-    path = tmp_path / "train"
-    write(path, 0)
-
-    def work() -> None:
-        for grey in range(1, 250):
-            write(path, grey)
-
-    left = 0
-    for n in range(60):
-        killed(work, 0.004 + n * 0.0005)
-        left += bool(left_over(tmp_path))
-        if path.exists():  # or a kill came between the renames: the next writer brings it back
-            verify(path)
-        with pytest.raises(DataError):
-            write_records(path, [], np.array([0]), name="x", split="train", classes=["a"])
-        verify(path)
-        assert [p.name for p in tmp_path.iterdir()] == ["train"]
-    assert left > 10
 
 
 def test_killed_between_the_renames_the_old_comes_back(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from dppm_model.errors import ConfigError
 from sampler import tune as module
 from sampler.noise import ImageNoise
 from sampler.settings import SamplerSettings
@@ -62,10 +61,3 @@ def test_the_pilot_is_run_once_and_for_these_settings_only(
     tuned(path, b"model", pictures(), {**settings, "num_levels": 5})
     assert len(runs) == 3 == len(json.loads(path.read_text()))
     assert SamplerSettings.from_dict(first).step_sizes == tuple(first["step_size"])
-
-
-def test_a_list_of_steps_has_one_for_each_level() -> None:
-    with pytest.raises(ConfigError, match=r"sampler\.step_size has 3 numbers for 4 levels"):
-        SamplerSettings(num_levels=4, step_size=(0.1, 0.2, 0.3))
-    with pytest.raises(ConfigError, match=r"sampler\.step_size is -1"):
-        SamplerSettings(num_levels=2, step_size=(0.1, -1.0))

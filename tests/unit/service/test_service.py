@@ -154,12 +154,13 @@ def test_refusals(
             client.status("none")
 
 
-def test_failures_of_the_sampler(tmp_path: Path) -> None:
+def test_failures_of_the_sampler(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The cause is in the server's log, and the caller is not told of it."""
     with connected(tmp_path, Broken((1, 4, 4)), sampler=QUICK) as client:
         stream = client.sample({1: 3})
         with pytest.raises(SamplerError, match="failed") as refusal:
             list(stream)
-        assert "secret" not in str(refusal.value)
+        assert "secret" not in str(refusal.value) and "a secret of the impl" in caplog.text
         assert client.status(stream.header.job).state == pb.JobStatus.FAILED
         with pytest.raises(SamplerError, match="not finite"):
             list(client.sample({2: 3}))
