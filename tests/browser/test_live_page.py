@@ -18,10 +18,8 @@ from deploy.show import epsilon_text
 from dppm_model.run import Run
 from tests.browser.conftest import DAY_AND_NIGHT, Watched, figure
 from tests.conftest import TINY
-from tests.support.tls import certificate
 
 LONG = [*TINY, "model.phases.means.rounds=400"]
-TOKEN = "a-token-that-is-long-enough"
 
 
 @contextmanager
@@ -103,29 +101,3 @@ def test_a_finished_run_shows_its_numbers_and_images(finished: Path, seen: Watch
         assert not seen.complaints
         seen.page.set_viewport_size({"width": 360, "height": 700})
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
-def test_other_machines_need_a_token_and_get_tls(
-    finished: Path, tmp_path: Path, seen: Watched
-) -> None:
-    tls = certificate(tmp_path)
-    tokens = tmp_path / "tokens.txt"
-    tokens.write_text(f"ward {TOKEN}\n")
-    more = ("--tls-cert", tls[0], "--tls-key", tls[1], "--token-file", tokens)
-    with dppm("watch", finished, "--address", "0.0.0.0:0", *more) as (_, address):
-        address = address.replace("0.0.0.0", "127.0.0.1")
-        assert address.startswith("https:")
-        browser = seen.page.context.browser
-        assert browser is not None
-        for password, status in ((None, 401), ("not-the-token-at-all", 401), (TOKEN, 200)):
-            login = None if password is None else {"username": "ward", "password": password}
-            context = browser.new_context(ignore_https_errors=True, http_credentials=login)
-            page = context.new_page()
-            answer = page.goto(address)
-            assert answer is not None and answer.status == status
-            assert page.locator("#epsilon-site").count() == (status == 200)
-            if status == 200:
-                page.wait_for_timeout(2500)  # the page polls with the token, too
-                assert not page.locator("#lost").is_visible()
-                assert TOKEN not in page.content() + page.url
-            context.close()

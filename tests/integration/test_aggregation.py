@@ -30,9 +30,7 @@ def plain(plan: Plan) -> Plan:
     return replace(plan, aggregation=NAME, phases=phases)
 
 
-def test_another_aggregation_gives_the_same_model_and_costs_what_it_costs(
-    run: Run, tmp_path: Path
-) -> None:
+def test_another_aggregation_gives_the_same_model_at_its_cost(run: Run, tmp_path: Path) -> None:
     other = twin_of(run, tmp_path / "other")
     play(run)
     with registered():

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.records.sources import fetch, load
 from sampler.images import load_images
-from tests.support.real_federation import REAL, Hosts, deal, namespaces
+from tests.support.real_federation import REAL, Hosts, deal
 
 pytestmark = [*REAL, pytest.mark.timeout(1800)]
 
@@ -49,20 +48,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return deal(load("mnist", "train"), SITES, tmp_path_factory.mktemp("shards"))
 
 
-@pytest.fixture(params=["loopback", "namespaces"])
-def hosts(request: pytest.FixtureRequest, tmp_path: Path, shards: list[Path]) -> Iterator[Hosts]:
-    if request.param == "loopback":
-        made = Hosts(tmp_path, shards, "localhost:18543")
-        yield made
-        made.stop()
-        return
-    if os.geteuid() or subprocess.run(["ip", "netns", "add", "dppm-try"], check=False).returncode:
-        pytest.skip("network namespaces need root")
-    subprocess.run(["ip", "netns", "del", "dppm-try"], check=True)
-    with namespaces(SITES) as (address, prefix):
-        made = Hosts(tmp_path, shards, f"{address}:8443", prefix)
-        yield made
-        made.stop()
+@pytest.fixture
+def hosts(tmp_path: Path, shards: list[Path]) -> Iterator[Hosts]:
+    made = Hosts(tmp_path, shards, "localhost:18543")
+    yield made
+    made.stop()
 
 
 def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hosts) -> None:
@@ -74,11 +64,10 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
     hosts.wait_for_round("first", 5)
     undisturbed = [r["seconds"] for r in hosts.run("first").rounds()[1:]]
     hosts.type("site-2", "site", "preflight", hosts.site(2))
-    if hosts.on_loopback:
-        (page,) = re.findall(r"watch it at (http://\S+/)", hosts.said("server"))
-        state = httpx.get(f"{page}state.json", timeout=60).json()
-        assert state["state"] == "running" and state["round"] >= 5
-        assert state["sites_online"] == SITES
+    (page,) = re.findall(r"watch it at (http://\S+/)", hosts.said("server"))
+    state = httpx.get(f"{page}state.json", timeout=60).json()
+    assert state["state"] == "running" and state["round"] >= 5
+    assert state["sites_online"] == SITES
 
     hosts.kill("site-1")  # in mid round, SuperNode, gate, worker and all
     time.sleep(5)

@@ -171,9 +171,7 @@ def test_one_key_is_one_node(town: Hosts, tmp_path: Path) -> None:
     town.wait_for_round("long", before + 2)  # the site itself has answered on
 
 
-def test_a_budget_ends_and_an_unapproved_bundle_is_not_run(
-    tiny_store: Path, tmp_path: Path
-) -> None:
+def test_a_budget_ends_and_no_unapproved_bundle_is_run(tiny_store: Path, tmp_path: Path) -> None:
     hosts = federation(tmp_path / "fed", tiny_store, 18843)
     try:
         two = "privacy.min_survivors=2"

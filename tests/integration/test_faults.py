@@ -129,9 +129,7 @@ def test_a_site_killed_at_any_step_is_asked_again(
 
 @pytest.mark.parametrize("kind", ["query.join", "train", "query.open"])
 @pytest.mark.parametrize("replied", [False, True], ids=["message", "reply"])
-def test_one_lost_message_of_a_kind_changes_nothing(
-    whole: tuple[Run, Run], tmp_path: Path, kind: str, replied: bool
-) -> None:
+def test_one_lost_message(whole: tuple[Run, Run], tmp_path: Path, kind: str, replied: bool) -> None:
     prepared, reference = whole
     run = twin_of(prepared, tmp_path / "run")
     once = [True]
@@ -183,9 +181,7 @@ def test_sites_drop_out_come_back_and_join_late(tmp_path: Path, tiny: Path) -> N
     assert [line["sites"] for line in run.rounds()] == [3, 3, 3, 4]
 
 
-def test_a_site_that_has_spent_its_budget_leaves_and_the_rest_go_on(
-    tmp_path: Path, tiny: Path
-) -> None:
+def test_a_site_without_budget_leaves_and_the_rest_go_on(tmp_path: Path, tiny: Path) -> None:
     run = prepare(tmp_path / "run", "privacy.min_survivors=2")
     plan = run.plan()
     toml = run.sites / "0001" / "site.toml"

@@ -78,9 +78,7 @@ def test_killed_in_a_write_nothing_is_left(
         assert_same(run, reference)
 
 
-def test_killed_before_its_last_word_a_run_is_finished(
-    whole: tuple[Run, Run], tmp_path: Path
-) -> None:
+def test_killed_at_its_last_word_a_run_is_whole(whole: tuple[Run, Run], tmp_path: Path) -> None:
     """The model is there, and the status still says that it runs."""
     run = twin_of(whole[1], tmp_path / "run")
     run.status.write_text('{"state": "running"}')

@@ -37,9 +37,7 @@ def gaussian_delta(mu: float, eps: float) -> float:
 @pytest.mark.parametrize("mu", [0.05, 0.27, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("rounds", [1, 40])
 @pytest.mark.parametrize("target", [1e-5, 1e-9])
-def test_full_rounds_equal_the_closed_form_from_above(
-    mu: float, rounds: int, target: float
-) -> None:
+def test_full_rounds_meet_the_closed_form_from_above(mu: float, rounds: int, target: float) -> None:
     found = epsilon([RoundCost(mu / math.sqrt(rounds), 1.0, rounds)], target)
     assert gaussian_delta(mu, found) <= target
     assert gaussian_delta(mu, found * 0.9995) > target

@@ -140,9 +140,7 @@ def anew() -> Iterator[None]:
     only="[components]",
 )
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_product_that_goes_round_the_helper_is_refused(
-    fault: str, anew: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_product_past_the_helper(fault: str, anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     module, name, kind, wrong = FAULTS[fault]
     monkeypatch.setattr(module, name, wrong)
     with pytest.raises(NotBatchInvariant, match=r"a product|in another order"):
@@ -194,9 +192,7 @@ def test_vectors_that_depend_on_company_are_refused(
         check_batch_invariance("score", CONFIGS["grey, mlp"])
 
 
-def test_what_a_server_may_leave_out_is_left_out_once(
-    anew: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_optional_arrays_are_left_out_once(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[set[str]] = []
     build = batch_invariance.build_query
     monkeypatch.setattr(

@@ -244,9 +244,7 @@ def _others_count_as_uniform(old: Any) -> Any:
 )
 @pytest.mark.parametrize(("truth", "directions"), [(0.3, 2), (0.1, 8), (0.8, 4), (1e-4, 2)])
 @pytest.mark.parametrize("others", [0, 1, 5])
-def test_the_cost_of_directions_covers_any_other_slots(
-    truth: float, directions: int, others: int
-) -> None:
+def test_directions_cost_enough_for_any_slots(truth: float, directions: int, others: int) -> None:
     """Other slots may tell any names with up to ``truth``: the worst is no worse than claimed.
 
     Whole histograms are enumerated, with the record in question and without it.

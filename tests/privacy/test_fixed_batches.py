@@ -19,7 +19,7 @@ from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.training.gradient import DetailLearner, ResidualLearner
 from dppm_model.training.learner import build_learner
-from tests.support.mutations import twin
+from tests.support.mutations import Make, twin
 
 GRID = Grid(1.0, 1 << 24)
 N = CHUNK + 7
@@ -175,21 +175,29 @@ def rows_of_products(
     return products
 
 
-def _by_class_alone(old: Any) -> Any:
-    def denoise(self: Any, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(x)
-        for k in torch.unique(y):
-            rows = y == k
-            out[rows] = old(self, x[rows], sigma[rows], y[rows])
-        return out
+def _class_by_class(at: int) -> Make:
+    """Call a function for the records of each class alone; argument ``at`` holds their classes."""
 
-    return denoise
+    def make(old: Any) -> Any:
+        def alone(*args: Any) -> Any:
+            out = None
+            for k in torch.unique(args[at]):
+                rows = args[at] == k
+                of_class = (a[rows] if isinstance(a, torch.Tensor) else a for a in args[: at + 1])
+                part = old(*of_class, *args[at + 1 :])
+                out = part.new_zeros(len(rows), *part.shape[1:]) if out is None else out
+                out[rows] = part
+            return out
+
+        return alone
+
+    return make
 
 
 @twin(
     "a record is denoised together with those of its class alone, however many they are",
     "dppm_model.score.mixture:Mixture.denoise",
-    _by_class_alone,
+    _class_by_class(3),
     only="[False]",
 )
 @pytest.mark.parametrize("own", [False, True])
@@ -206,22 +214,12 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
     assert rows_of_products(monkeypatch, ask) == {CHUNK}
 
 
-def _nearest_alone(old: Any) -> Any:
-    def nearest(u: torch.Tensor, y: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        out = torch.zeros(len(y), dtype=torch.int64)
-        for k in torch.unique(y):
-            out[y == k] = old(u[y == k], y[y == k], *rest)
-        return out
-
-    return nearest
-
-
 @twin(
-    "distances to components are reckoned for the records of a class alone",
+    "distances to components are computed for the records of a class alone",
     "dppm_model.score.moments:nearest",
-    _nearest_alone,
+    _class_by_class(1),
 )
-def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
+def test_the_size_of_a_class_decides_nothing_of_distances(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The nearest component is chosen by distances, whose last bits would decide a tie."""
@@ -233,20 +231,10 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_distances(
     assert rows == {CHUNK}
 
 
-def _projected_alone(old: Any) -> Any:
-    def projected(self: Any, r: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        out = torch.empty(len(r), self.axes)
-        for k in torch.unique(y):
-            out[y == k] = old(self, r[y == k], y[y == k])
-        return out
-
-    return projected
-
-
 @twin(
     "residuals are projected on the axes of a class for the records of that class alone",
     "dppm_model.score.moments:ComponentCovarianceQuery.projected",
-    _projected_alone,
+    _class_by_class(2),
 )
 def test_how_many_are_of_a_records_class_decides_nothing_of_its_component_covariance(
     monkeypatch: pytest.MonkeyPatch,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from mpmath import mp, mpf
+from mpmath import mpf
 from scipy.integrate import quad
 from scipy.special import ndtr
 
@@ -16,6 +16,7 @@ import dppm_model
 from dppm_model.planner import epsilon_fields, make_plan, summary
 from dppm_model.requests import PhaseRequest, PrivacyRequest
 from tests.privacy import independent
+from tests.privacy import reference_gdp as reference
 from tests.support.plan_factory import MODEL
 
 PRIVACY = {
@@ -122,27 +123,10 @@ def test_one_order_alone_does_not_agree() -> None:
 # The second accountant itself.
 
 
-def test_a_corner_agrees_with_sixty_digits() -> None:
-    answers, theta, tau, j = 150, 0.125, 1e-26, 40
-    with mp.workdps(60):
-        lo, hi = mpf(1) / 2 - mpf(theta), mpf(1) / 2 + mpf(theta)
-        pmf = [mpf(1)]
-        for p in [hi] * j + [lo] * (answers - 1 - j):
-            pmf = [p * a + (1 - p) * b for a, b in zip([0, *pmf], [*pmf, 0], strict=True)]
-
-        def quantile(t: mpf) -> mpf:
-            return -mp.sqrt(2) * mp.erfinv(1 - 2 * t)
-
-        def isoperimetric(t: mpf) -> mpf:
-            t = min(t, 1 - t)
-            z = quantile(max(t, mpf(tau)))
-            return mp.npdf(z) - (z * (t - mpf(tau)) if t < tau else 0)
-
-        best = max(
-            pmf[y] / isoperimetric(sum(pmf[y + 1 :]) + p * pmf[y])
-            for p in (lo, hi)
-            for y in range(answers)
-        )
+def test_a_corner_agrees_with_the_reference_of_many_digits() -> None:
+    answers, theta, tau, j = 60, 0.125, 1e-26, 16
+    others = [mpf(0.5 + theta)] * j + [mpf(0.5 - theta)] * (answers - 1 - j)
+    best = max(reference.ratio(others, mpf(0.5 + sign * theta), mpf(tau)) for sign in (-1, 1))
     assert independent.corner_slope(answers, theta, tau, j) == pytest.approx(float(best), rel=1e-9)
 
 
@@ -165,9 +149,7 @@ def test_no_corner_of_a_close_scan_is_above_the_certified_slope(
 
 @pytest.mark.parametrize("add", [True, False])
 @pytest.mark.parametrize(("mu", "rounds"), [(0.1, 3), (1.0, 4), (5.0, 2)])
-def test_the_contour_of_gaussian_rounds_is_their_closed_form(
-    mu: float, rounds: int, add: bool
-) -> None:
+def test_the_contour_of_gaussian_rounds_is_closed_form(mu: float, rounds: int, add: bool) -> None:
     loss = independent.Loss([(mu, 1.0, rounds)], add, 1e-5)
     for epsilon in np.linspace(*loss.bracket, 5):
         delta = independent.gaussian_delta(epsilon, mu * sqrt(rounds))

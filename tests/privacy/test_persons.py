@@ -300,9 +300,7 @@ def test_at_most_k_images_of_a_person_are_read(
     "dppm_model.records.units:Units.of",
     _gathered(lambda _, most: ("record", most)),
 )
-def test_persons_are_sampled_at_the_rate_of_the_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_persons_are_sampled_at_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, and the one who owns half: false alarms once in a million, by exact tails."""
     records, watched = shard(tmp_path / "x"), Watched(monkeypatch)
     units, query, rounds = Units.of(records, "person", K), question("means"), 600

@@ -281,9 +281,7 @@ def test_a_question_that_fails_costs_nothing(
 @pytest.mark.parametrize(
     ("shape", "images"), [((1, 28, 28), 1024), ((3, 256, 256), 128), ((3, 1024, 1024), 10)]
 )
-def test_memory_is_bounded_whatever_the_size_of_images(
-    shape: tuple[int, int, int], images: int
-) -> None:
+def test_memory_is_bounded_for_images_of_any_size(shape: tuple[int, int, int], images: int) -> None:
     assert block_of(shape) == images and 4 * math.prod(shape) * images <= 1 << 27
 
 
@@ -302,7 +300,7 @@ def _made_at_once(old: Any) -> Any:
     "dppm_model.score.residual:ResidualConfig.lay_out",
     _made_at_once,
 )
-def test_the_size_of_a_network_is_counted_without_making_it(
+def test_the_size_of_a_network_is_known_before_it_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A plan is read before it is approved; 44 GiB of weights would be the site's end."""

@@ -189,7 +189,7 @@ def _both_shares(old: Any) -> Any:
 @twin(
     "a site tells both shares of a peer", "dppm_model.securesum.member:Member.reveal", _both_shares
 )
-def test_for_one_peer_either_share_and_never_both(
+def test_one_share_of_a_peer_and_never_both(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     site = begun[0].members[0]
@@ -368,7 +368,7 @@ def _old_rounds_stay(old: Any) -> Any:
     "dppm_model.securesum.member:Member.admit",
     _old_rounds_stay,
 )
-def test_rounds_cannot_be_mixed_or_reopened(
+def test_rounds_are_not_mixed_or_reopened(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     federation, materials = begun
@@ -561,7 +561,7 @@ def test_the_ring_holds_every_sum_of_the_plan() -> None:
     "dppm_model.securesum.masks:add_self_mask",
     nothing,
 )
-def test_a_drop_outs_late_report_stays_masked(
+def test_a_late_report_stays_masked(
     begun: tuple[Federation, dict[int, RoundKeys]],
 ) -> None:
     """Site 4 dropped out, its mask key was opened; its report arrives late and is still uniform."""

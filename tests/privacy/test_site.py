@@ -161,9 +161,7 @@ def _count_leaks(old: Any) -> Any:
     "dppm_model.round:report",
     _count_leaks,
 )
-def test_the_report_has_constant_shape_also_when_nobody_is_sampled(
-    site: Site, plan: Plan, question: bytes
-) -> None:
+def test_a_report_of_nobody_has_the_same_shape(site: Site, plan: Plan, question: bytes) -> None:
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
     tallies = site.answer(replace(plan, phases=phases), 0, 0, question)
     assert tallies.shape == (plan.phases[0].rotation.padded,)
@@ -506,9 +504,7 @@ def _no_policy(old: Any) -> Any:
     "client.site:Site.authorize",
     _no_policy,
 )
-def test_the_site_has_its_own_least_number_of_survivors(
-    tmp_path: Path, site: Site, plan: Plan
-) -> None:
+def test_a_site_sets_its_least_number_of_survivors(tmp_path: Path, site: Site, plan: Plan) -> None:
     """The plan's threshold and survivors are the server's; the site has its own limit."""
     phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
     lower = replace(plan, run="other", min_survivors=2, phases=phases)
@@ -520,9 +516,7 @@ def test_the_site_has_its_own_least_number_of_survivors(
         replace(lower, min_survivors=1)
 
 
-def test_the_site_has_its_own_least_number_of_colluding_sites(
-    tmp_path: Path, site: Site, plan: Plan
-) -> None:
+def test_a_site_sets_its_number_of_colluding_sites(tmp_path: Path, site: Site, plan: Plan) -> None:
     toml = tmp_path / "site.toml"
     toml.write_text(toml.read_text().replace("colluding_sites = 0", "colluding_sites = 1"))
     with pytest.raises(TooFewSurvivors, match="assumes 0 colluding sites"):
@@ -611,9 +605,7 @@ def test_a_question_that_fails_on_a_record_does_not_tell_who_was_sampled(
         ask(slice(0, 5))
 
 
-def test_a_plan_for_other_sites_than_the_pinned_is_refused(
-    tmp_path: Path, site: Site, plan: Plan
-) -> None:
+def test_a_plan_for_other_peers_is_refused(tmp_path: Path, site: Site, plan: Plan) -> None:
     phases = tuple(replace(p, sites=4, honest_sites=4) for p in plan.phases)
     other = replace(plan, sites=4, min_survivors=4, phases=phases)
     approve(tmp_path, other)

@@ -199,9 +199,7 @@ def _opened_without_a_look(old: Any) -> Any:
 @pytest.mark.parametrize(
     "content", [b"x", bytes(131), bytes(133), b"\xff" * 132, b"\1" * 132], ids=len
 )
-def test_a_share_that_is_none_is_a_complaint_and_nothing_is_stored(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_malformed_share_is_a_complaint_and_not_stored(tmp_path: Path, content: bytes) -> None:
     """Of both dealers that sent such shares; without them the next try begins."""
     federation = Federation(tmp_path, 5, min_survivors=3)
     materials = addressed(federation.prepare(0, range(5)), 0)

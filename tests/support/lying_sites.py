@@ -248,11 +248,6 @@ def says_wrong_of_its_self_mask(liar: Liar, asked: Records, reply: Records) -> N
         reply["report"]["checks_signature"] = said.signature
 
 
-def hides_a_wrong_mask_with_a_drop_out(liar: Liar, asked: Records, reply: Records) -> None:
-    """Masks with its missing peer as with nobody, and says what fits: only opened keys show it."""
-    masks_one_pair_wrongly(liar, asked, reply)
-
-
 def _complains(of: Callable[[Liar], list[int]], kinds: tuple[str, ...]) -> Lie:
     def lie(liar: Liar, asked: Records, reply: Records) -> None:
         accused = {"error": "ForgedShare", "accused": of(liar)}
@@ -342,7 +337,7 @@ LIES: dict[str, Lie] = {
 WITH_A_DROP_OUT: dict[str, Lie] = {
     "wrong of its mask with a drop-out": _says_of_masks(flip),
     "unsigned of its mask with a drop-out": _says_of_masks(flip, signed=False),
-    "a wrong mask with a drop-out": hides_a_wrong_mask_with_a_drop_out,
+    "a wrong mask with a drop-out": masks_one_pair_wrongly,  # only opened keys show it
 }
 
 

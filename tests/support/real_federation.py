@@ -1,8 +1,4 @@
-"""A federation of real processes on this machine: one server, a few sites, and their operators.
-
-On loopback, or (as root) each in a network namespace of its own, where nothing but the proxy's port
-can be reached from a site.
-"""
+"""A federation of real processes on this machine: one server, a few sites, and their operators."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +72,6 @@ class Hosts:
         One a site.
     address
         ``host:port`` of the proxy.
-    prefix
-        Host name to the words that run a command on it.
     """
 
     def __init__(
@@ -86,11 +79,8 @@ class Hosts:
         folder: Path,
         shards: Sequence[Path],
         address: str,
-        prefix: Callable[[str], list[str]] | None = None,
     ) -> None:
         self.folder, self.shards, self.address = folder, shards, address
-        self.on_loopback = prefix is None
-        self._prefix = prefix or (lambda host: [])
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -103,15 +93,14 @@ class Hosts:
     def run(self, name: str) -> Run:
         return Run(self.fed / "runs" / name)
 
-    def _command(self, host: str, arguments: Sequence[object]) -> list[str]:
-        words = [sys.executable, "-m", "deploy.cli", *map(str, arguments)]
-        return [*self._prefix(host), *words]
+    def _command(self, arguments: Sequence[object]) -> list[str]:
+        return [sys.executable, "-m", "deploy.cli", *map(str, arguments)]
 
     def type(self, host: str, *arguments: object, code: int = 0, **options: object) -> str:
         """Run a command to its end, expect its exit code, and return what it printed."""
         flags = (f"--{key.replace('_', '-')}={value}" for key, value in options.items())
         done = subprocess.run(
-            self._command(host, [*arguments, *flags]),
+            self._command([*arguments, *flags]),
             cwd=ROOT,
             env=os.environ | {"COLUMNS": "200"},
             capture_output=True,
@@ -126,7 +115,7 @@ class Hosts:
     def ask(self, host: str, *arguments: object) -> Any:
         """Run a command with --json and return what it printed on standard output."""
         done = subprocess.run(
-            self._command(host, [*arguments, "--json"]),
+            self._command([*arguments, "--json"]),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -139,7 +128,7 @@ class Hosts:
         """Run a command in the background, one a host."""
         with (self.folder / f"{host}.log").open("ab") as log:
             self.running[host] = subprocess.Popen(
-                self._command(host, arguments),
+                self._command(arguments),
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -177,7 +166,6 @@ class Hosts:
     def found(self, *overrides: str, sites: Sequence[int] | None = None) -> None:
         """Make the server, and let sites enrol."""
         port = self.address.rpartition(":")[2]
-        listen = self.address if self._prefix("server") else f"127.0.0.1:{port}"
         self.type(
             "server",
             "server",
@@ -185,7 +173,7 @@ class Hosts:
             self.fed,
             name="demo",
             address=self.address,
-            listen=listen,
+            listen=f"127.0.0.1:{port}",
             superlink_port=int(port) + 1,
         )
         for number in range(len(self.shards)) if sites is None else sites:
@@ -253,40 +241,3 @@ class Hosts:
             ):
                 return int(path.parent.name)
         raise AssertionError(f"no process of {command}")
-
-
-@contextmanager
-def namespaces(count: int) -> Iterator[tuple[str, Callable[[str], list[str]]]]:
-    """Make network namespaces for a server and ``count`` sites, joined by a bridge.
-
-    Yields the server's IP address and a prefix for `Hosts`.
-    """
-    tag = f"d{os.getpid() % 10000}"
-    bridge, hosts = f"{tag}b", ["server", *(f"site-{i}" for i in range(count))]
-    subnet = f"10.{77 + os.getpid() % 100}.{os.getpid() % 250}"
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
-    def namespace(host: str) -> str:
-        return f"{tag}-{host}"
-
-    try:
-        ip("link", "add", bridge, "type", "bridge")
-        ip("link", "set", bridge, "up")
-        for number, host in enumerate(hosts):
-            own, outer = namespace(host), f"{tag}v{number}"
-            ip("netns", "add", own)
-            ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", own)
-            ip("link", "set", outer, "master", bridge, "up")
-            ip("-n", own, "address", "add", f"{subnet}.{number + 1}/24", "dev", "eth0")
-            ip("-n", own, "link", "set", "eth0", "up")
-            ip("-n", own, "link", "set", "lo", "up")
-        yield (
-            f"{subnet}.1",
-            lambda host: ["ip", "netns", "exec", namespace(host)] if host in hosts else [],
-        )
-    finally:
-        for host in hosts:
-            subprocess.run(["ip", "netns", "del", namespace(host)], capture_output=True)
-        subprocess.run(["ip", "link", "del", bridge], capture_output=True)

@@ -94,9 +94,7 @@ def test_refusals_name_the_field_and_a_hint(
     assert any(word in shown.replace("\n", "") for word in says.split("|"))
 
 
-def test_plan_json_is_what_a_script_relies_on(
-    tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scripts_can_rely_on_plan_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("plan", *TINY, "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["epsilon_secure_sum"] <= 8 < plan["epsilon_site"]
@@ -136,9 +134,7 @@ def test_the_whole_path_and_its_refusals(
     assert run("sample", folder, *small, "sampler.step_size=-1") == errors.ConfigError.exit_code
 
 
-def test_the_ledger_is_shown_and_verified(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_ledger_is_shown_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for r in range(3):
         ledger.debit(

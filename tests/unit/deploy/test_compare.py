@@ -36,19 +36,6 @@ def test_evaluate_leaves_a_table(finished: Path) -> None:
     assert "single one" in text
 
 
-def test_a_spread_is_shown_once_there_are_seeds(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    assert run("evaluate", finished, "evaluation.seeds=[0,1]", "--json") == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["seeds"] == [0, 1]
-    shown = f"{result['accuracy']:.4f} ± {result['accuracy_std']:.4f}"
-    assert shown in (finished / "evaluation.md").read_text()
-    assert run("compare", finished) == 0
-    assert shown in capsys.readouterr().out
-
-
 def test_demo_checks_them_before_anything_is_spent(tiny: Path, tmp_path: Path) -> None:
     for wrong in ("evaluation.seeds=[]", "sampler.per_class=9", "sampler.num_levels=0"):
         assert run("demo", tmp_path / "run", *TINY, wrong) == ConfigError.exit_code

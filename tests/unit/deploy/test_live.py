@@ -242,9 +242,7 @@ def test_connections_are_bounded_and_the_next_one_is_served(
 
 
 @pytest.mark.parametrize("said", ["", "GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_a_head_that_does_not_come_ends_its_connection(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
+def test_a_head_must_come_in_time(wire: Wire, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     monkeypatch.setattr(connection_limits, "HEAD_SECONDS", 0.4)
     for before in ("", f"GET /live.js HTTP/1.1\r\nHost: localhost\r\n{RIGHT}\r\n"):  # and the next
         with closing(wire.connect()) as s:
@@ -279,9 +277,7 @@ def test_many_requests_do_not_make_it_look_each_time(
     assert len(looks) == 2  # when it began, and when the first asked
 
 
-def test_each_look_is_followed_by_a_longer_rest(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_look_is_followed_by_a_rest(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that looking takes a fifth of the time at most, however long it takes."""
     live = LiveState(Run(finished))
     monkeypatch.setattr(LiveState, "refresh", lambda _: time.sleep(0.4))

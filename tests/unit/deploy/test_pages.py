@@ -48,9 +48,7 @@ def test_the_report_says_what_the_run_promised(finished: Path) -> None:
     assert json.loads(Run(finished).sessions.read_text())["dppm"] in text
 
 
-def test_names_cannot_break_out_of_the_page(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_cannot_leave_the_page(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = "<script>alert(1)</script>"
     config = read_config(Run(finished).config)
     named = config.replace(facts=config.facts.replace(classes=[evil, '"><b>']))
@@ -136,9 +134,7 @@ def test_another_page_cannot_read_it_by_a_name_of_its_own(finished: Path) -> Non
     assert "access-control-allow-origin" not in headers
 
 
-def test_nobody_looks_in_from_outside_without_tls_and_tokens(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_outsiders_need_tls_and_tokens(finished: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"ward {TOKEN}\n")
     for more in ([], ["--token-file", tokens], ["--tls-cert", tokens, "--tls-key", tokens]):

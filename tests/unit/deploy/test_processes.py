@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from deploy import processes
-from deploy.kit.locks import alone, is_running
 from deploy.processes import Supervised, end_leftovers, free_port, listens, remember, start, stop
-from dppm_model.errors import FederationError, InUse, RunFolderError
-from dppm_model.run import Run
+from dppm_model.errors import FederationError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -93,20 +91,3 @@ def test_a_program_that_died_is_started_again_and_ends_with_the_block(
             assert it.process.poll() is None and second != first
     assert it.process.poll() is not None
     assert noted.read_text().split() == [str(first), str(second)]
-
-
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    assert not is_running(tmp_path)
-    with alone(tmp_path, "site"):
-        assert is_running(tmp_path)
-        with pytest.raises(InUse), alone(tmp_path, "site"):
-            pass
-    assert not is_running(tmp_path)
-    run = Run(tmp_path / "run")
-    run.folder.mkdir()
-    with run.reporting():
-        assert run.in_work
-        with pytest.raises(RunFolderError, match="Another process"), Run(run.folder).reporting():
-            pass
-        assert run.read_json(run.status)["state"] == "running"
-    assert not run.in_work and run.read_json(run.status)["state"] == "finished"

@@ -25,9 +25,7 @@ from tests.unit.kit.conftest import announce, init_server, init_site, typed
 
 
 @pytest.mark.parametrize("nth", [1, 3, 5])
-def test_a_folder_whose_making_was_killed_is_made_again(
-    fed: Path, tmp_path: Path, nth: int
-) -> None:
+def test_a_folder_whose_making_was_killed_is_remade(fed: Path, tmp_path: Path, nth: int) -> None:
     """A server, a site, an announcement: in the middle of each, by the same command."""
     server, site, invitation = tmp_path / "server", tmp_path / "site", fed / "invitation.json"
     run = fed / "runs" / "first"
@@ -111,9 +109,7 @@ def test_a_refused_process_takes_no_secret_of_the_other(fed: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("verb", ["status", "ledger", "approve", "preflight"])
-def test_every_command_of_a_site_removes_what_a_killed_one_left(
-    fed: Path, tmp_path: Path, verb: str
-) -> None:
+def test_every_command_of_a_site_sweeps_its_folder(fed: Path, tmp_path: Path, verb: str) -> None:
     site = tmp_path / "site-0"
     for place in (site, site / "sums", site / "reports" / "first"):
         place.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from deploy.kit.announcement import Announcement, Facts
-from deploy.kit.bundle import build_bundle, differences, digest_of, files_of, write_files
+from deploy.kit.bundle import build_bundle, differences, digest_of, files_of
 from deploy.kit.enrolment import Enrolment, Invitation, _statement, fingerprint, split_address
 from deploy.kit.keys import make_node_key
 from deploy.show import plain
@@ -45,7 +45,7 @@ def announced(plan: Plan, bundle: bytes) -> Announcement:
     return Announcement("demo", plan, Facts((1, 8, 8), 2, ("a", "b")), peers, bundle)
 
 
-def test_enrolment_survive_their_files(
+def test_enrolments_survive_their_files(
     tmp_path: Path, enrolment: Enrolment, plan: Plan, bundle: bytes
 ) -> None:
     invitation = Invitation("demo", "fed.example.org:8443", "PEM")
@@ -78,7 +78,7 @@ def test_a_changed_enrolment_is_refused(tmp_path: Path, enrolment: Enrolment) ->
 
 
 @twin(
-    "an enrolment is taken from who has not its identity key",
+    "an enrolment is taken from someone without its identity key",
     "dppm_model.securesum.keys:verify",
     lambda _: lambda *args: True,
 )
@@ -95,17 +95,6 @@ def test_nobody_enrols_with_anothers_identity(tmp_path: Path, enrolment: Enrolme
         replace(stolen, identity_signature=signed).write(tmp_path / "paper")
         with pytest.raises(EnrolmentError, match="not signed"):
             Enrolment.read(tmp_path / "paper")
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"dppm": "invitation 1"}', "\x00"])
-def test_what_is_no_paper_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "paper"
-    path.write_text(text)
-    for kind in (Invitation, Enrolment, Announcement):
-        with pytest.raises(EnrolmentError):
-            kind.read(path)
-    with pytest.raises(EnrolmentError):
-        Invitation.read(tmp_path / "absent")
 
 
 def test_every_part_of_an_announcement_is_in_its_fingerprint(plan: Plan, bundle: bytes) -> None:
@@ -140,9 +129,7 @@ def test_an_announcement_with_other_sites_than_its_plan_counts_is_refused(
     lambda _: lambda keys, path: dict(keys),
 )
 @pytest.mark.parametrize("name", ['st2" = "11" #', "a\nb", "\x1b[2K", "", "../x", "x" * 65])
-def test_names_of_sites_cannot_be_taken_for_something_else(
-    tmp_path: Path, plan: Plan, bundle: bytes, name: str
-) -> None:
+def test_names_of_sites_stay_names(tmp_path: Path, plan: Plan, bundle: bytes, name: str) -> None:
     """A name that closes its own quotes would pin another key than the one that is shown."""
     peers = {name: Identity.generate().public, "b": Identity.generate().public}
     with pytest.raises(ConfigError, match="not a valid site name"):
@@ -155,16 +142,6 @@ def test_names_of_sites_cannot_be_taken_for_something_else(
             new.writestr(part, evil if part == "peers.toml" else old.read(part))
     with pytest.raises(EnrolmentError):
         Announcement.read(tmp_path / "evil")
-
-
-def test_an_announcement_of_other_images_than_its_plan_asks_about_is_refused(
-    tmp_path: Path, plan: Plan, bundle: bytes
-) -> None:
-    paper = announced(plan, bundle)
-    for facts in (replace(paper.facts, shape=(1, 16, 16)), replace(paper.facts, classes=3)):
-        replace(paper, facts=facts).write(tmp_path / "paper")
-        with pytest.raises(EnrolmentError, match="other images than its facts"):
-            Announcement.read(tmp_path / "paper")
 
 
 def test_what_others_write_cannot_steer_a_terminal() -> None:
@@ -185,14 +162,6 @@ def test_fingerprints_are_for_the_telephone() -> None:
     text = fingerprint(b"a", b"b")
     assert len(text.split("-")) == 8 and all(len(group) == 4 for group in text.split("-"))
     assert text != fingerprint(b"ab", b"")  # parts do not run into one another
-
-
-def test_a_bundle_is_the_code_of_this_installation(tmp_path: Path, bundle: bytes) -> None:
-    assert bundle == build_bundle()
-    assert not list(differences(bundle))
-    folder = tmp_path / "bundle"
-    write_files(files_of(bundle), folder)
-    assert (folder / "client" / "app.py").read_bytes() == Path("client/app.py").read_bytes()
 
 
 def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
@@ -225,14 +194,12 @@ HIDES = "server/zz\x1b[1A\x1b[2KCode: the same as installed here..py"
         "client/../../x.py",
         "client/./app.py",
         ".",
-        *(
-            "client/",
-            "client/app.py/x.py",
-            "client/x.pyc",
-            "client/x.so",
-            "sitecustomize.py",
-            HIDES,
-        ),
+        "client/",
+        "client/app.py/x.py",
+        "client/x.pyc",
+        "client/x.so",
+        "sitecustomize.py",
+        HIDES,
     ],
 )
 def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: str) -> None:
@@ -242,7 +209,9 @@ def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: st
         archive.writestr(name, "import os")
     with pytest.raises(EnrolmentError, match="it holds"):
         files_of(path.read_bytes())
-    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_is_not_whole_is_refused(tmp_path: Path, bundle: bytes) -> None:
     whole = files_of(bundle)
     for needed in ("client/app.py", "dppm_model/__init__.py", "pyproject.toml"):
         few = tmp_path / "few.fab"

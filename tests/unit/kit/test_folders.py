@@ -67,9 +67,7 @@ def test_the_run_is_planned_for_who_is_enrolled(fed: Path) -> None:
     assert (facts["records"], facts["classes"]) == (600, 2)  # nobody said names
 
 
-def test_folders_are_not_made_twice_and_inputs_are_checked(
-    fed: Path, tmp_path: Path, tiny: Path
-) -> None:
+def test_folders_are_made_once_and_inputs_checked(fed: Path, tmp_path: Path, tiny: Path) -> None:
     init = ["server", "init"]
     address = ["--address", "h:1"]
     assert typed(*init, fed, "--name", "demo", *address) == errors.ConfigError.exit_code
@@ -153,9 +151,7 @@ def test_what_the_site_cannot_afford_or_does_not_allow_is_not_approved(
         assert not (site / "approvals").exists()
 
 
-def test_an_announcement_that_lies_about_this_site_is_refused(
-    fed: Path, tmp_path: Path, paper: Path
-) -> None:
+def test_a_lying_announcement_is_refused(fed: Path, tmp_path: Path, paper: Path) -> None:
     site, announcement = tmp_path / "site-0", Announcement.read(paper)
     stranger = Identity.generate().public
     for lie in (
@@ -170,9 +166,7 @@ def test_an_announcement_that_lies_about_this_site_is_refused(
     assert states == {"site-0": "same", "site-1": "CHANGED", "site-2": "same"}
 
 
-def test_records_of_another_kind_are_told_before_the_run(
-    fed: Path, tmp_path: Path, paper: Path
-) -> None:
+def test_records_of_another_kind_are_found_early(fed: Path, tmp_path: Path, paper: Path) -> None:
     site, announcement = tmp_path / "site-0", Announcement.read(paper)
     assert announcement.facts == Facts((1, 8, 8), 2)
     for facts, refusal in (
@@ -207,9 +201,7 @@ def test_a_folder_that_is_no_sites_is_said_to_be_none(tmp_path: Path, tiny: Path
     "deploy.kit.code_allowlist:is_whole",
     lambda _: lambda folder, digest: True,
 )
-def test_a_bundle_that_was_changed_on_disk_is_not_run(
-    fed: Path, tmp_path: Path, paper: Path
-) -> None:
+def test_a_bundle_changed_on_disk_is_not_run(fed: Path, tmp_path: Path, paper: Path) -> None:
     site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper, "--yes") == 0
     digest = digest_of(Announcement.read(paper).bundle)
@@ -254,9 +246,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("check", SPOILT)
-def test_preflight_finds_what_is_wrong_with_its_own_code(
-    fed: Path, tmp_path: Path, paper: Path, check: str
-) -> None:
+def test_preflight_finds_what_is_wrong(fed: Path, tmp_path: Path, paper: Path, check: str) -> None:
     """There is no server here, so those checks fail; before and after, `check` is what changes."""
     site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper, "--yes") == 0

@@ -79,9 +79,7 @@ def test_rows_are_public_different_and_change_with_the_seed() -> None:
 
 @pytest.mark.parametrize(("truth", "k", "slots"), [(0.2, 4, 40), (0.05, 16, 500), (0.3, 64, 2000)])
 @pytest.mark.parametrize("rounds", [1, 20])
-def test_mu_is_close_to_the_exact_privacy_loss(
-    truth: float, k: int, slots: int, rounds: int
-) -> None:
+def test_mu_is_near_the_exact_privacy_loss(truth: float, k: int, slots: int, rounds: int) -> None:
     """Against a distribution of privacy losses of the blanket's very histogram, composed."""
     tau = 1e-15
     b = int(binom.ppf(tau, slots - 1, 1 - truth)) - 1

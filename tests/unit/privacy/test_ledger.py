@@ -143,9 +143,7 @@ def test_a_damaged_line_that_is_not_the_tail_is_refused(
     "dppm_model.files:write_all",
     lambda _: lambda handle, content: os.write(handle, content),
 )
-def test_a_debit_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_debit_is_written_whole_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few bytes a call and an error at each position, of lines and of marks."""
     path, entry = tmp_path / "ledger.jsonl", replace(DEBIT, round=2)
     _fill(path, 2)
@@ -176,9 +174,7 @@ def test_a_debit_is_written_whole_or_not_at_all(
     assert (tmp_path / "ledger.mark").read_text().startswith("3 ")
 
 
-def test_the_mark_is_never_more_than_a_line_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_mark_is_a_line_behind_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ledger.jsonl"
     _fill(path, 2)
     old = (tmp_path / "ledger.mark").read_text()

@@ -138,7 +138,7 @@ def test_spread() -> None:
     check_spread("heun", num_levels=30)
 
 
-def test_churn_of_nothing_is_heun_and_churn_keeps_the_spread(
+def test_no_churn_is_heun_and_churn_keeps_the_spread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     y, noise = torch.tensor([0, 1, 2]), [(0, 0), (1, 0), (2, 0)]

@@ -192,9 +192,7 @@ async def _waits_for_ever(self: Any, handler: Any, method: str, call: Any, conte
     "sampler.service.interceptor:CallInterceptor._requests",
     lambda _: _waits_for_ever,
 )
-def test_a_message_has_a_time_by_which_it_must_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_must_come_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interceptor, "MESSAGE_SECONDS", 0.2)
     with serving(tmp_path, tokens=True) as address, ExitStack() as stack:
         a = Attacker(address, BOB, stack)
