@@ -1,6 +1,5 @@
 """Killed at every step, cut off at every message, spent to the limit: rounds go on, exactly."""
 
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,31 +203,3 @@ def test_the_server_stops_before_its_own_limit(tmp_path: Path, tiny: Path) -> No
         play(run)
     assert len(run.rounds()) == 2
     assert set(spent(run).values()) == {2}
-
-
-@pytest.mark.slow
-def test_a_hundred_sites_with_ten_random_dropouts_a_round(tmp_path: Path, tiny: Path) -> None:
-    """Five rounds; ten sites drop out of each, before or after they have answered."""
-    run = prepare(
-        tmp_path / "run",
-        "sites=100",
-        "privacy.min_survivors=80",
-        "model.phases.means.rounds=2",
-    )
-    draw = random.Random(0)
-    drops: dict[int, dict[int, bool]] = {}
-    used = set()
-
-    def lost(site: int, kind: str, after: bool) -> bool:
-        if kind != "train":
-            return False
-        now = len(run.rounds())
-        drops.setdefault(now, {i: draw.random() < 0.5 for i in draw.sample(range(100), 10)})
-        gone = drops[now].get(site) is after
-        if gone:
-            used.add((now, site))
-        return gone
-
-    play(run, lost=lost)
-    assert [line["sites"] for line in run.rounds()] == [90] * 5
-    assert len(used) == 50

@@ -116,19 +116,6 @@ def test_a_site_forgets_at_the_next_message_even_if_it_is_refused(
     assert not left_over(site)
 
 
-def test_two_simulations_of_one_new_folder(tmp_path: Path, tiny: Path) -> None:
-    """One is refused at once, the other makes the run; whichever comes first."""
-    for number in range(4):
-        run = tmp_path / f"run-{number}"
-        children = [forked(lambda: typed("simulate", run, *GAUSSIAN)) for _ in range(2)]  # noqa: B023
-        codes = sorted(map(ended, children))
-        # Where one was done before the other began, there was nothing to do.
-        assert codes in ([0, RunFolderError.exit_code], [0, 0])
-        assert typed("simulate", run) == 0
-        runs = {d.run for s in (run / "sites").iterdir() for d in Ledger(s / "ledger.jsonl").debits}
-        assert len(runs) == 1 and not left_over(run)
-
-
 @twin(
     "two commands write into one run folder at once",
     "dppm_model.run:Run.alone",

@@ -11,7 +11,7 @@ from dppm_model.batch_invariance import check_batch_invariance
 from dppm_model.errors import NotBatchInvariant
 from dppm_model.mechanism import products
 from dppm_model.mechanism.products import Linear, each, gram, rows_by, sides
-from dppm_model.score import class_sums, dct, mixture, moments
+from dppm_model.score import dct, mixture, moments
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.networks import KINDS
@@ -203,15 +203,6 @@ def test_optional_arrays_are_left_out_once(anew: None, monkeypatch: pytest.Monke
     check_batch_invariance("score", CONFIGS["grey, mlp"])
     asked = kind_of("score").question
     assert set(asked.needed) in tried and set(asked.needed | asked.optional) in tried
-
-
-def test_so_are_chunks_as_they_come(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_invariance, "_STEPS", {})
-    monkeypatch.setattr(class_sums, "fixed_batches", lambda records, _: iter([records]))
-    monkeypatch.setattr(dct, "sides", lambda left, x, right: left @ x @ right.T)
-    monkeypatch.setattr(moments, "rows_by", plain_rows)
-    with pytest.raises(NotBatchInvariant, match="in another order"):
-        check_batch_invariance("component_covariance", CONFIGS["grey, mlp"])
 
 
 def test_it_is_tried_once_a_process_and_anew_on_other_threads(

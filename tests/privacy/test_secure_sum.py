@@ -79,29 +79,6 @@ def test_any_survivors_at_every_stage_give_exactly_their_sum(
         np.testing.assert_array_equal(total.astype(np.uint64), expected)
 
 
-def test_everything_survives_a_restart_of_every_site_at_every_step(tmp_path: Path) -> None:
-    """Sites are started anew before each message; answers asked again are the same bits."""
-    federation = Federation(tmp_path, 4)
-    channels = federation.channels()
-    materials = {i: federation.member(i).prepare(0, channels) for i in range(4)}
-    assert materials == {i: federation.member(i).prepare(0, channels) for i in range(4)}
-    given_, opening = vectors(SUM, 4), Opening(federation.group, SUM, materials)
-    for i in range(4):
-        federation.member(i).admit(0, addressed(materials, i))
-        federation.member(i).admit(0, addressed(materials, i))
-    for i in range(3):
-        report, mask = federation.member(i).begun(0).mask(SUM, given_[i])
-        assert (report, mask) == federation.member(i).begun(0).mask(SUM, given_[i])
-        opening.add(i, report, digest_of(report), mask)
-    for i in (0, 1, 3):
-        federation.members = {j: federation.member(j) for j in range(4)}
-        shares = federation.reveal(i, 0, {0, 1, 2})
-        federation.members[i] = federation.member(i)
-        assert shares == federation.reveal(i, 0, {0, 1, 2})
-        opening.add_shares(i, shares)
-    np.testing.assert_array_equal(opening.open(), given_[0] + given_[1] + given_[2])
-
-
 @pytest.fixture
 def begun(tmp_path: Path) -> tuple[Federation, dict[int, RoundKeys]]:
     """Five sites, round 0 begun, three must survive."""

@@ -56,46 +56,35 @@ def test_every_command_of_a_deployment_has_its_turn() -> None:
 # Broken twins
 
 
-@pytest.mark.parametrize(
-    ("typed", "says"),
-    [
-        ("dppm plan --jason", "--jason"),
-        ("dppm plann", "No such command"),
-        ("dppm plan privacy.epsilonn=1", "privacy.epsilon"),
-        ("dppm plan model=mixtur", "model"),
-        ("dppm sample runs/demo privacy.epsilon=1", "after training"),
-        ("dppm audit runs/demo --trials many", "not a valid integer"),
-        ("make demo-512", "no target demo-512"),
-        ('make demo ARGS="privacy.epsilonn=1"', "privacy.epsilon"),
-        ("python -m tests.benchmarks.nothing", "no module"),
-        ("pytest tests/unit/nothing", "tests/unit/nothing is not there"),
-        ("rm -rf runs", "knows what rm is"),
-        ("make demo && make test", "one plain command a line"),
-        ("grpcurl -d '{\"label\": 3}' 127.0.0.1:1 dppm.sampling.v1.Sampling/Sample", "label"),
-        ("grpcurl -d '{}' 127.0.0.1:1 dppm.sampling.v1.Sampling/Draw", "sampling.proto"),
-    ],
-)
-def test_a_wrong_command_is_found(typed: str, says: str) -> None:
-    assert not wrong_commands("good", "```bash\nmake demo\ndppm sample runs/demo\n```\n")
-    (found,) = wrong_commands("bad", f"```bash\n{typed}\n```\n")
-    assert says in found
+def typed(line: str) -> str:
+    return f"```bash\n{line}\n```\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("```sh\nmake demo\n```\n", "no test runs it"),
-        ("```\ndppm plan\n```\n", "call the fence bash"),
-        ("- so:\n\n  ```bash\n  dppm plan\n  ```\n", "at the beginning of its lines"),
-        ("```python\nprint(\n```\n", "Python"),
-        ("Say `dppm evaluate RUN evaluation.sedes=[0]`.", "evaluation.seeds"),
-        ("Set `sampler.stepp=auto`.", "sampler.stepp"),
-        ("See `pytest tests/unit/nothing`.", "tests/unit/nothing"),
-    ],
-)
-def test_no_command_hides_from_the_tests(text: str, says: str) -> None:
+WRONG = {
+    typed("dppm plan --jason"): "--jason",
+    typed("dppm plan privacy.epsilonn=1"): "privacy.epsilon",
+    typed("dppm sample runs/demo privacy.epsilon=1"): "after training",
+    typed("make demo-512"): "no target demo-512",
+    typed('make demo ARGS="privacy.epsilonn=1"'): "privacy.epsilon",
+    typed("python -m tests.benchmarks.nothing"): "no module",
+    typed("rm -rf runs"): "knows what rm is",
+    typed("make demo && make test"): "one plain command a line",
+    typed("grpcurl -d '{}' 127.0.0.1:1 dppm.sampling.v1.Sampling/Draw"): "sampling.proto",
+    "```sh\nmake demo\n```\n": "no test runs it",
+    "```\ndppm plan\n```\n": "call the fence bash",
+    "- so:\n\n  ```bash\n  dppm plan\n  ```\n": "at the beginning of its lines",
+    "```python\nprint(\n```\n": "Python",
+    "Say `dppm evaluate RUN evaluation.sedes=[0]`.": "evaluation.seeds",
+    "Set `sampler.stepp=auto`.": "sampler.stepp",
+    "See `pytest tests/unit/nothing`.": "tests/unit/nothing",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_command_is_found(text: str) -> None:
+    assert not wrong_commands("good", typed("make demo\ndppm sample runs/demo"))
     (found,) = wrong_commands("bad", text)
-    assert says in found
+    assert WRONG[text] in found
 
 
 def test_a_dead_link_is_found() -> None:

@@ -104,13 +104,6 @@ def test_scripts_can_rely_on_plan_json(tiny: Path, capsys: pytest.CaptureFixture
     assert plan["phases"][0].keys() >= set(of_a_phase.split())
 
 
-def test_calibration_to_the_site_view(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("plan", *TINY, "privacy.view=site", "--json") == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert 7 < plan["epsilon_site"] <= 8
-    assert plan["epsilon_secure_sum"] < plan["epsilon_site"]
-
-
 def test_the_whole_path_and_its_refusals(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,10 +30,6 @@ def test_every_key_has_a_type_and_a_meaning(overrides: list[str]) -> None:
         assert key.type and key.meaning.endswith("."), name
 
 
-def test_steps_may_still_be_tuned() -> None:
-    assert composed(["sampler.step_size=auto"]).sampler["step_size"] == "auto"
-
-
 def test_what_the_overrides_changed_is_marked() -> None:
     found = keys(["privacy.epsilon=5", "mechanism=directions", "sites=10"])
     changed = {name for name, key in found.items() if key.changed}

@@ -30,17 +30,6 @@ def test_the_spectrum_of_white_noise_is_flat_and_of_a_wave_is_a_peak() -> None:
     assert power.max() > 100 * np.median(power)
 
 
-def test_blur_shows_in_the_spectrum_where_it_is() -> None:
-    sharp = noise(20)
-    soft = (sharp[..., :-1].astype(int) + sharp[..., 1:]) // 2
-    soft = ((soft[:, :, :-1] + soft[:, :, 1:]) // 2).astype(np.uint8)[:, :, :126, :126]
-    _, a = spectrum(sharp[:, :, :126, :126])
-    _, b = spectrum(soft)
-    decibel = 10 * np.log10(b / a)
-    assert abs(decibel[1:6].mean()) < 1
-    assert decibel[-6:].mean() < -6
-
-
 def test_crops_are_parts_at_places_of_their_own() -> None:
     rows, columns = np.mgrid[:128, :200]
     image = np.stack([rows, columns]).astype(np.uint8)

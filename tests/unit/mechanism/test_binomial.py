@@ -84,14 +84,6 @@ def test_law_of_the_tally(m: int, p: float) -> None:
         )
 
 
-def test_coordinates_are_independent() -> None:
-    draws = binomial(8, np.full(200_000, 1 << 31, dtype=np.uint64), SeededRNG("pairs"))
-    for lag in (1, 2, 64):
-        pairs = np.bincount(draws[:-lag] * 9 + draws[lag:], minlength=81)
-        law = binom.pmf(range(9), 8, 0.5)
-        assert chi_square(pairs, (draws.size - lag) * np.outer(law, law).ravel()) > LEVEL
-
-
 def _no_clamp(_: Any) -> Any:
     def numerators(self: Any, z: Any, unit: float) -> Any:
         p = 0.5 + z * (unit * self.truth_strength / self.range_)

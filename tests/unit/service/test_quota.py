@@ -32,26 +32,6 @@ def test_images_are_used_up_and_come_back_with_time() -> None:
     assert quota.of("a") == (600, 1)  # never more than a full allowance
 
 
-def test_what_was_not_drawn_is_given_back() -> None:
-    quota = Quota(600, 2, Clock())
-    quota.enter("a", 600)
-    quota.give_back("a", 400)
-    assert quota.of("a") == (400, 1)
-    quota.leave("a")
-    assert quota.of("a") == (400, 0)
-
-
-def test_jobs_at_a_time() -> None:
-    quota = Quota(600, 2, Clock())
-    quota.enter("a", 1)
-    quota.enter("a", 1)
-    with pytest.raises(QuotaExceeded, match="2 jobs of this client are running"):
-        quota.enter("a", 1)
-    assert quota.of("a") == (598, 2)  # a refusal costs nothing
-    quota.leave("a")
-    quota.enter("a", 1)
-
-
 def test_what_can_never_be_drawn_is_a_bad_request() -> None:
     with pytest.raises(ConfigError, match="draws 601"):
         Quota(600, 2, Clock()).enter("a", 601)

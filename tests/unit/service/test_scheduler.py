@@ -179,15 +179,6 @@ def test_only_the_last_ended_jobs_are_remembered(monkeypatch: pytest.MonkeyPatch
         assert list(one._jobs) == [job.id for job in jobs[3:]]
 
 
-def test_closing_ends_jobs_and_takes_no_more() -> None:
-    with scheduler(Recorder()) as one:
-        job = submit(one, request(50))
-        one.close()
-        assert job.state is JobState.CANCELLED
-        with pytest.raises(ServerBusy, match="about to stop"):
-            submit(one, request(1))
-
-
 def test_many_jobs_at_once_all_finish() -> None:
     """A lost wake-up would leave a reader or a worker asleep for ever."""
     with scheduler(Recorder(), Recorder(), jobs=100, jobs_per_client=100) as one:
