@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from flwr.app import Message
@@ -17,15 +16,18 @@ from dppm_model.fault_points import FaultPoint, watched
 from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
-from dppm_model.score.model import ScoreModel
 from tests.conftest import TINY
-from tests.support.flaky_grid import LateGrid, SiteDied, play, twin_of
+from tests.support.flaky_grid import (
+    Killed,
+    LateGrid,
+    SiteDied,
+    assert_same_model,
+    dies,
+    play,
+    twin_of,
+)
 
 SHORT = [*TINY, "model=gaussian", "server.max_retries=1", "server.retry_seconds=0.001"]
-
-
-class Killed(BaseException):
-    """The whole process dies."""
 
 
 def prepare(folder: Path, *extra: str) -> Run:
@@ -38,13 +40,8 @@ def spent(run: Run) -> dict[str, int]:
     return {str(p.relative_to(run.folder)): len(Ledger(p).debits) for p in paths}
 
 
-def arrays(run: Run) -> dict[str, np.ndarray]:
-    return ScoreModel.load(run.model).arrays
-
-
 def assert_same(run: Run, whole: Run) -> None:
-    for name, value in arrays(whole).items():
-        np.testing.assert_array_equal(value, arrays(run)[name])
+    assert_same_model(run, whole)
     assert spent(run) == spent(whole)
     assert [line["sites"] for line in run.rounds()] == [line["sites"] for line in whole.rounds()]
 
@@ -59,17 +56,6 @@ def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
         reference = twin_of(run, folder / "whole")
         play(reference)
     return run, reference
-
-
-def dies(step: FaultPoint, nth: int, death: type[BaseException]) -> Callable[[FaultPoint], None]:
-    count = Counter[FaultPoint]()
-
-    def watcher(now: FaultPoint) -> None:
-        count[now] += 1
-        if now is step and count[now] == nth:
-            raise death
-
-    return watcher
 
 
 def check_release(run: Run) -> Callable[[int, Message], None]:
@@ -104,7 +90,7 @@ def test_killed_at_any_step_and_started_again(
     run = twin_of(prepared, tmp_path / "run")
     if step.name.startswith("SERVER") and nth > prepared.plan().sites:
         nth = 4  # the last round
-    with watched(dies(step, nth, Killed)), pytest.raises(Killed):
+    with watched(dies(step, nth)), pytest.raises(Killed):
         play(run, seen=check_release(run))
     assert not run.model.exists() or step is FaultPoint.SERVER_SAVED
     play(run, seen=check_release(run))

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,7 @@ from dppm_model.run import Run
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
 from tests.conftest import TINY
-from tests.support.flaky_grid import FIELDS, play, twin_of
+from tests.support.flaky_grid import FIELDS, assert_same_model, play, twin_of
 
 SCORE = [
     "model=residual",
@@ -26,11 +25,6 @@ SCORE = [
 
 def prepare(folder: Path, extra: list[str] | None = None) -> Run:
     return simulation.prepare(folder, [*(extra or []), *TINY])[0]
-
-
-def same_model(a: Run, b: Run) -> bool:
-    one, two = ScoreModel.load(a.model).arrays, ScoreModel.load(b.model).arrays
-    return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
 
 
 def test_training_learns_and_accounts_for_every_round(tmp_path: Path, tiny: Path) -> None:
@@ -75,7 +69,7 @@ def test_real_flower_gives_the_same_model_as_one_process(tmp_path: Path, tiny: P
         log=tmp_path / "flower.log",
         device=torch.device("cpu"),
     )
-    assert same_model(local, remote)
+    assert_same_model(local, remote)
     assert_all_declared(remote.folder / "wire", remote)
 
 

@@ -18,11 +18,10 @@ from deploy.pages.run_summary import RunSummary
 from dppm_model.errors import RunFolderError, TooFewSites
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
-from dppm_model.score.model import ScoreModel
 from tests.conftest import SMALL, TINY
 from tests.conftest import run as typed
 from tests.support.fault_injection import POINTS, dying, ended, forked, killed, left_over
-from tests.support.flaky_grid import play, twin_of
+from tests.support.flaky_grid import assert_same_model, play, twin_of
 from tests.support.mutations import nothing, twin
 from tests.support.seeded_rng import SeededRNG
 
@@ -53,7 +52,7 @@ def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
 
 
 def assert_same(run: Run, whole: Run) -> None:
-    assert ScoreModel.load(run.model).to_bytes() == ScoreModel.load(whole.model).to_bytes()
+    assert_same_model(run, whole)
     assert secrets_of(run) == secrets_of(whole)
 
 

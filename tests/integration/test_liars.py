@@ -16,10 +16,9 @@ from dppm_model.errors import TooFewSites
 from dppm_model.fault_points import FaultPoint, watched
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
-from dppm_model.score.model import ScoreModel
 from server.securesum.aggregation import Aggregate, SecureSum
 from tests.conftest import TINY
-from tests.support.flaky_grid import play, twin_of
+from tests.support.flaky_grid import Killed, assert_same_model, dies, play, twin_of
 from tests.support.lying_sites import LIES, WITH_A_DROP_OUT, Liar, edits
 from tests.support.mutations import nothing, twin
 
@@ -177,7 +176,7 @@ def test_a_site_that_fails_at_a_stage_for_good(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_site_that_lies_now_so_and_now_so(
+def test_a_site_that_lies_in_many_ways(
     prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
     """Another lie, or none, in each answer; it is silent, too."""
@@ -196,14 +195,6 @@ def test_a_site_that_lies_now_so_and_now_so(
 
     edit, seen = edits(liar, turns)
     played(run, caplog, edit=edit, seen=seen, lost=lost, innocent=[NODE + 1])
-
-
-class Killed(BaseException):
-    """The whole process dies."""
-
-
-def arrays(run: Run) -> dict[str, np.ndarray]:
-    return ScoreModel.load(run.model).arrays
 
 
 @pytest.fixture(scope="module")
@@ -268,18 +259,10 @@ def test_killed_in_a_round_that_is_spoilt_and_started_again(
     unspoilt, whole = spoilt(lie)
     run = twin_of(unspoilt, tmp_path / "run")
     edit, seen = edits(Liar(run, NODE), LIES[lie])
-    count = Counter[FaultPoint]()
-
-    def dies(now: FaultPoint) -> None:
-        count[now] += 1
-        if now is step and count[now] == nth:
-            raise Killed
-
-    with watched(dies), pytest.raises(Killed):
+    with watched(dies(step, nth)), pytest.raises(Killed):
         play(run, edit=edit, seen=seen)
     play(run, edit=edit, seen=seen)
-    for name, value in arrays(whole).items():
-        np.testing.assert_array_equal(value, arrays(run)[name])
+    assert_same_model(run, whole)
     for mine, theirs in zip(run.rounds(), whole.rounds(), strict=True):
         assert mine["sites"] == theirs["sites"]
         assert mine["left_out"].keys() == theirs["left_out"].keys()
@@ -289,7 +272,7 @@ def test_killed_in_a_round_that_is_spoilt_and_started_again(
         assert mine_ == theirs_
 
 
-def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_begins_anew(
+def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_resumes(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three of three must survive: a lie ends the run, until it is mended."""

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,10 @@ from deploy.cli import main
 from dppm_model.audit.bounds import guessed_epsilon, p_value, told_apart
 from dppm_model.audit.games import canary_vectors, two_worlds
 from dppm_model.errors import ClaimRefuted
-from dppm_model.plan import Plan
-from dppm_model.planner import epsilons, make_plan
-from dppm_model.planning.registry import PLANNERS
-from dppm_model.requests import PhaseRequest, PrivacyRequest
+from dppm_model.planner import epsilons
 from sampler.evaluation.membership import _roc
 from tests.conftest import TINY
-from tests.support.plan_factory import MODEL, with_mechanism
+from tests.support.plan_factory import planned, with_mechanism
 from tests.support.seeded_rng import SeededRNG
 
 DELTA = 1e-5
@@ -54,26 +50,6 @@ def test_two_gaussians_are_told_apart_by_no_more_than_they_differ() -> None:
         assert 0.2 * mu < found < exact
 
 
-def plan_of(epsilon: float, mechanism: str = "binomial") -> Plan:
-    privacy = PrivacyRequest(
-        epsilon,
-        DELTA,
-        "secure_sum",
-        "record",
-        1,
-        3,
-        3000,
-        3,
-        0,
-        mechanism=PLANNERS[mechanism](),
-    )
-    phases = [
-        PhaseRequest("sums", 4000, 1.0, 2, 0.5, 0.05),
-        PhaseRequest("steps", 2000, 0.3, 10, 0.5, 0.3),
-    ]
-    return make_plan(privacy, phases, MODEL, run="x")
-
-
 @pytest.mark.parametrize("mechanism", ["binomial", "directions"])
 @pytest.mark.parametrize("target", [1.0, 8.0])
 def test_only_without_randomization_are_claims_refuted(mechanism: str, target: float) -> None:
@@ -81,7 +57,7 @@ def test_only_without_randomization_are_claims_refuted(mechanism: str, target: f
 
     With directions 2, since canaries that name the same direction cannot be told apart.
     """
-    plan = plan_of(target, mechanism)
+    plan = planned(target, mechanism)
     claims = epsilons(plan)
     canaries = 3000 if mechanism == "binomial" else 1000
     for view in ("secure_sum", "site"):
@@ -98,9 +74,9 @@ def test_only_without_randomization_are_claims_refuted(mechanism: str, target: f
 
 def test_the_audit_catches_a_twin_that_tells_too_much_truth() -> None:
     """Twenty times the planned strength: the claim of one round is refuted."""
-    phase = plan_of(1.0).phases[0]
+    phase = planned(1.0).phases[0]
     theta = min(0.49, 20 * phase.mechanism.truth_strength)
-    claim = epsilons(replace(plan_of(1.0)))["secure_sum"]
+    claim = epsilons(planned(1.0))["secure_sum"]
     twin = with_mechanism(phase, truth_strength=theta)
     assert two_worlds(twin, "secure_sum", 5000, DELTA, SeededRNG(1)).epsilon > claim
 

@@ -18,7 +18,7 @@ from deploy.cli import main
 from deploy.pages.live_state import LiveState
 from deploy.show import epsilon_text
 from dppm_model.errors import ConfigError, PlanError, PolicyError
-from dppm_model.mechanism.base import Mechanism, View
+from dppm_model.mechanism.base import Mechanism
 from dppm_model.mechanism.binomial import BinomialMechanism
 from dppm_model.mechanism.directions import DirectionsMechanism
 from dppm_model.mechanism.gaussian import GaussianMechanism, rounded_normal
@@ -26,11 +26,9 @@ from dppm_model.mechanism.known_vectors import KnownVectors
 from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.mechanism.registry import MECHANISMS
 from dppm_model.phase import PhasePlan
-from dppm_model.plan import Plan
-from dppm_model.planner import make_plan, summary
+from dppm_model.planner import summary
 from dppm_model.planning.registry import PLANNERS
 from dppm_model.privacy.accountant import RoundCost, delta, epsilon
-from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.run import Run
 from sampler.evaluation import classifier
 from sampler.images import manifest_of
@@ -40,7 +38,7 @@ from server.aggregation import Aggregate
 from server.rounds import released
 from tests.conftest import SMALL, TINY, short_recipe
 from tests.support.mutations import nothing, twin
-from tests.support.plan_factory import MODEL, TOY
+from tests.support.plan_factory import TOY, asked_privacy, planned, view_of
 from tests.support.policy_factory import policy
 from tests.support.seeded_rng import ScriptedRNG, SeededRNG, chi_square
 
@@ -53,25 +51,6 @@ TOYS: dict[str, Mechanism] = {
 
 def phase_of(name: str, **changes: object) -> PhasePlan:
     return replace(TOY, mechanism=TOYS[name], dimension=32, sampling_rate=1.0, **changes)
-
-
-def view_of(name: str) -> View:
-    return "release" if MECHANISMS[name].trusts_server else "secure_sum"
-
-
-def request(name: str, target: float) -> PrivacyRequest:
-    counts = {"sites": 3, "records": 3000, "min_survivors": 3, "colluding_sites": 0}
-    return PrivacyRequest(
-        target, 1e-5, view_of(name), "record", 1, **counts, mechanism=PLANNERS[name]()
-    )
-
-
-def plan_of(name: str, target: float = 4.0) -> Plan:
-    asked = [
-        PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05),
-        PhaseRequest("x", 200, 0.3, 40, 0.6, 0.3),
-    ]
-    return make_plan(request(name, target), asked, MODEL, run="x")
 
 
 def test_every_mechanism_is_tried_here() -> None:
@@ -117,7 +96,7 @@ def test_rounds_cost_what_they_cost_together_and_survive_json(name: str) -> None
 @pytest.mark.parametrize("name", MECHANISMS)
 @pytest.mark.parametrize("target", [1.0, 6.0])
 def test_planners_meet_the_target_from_below(name: str, target: float) -> None:
-    plan = plan_of(name, target)
+    plan = planned(target, name)
     assert 0.97 * target < epsilon(plan.costs(view_of(name)), plan.delta) <= target
 
 
@@ -133,13 +112,13 @@ def test_the_release_costs_what_dp_sgd_costs(z: float, q: float, rounds: int) ->
 
 
 def test_nothing_is_claimed_against_who_sees_sums() -> None:
-    plan = plan_of("gaussian")
+    plan = planned(4.0, "gaussian")
     for view in ("secure_sum", "site"):
         costs = plan.costs(view)  # type: ignore[arg-type]
         assert epsilon(costs, 1e-5) == math.inf and delta(costs, 50.0) == 1
         assert all(phase[f"mu_{view}"] is None for phase in summary(plan)["phases"])
         with pytest.raises(ConfigError, match="protects nothing"):
-            replace(request("gaussian", 1.0), view=view)
+            replace(asked_privacy(1.0, "gaussian"), view=view)
     assert plan.trusts_server and plan.views == ("release",)
     mixed = (plan.phases[0], replace(plan.phases[1], mechanism=TOYS["binomial"]))
     with pytest.raises(PlanError, match="Some phases trust the server"):
@@ -152,7 +131,7 @@ def test_nothing_is_claimed_against_who_sees_sums() -> None:
     nothing,
 )
 def test_a_site_that_does_not_trust_the_server_refuses() -> None:
-    plan, own = plan_of("gaussian"), replace(policy("x", 9.0, 3), mechanisms=tuple(MECHANISMS))
+    plan, own = planned(4.0, "gaussian"), replace(policy("x", 9.0, 3), mechanisms=tuple(MECHANISMS))
     with pytest.raises(PolicyError, match="exact sums"):
         own.check_plan(plan)
     replace(own, max_epsilon_trusted_server=1.0).check_plan(plan)
@@ -173,7 +152,7 @@ def test_a_site_that_does_not_trust_the_server_refuses() -> None:
 )
 def test_a_server_that_died_releases_the_same_noise(tmp_path: Path) -> None:
     """And the same sum, should another one be opened meanwhile; the next round has its own."""
-    run, plan = Run(tmp_path), plan_of("gaussian")
+    run, plan = Run(tmp_path), planned(4.0, "gaussian")
     exact = np.full(500, 10**9)
     first = released(run, plan, 0, 0, Aggregate(exact, 3, {}, [], 0, 0))
     assert (first[0] != exact).mean() > 0.99

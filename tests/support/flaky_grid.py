@@ -1,6 +1,7 @@
 """In-process grids that lose, change or record messages."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from flwr.clientapp import ClientApp
 
 from client.app import create_app
 from deploy.inprocess import InProcessGrid
+from dppm_model.fault_points import FaultPoint
 from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
 from server.app import app as server_app
 from tests.support.seeded_rng import SeededRNG
 
@@ -45,8 +48,31 @@ def check_declared(reply: Message) -> None:
             assert set(record) == declared[name]
 
 
+class Killed(BaseException):
+    """The whole process dies."""
+
+
 class SiteDied(BaseException):
     """The process of one site dies while it answers."""
+
+
+def dies(
+    step: FaultPoint, nth: int, death: type[BaseException] = Killed
+) -> Callable[[FaultPoint], None]:
+    """For `watched`: die when a step is reached the nth time."""
+    count = Counter[FaultPoint]()
+
+    def watcher(now: FaultPoint) -> None:
+        count[now] += 1
+        if now is step and count[now] == nth:
+            raise death
+
+    return watcher
+
+
+def assert_same_model(run: Run, whole: Run) -> None:
+    """Two runs have ended with the same model, bit for bit."""
+    assert ScoreModel.load(run.model).to_bytes() == ScoreModel.load(whole.model).to_bytes()
 
 
 class FlakyGrid(InProcessGrid):

@@ -7,14 +7,22 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom, norm
 
+from dppm_model.mechanism.base import View
 from dppm_model.mechanism.binomial import BinomialMechanism
+from dppm_model.mechanism.registry import MECHANISMS
 from dppm_model.mechanism.secure_rng import SecureRNG
 from dppm_model.phase import PhasePlan
+from dppm_model.plan import Plan
+from dppm_model.planner import make_plan
+from dppm_model.planning.registry import PLANNERS
+from dppm_model.requests import PhaseRequest, PrivacyRequest
 from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model_config import ModelConfig
 
 EPSILONS = np.linspace(0, 6, 40)
 MODEL = ModelConfig((1, 8, 8), 2, (MixtureConfig(),))  # for plans of which nothing is asked
+SUMS = PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05)
+STEPS = PhaseRequest("steps", 2000, 0.3, 10, 0.6, 0.3)
 TOY = PhasePlan(
     name="toy",
     mechanism=BinomialMechanism(range_=0.6, truth_strength=0.2, responses=2),
@@ -27,6 +35,23 @@ TOY = PhasePlan(
     records=4,
     tail=1e-30,
 )
+
+
+def view_of(mechanism: str) -> View:
+    """The view that a target is for."""
+    return "release" if MECHANISMS[mechanism].trusts_server else "secure_sum"
+
+
+def asked_privacy(epsilon: float, mechanism: str = "binomial", **changes: Any) -> PrivacyRequest:
+    """Ask for a target with three sites of 3000 records."""
+    counts = {"sites": 3, "records": 3000, "min_survivors": 3, "colluding_sites": 0}
+    asked = {"view": view_of(mechanism), "unit": "record", "records_per_person": 1, **counts}
+    return PrivacyRequest(epsilon, 1e-5, **{**asked, "mechanism": PLANNERS[mechanism](), **changes})
+
+
+def planned(epsilon: float, mechanism: str = "binomial") -> Plan:
+    """A plan of some sums and some steps."""
+    return make_plan(asked_privacy(epsilon, mechanism), [SUMS, STEPS], MODEL, run="x")
 
 
 def with_mechanism(phase: PhasePlan, **changes: Any) -> PhasePlan:

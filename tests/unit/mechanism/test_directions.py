@@ -15,9 +15,8 @@ from dppm_model.planner import make_plan
 from dppm_model.planning.directions import DirectionsPlanner
 from dppm_model.privacy.accountant import RoundCost, epsilon
 from dppm_model.privacy.directions import mu_directions, pure_epsilon
-from dppm_model.requests import PhaseRequest, PrivacyRequest
 from tests.support.mutations import nothing, twin
-from tests.support.plan_factory import MODEL, with_mechanism
+from tests.support.plan_factory import MODEL, STEPS, SUMS, asked_privacy, with_mechanism
 from tests.support.seeded_rng import SeededRNG, chi_square
 
 DELTA = 1e-5
@@ -133,23 +132,6 @@ def test_golden_compositions_of_randomized_response(
 
 # Plans.
 
-PRIVACY = PrivacyRequest(
-    epsilon=4.0,
-    delta=DELTA,
-    view="secure_sum",
-    unit="record",
-    records_per_person=1,
-    sites=5,
-    records=5000,
-    min_survivors=5,
-    colluding_sites=0,
-    mechanism=DirectionsPlanner(),
-)
-REQUESTS = [
-    PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05),
-    PhaseRequest("steps", 2000, 0.3, 40, 0.6, 0.3),
-]
-
 
 @twin(
     "a site may hold more units than slots, so that one pushes another out",
@@ -157,11 +139,12 @@ REQUESTS = [
     nothing,
 )
 def test_what_cannot_be_planned_is_refused() -> None:
-    many = replace(PRIVACY, mechanism=DirectionsPlanner(directions=1 << 20))
+    asked = asked_privacy(4.0, "directions")
+    many = replace(asked, mechanism=DirectionsPlanner(directions=1 << 20))
     with pytest.raises(ConfigError, match=r"mechanism\.directions is 1048576"):
-        make_plan(many, REQUESTS, MODEL, run="x")
+        make_plan(many, [SUMS, STEPS], MODEL, run="x")
     with pytest.raises(ConfigError, match="Use noise"):
-        replace(PRIVACY, calibrate="rounds", noise_multiplier=1.0)
+        replace(asked, calibrate="rounds", noise_multiplier=1.0)
     with pytest.raises(PlanError, match="directions is 6"):
         DirectionsMechanism(6, 0.1, 5)
     with pytest.raises(PlanError, match="Stay below 1"):
