@@ -48,7 +48,6 @@ def assert_same(run: Run, whole: Run) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
-    """A prepared run folder, and the same run without any fault."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
         folder = tmp_path_factory.mktemp("faults")
@@ -104,7 +103,6 @@ SITE_STEPS = [s for s in STEPS if s.name.startswith("SITE")]
 def test_a_site_killed_at_any_step_is_asked_again(
     whole: tuple[Run, Run], tmp_path: Path, step: FaultPoint
 ) -> None:
-    """Only the site's process dies; the server asks again and gets the same report."""
     prepared, reference = whole
     run = twin_of(prepared, tmp_path / "run")
     with watched(dies(step, 2, SiteDied)):

@@ -62,7 +62,6 @@ def assert_same(run: Run, whole: Run) -> None:
 def test_killed_in_a_write_nothing_is_left(
     whole: tuple[Run, Run], tmp_path: Path, point: str, suffix: str, nth: int
 ) -> None:
-    """In writing a memory with seeds, a report, a mark, a state of the server."""
     prepared, reference = whole
     run = twin_of(prepared, tmp_path / "run")
 

@@ -34,7 +34,7 @@ def prepare(folder: Path, sites: int) -> Run:
 
 @pytest.fixture(scope="module")
 def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Run]:
-    """Run folders of so many sites, of which four must survive."""
+    """Run folders of a number of sites, of which four must survive."""
     folder, made = tmp_path_factory.mktemp("liars"), dict[int, Run]()
 
     def run(sites: int) -> Run:
@@ -179,7 +179,7 @@ def test_a_site_that_fails_at_a_stage_for_good(
 def test_a_site_that_lies_in_many_ways(
     prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
-    """Another lie, or none, in each answer; it is silent, too."""
+    """Each answer holds a random lie or none, and some never come."""
     run = twin_of(prepared(6), tmp_path / "run")
     draw, lies = random.Random(seed), [*LIES.values(), *WITH_A_DROP_OUT.values()]
     liar = Liar(run, NODE)
@@ -300,7 +300,7 @@ def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_resumes(
 def test_a_second_node_for_a_site_is_refused_by_name(
     prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last node has the folder, hence the identity, of the first: who came first stays."""
+    """The last node has the folder, hence the identity, of the first, which stays."""
     run = twin_of(prepared(5), tmp_path / "run")
     shutil.rmtree(run.sites / "0004")
     shutil.copytree(run.sites / "0000", run.sites / "0004")

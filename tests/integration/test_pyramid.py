@@ -21,16 +21,16 @@ SMALL = [
     "backend=inprocess",
     "privacy.epsilon=8",
     "model=pyramid",
+    "model.pyramid.stages=2",
     "model.mixture.components=2",
     "model.mixture.band=16",
     "model.mixture.texture=9",
     "model.phases.detail.rounds=2",
     "model.phases.detail.sampling_rate=0.5",
-    "model.pyramid.stages=2",
+    "pool.workers=0",
     "sampler.num_levels=5",
     "sampler.stage_num_levels=3",
     "sampler.per_class=3",
-    "pool.workers=0",
     "sampler.png=true",
 ]
 

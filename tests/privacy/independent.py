@@ -151,7 +151,6 @@ class Loss:
         return (ratio, log_p + ratio + c * ratio) if self.add else (-ratio, log_p - c * ratio)
 
     def log_moment(self, c: float) -> float:
-        """Return log M(c)."""
         total = 0.0
         for mu, q, count in self.rounds:
             if q == 1:
@@ -189,7 +188,6 @@ class Loss:
         return np.concatenate(points), np.concatenate(values)
 
     def delta(self, epsilon: float) -> float:
-        """Return delta at epsilon."""
         scale = exp(self.log_scale - self.c * epsilon)
         return scale * float((np.exp(-1j * self.s.imag * epsilon) * self.values).real.sum())
 

@@ -127,7 +127,7 @@ FAULTS = {
 
 @pytest.fixture
 def anew() -> Iterator[None]:
-    """What was found before is not known, and what is found in a test is forgotten after it."""
+    """Forget what was found before, and what a test finds after it."""
     batch_invariance._problem.cache_clear()
     yield
     batch_invariance._problem.cache_clear()

@@ -1,4 +1,4 @@
-"""Another device: nothing is left behind on the CPU, arithmetic is exact, a missing one is refused.
+"""Another device: nothing stays on the CPU, arithmetic is exact, a missing device is refused.
 
 There is no accelerator here. `tests.support.elsewhere` is one in name: its numbers are a CPU's, and
 it fails where a GPU would. (`tests/privacy/test_gpu.py` asks a real one.)
@@ -68,7 +68,6 @@ def units(folder: Path, of: ModelConfig, most: int) -> Units:
 def asked(
     who: Units, model: ScoreModel, kind: str, device: torch.device | str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of all units and their vectors, computed on a device."""
     seeds = np.arange(len(who)) * 7919
     batches = UnitBatches(
         who, build_query(kind, model).to(device), GRID, np.arange(len(who)), seeds

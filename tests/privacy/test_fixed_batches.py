@@ -138,7 +138,7 @@ def same_in_any_class_sizes(rows_of: Callable[[torch.Tensor], torch.Tensor]) -> 
 
 
 def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
-    """The size of MNIST's, where products of few rows do take other kernels.
+    """A mixture of MNIST's size, where products of few rows take other kernels.
 
     With ``own`` each component has a covariance of its own.
     """

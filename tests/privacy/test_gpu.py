@@ -57,7 +57,6 @@ def test_no_record_depends_on_its_company(of: ModelConfig, kind: str) -> None:
 
 
 def test_a_run_trains_there_as_well(tiny: Path, tmp_path: Path) -> None:
-    """Sites and learners, from one end to the other."""
     score = ["model=residual", "model.phases.score.rounds=3", "model.residual.network.channels=4"]
     for where in ("cpu", "cuda"):
         folder = tmp_path / where

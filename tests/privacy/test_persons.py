@@ -92,7 +92,6 @@ def vectors(asked: UnitBatches, persons: int) -> np.ndarray:
 
 
 def norm(vector: np.ndarray) -> float:
-    """In exact integers, rounded once."""
     return float(sum(int(v) ** 2 for v in vector)) ** 0.5
 
 

@@ -258,7 +258,7 @@ def test_a_question_that_is_refused_costs_nothing(
 def test_a_question_that_fails_costs_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unit by unit it would tell by its time how many were sampled, and spend a round for zeros."""
+    """Unit by unit, its time would tell how many were sampled, and zeros would cost a round."""
     site = make_site(tmp_path, tiny)
     good = write_question("means", initial_model(resolve(TINY)))
 

@@ -496,7 +496,6 @@ def test_a_wrong_share_is_found_named_and_left_out(
 def test_a_wrong_mask_is_caught(
     begun: tuple[Federation, dict[int, RoundKeys]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A site that masks one pair wrongly: the check numbers find it."""
     opened(begun).open()
     right = masking.add_pair_mask
 

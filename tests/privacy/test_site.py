@@ -214,7 +214,7 @@ def test_a_round_whose_report_was_given_up_is_not_answered_again(
 def test_one_run_cannot_push_out_the_report_of_another(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
-    """A server that names runs cleverly must not make a site forget a report, and answer anew."""
+    """A server that names runs cleverly must not make a site forget a report and answer again."""
     site = make_site(tmp_path, tiny, limit=1e6)
     inner = replace(plan, run="run-a-b")
     first = site.answer(inner, 0, 0, question)

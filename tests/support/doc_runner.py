@@ -121,7 +121,6 @@ class Reader:
         }
 
     def read(self, text: str) -> None:
-        """Type every fence, top to bottom."""
         for fence in fences(text):
             if fence.language == "python":
                 self._run([sys.executable, "-c", fence.text])
@@ -197,7 +196,6 @@ class Reader:
             self.ended(begin, 60, LASTING[begin][1])
 
     def leave(self) -> None:
-        """End all that goes on."""
         for process, _ in self.lasting.values():
             process.terminate()
             process.wait(60)

@@ -32,7 +32,6 @@ def documents() -> dict[str, str]:
 
 
 def fences(text: str) -> list[Fence]:
-    """Return the fenced blocks in order."""
     return [
         Fence(found[1], found[2], text[: found.start()].count("\n") + 1)
         for found in _FENCE.finditer(text)

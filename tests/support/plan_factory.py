@@ -21,8 +21,8 @@ from dppm_model.score.model_config import ModelConfig
 
 EPSILONS = np.linspace(0, 6, 40)
 MODEL = ModelConfig((1, 8, 8), 2, (MixtureConfig(),))  # for plans of which nothing is asked
-SUMS = PhaseRequest("sums", 500, 1.0, 3, 0.4, 0.05)
-STEPS = PhaseRequest("steps", 2000, 0.3, 10, 0.6, 0.3)
+SUMS = PhaseRequest("sums", 4000, 1.0, 2, 0.5, 0.05)
+STEPS = PhaseRequest("steps", 2000, 0.3, 10, 0.5, 0.3)
 TOY = PhasePlan(
     name="toy",
     mechanism=BinomialMechanism(range_=0.6, truth_strength=0.2, responses=2),

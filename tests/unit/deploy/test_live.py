@@ -110,19 +110,8 @@ def test_no_host_and_no_spelling_of_a_path_gets_past_the_token(
     status, text = wire.ask("/state.json", RIGHT, method="HEAD")
     assert (status, text.partition("\r\n\r\n")[2]) == (200, "")
     assert wire.ask("/state.json", RIGHT, method="POST")[0] == 405
-    for host in (
-        "x/live.js?",
-        "127.0.0.1/x?",
-        "127.0.0.1/x#",
-        "127.0.0.1:1/x#",
-        "/x?",
-        "",
-        "127.0.0.1@x",
-        "[::1",
-        "[::1]x",
-        "127.0.0.1:x",
-        "evil.example",
-    ):
+    bad = "x/live.js? 127.0.0.1/x? 127.0.0.1/x# 127.0.0.1:1/x# /x? 127.0.0.1@x [::1 [::1]x"
+    for host in ("", *bad.split(), "127.0.0.1:x", "evil.example"):
         assert wire.ask("/state.json", RIGHT, host=host)[0] == 400
     assert wire.ask("/state.json", f"Host: x\r\n{RIGHT}")[0] == 400
     for host in ("localhost", "127.0.0.1:80", "[::1]", "[::1]:80"):

@@ -185,23 +185,11 @@ def test_a_changed_bundle_shows_where(tmp_path: Path, bundle: bytes) -> None:
 HIDES = "server/zz\x1b[1A\x1b[2KCode: the same as installed here..py"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../evil.py",
-        "/evil.py",
-        "deploy/cli.py",
-        "client/../../x.py",
-        "client/./app.py",
-        ".",
-        "client/",
-        "client/app.py/x.py",
-        "client/x.pyc",
-        "client/x.so",
-        "sitecustomize.py",
-        HIDES,
-    ],
-)
+OUTSIDE = "../evil.py /evil.py deploy/cli.py client/../../x.py client/./app.py . client/"
+ODD = "client/app.py/x.py client/x.pyc client/x.so sitecustomize.py"
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE.split(), *ODD.split(), HIDES])
 def test_a_bundle_cannot_write_elsewhere(tmp_path: Path, bundle: bytes, name: str) -> None:
     path = tmp_path / "evil.fab"
     path.write_bytes(bundle)
