@@ -12,7 +12,6 @@ import pytest
 from dppm_model.errors import JobCancelled
 from sampler.service import sampling_pb2
 from sampler.service.client import Sampled, SamplingClient
-from tests.support.mutations import twin
 from tests.unit.service.toys import LARGE, QUICK, Grey, eventually, our_threads, server
 
 SHARDS = 25  # of four images
@@ -84,11 +83,6 @@ def test_eight_clients_of_whom_three_are_a_nuisance(tmp_path: Path) -> None:
             np.testing.assert_array_equal(a.pixels, b.pixels)
 
 
-@twin(
-    "images are drawn though nobody reads them",
-    "sampler.service.scheduler:JobScheduler._wants",
-    lambda _: lambda self, job: job.left > 0,
-)
 def test_a_client_that_reads_one_image_has_few_drawn(tmp_path: Path) -> None:
     with (
         server(tmp_path, LARGE, sampler=QUICK) as running,
