@@ -49,7 +49,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Where there is a GPU, only tests of it see it: bits of the others are a CPU's."""
+    """Hide a GPU from all tests but its own: the bits of the others are a CPU's."""
     with pytest.MonkeyPatch.context() as patch:
         if not request.node.get_closest_marker("gpu"):
             patch.setenv("CUDA_VISIBLE_DEVICES", "")

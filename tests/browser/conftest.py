@@ -56,7 +56,7 @@ class Watched:
         page.on("request", lambda r: self.requests.append(r.url))
 
     def violations(self) -> list[str]:
-        """What axe finds wrong: contrast, names, structure, by WCAG 2.1 AA and good practice."""
+        """Return the faults that axe finds, by WCAG 2.1 AA and good practice."""
         found = Axe().run(self.page)
         return [
             f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}"

@@ -137,7 +137,7 @@ def test_after_all_retries_the_run_stops_with_its_own_code(tmp_path: Path, tiny:
         play(run, lost=flaky)
     assert error.value.exit_code == 20 and run.read_json(run.status)["state"] == "failed"
     assert asked == {0: 1, 1: 2, 2: 1}  # one retry, of the silent site only
-    assert spent(run)["sites/0000/ledger.jsonl"] == 1  # what was debited stays debited
+    assert spent(run)["sites/0000/ledger.jsonl"] == 1  # debits stay
     lost["train"] = False
     play(run, lost=flaky)
     assert spent(run) == dict.fromkeys(spent(run), run.plan().rounds)

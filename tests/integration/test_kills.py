@@ -72,7 +72,7 @@ def test_killed_in_a_write_nothing_is_left(
     assert ended(forked(work)) == -9
     assert len(left_over(run.folder)) == (point != "renamed")
     play(run)
-    with run.alone():  # what the next command on the folder does first
+    with run.alone():  # as the next command on the folder begins
         assert_same(run, reference)
 
 
@@ -184,7 +184,7 @@ def test_a_hundred_kills_of_a_simulation_change_nothing(
     def begin() -> Path:
         return twin_of(prepared, tmp_path / f"run-{next(folders)}").folder
 
-    assert typed("simulate", begin()) == 0  # what is slow, and the same for all, is known then
+    assert typed("simulate", begin()) == 0  # warms caches
     begun = time.monotonic()
     assert typed("simulate", begin()) == 0
     longest, folder = time.monotonic() - begun, begin()

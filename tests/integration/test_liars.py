@@ -101,7 +101,7 @@ UNHEARD = {"another mask key is dealt", "mask key on no polynomial"}
 
 
 @twin(
-    "who has heard a site join can join in its place",
+    "a server that has heard a site join can join in its place",
     "dppm_model.securesum.keys:joined",
     lambda old: lambda group, _, channel: old(group, bytes(32), channel),
     only="[joins as another]",

@@ -180,7 +180,7 @@ def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
 def test_vectors_that_depend_on_company_are_refused(
     anew: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What persons answer by, and names of directions: no sum of a network's gradients shows it."""
+    """Persons and directions answer by vectors, which no sum of gradients shows."""
     right = GradientQuery.rows
 
     def by_place(self: Any, *seen: torch.Tensor) -> Iterator[torch.Tensor]:

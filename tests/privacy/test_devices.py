@@ -24,7 +24,6 @@ from dppm_model.plan import Plan
 from dppm_model.records.shards import open_records
 from dppm_model.records.units import Units
 from dppm_model.records.writing import write_records
-from dppm_model.score import moments
 from dppm_model.score.arrays import array_specs, draw_arrays
 from dppm_model.score.closed_form import LATER
 from dppm_model.score.model import ScoreModel
@@ -76,6 +75,19 @@ def asked(
     return batches.total(), vectors.numpy()
 
 
+def _clipped_where_no_device_is_named(_: Any) -> Any:
+    def clip_rows(r: torch.Tensor, clip_norm: float) -> torch.Tensor:
+        return r / torch.linalg.vector_norm(r, dim=1, keepdim=True).maximum(torch.ones(len(r), 1))
+
+    return clip_rows
+
+
+@twin(
+    "a question makes a tensor where no device is named",
+    "dppm_model.score.moments:clip_rows",
+    _clipped_where_no_device_is_named,
+    only="[colour-means-records]",
+)
 @pytest.mark.parametrize("most", [1, 3], ids=["records", "persons"])
 @pytest.mark.parametrize(("of", "kind"), EVERY, ids=IDS)
 def test_every_question_is_asked_on_one_device(
@@ -88,28 +100,6 @@ def test_every_question_is_asked_on_one_device(
     for a, b in zip(here, there, strict=True):
         # Convolutions take other kernels there: channels need not be last.
         assert a.any() and np.linalg.norm(a - b) <= (1e-3 * GRID.steps if kind == "score" else 0)
-
-
-def test_a_constant_that_is_left_behind_is_noticed(tmp_path: Path) -> None:
-    """The twin: it is no buffer."""
-    query = build_query("means", drawn(CONFIGS["colour"], "means"))
-    whitening = query._buffers.pop("whitening")
-    object.__setattr__(query, "whitening", whitening)
-    with ElsewhereMode(), pytest.raises(AssertionError, match="of the CPU"):
-        query.to(DEVICE).answers(torch.zeros(2, 3, 8, 8, device=DEVICE), torch.zeros(2).long())  # type: ignore[operator]
-
-
-def test_so_is_one_that_is_made_in_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin: a tensor is made where no device is named."""
-
-    def clip_rows(r: torch.Tensor, clip_norm: float) -> torch.Tensor:
-        return r / torch.linalg.vector_norm(r, dim=1, keepdim=True).maximum(torch.ones(len(r), 1))
-
-    monkeypatch.setattr(moments, "clip_rows", clip_rows)
-    with ElsewhereMode(), pytest.raises(AssertionError, match="of the CPU"):
-        query: Any = build_query("means", drawn(CONFIGS["colour"], "means")).to(DEVICE)
-        x, y = torch.zeros(2, 3, 8, 8, device=DEVICE), torch.zeros(2, dtype=torch.int64)
-        query.answers(x, y.to(DEVICE))
 
 
 @pytest.mark.parametrize("kind", ["means", "score"])
@@ -207,7 +197,7 @@ def test_a_site_refuses_a_device_that_is_not_there(
         with pytest.raises(ConfigError, match="not there"):
             ask()
     assert not site.ledger.debits
-    site.authorize(plan, opens=True)  # what it answered by then is still opened
+    site.authorize(plan, opens=True)  # sums of earlier answers are still opened
     with pytest.raises(ConfigError, match="device is 'mps'"):
         replace(site.policy, device="mps")
 

@@ -297,7 +297,7 @@ _LITTLE = math.ceil(0.5001 * 2**24) * 2.0**-1074
 )
 @pytest.mark.parametrize("over", [1.0, 4.0, 1e3])
 def test_answers_move_no_more_than_accounted_at_any_length(length: float, over: float) -> None:
-    """What the code computes, from a whole record's integers to probabilities: or it refuses."""
+    """From a record's integers to probabilities, the code stays below the bound, or refuses."""
     try:
         response = BinomialMechanism(range_=length * over, truth_strength=0.2, responses=2)
         phase = replace(TOY, clip_norm=length, mechanism=response)

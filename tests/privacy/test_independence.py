@@ -67,7 +67,7 @@ def processes() -> Pairs:
 
 
 def records() -> Pairs:
-    """Who is sampled in one round."""
+    """The records that are sampled in one round."""
     coins = SecureRNG()
     found = np.stack([coins.bernoulli(1 << 30, 2) for _ in range(N)])
     return found[:, 0], found[:, 1]

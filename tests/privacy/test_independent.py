@@ -131,7 +131,7 @@ def test_a_corner_agrees_with_the_reference_of_many_digits() -> None:
 
 
 def test_scanned_corners_reach_the_maximum_over_all() -> None:
-    """Where all corners can be tried, the outer ones of the scan hold the largest."""
+    """The outer corners hold the largest slope of all, in sums small enough to try all."""
     for answers, theta in ((64, 0.25), (300, 0.1), (1000, 0.06)):
         outer = max(independent.corner_slope(answers, theta, 1e-20, j) for j in (0, answers - 1))
         assert outer == pytest.approx(independent.sum_slope(answers, theta, 1e-20), rel=1e-12)

@@ -1,4 +1,4 @@
-"""What every mechanism owes, tried on all that are registered; and what the Gaussian's is not."""
+"""The duties of a mechanism, tried on all that are registered; and the limits of the Gaussian."""
 
 import json
 import math

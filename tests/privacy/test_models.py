@@ -1,4 +1,4 @@
-"""What a server sends is all that a question knows beside the record: nothing is left over."""
+"""A question knows nothing but the record and what the server sends: nothing is left over."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from tests.support.mutations import twin
 )
 @pytest.mark.parametrize("kind", ["detail", "residual"])
 def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> None:
-    """What was freed may have been records; a weight of it would make answers depend on them."""
+    """Freed memory may have held records; weights from it would make answers depend on them."""
 
     def build() -> torch.nn.Module:
         if kind == "detail":

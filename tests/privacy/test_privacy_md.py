@@ -51,7 +51,7 @@ FOLDERS = ("dppm_model", "client", "server", "sampler", "deploy", "tests")
 
 
 def statements() -> dict[str, list[tuple[str, ...]]]:
-    """What each numbered statement names, up to the next one or the next heading."""
+    """Return what each numbered statement names, up to the next statement or heading."""
     found = {}
     marks = [*STATEMENT.finditer(TEXT)]
     for mark, following in zip(marks, [*marks[1:], None], strict=True):

@@ -179,7 +179,7 @@ def test_one_share_of_a_peer_and_never_both(
 
 
 def secret_of(told: dict[int, dict[int, bytes]], peer: int, least: int) -> bytes:
-    """What a server reconstructs from helper -> peer -> share."""
+    """Reconstruct a peer's secret from helper -> peer -> share, as a server does."""
     shares = {h + 1: shares[peer] for h, shares in told.items()}
     chosen = dict(list(shares.items())[:least])
     found = shamir.combine(chosen, shamir.weights(tuple(chosen)))
@@ -414,7 +414,7 @@ def test_a_group_needs_more_than_half(least: int) -> None:
 
 
 def signed_masks(group: Group, opening: Opening) -> dict[int, Checks]:
-    """What sites without masks say of them."""
+    """Sign checks of masks that are all zero."""
     number, published = opening.sum.number, opening.published
     return {
         i: Checks({i: bytes(32)}, one.sign(checked(group, number, published, {i: bytes(32)})))

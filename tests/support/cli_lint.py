@@ -1,4 +1,4 @@
-"""What a document tells people to type, read without running it: does each command parse?
+"""Commands in documents, read without running them: does each one parse?
 
 Every command must be of a program that is known here, and be one that this program takes; that it
 also does what is said is shown by `integration/test_readme.py`, which types it.

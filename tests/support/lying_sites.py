@@ -144,22 +144,21 @@ def _random_half(seed: int) -> bytes:
     return (int.from_bytes(drawn) % shamir.PRIME).to_bytes(HALF)
 
 
-def _inconsistent(which: int) -> Change:
+def _on_no_polynomial(count: int) -> list[bytes]:
+    return [_random_half(i) for i in range(count)]
+
+
+def _of_another_secret(count: int) -> list[bytes]:
+    return shamir.split(bytes([7]) * 32, range(1, count + 1), 4, bytes(32))
+
+
+def _half(which: int, drawn: Callable[[int], list[bytes]]) -> Change:
+    """Change the shares of the self-mask (0) or of the mask key (1)."""
+
     def change(shares: list[bytes], _: int) -> list[bytes]:
-        drawn = [_random_half(i) for i in range(len(shares))]
         kept = [(s[:HALF], s[HALF:]) for s in shares]
-        return [d + k[1] if which == 0 else k[0] + d for d, k in zip(drawn, kept, strict=True)]
-
-    return change
-
-
-def _other_secret(which: int) -> Change:
-    """Shares of a secret of 32 bytes that is another one, all on one polynomial."""
-
-    def change(shares: list[bytes], _: int) -> list[bytes]:
-        drawn = shamir.split(bytes([7]) * 32, range(1, len(shares) + 1), 4, bytes(32))
-        kept = [(s[:HALF], s[HALF:]) for s in shares]
-        return [d + k[1] if which == 0 else k[0] + d for d, k in zip(drawn, kept, strict=True)]
+        new = zip(drawn(len(shares)), kept, strict=True)
+        return [d + k[1] if which == 0 else k[0] + d for d, k in new]
 
     return change
 
@@ -272,10 +271,10 @@ LIES: dict[str, Lie] = {
     "a share out of range": _material(change=_for_one(b"\xff" * 132)),
     "shares out of range": _material(change=_for_all(b"\xff" * 132)),
     "shares of others": _material(change=lambda s, _: [*s[1:], s[0]], shown=_honest),
-    "self-mask on no polynomial": _material(change=_inconsistent(0)),
-    "mask key on no polynomial": _material(change=_inconsistent(1)),
-    "another self-mask is dealt": _material(change=_other_secret(0)),
-    "another mask key is dealt": _material(change=_other_secret(1)),
+    "self-mask on no polynomial": _material(change=_half(0, _on_no_polynomial)),
+    "mask key on no polynomial": _material(change=_half(1, _on_no_polynomial)),
+    "another self-mask is dealt": _material(change=_half(0, _of_another_secret)),
+    "another mask key is dealt": _material(change=_half(1, _of_another_secret)),
     "mask key of low order": _material(change=_honest, public=bytes(32)),
     "another mask key": _material(change=_honest, public=bytes([9]) + bytes(31)),
     "mask key of 31 bytes": _set("material", "mask_key", lambda k: k[:31]),

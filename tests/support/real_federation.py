@@ -212,7 +212,7 @@ class Hosts:
             self.start(self.site(number).name, "site", "run", self.site(number))
 
     def wait_for_round(self, name: str, number: int, seconds: float = 300) -> None:
-        """Wait until so many rounds are done."""
+        """Wait until a number of rounds are done."""
         deadline = time.monotonic() + seconds
         while len(self.run(name).rounds()) < number:
             server = self.running.get("server")

@@ -33,7 +33,7 @@ class Federation:
         self.members = {i: self.member(i) for i in range(n)}
 
     def member(self, i: int) -> Member:
-        """Start site i, anew, from its files."""
+        """Restart site i from its files."""
         return Member(self.group, identities(self.group.size)[i], self.folder / f"{i}.json")
 
     def channels(self, sites: Collection[int] | None = None) -> dict[int, Channel]:
@@ -80,7 +80,7 @@ class Federation:
 
 
 def addressed(materials: dict[int, RoundKeys], site: int) -> dict[int, RoundKeys]:
-    """What the server sends to one site: of each other's shares only the one for it."""
+    """Return what the server sends to one site: of each peer's shares only the one for it."""
     return {
         i: replace(
             m,

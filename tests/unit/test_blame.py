@@ -33,14 +33,14 @@ def test_the_fewest_sites_that_meet_all_pairs(pairs: list[tuple[int, int]]) -> N
 
 
 @twin(
-    "of two that may have lied who complains is left out",
+    "of two that may have lied the one that complains is left out",
     "server.securesum.blame:Blame.add_pair",
     lambda old: lambda self, first, second, why: old(self, second, first, why),
 )
 def test_of_two_the_first_is_left_out_and_told_why() -> None:
     assert blame_of([(2, 1)]).left_out() == {2: "1 says so of 2"}
     assert blame_of([(2, 1), (1, 2)]).left_out() == {2: "1 says so of 2"}
-    assert blame_of([(2, 1), (3, 1)]).left_out().keys() == {1}  # who complains of many
+    assert blame_of([(2, 1), (3, 1)]).left_out().keys() == {1}  # it complains of many
     assert blame_of([(2, 1), (2, 3)]).left_out().keys() == {2}  # of whom many complain
 
 
@@ -81,4 +81,4 @@ def test_reports_are_found_again_by_their_site(tmp_path: Path) -> None:
     assert MaskedReports(path, 3, [4, 1]).of(1) == bytes([1] * 3) and reports.of(4) == bytes(
         [4] * 3
     )
-    assert MaskedReports(path, 3) and path.read_bytes() == b""  # another try begins anew
+    assert MaskedReports(path, 3) and path.read_bytes() == b""  # another try begins empty

@@ -1,4 +1,4 @@
-"""What the documents say is there: every command parses and every link leads somewhere.
+"""The documents are right: every command parses and every link leads somewhere.
 
 That the commands also do what is said is shown by `integration/test_readme.py`, which types them.
 """

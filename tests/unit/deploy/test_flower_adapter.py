@@ -1,4 +1,4 @@
-"""What we use of Flower beyond its public interface is there, and does what we rely on."""
+"""The private parts of Flower that we use exist, and do what we rely on."""
 
 import hashlib
 import sys

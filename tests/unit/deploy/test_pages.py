@@ -154,7 +154,7 @@ def test_outsiders_need_tls_and_tokens(finished: Path, tmp_path: Path) -> None:
 )
 def test_the_page_follows_the_run_and_reads_nothing_of_a_site(finished: Path) -> None:
     shutil.rmtree(finished / "sites")
-    (finished / "sites").mkdir()  # what is left of a simulation: no site's file can be read
+    (finished / "sites").mkdir()  # no site's file can be read
     live = LiveState(Run(finished), rest=0)
     before = live.content()
     assert live.content() is before  # nothing has changed: nothing is drawn again

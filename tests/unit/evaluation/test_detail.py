@@ -72,7 +72,7 @@ def test_the_whole_judgement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     other = detail(judge, (grainy, labels), real, real, 2, tmp_path, known)
     assert sorted(sides) == [32, 32, 32, 32, 128, 128, 128, 128]
     assert detail(judge, (grainy, labels), real, real, 2, tmp_path, known) == other
-    assert sorted(sides[8:]) == [32, 128]  # what the real images give is known by now
+    assert sorted(sides[8:]) == [32, 128]  # the figures of the real images are cached
     assert same["spectrum"]["largest_db_below_a_quarter"] == 0
     assert other["spectrum"]["largest_db_below_a_quarter"] > 3
     assert same["frechet_crops"] == pytest.approx(same["frechet_crops_real"])

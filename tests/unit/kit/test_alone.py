@@ -78,7 +78,7 @@ def test_a_folder_is_changed_by_one_command_at_a_time(fed: Path, tmp_path: Path)
     with changing(site):
         assert typed("site", "approve", site, paper, "--yes") == InUse.exit_code
     assert not (site / "approvals").exists()
-    with alone(fed, "server"), alone(site, "site"):  # what runs is no hindrance
+    with alone(fed, "server"), alone(site, "site"):  # a running process is no hindrance
         assert typed(*words) == 0
         assert typed("site", "approve", site, paper, "--yes") == 0
 
@@ -127,6 +127,10 @@ def away(path: Path, outside: Path) -> None:
 
 # What may be wrong of a bundle's folder and file.
 SPOILT: dict[str, Callable[[Path, Path, Path], object]] = {
+    "changed": lambda f, b, out: (f / "client" / "site.py").write_text("import os"),
+    "a file more": lambda f, b, out: (f / "client" / "extra.py").write_text("import os"),
+    "compiled": lambda f, b, out: (f / "client" / "site.cpython-311.pyc").write_bytes(b"x"),
+    "the bundle is changed": lambda f, b, out: b.write_bytes(b.read_bytes() + b"x"),
     "link to a file": lambda f, b, out: (f / "client/more.py").symlink_to(f / "client/app.py"),
     "link to the same file": lambda f, b, out: away(f / "client" / "app.py", out),
     "link to a folder": lambda f, b, out: away(f / "client", out),
@@ -144,6 +148,12 @@ SPOILT: dict[str, Callable[[Path, Path, Path], object]] = {
 }
 
 
+@twin(
+    "an approved bundle is run though its files were changed since",
+    "deploy.kit.code_allowlist:is_whole",
+    lambda _: lambda folder, digest: True,
+    only="[changed]",
+)
 @twin(
     "a bundle counts as whole though its file is a link",
     "deploy.kit.code_allowlist:read_bytes",

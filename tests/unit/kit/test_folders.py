@@ -14,7 +14,7 @@ from client.policy import Policy
 from client.site import site_records
 from deploy.kit.announcement import Announcement, Facts
 from deploy.kit.bundle import digest_of
-from deploy.kit.code_allowlist import bundle_file, bundle_folder, is_whole
+from deploy.kit.code_allowlist import is_whole
 from deploy.kit.federation import enrolled
 from deploy.kit.preflight import CHECKS, preflight
 from deploy.kit.site import Proposal
@@ -24,7 +24,6 @@ from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
-from tests.support.mutations import twin
 from tests.support.real_federation import TINY_FACTS
 from tests.unit.kit.conftest import announce, typed
 
@@ -194,32 +193,6 @@ def test_a_folder_that_is_no_sites_is_said_to_be_none(tmp_path: Path, tiny: Path
         code = typed("site", words[0], nothing, *words[1:])
         assert code == errors.ConfigError.exit_code, words
     assert not nothing.exists()
-
-
-@twin(
-    "an approved bundle is run though its files were changed since",
-    "deploy.kit.code_allowlist:is_whole",
-    lambda _: lambda folder, digest: True,
-)
-def test_a_bundle_changed_on_disk_is_not_run(fed: Path, tmp_path: Path, paper: Path) -> None:
-    site = tmp_path / "site-0"
-    assert typed("site", "approve", site, paper, "--yes") == 0
-    digest = digest_of(Announcement.read(paper).bundle)
-    folder, file = bundle_folder(site, digest), bundle_file(site, digest)
-    whole = (folder / "client" / "site.py").read_bytes()
-    (folder / "client" / "site.py").write_bytes(whole + b"\nimport os")
-    assert not is_whole(site, digest)
-    (folder / "client" / "site.py").write_bytes(whole)
-    assert is_whole(site, digest)  # the twin
-    (folder / "client" / "extra.py").write_text("import os")
-    assert not is_whole(site, digest)
-    (folder / "client" / "extra.py").unlink()
-    (folder / "client" / "__pycache__").mkdir()
-    (folder / "client" / "__pycache__" / "site.cpython-311.pyc").write_bytes(b"x")
-    assert not is_whole(site, digest)
-    assert typed("site", "approve", site, paper, "--yes") == 0 and is_whole(site, digest)
-    file.write_bytes(file.read_bytes() + b"x")
-    assert not is_whole(site, digest)
 
 
 def policy_of(site: Path, **changes: object) -> None:

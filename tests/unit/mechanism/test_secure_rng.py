@@ -34,7 +34,7 @@ def _restarts(old: Any) -> Any:
 
 
 @twin(
-    "coins are used again: every read begins the stream anew",
+    "coins are used again: every read restarts the stream",
     "dppm_model.mechanism.secure_rng:SecureRNG._bytes",
     _restarts,
 )

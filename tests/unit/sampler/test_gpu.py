@@ -1,4 +1,4 @@
-"""On a GPU: the same images whoever draws them, as good as a CPU's, and next to the same."""
+"""On a GPU: any worker draws the same images, which are nearly those of a CPU."""
 
 from typing import Any
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,11 @@ def test_images_come_back_with_their_labels(model: Path, tmp_path: Path) -> None
 
 def test_same_seed_same_pixels_in_any_order() -> None:
     shards = shards_of(3, 8, 4)
-    there = {s: Worker(lambda _: MODEL).draw(b"", s, 1, FAST) for s in shards}
-    back = {s: Worker(lambda _: MODEL).draw(b"", s, 1, FAST) for s in reversed(shards)}
+    there = {s: drawn(s, 1) for s in shards}
+    back = {s: drawn(s, 1) for s in reversed(shards)}
     assert there == back
     assert len(set(there.values())) == len(shards)
-    assert Worker(lambda _: MODEL).draw(b"", shards[0], 2, FAST) != there[shards[0]]
+    assert drawn(shards[0], 2) != there[shards[0]]
 
 
 def test_more_images_leave_the_first_ones_alone(model: Path, tmp_path: Path) -> None:
@@ -121,44 +122,31 @@ def test_a_second_run_writes_nothing(model: Path, tmp_path: Path) -> None:
     assert snapshot(tmp_path / "out") == before
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 4
-    path.write_bytes(content)
+def drawn(shard: Shard, seed: int) -> bytes:
+    return Worker(lambda _: MODEL).draw(b"", shard, seed, FAST)
 
 
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
+HARMS: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "flipped": lambda path: path.write_bytes(flipped(path.read_bytes(), 200)),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "of another class": lambda path: path.write_bytes(drawn(Shard(0, 0, 4), 1)),
+    "of other images": lambda path: path.write_bytes(drawn(Shard(1, 4, 4), 1)),
+    "of another seed": lambda path: path.write_bytes(drawn(Shard(1, 0, 4), 2)),  # the digest tells
+}
 
 
-def of_another_class(path: Path) -> None:
-    path.write_bytes((path.parent / "class-000-000000.npz").read_bytes())
-
-
-def of_another_index(path: Path) -> None:
-    """A well-made file of the same class and count, but of other images."""
-    path.write_bytes(Worker(lambda _: MODEL).draw(b"", Shard(1, 4, 4), 1, FAST))
-
-
-def of_another_seed(path: Path) -> None:
-    """Well-made and rightly named: only the manifest's digest tells."""
-    path.write_bytes(Worker(lambda _: MODEL).draw(b"", Shard(1, 0, 4), 2, FAST))
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [cut, flip, empty, Path.unlink, of_another_class, of_another_index, of_another_seed],
-    ids=lambda harm: harm.__name__,
-)
-def test_a_damaged_shard_is_redone_and_only_it(model: Path, tmp_path: Path, harm) -> None:
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_shard_is_redone_and_only_it(model: Path, tmp_path: Path, harm: str) -> None:
     out, shard = tmp_path / "out", Shard(1, 0, 4)
     sample(model, out)
     before = snapshot(out)
-    harm(shard_path(out, shard))
+    HARMS[harm](shard_path(out, shard))
     with pytest.raises(RunFolderError, match=shard.name):
         load_images(out)
     assert sample(model, out).made == 4
@@ -175,9 +163,7 @@ def test_every_flipped_byte_is_noticed_or_harmless(model: Path, tmp_path: Path) 
     whole, good = path.read_bytes(), read_shard(out, shard)
     assert good is not None
     for place in range(0, len(whole), 3):
-        content = bytearray(whole)
-        content[place] ^= 0x10
-        path.write_bytes(content)
+        path.write_bytes(flipped(whole, place))
         found = read_shard(out, shard)
         assert found is None or (np.array_equal(found[0], good[0]) and found[1] == good[1])
 

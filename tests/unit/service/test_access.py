@@ -1,4 +1,4 @@
-"""Who may call: tokens, TLS, and no open door to the network."""
+"""Access: tokens, TLS, and no open door to the network."""
 
 import threading
 from pathlib import Path

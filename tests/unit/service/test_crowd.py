@@ -50,7 +50,7 @@ def open_files() -> int:
 
 def test_eight_clients_of_whom_three_are_a_nuisance(tmp_path: Path) -> None:
     results: dict[int, list[Sampled]] = {}
-    for _ in range(2):  # what gRPC opens once, it keeps
+    for _ in range(2):  # gRPC keeps some files open
         with (
             server(tmp_path, Grey(), sampler=QUICK) as running,
             SamplingClient(running.address) as client,

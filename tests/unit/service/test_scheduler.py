@@ -122,7 +122,7 @@ def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
             next(reader)
         one.cancel(job)  # does nothing
         assert hung_up == [1]
-        assert one.quota_of("a")[0] >= 100_000 - 20  # what was not begun is given back
+        assert one.quota_of("a")[0] >= 100_000 - 20  # images not begun are given back
         go.release(50)
         assert read(one, submit(one, request(1))) == [b"class-000-000000.npz"]
         assert len(worker.drawn) <= 3  # the first, the one under way, and the new job's
@@ -131,7 +131,7 @@ def test_a_cancelled_job_stops_at_the_next_shard_and_wakes_its_reader() -> None:
         one.leave(job)
         assert one.quota_of("a")[1] == 0
         assert job.state is JobState.CANCELLED
-        assert not (job.left or job.ready or job.request.batches)  # what is remembered is small
+        assert not (job.left or job.ready or job.request.batches)  # little is remembered
 
 
 def test_unread_jobs_are_cancelled_after_a_while_and_waiting_ones_are_not() -> None:
