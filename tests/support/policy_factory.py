@@ -10,7 +10,7 @@ from dppm_model.securesum.keys import Identity
 
 
 def policy(records: str, limit: float = inf, min_survivors: int = 1) -> Policy:
-    """Allow a budget of ``limit`` in the secure-sum view, and sums of at least ``min_survivors`` sites."""
+    """Allow a budget of ``limit`` in the secure-sum view, and sums of ``min_survivors`` sites."""
     return Policy(
         records=records,
         index="",
