@@ -244,8 +244,7 @@ COMMANDS = (
         ),
         option("--members", "records for the attacks on images", default=2000, least=100),
         flag(
-            "--without-randomization",
-            "attack answers without randomization; reads nothing private",
+            "--without-randomization", "attack answers without randomization; reads nothing private"
         ),
         examples=[
             "runs/demo",

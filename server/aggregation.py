@@ -1,4 +1,4 @@
-"""The server's face of an aggregation; see `dppm_model.aggregation`."""
+"""The server's side of an aggregation; see `dppm_model.aggregation`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Aggregate:
     total
         (D,) int64, the sum of the tallies.
     sites
-        How many reports are in it.
+        Number of reports in it.
     left_out
-        Why the other sites' reports are not, by their names.
+        The reasons why other sites' reports are not in it, by name.
     blamed
-        What was found out in this round about who lied.
+        Accusations of this round.
     uplink_bytes, downlink_bytes
         Bytes of all sites together.
     """
@@ -38,17 +38,16 @@ class Aggregate:
 
 
 class Aggregation(Protocol):
-    """The server's face, for one run."""
+    """The server's side, for one run."""
 
     def __init__(
         self, grid: Any, plan: Any, peers: Mapping[str, bytes], path: Path, retry: Any
     ) -> None:
-        """Take how sites are reached, and where a round's state may be kept."""
+        """Take the way to reach sites, and a path for the state of a round."""
 
     def aggregate(self, phase: int, round_: int, question: bytes) -> Aggregate:
         """Ask all sites for one round, with these arrays, and return the sum of their reports.
 
-        Asked again, also by another process, it is the sum of the same reports.
-
-        Raises TooFewSites if fewer than the plan's ``min_survivors`` are in it.
+        A repeated call, even in another process, gives the sum of the same reports. Raises
+        `TooFewSites` if fewer than the plan's ``min_survivors`` are in it.
         """

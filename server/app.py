@@ -13,7 +13,7 @@ from dppm_model.device import device_of
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from server.aggregation import Aggregation
-from server.broadcast import RetryPolicy, connected
+from server.broadcast import RetryPolicy, wait_for_sites
 from server.rounds import train
 from server.securesum.aggregation import SecureSum
 
@@ -29,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
         config = read_config(run.config)
         plan = run.plan()
         server = config.server
-        connected(grid, plan.sites, plan.min_survivors, server.wait_seconds)
+        wait_for_sites(grid, plan.sites, plan.min_survivors, server.wait_seconds)
         aggregation = AGGREGATIONS[plan.aggregation](
             grid,
             plan,

@@ -25,37 +25,22 @@ Complain = Callable[[int, str, list[int]], None]
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Deadlines and retries of messages to sites.
-
-    Attributes
-    ----------
-    seconds
-        Deadline of one try.
-    retries
-        Further tries, for sites that did not answer.
-    pause
-        Seconds between two tries.
-    """
+    """The deadline of one try, the further tries for silent sites, and the pause before each."""
 
     seconds: float
     retries: int
     pause: float
 
 
-@dataclass
-class Traffic:
-    """Bytes of all fields sent to sites (down) and received from them (up)."""
-
-    down: int = 0
-    up: int = 0
-
-
 class Broadcaster:
-    """Sender of one federation's messages, which counts the bytes on the wire."""
+    """Sender of one federation's messages.
+
+    It counts the bytes of all fields sent to sites (``down``) and received from them (``up``).
+    """
 
     def __init__(self, grid: Grid, retry: RetryPolicy) -> None:
         self.grid, self.retry = grid, retry
-        self.traffic = Traffic()
+        self.down = self.up = 0
 
     def ask(
         self,
@@ -85,15 +70,15 @@ class Broadcaster:
         enough
             Whether the replies so far suffice; silence and refusals are then not errors.
         what
-            Describes what is asked for, for the error message.
+            Describes the request, for the error message.
         name
             Name of a site, for the log.
         complain
-            Takes a site, the name of the record it refused with, and the sites it accuses.
+            Takes a site, the name of the record with which it refused, and the sites it accuses.
 
         Returns
         -------
-        The reason for each site whose answer, or part of it, is not valid.
+        Each site whose answer, or a part of it, is not valid, with the reason.
         """
         silent, reasons = dict(nodes), dict[int, str]()
         for attempt in range(self.retry.retries + 1):
@@ -110,9 +95,9 @@ class Broadcaster:
                 break
         if not enough():
             counted = Counter(reasons.values())
-            said = ", ".join(f"{count} × {reason}" for reason, count in counted.items())
+            why = ", ".join(f"{count} × {reason}" for reason, count in counted.items())
             raise TooFewSites(
-                f"Too few sites for {what()} ({said or 'none is connected'}).",
+                f"Too few sites for {what()} ({why or 'none is connected'}).",
                 "Bring the sites back and run the same command again; nothing is spent twice.",
             )
         return reasons
@@ -127,9 +112,7 @@ class Broadcaster:
     ) -> Iterator[tuple[int, str | None]]:
         """Ask once; remove the sites that answered or refused from ``silent``.
 
-        Yields
-        ------
-        Each site that replied, and why its reply is not valid, or None.
+        Yields each site that replied, and why its reply is not valid, or None.
         """
         messages = [self._message(kind, node, content(site)) for site, node in silent.items()]
         pending = dict(zip(self.grid.push_messages(messages), list(silent), strict=True))
@@ -146,7 +129,7 @@ class Broadcaster:
                     yield site, f"Flower error {reply.error.code} ({reply.error.reason!s:.200})"
                     continue
                 records = reply.content.config_records
-                self.traffic.up += _size(records)
+                self.up += _size(records)
                 try:
                     refused = _refusal(records)
                     if "refusal" not in records:
@@ -160,18 +143,15 @@ class Broadcaster:
                     yield site, error.message
 
     def _message(self, kind: str, node: int, fields: Fields) -> Message:
-        self.traffic.down += _size(fields)
+        self.down += _size(fields)
         content = RecordDict()
         for name, values in fields.items():
             content[name] = ConfigRecord(dict(values))
         return Message(content, dst_node_id=node, message_type=kind)
 
 
-def connected(grid: Grid, wanted: int, least: int, seconds: float) -> list[int]:
-    """Wait for ``wanted`` nodes, but no longer than ``seconds``.
-
-    Raises `TooFewSites` if fewer than ``least`` are connected then.
-    """
+def wait_for_sites(grid: Grid, wanted: int, least: int, seconds: float) -> None:
+    """Wait up to ``seconds`` for ``wanted`` nodes; fewer than ``least`` are `TooFewSites`."""
     deadline = time.monotonic() + seconds
     while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -180,7 +160,6 @@ def connected(grid: Grid, wanted: int, least: int, seconds: float) -> list[int]:
             f"{len(nodes)} of {wanted} sites are connected after {seconds:.0f} s; {least} must be.",
             "Start the missing sites, or plan for fewer (sites=…).",
         )
-    return nodes
 
 
 def _refusal(records: Records) -> str | None:

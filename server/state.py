@@ -1,14 +1,10 @@
-"""The server's state files, refused if damaged or for another plan; and the snapshot.
-
-The snapshot is an atomic file, written each round, from which a killed run resumes.
-"""
+"""The server's state files, among them the snapshot of each round, from which a run resumes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
@@ -20,36 +16,50 @@ from dppm_model.files import write_bytes
 from dppm_model.reading import check_regular, reading, there
 
 Arrays = dict[str, NDArray[Any]]
-T = TypeVar("T")
 
 
-def read_state(path: Path, plan: str, build: Callable[[dict[str, str], Arrays], T]) -> T | None:
-    """Read a state file that names its plan, or None if there is none yet.
+class StateFile:
+    """The content of a file that names its plan, besides other texts and arrays."""
 
-    Raises `RunFolderError` if the file is damaged or of another plan.
+    plan: str
 
-    Parameters
-    ----------
-    build
-        Makes the state from the file's metadata and tensors.
-    """
-    if not there(path):
-        return None
-    with reading(path, RunFolderError, "Restore it, or start a new run."):
-        check_regular(path)
-        with safe_open(path, framework="numpy") as file:
-            meta = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        other, state = meta["plan"] != plan, build(meta, tensors)
-    if other:
-        raise RunFolderError(
-            f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
-        )
-    return state
+    def write(self, path: Path) -> None:
+        """Write atomically and durably; until then the previous file stays valid."""
+        texts, arrays = self.encode()
+        write_bytes(path, safetensors.numpy.save(arrays, {"plan": self.plan, **texts}))
+
+    @classmethod
+    def read(cls, path: Path, plan: str) -> Self | None:
+        """Read a file of this plan, or None if there is none yet.
+
+        Raises `RunFolderError` if the file is damaged or of another plan.
+        """
+        if not there(path):
+            return None
+        with reading(path, RunFolderError, "Restore it, or start a new run."):
+            check_regular(path)
+            with safe_open(path, framework="numpy") as file:
+                texts = file.metadata()
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            other, state = texts["plan"] != plan, cls.decode(texts, arrays)
+        if other:
+            raise RunFolderError(
+                f"{path} belongs to another plan.", "Continue with that plan, or use a new folder."
+            )
+        return state
+
+    def encode(self) -> tuple[dict[str, str], Arrays]:
+        """Return the texts, besides the plan, and the arrays."""
+        raise NotImplementedError
+
+    @classmethod
+    def decode(cls, texts: dict[str, str], arrays: Arrays) -> Self:
+        """Undo `encode`; ``texts`` has the plan."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(StateFile):
     """The state of a run between two rounds.
 
     Attributes
@@ -68,42 +78,30 @@ class Snapshot:
     model: bytes
     learner: Arrays
 
-    def write(self, path: Path) -> None:
-        """Write atomically; the previous file stays valid until the new one is complete."""
-        tensors = {f"learner.{name}": np.asarray(value) for name, value in self.learner.items()}
-        tensors["model"] = np.frombuffer(self.model, dtype=np.uint8)
-        meta = {"plan": self.plan, "phase": str(self.phase), "round": str(self.round)}
-        write_bytes(path, safetensors.numpy.save(tensors, meta))
+    def encode(self) -> tuple[dict[str, str], Arrays]:
+        """See `StateFile`."""
+        arrays = {f"learner.{name}": np.asarray(value) for name, value in self.learner.items()}
+        arrays["model"] = np.frombuffer(self.model, dtype=np.uint8)
+        return {"phase": str(self.phase), "round": str(self.round)}, arrays
 
     @classmethod
-    def read(cls, path: Path, plan: str) -> Snapshot | None:
-        """Read the snapshot of this plan, or None if no round was finished.
-
-        Raises `RunFolderError` if the file is damaged or of another plan.
-        """
-        return read_state(path, plan, cls._build)
-
-    @classmethod
-    def _build(cls, meta: dict[str, str], tensors: Arrays) -> Snapshot:
-        return cls(
-            plan=meta["plan"],
-            phase=int(meta["phase"]),
-            round=int(meta["round"]),
-            model=tensors.pop("model").tobytes(),
-            learner={name.removeprefix("learner."): value for name, value in tensors.items()},
-        )
+    def decode(cls, texts: dict[str, str], arrays: Arrays) -> Self:
+        """See `StateFile`."""
+        model = arrays.pop("model").tobytes()
+        learner = {name.removeprefix("learner."): value for name, value in arrays.items()}
+        return cls(texts["plan"], int(texts["phase"]), int(texts["round"]), model, learner)
 
 
 @dataclass(frozen=True)
-class Release:
-    """What was released of a round: the sum with the server's noise, never the sum itself.
+class Release(StateFile):
+    """The release of a round: the sum with the server's noise, never the sum itself.
 
     Attributes
     ----------
     number
-        Of the round, over all phases.
+        Number of the round, over all phases.
     sites
-        How many reports are in the sum.
+        Number of reports in the sum.
     total
         (report_length,) int64.
     """
@@ -113,18 +111,11 @@ class Release:
     sites: int
     total: NDArray[np.int64]
 
-    def write(self, path: Path) -> None:
-        """Write atomically and durably."""
-        meta = {"plan": self.plan, "number": str(self.number), "sites": str(self.sites)}
-        write_bytes(path, safetensors.numpy.save({"total": self.total}, meta))
+    def encode(self) -> tuple[dict[str, str], Arrays]:
+        """See `StateFile`."""
+        return {"number": str(self.number), "sites": str(self.sites)}, {"total": self.total}
 
     @classmethod
-    def read(cls, path: Path, plan: str) -> Release | None:
-        """Read the last release of this plan, or None if there was none; raises as `Snapshot`."""
-        return read_state(
-            path,
-            plan,
-            lambda meta, tensors: cls(
-                meta["plan"], int(meta["number"]), int(meta["sites"]), tensors["total"]
-            ),
-        )
+    def decode(cls, texts: dict[str, str], arrays: Arrays) -> Self:
+        """See `StateFile`."""
+        return cls(texts["plan"], int(texts["number"]), int(texts["sites"]), arrays["total"])

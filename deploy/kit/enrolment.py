@@ -171,9 +171,7 @@ class Enrolment(_JsonFile):
             node = load_ssh_public_key(self.node_key.encode())
             # Each key has one spelling: a comment after it would make it look like another key.
             signed = self.node_key == " ".join(self.node_key.split(" ")[:2]) and verify(
-                bytes.fromhex(self.identity),
-                self.statement,
-                bytes.fromhex(self.identity_signature),
+                bytes.fromhex(self.identity), self.statement, bytes.fromhex(self.identity_signature)
             )
             if signed := signed and isinstance(node, ec.EllipticCurvePublicKey):
                 node.verify(bytes.fromhex(self.node_signature), self.statement, ec.ECDSA(SHA256()))

@@ -48,12 +48,7 @@ class SecureSum:
     """
 
     def __init__(
-        self,
-        grid: Grid,
-        plan: Plan,
-        peers: Mapping[str, bytes],
-        path: Path,
-        retry: RetryPolicy,
+        self, grid: Grid, plan: Plan, peers: Mapping[str, bytes], path: Path, retry: RetryPolicy
     ) -> None:
         names = sorted(peers, key=peers.__getitem__)
         self.plan, self.group = plan, Group.of(plan, tuple(sorted(peers.values())))
@@ -67,11 +62,10 @@ class SecureSum:
         """Ask all sites for one round, and open the sum of the reports that arrive in time.
 
         ``question`` holds the arrays of the round's question. Raises `TooFewSites` if fewer than
-        `min_survivors` take part, report, or help. Raises `WrongSum` if the answers are
-        inconsistent, and no site can be left out for it.
+        `min_survivors` take part, report, or help; `WrongSum` if the answers are inconsistent, and
+        no site can be left out for it.
         """
-        traffic = self._broadcaster.traffic
-        up, down = traffic.up, traffic.down
+        up, down = self._broadcaster.up, self._broadcaster.down
         self._members.call()
         checkpoint = RoundCheckpoint.read(self._path, self.plan.digest)
         blame = checkpoint.blame if checkpoint else Blame()
@@ -105,9 +99,9 @@ class SecureSum:
             total,
             len(reported),
             self._absent.reasons(reported, attempt.reasons),
-            self._absent.told,
-            traffic.up - up,
-            traffic.down - down,
+            self._absent.news,
+            self._broadcaster.up - up,
+            self._broadcaster.down - down,
         )
 
     def _attempt(self, checkpoint: RoundCheckpoint, phase: int, round_: int) -> Attempt:

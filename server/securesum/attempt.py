@@ -2,8 +2,8 @@
 
 Each site gets two messages: the question, answered by the masked report; and the survivors,
 answered by the shares that open their sum, with the keys and shares of the next round. Two more are
-sent only when needed: one for check numbers of the masks that survivors share with drop-outs (or,
-if the masked sum is inconsistent, with each other), before anything is opened; and one for the keys
+sent only when needed: before anything is opened, one for check numbers of the masks that survivors
+share with drop-outs (or with each other, if the masked sum is inconsistent); and one for the keys
 of the masks shared with sites that the opened shares prove guilty.
 """
 
@@ -32,21 +32,10 @@ Content = Callable[[int], dict[str, Fields]]
 
 
 class Attempt:
-    """One try.
+    """One try, continued from a checkpoint.
 
-    Parameters
-    ----------
-    checkpoint
-        The state to continue from.
-    question
-        Fields of every message: plan, phase, round and try.
-    reports
-        Storage of the masked reports.
-
-    Attributes
-    ----------
-    reasons
-        Why sites are not in the sum, as far as their answers tell.
+    ``question`` holds the fields of every message: plan, phase, round and try. ``reasons`` says why
+    sites are not in the sum, according to their answers.
     """
 
     def __init__(
@@ -60,12 +49,8 @@ class Attempt:
         reports: MaskedReports,
         complain: Complain,
     ) -> None:
-        self._broadcaster, self._members, self._group, self._complain = (
-            broadcaster,
-            members,
-            group,
-            complain,
-        )
+        self._broadcaster, self._complain = broadcaster, complain
+        self._members, self._group = members, group
         self._question, self._reports = question, reports
         self._plan, self._blame = checkpoint.plan, checkpoint.blame
         self.opening = Opening(
@@ -77,11 +62,8 @@ class Attempt:
     def collect(self, arrays: bytes) -> dict[int, str]:
         """Add up the masked reports, and blame sites that masked wrongly.
 
+        Returns the sites that reported but then did not send their check numbers, with the reason.
         Raises `TooFewSites` if fewer than `min_survivors` report, and no site is to blame.
-
-        Returns
-        -------
-        Sites that reported but then did not send their check numbers, with the reason.
         """
         before = len(self._blame)
         try:
@@ -167,26 +149,13 @@ class Attempt:
             )
         return dict.fromkeys(silent, "did not send check numbers of its masks")
 
-    def open(
-        self,
-        everybody: Mapping[int, int],
-        others: dict[str, Fields],
-        keep: Read,
-    ) -> Vector:
+    def open(self, everybody: Mapping[int, int], others: dict[str, Fields], keep: Read) -> Vector:
         """Collect shares of the survivors' sum, and open it; take out sites proven guilty.
 
-        Raises `TooFewSites` if fewer than `min_survivors` help, or not all help to take out a
-        guilty site. Raises `WrongSum` if the answers are inconsistent, and nothing proves which
-        site lied.
-
-        Parameters
-        ----------
-        everybody
-            Nodes of all sites that get a message at this time.
-        others
-            Fields of that message.
-        keep
-            Takes their answers to it.
+        The nodes of ``everybody`` get a message with the fields ``others``; ``keep`` takes their
+        answers to these. Raises `TooFewSites` if fewer than `min_survivors` help, or not all help
+        to take out a guilty site; `WrongSum` if the answers are inconsistent, and nothing proves
+        which site lied.
         """
         opening, number = self.opening, self.opening.sum.number
         survivors = wire.write_survivors(number, self.signatures)
@@ -244,7 +213,7 @@ class Attempt:
         )
 
     def _remove_guilty(self) -> bool:
-        """Take sites that the opened shares prove guilty out of the sum; tell if there were any."""
+        """Take sites that the opened shares prove guilty out of the sum; False if none are."""
         opening, proofs = self.opening, self.opening.proofs()
         for proof in proofs:
             name = self._name(proof.accused)

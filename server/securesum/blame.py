@@ -1,9 +1,9 @@
-"""Sites that lied, as far as is known, and the sites to leave out of the next try.
+"""Sites known to have lied, and the sites to leave out of the next try.
 
-Some sites are known for certain. Of others it is known that one of two lied: one says that the
-other's share is wrong, or the two disagree about the mask that they share. Each such pair has a
-liar, so the smallest set of sites that covers all pairs is no larger than the set of liars. This
-bounds the tries they can spoil: with more than k pairs, any k sites that cover all include a liar.
+Some liars are known for certain. In other cases one of two sites lied: one says that the other's
+share is wrong, or the two disagree about the mask that they share. Each such pair has a liar, so
+the smallest set of sites that covers all pairs is no larger than the set of liars. This bounds the
+tries that they can spoil: with more than k pairs, any k sites that cover all include a liar.
 """
 
 from __future__ import annotations
@@ -57,12 +57,8 @@ class Blame:
     def left_out(self, absent: Collection[int] = ()) -> dict[int, str]:
         """Return a smallest sufficient set of sites to leave out, with reasons.
 
-        The first of a pair comes before the second, earlier pairs before later ones.
-
-        Parameters
-        ----------
-        absent
-            Sites that are left out anyway.
+        The first of a pair comes before the second, earlier pairs before later ones. The ``absent``
+        sites are left out anyway.
         """
         gone = {*self.certain, *absent}
         open_ = [pair for pair in self.pairs if not gone & set(pair)]
@@ -101,15 +97,8 @@ def _meets(pairs: list[Pair], most: int) -> tuple[int, ...] | None:
 class Exclusions:
     """The sites that the tries of one round leave out: accused ones, and late ones.
 
-    Parameters
-    ----------
-    blame
-        Accusations since the start of the run.
-
-    Attributes
-    ----------
-    late
-        Sites that this round leaves out for being slow, not for lying, with reasons.
+    ``blame`` has the accusations since the start of the run; ``late`` are sites that this round
+    leaves out for being slow, not for lying, with reasons.
     """
 
     def __init__(self, group: Group, members: Membership, blame: Blame) -> None:
@@ -119,16 +108,15 @@ class Exclusions:
         self._known = blame.lines
 
     @property
-    def told(self) -> list[str]:
+    def news(self) -> list[str]:
         """Return the reasons that were recorded in this round."""
         return [line for line in self.blame.lines if line not in self._known]
 
     def left_out(self, number: int) -> dict[int, str]:
         """Return the sites that a try leaves out, with reasons.
 
-        Raises `TooFewSites` if too few sites are left, for the second time in this round. What is
-        held against them is forgotten then, so that the next try, or the same command, begins again
-        with all.
+        If too few sites are left, all accusations are dropped, so that the next try, or the same
+        command, begins again with all sites. The second time in a round this is `TooFewSites`.
         """
         out = self.blame.left_out(self.late)
         if self._group.size - len(out) >= self._group.min_survivors:
@@ -145,10 +133,7 @@ class Exclusions:
         return self.late
 
     def goes_on(self, late: Mapping[int, str]) -> bool:
-        """Record late sites; return whether this readmits a site that was left out.
-
-        It does where the late site is the other one of a pair.
-        """
+        """Record late sites; return whether this readmits a site: the other one of a pair."""
         out = self.blame.left_out(self.late)
         if not out.keys() - self.blame.left_out({*self.late, *late}).keys():
             return False
@@ -156,14 +141,10 @@ class Exclusions:
         return True
 
     def complained(self, site: int, record: str, accused: Collection[int]) -> bool:
-        """Record that a site says that keys or shares of others are wrong.
+        """Record that a site calls others' keys or shares wrong; return whether this is new.
 
-        Where either may have lied about shares, the accused is left out. Channel keys were checked
-        here, and a changed one would be seen by all: there the site that complains is left out.
-
-        Returns
-        -------
-        Whether the accusation is new.
+        If either may have lied about shares, the accused is left out. Channel keys were checked
+        here, and all sites would see a changed one: then the site that complains is left out.
         """
         before = len(self.blame)
         for other in accused:

@@ -16,15 +16,7 @@ Read = Callable[[int, Records], None]
 
 
 class KeyCollection:
-    """The keys and shares collected for one try.
-
-    Attributes
-    ----------
-    number
-        The try; -1 if they are no longer usable.
-    materials
-        Keys and shares that have arrived.
-    """
+    """The keys and shares collected for try ``number``; -1 if they are no longer usable."""
 
     def __init__(self, group: Group, question: Fields) -> None:
         self._group, self._question = group, question

@@ -19,30 +19,14 @@ log = logging.getLogger("dppm.server")
 
 
 class Membership:
-    """The sites that have joined a run.
+    """The sites that have joined a run, by their indices in the roster.
 
-    Parameters
-    ----------
-    names
-        Names of all sites, in roster order.
-    question
-        Fields of every message.
-
-    Attributes
-    ----------
-    nodes
-        Flower node of each connected site.
-    channels
-        Channel keys of all sites that ever joined.
+    ``names`` are in roster order; ``question`` holds the fields of every message. ``nodes`` has the
+    Flower node of each connected site, ``channels`` the keys of all sites that ever joined.
     """
 
     def __init__(
-        self,
-        grid: Grid,
-        broadcaster: Broadcaster,
-        group: Group,
-        names: list[str],
-        question: Fields,
+        self, grid: Grid, broadcaster: Broadcaster, group: Group, names: list[str], question: Fields
     ) -> None:
         self._grid, self._broadcaster, self._group = grid, broadcaster, group
         self._names, self._question = names, question
@@ -71,7 +55,7 @@ class Membership:
             channel.verify(self._group, site)
             if not verify(identity, joined(self._group, nonces[node], channel.public), proof):
                 raise UnknownSite(
-                    f"Node {node} joins as {self.name(site)}, without its identity.",
+                    f"Node {node} joins as {self.name(site)} without its identity key.",
                     "It replays another node's signature; find out whose node it is.",
                 )
             self._take(site, node, channel)
@@ -89,7 +73,7 @@ class Membership:
     def _take(self, site: int, node: int, channel: Channel) -> None:
         if site in self.nodes:
             raise UnknownSite(
-                f"Node {node} joins as {self.name(site)}, which another node has joined as.",
+                f"Node {node} joins as {self.name(site)}, as another node has before.",
                 "Run only one SuperNode per site.",
             )
         if self.channels.setdefault(site, channel).public != channel.public:

@@ -13,12 +13,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import safetensors.numpy
 
-from dppm_model.files import write_bytes
 from dppm_model.plan import Plan
 from dppm_model.reading import parse_json
 from dppm_model.run import Run
@@ -26,11 +24,11 @@ from dppm_model.securesum.masks import round_of
 from dppm_model.securesum.ring import Vector
 from dppm_model.securesum.round_keys import Checks, RoundKeys
 from server.securesum.blame import Blame
-from server.state import Arrays, read_state
+from server.state import Arrays, StateFile
 
 
 @dataclass(frozen=True)
-class RoundCheckpoint:
+class RoundCheckpoint(StateFile):
     """The state of one try.
 
     Attributes
@@ -57,8 +55,8 @@ class RoundCheckpoint:
     pairs: dict[int, Checks] | None = None
     total: Vector | None = None
 
-    def write(self, path: Path) -> None:
-        """Write atomically and durably."""
+    def encode(self) -> tuple[dict[str, str], Arrays]:
+        """See `StateFile`."""
         materials = {
             i: [
                 *(part.hex() for part in (m.mask_key, m.commitment, m.signature)),
@@ -67,8 +65,7 @@ class RoundCheckpoint:
             for i, m in self.materials.items()
         }
         blame = [[*pair, why] for pair, why in self.blame.pairs.items()]
-        meta = {
-            "plan": self.plan,
+        texts = {
             "number": str(self.number),
             "blame": json.dumps([self.blame.certain, blame, sorted(self.blame.muted)]),
             "materials": json.dumps(materials),
@@ -77,26 +74,20 @@ class RoundCheckpoint:
             "pairs": json.dumps(_written(self.pairs)),
         }
         total = np.zeros(0, np.uint8) if self.total is None else self.total
-        write_bytes(path, safetensors.numpy.save({"total": total}, meta))
+        return texts, {"total": total}
 
     @classmethod
-    def read(cls, path: Path, plan: str) -> RoundCheckpoint | None:
-        """Read the checkpoint of this plan, or None if no round has begun.
-
-        Raises `RunFolderError` if the file is damaged or of another plan.
-        """
-        return read_state(path, plan, cls._build)
-
-    @classmethod
-    def _build(cls, meta: dict[str, str], tensors: Arrays) -> RoundCheckpoint:
-        certain, pairs, muted = parse_json(meta["blame"])
+    def decode(cls, texts: dict[str, str], arrays: Arrays) -> Self:
+        """See `StateFile`."""
+        certain, pairs, muted = parse_json(texts["blame"])
         materials = {
-            int(i): RoundKeys(*map(_field, row)) for i, row in parse_json(meta["materials"]).items()
+            int(i): RoundKeys(*map(_field, row))
+            for i, row in parse_json(texts["materials"]).items()
         }
-        survivors = parse_json(meta["survivors"])
+        survivors = parse_json(texts["survivors"])
         return cls(
-            meta["plan"],
-            int(meta["number"]),
+            texts["plan"],
+            int(texts["number"]),
             Blame(
                 {int(i): why for i, why in certain.items()},
                 {(a, b): why for a, b, why in pairs},
@@ -104,9 +95,9 @@ class RoundCheckpoint:
             ),
             materials,
             survivors and _bytes(survivors),
-            _read(parse_json(meta["masks"])),
-            _read(parse_json(meta["pairs"])),
-            None if survivors is None else tensors["total"],
+            _read(parse_json(texts["masks"])),
+            _read(parse_json(texts["pairs"])),
+            None if survivors is None else arrays["total"],
         )
 
 
@@ -114,16 +105,10 @@ class MaskedReports:
     """The masked reports of the current try, of equal size, in one file, in the order of arrival.
 
     Each is noise without the masks of all others. They are kept until the next try, so that a
-    report that was masked wrongly can be found, and that of a guilty site be taken out of the sum.
+    wrongly masked report can be found, and a guilty site's report can be taken out of the sum.
 
-    Parameters
-    ----------
-    path
-        The file.
-    size
-        Bytes of a report.
-    sites
-        Whose reports are there, in their order; with none the file begins empty.
+    ``size`` is the bytes of a report; ``sites`` are those whose reports are there, in their order.
+    Without any, the file begins empty.
     """
 
     def __init__(self, path: Path, size: int, sites: Iterable[int] = ()) -> None:
@@ -171,13 +156,7 @@ def _read(said: Any) -> dict[int, Checks] | None:
 
 
 def stage(run: Run, plan: Plan, done: int) -> str:
-    """Describe what the server waits for, according to its state files.
-
-    Parameters
-    ----------
-    done
-        Number of finished rounds.
-    """
+    """Describe what the server waits for after ``done`` rounds, according to its state files."""
     checkpoint = RoundCheckpoint.read(run.checkpoint, plan.digest)
     if checkpoint is None or round_of(checkpoint.number) < done or not checkpoint.materials:
         return "waiting for sites to take part"

@@ -1,4 +1,4 @@
-"""What the server sends and reads of the secure sum: the other direction of the sites' `wire`."""
+"""The server's half of the secure sum's messages: the reverse of `dppm_model.securesum.wire`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dppm_model.securesum.wire import read_by_site, read_bytes, read_list, write
 
 
 def write_channels(number: int, channels: Mapping[int, Channel]) -> Fields:
-    """Channels of all sites that have joined, for the preparation of a round."""
+    """Write the channels of all sites that have joined, for the preparation of a round."""
     return {
         "round": number,
         "sites": list(channels),
@@ -23,7 +23,7 @@ def write_channels(number: int, channels: Mapping[int, Channel]) -> Fields:
 
 
 def write_materials(materials: Mapping[int, RoundKeys], receiver: int) -> Fields:
-    """Materials of all participants, on their way to one site: only what is for it."""
+    """Write the keys of all participants, and only those shares and digests that are for a site."""
     return {
         "sites": list(materials),
         "mask_keys": [m.mask_key for m in materials.values()],
@@ -34,13 +34,13 @@ def write_materials(materials: Mapping[int, RoundKeys], receiver: int) -> Fields
 
 
 def write_survivors(number: int, survivors: Mapping[int, bytes]) -> Fields:
-    """Whose reports are in the sum of a round, with their signatures of its participants."""
+    """Write the sites whose reports are in a sum, and their signatures of its participants."""
     sites = sorted(survivors)
     return {"round": number, "sites": sites, "signatures": [survivors[i] for i in sites]}
 
 
 def write_proof(proof: Proof) -> Fields:
-    """A proof of guilt."""
+    """Write a proof of guilt."""
     return {
         "accused": proof.accused,
         "dealer": proof.dealer,

@@ -147,7 +147,7 @@ def test_a_site_that_does_not_trust_the_server_refuses() -> None:
 )
 @twin(
     "a server that died draws new noise for the same sum",
-    "server.state:Release.read",
+    "server.state:StateFile.read",
     lambda _: classmethod(lambda cls, path, plan: None),
 )
 def test_a_server_that_died_releases_the_same_noise(tmp_path: Path) -> None:

@@ -76,10 +76,10 @@ class PlainSum:
             lambda: len(reports) >= self.plan.min_survivors,
             lambda: f"round {round_}",
         )
-        traffic = self.broadcaster.traffic
+        up, down = self.broadcaster.up, self.broadcaster.down
         left_out = {f"node {node}": why for node, why in reasons.items()}
         total = np.sum(list(reports.values()), axis=0)
-        return Aggregate(total, len(reports), left_out, [], traffic.up, traffic.down)
+        return Aggregate(total, len(reports), left_out, [], up, down)
 
 
 @contextmanager
