@@ -31,21 +31,11 @@ def named(field: str, value: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan(RoundSpec):
-    """One phase: T rounds of one and the same kind of question.
+    """One phase: T rounds of one and the same kind of question."""
 
-    Attributes
-    ----------
-    name
-        The question: a kind of `dppm_model.score.phases`, or ``kind-anything``.
-    mechanism
-        With its parameters.
-    rounds
-        T.
-    """
-
-    name: str
-    mechanism: Mechanism
-    rounds: int
+    name: str  # the question: a kind of `dppm_model.score.phases`, or ``kind-anything``
+    mechanism: Mechanism  # with its parameters
+    rounds: int  # T
 
     def __post_init__(self) -> None:
         named("phases[].name", self.name)

@@ -34,40 +34,23 @@ _HINT = "Make it with `dppm plan`."
 
 @dataclass(frozen=True)
 class Plan:
-    """All phases of a run, the assumptions of their accounting, and the public randomness.
+    """All phases of a run, the assumptions of their accounting, and the public randomness."""
 
-    Attributes
-    ----------
-    run, seed
-        A unique name, and the public seed of the rotations, hexadecimal.
-    delta
-        The δ of the reported ε.
-    unit
-        The protected unit: each ``record``, or each ``person`` with all their records at a site.
-        Phases count and sample these units.
-    records_per_person
-        K, the most records of a person in one round; 1 for records.
-    sites, min_survivors, colluding_sites
-        N, s and c of the `aggregation`'s accounting; see `dppm_model.aggregation`.
-    aggregation
-        How reports are added up.
-    model
-        The public configuration of the model, from which all questions are built.
-    phases
-        In their order.
-    """
-
+    # A unique name, and the public seed of the rotations, hexadecimal
     run: str
     seed: str
-    delta: float
+    delta: float  # the δ of the reported ε
+    # The protected unit: each ``record``, or each ``person`` with all their records at a site.
+    # Phases count and sample these units.
     unit: Unit
-    records_per_person: int
+    records_per_person: int  # K, the most records of a person in one round; 1 for records
+    # N, s and c of the `aggregation`'s accounting; see `dppm_model.aggregation`
     sites: int
     min_survivors: int
     colluding_sites: int
-    aggregation: str
-    model: ModelConfig
-    phases: tuple[PhasePlan, ...]
+    aggregation: str  # how reports are added up
+    model: ModelConfig  # the public configuration of the model, from which all questions are built
+    phases: tuple[PhasePlan, ...]  # in their order
 
     def __post_init__(self) -> None:
         named("run", self.run)

@@ -19,24 +19,16 @@ Calibration = Literal["noise", "rounds", "rate"]
 
 @dataclass(frozen=True)
 class PhaseRequest:
-    """A phase, as the configuration describes it.
+    """A phase, as the configuration describes it."""
 
-    Attributes
-    ----------
-    name, dimension, sampling_rate, rounds
-        As in `dppm_model.phase.PhasePlan`.
-    budget_fraction
-        Of mu^2 (fractions are normalised to one).
-    sum_alignment
-        Public guess of |sum of a site's vectors| / (their number · C), between 0 and 1. Too small a
-        guess clamps (a bias, never a privacy loss); one is always safe and costs some bits.
-    """
-
+    # as in `dppm_model.phase.PhasePlan`
     name: str
     dimension: int
     sampling_rate: float
     rounds: int
-    budget_fraction: float
+    budget_fraction: float  # of mu^2 (fractions are normalised to one)
+    # Public guess of |sum of a site's vectors| / (their number · C), between 0 and 1. Too small a
+    # guess clamps (a bias, never a privacy loss); one is always safe and costs some bits.
     sum_alignment: float
 
 

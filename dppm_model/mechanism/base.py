@@ -60,32 +60,18 @@ class Vectors(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSpec:
-    """The public facts of each round of a phase, for any mechanism.
+    """The public facts of each round of a phase, for any mechanism."""
 
-    Attributes
-    ----------
-    clip_norm
-        C, the largest norm of a unit's vector.
-    sampling_rate
-        q (Poisson, each unit in each round).
-    dimension
-        Coordinates of a unit's vector, before padding.
-    sites, honest_sites
-        N, and the least number n of honest sites in an opened sum.
-    records
-        The public divisor: the number of units (records or persons) that the federation claims,
-        never a count of data.
-    tail
-        tau of Theorem 3 (PRIVACY.md).
-    """
-
-    clip_norm: float
-    sampling_rate: float
-    dimension: int
+    clip_norm: float  # C, the largest norm of a unit's vector
+    sampling_rate: float  # q (Poisson, each unit in each round)
+    dimension: int  # coordinates of a unit's vector, before padding
+    # N, and the least number n of honest sites in an opened sum
     sites: int
     honest_sites: int
+    # the public divisor: the number of units (records or persons) that the federation claims, never
+    # a count of data
     records: int
-    tail: float
+    tail: float  # tau of Theorem 3 (PRIVACY.md)
 
     def __post_init__(self) -> None:
         require_length("phases[].clip_norm", self.clip_norm)
@@ -131,22 +117,14 @@ class RoundSpec:
 
 @dataclass(frozen=True)
 class Mechanism(ABC):
-    """The public parameters of one round's answers; ``name`` is the mechanism's name in plans.
-
-    Attributes
-    ----------
-    title
-        A short description for people.
-    trusts_server
-        Whether the server adds the noise (`release`): then nothing protects a report, or a sum of
-        reports, and a site answers only if its own policy trusts the server.
-    adds_up
-        Whether a report is a function of the site's sum, and `decode` estimates any sum.
-    """
+    """The public parameters of one round's answers; ``name`` is the mechanism's name in plans."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
+    title: ClassVar[str]  # a short description for people
+    # whether the server adds the noise (`release`): then nothing protects a report, or a sum of
+    # reports, and a site answers only if its own policy trusts the server
     trusts_server: ClassVar[bool] = False
+    # whether a report is a function of the site's sum, and `decode` estimates any sum
     adds_up: ClassVar[bool] = True
 
     def to_dict(self) -> dict[str, Any]:

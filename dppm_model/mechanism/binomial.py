@@ -60,21 +60,11 @@ def binomial(m: int, numerators: NDArray[np.uint64], coins: SecureRNG) -> NDArra
 
 @dataclass(frozen=True)
 class BinomialMechanism(Mechanism):
-    """The public parameters of one round's answers; see the module for the symbols.
+    """The public parameters of one round's answers; see the module for the symbols."""
 
-    Attributes
-    ----------
-    range_
-        R, in units of the record's vector: coordinates are clamped to [-R, R].
-    truth_strength
-        theta in (0, 1/2).
-    responses
-        m, answers per coordinate.
-    """
-
-    range_: float
-    truth_strength: float
-    responses: int
+    range_: float  # R, in units of the record's vector: coordinates are clamped to [-R, R]
+    truth_strength: float  # theta in (0, 1/2)
+    responses: int  # m, answers per coordinate
 
     name: ClassVar[str] = "binomial"
     title: ClassVar[str] = "randomized response of each coordinate"

@@ -57,21 +57,12 @@ def alignment(rows: int, dimension: int) -> float:
 
 @dataclass(frozen=True)
 class DirectionsMechanism(Mechanism):
-    """The public parameters of one round's names; see the module for the symbols.
+    """The public parameters of one round's names; see the module for the symbols."""
 
-    Attributes
-    ----------
-    directions
-        K, a power of two from 2 to 2 D: K/2 rows of the rotation, with both signs.
-    truth_strength
-        theta in (0, 1), the probability that a record of norm C reports its direction.
-    slots
-        S, the answers of every site in a round; at least its number of records.
-    """
-
-    directions: int
+    directions: int  # K, a power of two from 2 to 2 D: K/2 rows of the rotation, with both signs
+    # theta in (0, 1), the probability that a record of norm C reports its direction
     truth_strength: float
-    slots: int
+    slots: int  # S, the answers of every site in a round; at least its number of records
 
     name: ClassVar[str] = "directions"
     title: ClassVar[str] = "randomized response of each unit over directions"

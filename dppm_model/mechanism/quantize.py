@@ -43,18 +43,12 @@ class Grid:
     """Clip to L2 norm C and round to multiples of C/G.
 
     Raises PlanError if one of them is out of its range.
-
-    Attributes
-    ----------
-    clip_norm
-        C, in units of the record's vector, 1e-60 to 1e60.
-    steps
-        G, at most 2^24 (then every integer is exact in float32, every square in float64). The
-        rotation multiplies norms by sqrt(block) and a site sums n records, so coordinates stay
-        below n·G·sqrt(block), far inside int64 for n < 2^24 records and blocks < 2^30.
     """
 
-    clip_norm: float
+    clip_norm: float  # C, in units of the record's vector, 1e-60 to 1e60
+    # G, at most 2^24 (then every integer is exact in float32, every square in float64). The
+    # rotation multiplies norms by sqrt(block) and a site sums n records, so coordinates stay below
+    # n·G·sqrt(block), far inside int64 for n < 2^24 records and blocks < 2^30.
     steps: int
 
     def __post_init__(self) -> None:

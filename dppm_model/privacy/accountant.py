@@ -18,26 +18,14 @@ from dppm_model.privacy.composition import Rounds, compose
 
 @dataclass(frozen=True)
 class RoundCost:
-    """Equal rounds of one phase.
+    """Equal rounds of one phase."""
 
-    Attributes
-    ----------
-    mu
-        Gaussian-DP parameter of one unsampled round; infinite where nothing is protected.
-    sampling_rate
-        q, the Poisson rate.
-    rounds
-        T.
-    total_variation
-        eta of Theorem 3 for all these rounds together; it adds (1 + e^epsilon) eta to delta.
-    pure_epsilon
-        The cost of one round at delta = 0, or None if it has no pure epsilon.
-    """
-
-    mu: float
-    sampling_rate: float
-    rounds: int
+    mu: float  # Gaussian-DP parameter of one unsampled round; infinite where nothing is protected
+    sampling_rate: float  # q, the Poisson rate
+    rounds: int  # T
+    # eta of Theorem 3 for all these rounds together; it adds (1 + e^epsilon) eta to delta
     total_variation: float = 0.0
+    # the cost of one round at delta = 0, or None if it has no pure epsilon
     pure_epsilon: float | None = None
 
     def __post_init__(self) -> None:

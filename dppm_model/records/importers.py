@@ -46,7 +46,7 @@ def import_dataset(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Path:
-    """Import images as data set ``name``; what ``path`` is decides how it is read.
+    """Import images as data set ``name``, in one of three formats.
 
     Returns the folder that holds the splits. Raises ConfigError or DataError naming the argument or
     the file, and the fix. The data set is then not there at all. One that exists is never replaced:
@@ -62,8 +62,8 @@ def import_dataset(
     size
         Pixels a side to resize to; needed where the images differ in size. Not for npz.
     test_fraction
-        Share held out for `dppm evaluate`, by persons where there are persons: nobody is on both
-        sides. An npz brings its own test split.
+        Share held out for `dppm evaluate`, by whole persons if the data name them. An npz brings
+        its own test split.
     seed
         Of the choice of the test split.
     """
@@ -124,7 +124,7 @@ def _list_csv(path: Path) -> _Listing:
     for line, row in enumerate(rows, start=2):
         if empty := [column for column in columns if not row[column]]:
             raise DataError(f"{path}, row {line}: {empty[0]} is empty.", "Fill it in.")
-        # Twice in the list is twice in the sum, and perhaps on both sides of the test split.
+        # A file listed twice would be twice in the sum, and perhaps on both sides of the split.
         if row["file"] in seen:
             raise DataError(
                 f"{path}, row {line} names {row['file']} again.", "Name each file once."
@@ -201,7 +201,7 @@ def _hold_out(listing: _Listing, fraction: float, rng: np.random.Generator) -> N
 
 @contextlib.contextmanager
 def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Give a hidden folder for the splits; it gets its name when all of them are whole."""
+    """Yield a hidden folder for the splits, which gets its name when all of them are whole."""
     if not _NAME.fullmatch(name) or name in DATASETS:
         raise ConfigError(
             f"--name is {name!r}.",
@@ -288,7 +288,7 @@ def _images(images: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def all_grey(files: Iterable[Path]) -> bool:
-    """Return whether no file has colour, from the headers alone."""
+    """Say whether no file has colour, from the headers alone."""
     return all(_mode(path) in _GREY for path in files)
 
 
@@ -296,17 +296,16 @@ def _mode(path: Path) -> str:
     try:
         with Image.open(path) as image:
             return image.mode
-    except Exception as error:  # a damaged file makes decoders raise anything, SyntaxError too
+    except Exception as error:  # damaged files make decoders raise anything, even SyntaxError
         raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
 
 
 def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
     """Read one image, turned upright as its EXIF says and laid on white where transparent.
 
-    With ``size``, the largest centred square is cut out and resized to so many pixels a side.
-    Raises DataError if it is damaged, or has more than 8 bits a pixel: which of them matter only
-    the owner of the images can say (a window for scans), and cutting them off would spoil them
-    silently.
+    With ``size``, the largest centred square is cut out and resized to ``size`` pixels a side.
+    Raises DataError if it is damaged, or has more than 8 bits a pixel: only the owner of the images
+    knows which bits matter (a window for scans), and cutting some off would spoil them silently.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How a simulation deals the records of one data set to virtual sites; seeded, recorded in the run.
+"""The split of a data set over the virtual sites of a simulation; seeded, recorded in the run.
 
 If the records name persons, each person is dealt whole, to one site.
 """
@@ -40,7 +40,7 @@ def partition(
     seed
         Of public randomness: the same seed deals the same way.
     persons
-        (n,) who each record is of; whole persons are dealt, so sites hold about as many persons.
+        (n,) the person of each record; persons are dealt whole.
     """
     if sites < 1:
         raise ConfigError(f"sites is {sites}.", "Give a whole number above zero.")
@@ -65,7 +65,7 @@ def partition(
         shares = rng.dirichlet(np.full(sites, alpha), size=int(labels.max()) + 1)
     else:
         raise ConfigError(f"partition.scheme is {scheme!r}.", f"Use {', '.join(SCHEMES)}.")
-    # The units that are dealt: persons, or records; a person counts under their first label.
+    # Persons, or records, are dealt; a person counts under their first label.
     owners = np.arange(len(labels)) if persons is None else persons
     units, first, unit_of = np.unique(owners, return_index=True, return_inverse=True)
     site_of = np.empty(len(units), dtype=np.int64)

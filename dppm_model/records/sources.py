@@ -68,7 +68,7 @@ DATASETS = {
             routes.apt("dataset-fashion-mnist"),
         ),
     ),
-    **{  # rendered from fonts, and too large for arrays in memory: `glyphs` has ways of its own
+    **{  # rendered from fonts, and too large for arrays in memory: `glyphs` fetches them
         name: Source(classes=tuple(letters), digests=glyphs.DIGESTS[name], routes=())
         for name, letters in glyphs.SETS.items()
     },

@@ -1,8 +1,8 @@
-"""Units of privacy: what is sampled, clipped and protected as one. A record, or a whole person.
+"""Units of privacy, sampled, clipped and protected as one: a record, or a whole person.
 
-A person answers through a few of their records. Which ones, and the seeds of what is drawn for
-each, follow from that person's own seed and number of records alone: who else is there, or was
-sampled, must change nothing.
+A person answers through a few of their records. The choice of these, and the seeds of the draws for
+each, depend only on that person's own seed and number of records, never on other persons or on the
+sample.
 """
 
 from __future__ import annotations
@@ -18,46 +18,26 @@ from dppm_model.records.shards import Records
 
 Unit = Literal["record", "person"]
 _SEEDS = 2**63 - 1  # seeds are 63 bits, as those of `SecureRNG`
-_NEXT_SEED = 0x1E3779B97F4A7C15  # odd: the seeds of a unit's records differ, in their low bits too
+_NEXT_SEED = 0x1E3779B97F4A7C15  # odd: the seeds of a unit's records differ in all low bits
 
 
 class Choice(NamedTuple):
-    """The records that units answer through, unit by unit.
+    """The records that units answer through, unit by unit."""
 
-    Attributes
-    ----------
-    records
-        (r,) their numbers.
-    seeds
-        (r,) int64, one for what is drawn for each record.
-    counts
-        (n,) how many of them are of each unit, from 1 to `Units.most`.
-    """
-
-    records: NDArray[np.int64]
-    seeds: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    records: NDArray[np.int64]  # (r,) their numbers
+    seeds: NDArray[np.int64]  # (r,) int64, one for the draws of each record
+    counts: NDArray[np.int64]  # (n,) the number of records of each unit, 1 to `Units.most`
 
 
 @dataclass(frozen=True)
 class Units:
-    """The records of a site, gathered by unit; no image is read for it.
+    """The records of a site, gathered by unit; no image is read for it."""
 
-    Attributes
-    ----------
-    records
-        All of them.
-    most
-        K, the most records of a unit that it answers through in a round.
-    order
-        (records,) record numbers, unit by unit, each unit's in the order of the shard.
-    starts
-        (units + 1,) where each unit's records begin in ``order``, and where the last one's end.
-    """
-
-    records: Records
-    most: int
+    records: Records  # all of them
+    most: int  # K, the most records of a unit in a round
+    # (records,) record numbers, unit by unit, each unit's in the order of the shard
     order: NDArray[np.int64]
+    # (units + 1,) where each unit's records begin in ``order``, and where the last one's end
     starts: NDArray[np.int64]
 
     @classmethod

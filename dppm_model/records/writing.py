@@ -36,7 +36,7 @@ def write_records(
     """Write a shard folder atomically, replacing a shard folder that is there.
 
     Raises DataError if images, labels and persons do not fit together, anything is empty or out of
-    range, or ``path`` is something else than a shard folder.
+    range, or ``path`` is something other than a shard folder.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def write_records(
     labels
         (n,) whole numbers, 0 to classes - 1.
     persons
-        (n,) whole numbers from 0: who each record is of.
+        (n,) whole numbers from 0, the person of each record.
     """
     names = tuple(classes)
     own_labels = _whole_numbers(name, "labels", labels)
@@ -69,7 +69,7 @@ def write_records(
             np.save(made / "labels.npy", own_labels)
             if owners is not None:
                 np.save(made / "persons.npy", owners)
-            # The digest is of what lies on the disk, read back, not of what was to be written.
+            # The digest is of the content on disk, read back.
             stored = np.lib.format.open_memmap(made / "images.npy", mode="r")
             found = digest(shape, in_chunks(stored), own_labels, owners)
             persons_named = owners is not None
@@ -114,7 +114,7 @@ def _whole_numbers(name: str, what: str, values: NDArray[Any]) -> NDArray[np.int
 
 
 def _write_images(path: Path, name: str, images: Images, count: int) -> tuple[int, int, int]:
-    """Write chunk after chunk; plain writes, since a full disk kills whoever writes to a map."""
+    """Write chunk after chunk, without a map: writing to one on a full disk kills the process."""
     shape: tuple[int, ...] = ()
     done = 0
     with path.open("wb") as file:
@@ -152,12 +152,12 @@ def _check_chunk(name: str, chunk: NDArray[Any]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the place where a folder is to be made; ``path`` becomes it when the block ends.
+    """Yield a place for a new folder, which replaces ``path`` when the block ends.
 
-    If the block fails, ``path`` stays as it is. Another process that wants to replace it waits.
+    If the block fails, ``path`` stays as it is. Other processes that want to replace it wait.
 
-    It is made in ``.NAME.new``, which has this name whoever makes it and is emptied by the next: it
-    may hold people's records, and a process that was killed cannot remove them.
+    The folder is made in ``.NAME.new``, which every process uses and the next one empties: it may
+    hold people's records, which a killed process cannot remove.
 
     Yields a path that does not exist, in a folder that is the block's own.
     """
@@ -182,14 +182,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _own(folder: Path) -> Iterator[None]:
-    """Make a folder, or take over a dead process's, and hold its lock."""
+    """Make a folder, or take over that of a dead process, and hold its lock."""
     while True:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # its owner before us is done, and has removed it
+            continue  # its previous owner has removed it
         try:
             if lock(handle, folder):
                 yield

@@ -18,22 +18,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True)
 class Group:
-    """The sites of one run.
+    """The sites of one run."""
 
-    Attributes
-    ----------
-    run, plan
-        Name of the run, and digest of its plan.
-    roster
-        Identity keys (32 bytes) of all sites, sorted; a site's place in it is its index.
-    min_survivors
-        s, the least number of reports in an opened sum, and t, the number of sites that must help
-        to open it. More than half; see `dppm_model.aggregation.secure_sum_honest_reports`.
-    """
-
+    # name of the run, and digest of its plan
     run: str
     plan: str
+    # identity keys (32 bytes) of all sites, sorted; a site's place in it is its index
     roster: tuple[bytes, ...]
+    # s, the least number of reports in an opened sum, and t, the number of sites that must help to
+    # open it. More than half; see `dppm_model.aggregation.secure_sum_honest_reports`.
     min_survivors: int
 
     def __post_init__(self) -> None:

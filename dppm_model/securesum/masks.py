@@ -27,22 +27,13 @@ def round_of(number: int) -> int:
 
 @dataclass(frozen=True)
 class Sum:
-    """One sum of vectors of whole numbers.
+    """One sum of vectors of whole numbers."""
 
-    Attributes
-    ----------
-    number
-        The try: its round, counted over the whole run, times `TRIES`, plus the number of the try.
-        It is part of all labels of keys, so keys and masks of different tries are independent.
-    bits
-        The sum is below 2^bits.
-    dimension
-        Numbers in a vector.
-    """
-
+    # The try: its round, counted over the whole run, times `TRIES`, plus the number of the try. It
+    # is part of all labels of keys, so keys and masks of different tries are independent.
     number: int
-    bits: int
-    dimension: int
+    bits: int  # the sum is below 2^bits
+    dimension: int  # numbers in a vector
 
     @classmethod
     def of(cls, plan: Plan, phase: int, round_: int, attempt: int = 0) -> Sum:

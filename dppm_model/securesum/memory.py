@@ -32,27 +32,15 @@ class RoundMemory:
 
 @dataclass
 class Memory:
-    """A run.
+    """A run."""
 
-    Attributes
-    ----------
-    group
-        Digest of the group.
-    channel
-        The private channel key.
-    peers, agreed
-        The peers' channel keys, and the secrets agreed with each.
-    latest
-        The last try that was prepared.
-    rounds
-        The tries that are not over: at most one that has begun, and one that was prepared.
-    """
-
-    group: str
-    channel: str
+    group: str  # digest of the group
+    channel: str  # the private channel key
+    # the peers' channel keys, and the secrets agreed with each
     peers: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, str] = field(default_factory=dict)
-    latest: int = -1
+    latest: int = -1  # the last try that was prepared
+    # the tries that are not over: at most one that has begun, and one that was prepared
     rounds: dict[int, RoundMemory] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:

@@ -17,30 +17,16 @@ from dppm_model.securesum.round_keys import KEY, SELF, Checks, commitment, is_sh
 
 @dataclass(frozen=True)
 class Proof:
-    """That a participant of a try lied.
+    """A proof that a participant of a try lied."""
 
-    Attributes
-    ----------
-    accused
-        The accused site.
-    dealer
-        The site whose secret the shares open: the accused, or a drop-out that shares the mask.
-    which
-        The self-mask, or the mask key.
-    digests
-        The digests of all shares of the dealer, to which its commitment binds it.
-    shares
-        Shares of t holders.
-    said
-        The check numbers that the accused signed.
-    """
-
-    accused: int
+    accused: int  # the accused site
+    # the site whose secret the shares open: the accused, or a drop-out that shares the mask
     dealer: int
-    which: int
+    which: int  # the self-mask, or the mask key
+    # the digests of all shares of the dealer, to which its commitment binds it
     digests: Mapping[int, bytes]
-    shares: Mapping[int, bytes]
-    said: Checks
+    shares: Mapping[int, bytes]  # shares of t holders
+    said: Checks  # the check numbers that the accused signed
 
     def holds(self, group: Group, sum_: Sum, published: Mapping[int, bytes]) -> bool:
         """Say whether the proof holds; no proof against an honest site does (Lemma 19).

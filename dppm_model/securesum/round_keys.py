@@ -45,26 +45,15 @@ def statement(group: Group, number: int, mask_key: bytes, commitment: bytes) -> 
 
 @dataclass(frozen=True)
 class RoundKeys:
-    """The keys that a site publishes for one try of a round.
+    """The keys that a site publishes for one try of a round."""
 
-    Attributes
-    ----------
-    mask_key
-        Public X25519 key of its pairwise masks.
-    commitment
-        Binds it to all its shares.
-    signature
-        Of both, by its identity, for the server; sites verify both by the seals of their shares.
-    digests
-        For each site of the roster, of both shares for it; at a site only those for itself.
-    shares
-        For each other site, sealed: that site's shares of self-mask and mask key.
-    """
-
-    mask_key: bytes
-    commitment: bytes
+    mask_key: bytes  # public X25519 key of its pairwise masks
+    commitment: bytes  # binds it to all its shares
+    # of both, by its identity, for the server; sites verify both by the seals of their shares
     signature: bytes
+    # for each site of the roster, of both shares for it; at a site only those for itself
     digests: Mapping[int, bytes]
+    # for each other site, sealed: that site's shares of self-mask and mask key
     shares: Mapping[int, bytes]
 
     @property

@@ -1,1 +1,1 @@
-"""What synthetic images are worth: to a classifier, in distance, and beside the real records."""
+"""The quality of synthetic images: for classifiers, in distances, and beside the real records."""

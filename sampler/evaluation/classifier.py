@@ -86,9 +86,9 @@ class EvaluationConfig(Group):
     """How images are judged."""
 
     recipe: Literal["quick", "thorough"] = "quick"
-    """What classifiers are trained by."""
+    """How classifiers are trained."""
     seeds: Annotated[tuple[Natural, ...], AsTuple, Field(min_length=1)]
-    """One training each, different ones: with two or more there is a standard deviation."""
+    """One training each, all different; two or more give a standard deviation."""
 
     @field_validator("seeds")
     @classmethod
@@ -113,7 +113,7 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         return next(self.network.parameters()).device
 
 
@@ -133,7 +133,7 @@ def shrink(images: Images, side: int) -> Tensor:
 
 
 class Fold(nn.Module):
-    """Fold patches into channels so that the grid is at most 16 by 16, whatever the image size."""
+    """Fold patches into channels so that the grid is at most 16 by 16, for any image size."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ def train_classifier(
         Decides first weights, order, shifts and which images are held out. The same seed on the
         same number of torch threads, or the same kind of GPU, gives the same bits.
     device
-        Where it is trained, and stays.
+        The device of the training, where the network stays.
     progress
         Called with the share of the steps done.
     """
@@ -306,8 +306,8 @@ def mean_and_std(name: str, values: Sequence[Any]) -> dict[str, Any]:
     Returns
     -------
     Numbers, or lists of one number a class. The standard deviation is the sample's (n - 1), None
-    for a single seed. It is that of *one* training, seen over seeds with the same images: it does
-    not contain the luck of the private run that made them.
+    for a single seed. It describes *one* training over seeds with the same images, not the
+    randomness of the private run that made them.
     """
     table = np.asarray(values, dtype=np.float64)
     spread = table.std(0, ddof=1).tolist() if len(table) > 1 else None

@@ -1,8 +1,8 @@
-"""What shows only in large images: accuracy at several sizes, crops at full size, the spectrum.
+"""Quality that shows only in large images: accuracy at several sizes, crops, and the spectrum.
 
-Accuracy at 64 pixels says whether an image is what it should be; it says nothing of edges. So
-beside it stand the Fréchet distance of random crops, which see detail and nothing else, and the
-power spectrum, in which soft edges, grain and the seams of a pyramid all show.
+Accuracy at 64 pixels says whether an image has the right content; it says nothing about edges. The
+Fréchet distance of random crops sees detail only, and the power spectrum shows soft edges, grain
+and the seams of a pyramid.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def detail(
 ) -> dict[str, Any]:
     """Judge large images, and write ``spectrum.png`` and ``nearest.png`` into ``folder``.
 
-    The second shows real records: ``folder`` is for those only who may see them.
+    The second shows real records: only people who may see those should see ``folder``.
 
     Parameters
     ----------
@@ -60,8 +60,7 @@ def detail(
     synthetic, train, test
         Each (images, labels), as for `sampler.evaluation.evaluate.evaluate`.
     known
-        A file for what the real images give, which is the same for every run on them; None keeps
-        nothing.
+        A file for the figures of the real images, the same for every run on them; None keeps none.
     progress
         Called with the share of the trainings done.
 

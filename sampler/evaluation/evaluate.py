@@ -57,10 +57,10 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Progress,
 ) -> dict[str, Any]:
-    """Say what synthetic images are worth, beside what the real ones are worth.
+    """Measure the quality of synthetic images, beside that of real ones.
 
-    The figures of the real data are not private: keep the result with those who may see the data.
-    Nothing here is charged to a budget, and nothing here may choose between private models.
+    The figures of the real data are not private: share the result only with people who may see the
+    data. Nothing here is charged to a budget, and nothing here may choose between private models.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def evaluate(
 def check_records(
     name: str, records: Records, shape: tuple[int, ...], classes: int, fewest: int
 ) -> None:
-    """Refuse records that the judgement would fail on, or be meaningless for.
+    """Refuse records for which the evaluation would fail or mean nothing.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def distance_figures(
 ) -> dict[str, Any]:
     """Distances of synthetic images to real test images; ``_real``: of as many training images.
 
-    The real figure is what a perfect generator would get, so read the two together: the Fréchet
+    The real figure is that of a perfect generator, so read the two together: the Fréchet
     distance is biased by the number of images, and ``judge`` has seen the training images.
     """
     n = min(MOST_FOR_DISTANCES, len(synthetic), len(train))

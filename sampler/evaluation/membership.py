@@ -1,8 +1,8 @@
-"""Membership inference on what was released: guess who was in the training records.
+"""Membership inference on the release: guess the training records.
 
-Two attacks with no more than the model and its images: the denoising loss of a record (records that
-were learned should denoise better), and its distance to the nearest synthetic image. Their figures
-are no bound of anything; a model whose epsilon holds must leave them near chance.
+Two attacks use only the model and its images: the denoising loss of a record (learned records
+should denoise better), and its distance to the nearest synthetic image. Their figures bound
+nothing; a model whose epsilon holds must leave them near chance.
 """
 
 from __future__ import annotations

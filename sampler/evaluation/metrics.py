@@ -11,7 +11,7 @@ the share of balls with a synthetic image inside (diversity): a class that lost 
 loses the balls there.
 
 The nearest real training record of an image is a sanity figure and never a proof of privacy. Copies
-would show here; that none shows proves nothing. The proof is in the mechanism.
+would show here; their absence proves nothing. The proof is in the mechanism.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def nearest_figures(synthetic: Images, train: Images, test: Images) -> dict[str,
 
 
 def spaced(images: NDArray[Any], n: int) -> NDArray[Any]:
-    """Return ``n`` images, or indices, evenly spaced: every class, in whatever order they are."""
+    """Return ``n`` images, or indices, evenly spaced over classes in any order."""
     return images[np.linspace(0, len(images) - 1, n).round().astype(np.int64)]
 
 

@@ -50,7 +50,7 @@ def cache_paths(
     recipe: Recipe,
     device: torch.device | str = "cpu",
 ) -> dict[int, Path]:
-    """Where each seed's baseline is kept: by SHA-256 over data, recipe, code, PyTorch, device."""
+    """Name the file of each seed's baseline by SHA-256 of data, recipe, code, PyTorch, device."""
     sha = hashlib.sha256(torch.__version__.encode() + Path(code.__file__).read_bytes())
     sha.update(repr((recipe.cnn, recipe.mlp, torch.device(device).type)).encode())
     for images, labels in (train, test):

@@ -1,4 +1,4 @@
-"""Who may call: a token for each client, and no open door to the network."""
+"""Access: a token for each client, and no open door to the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BEARER = "Bearer "
 def split_address(address: str) -> tuple[str, int]:
     """Split ``host:port``; an IPv6 host stands in brackets.
 
-    Raises ConfigError if it is something else.
+    Raises ConfigError if it is malformed.
     """
     host, _, port = address.rpartition(":")
     if not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
@@ -26,7 +26,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach ``host``; other names than localhost are not."""
+    """Say whether only this machine can reach ``host``; of names, only localhost qualifies."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -49,12 +49,12 @@ def require_guard(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None
 def read_tokens(path: Path) -> dict[str, str]:
     """Read a token file: on each line a client's name, a space, and its token.
 
-    Raises ConfigError if the file cannot be read, or a line is not such; it never quotes a token.
+    Raises ConfigError, which never quotes a token, if the file or a line is unreadable.
 
     Returns
     -------
     dict
-        Token by client. Empty lines and those that begin with # are passed over.
+        Token by client. Empty lines and lines that begin with # are ignored.
     """
     try:
         lines = path.read_text().splitlines()
@@ -85,7 +85,7 @@ def read_tokens(path: Path) -> dict[str, str]:
 
 
 class Access:
-    """Tells clients apart: by their tokens, or where there are none by the hosts they call from.
+    """Identifies clients by their tokens, or by their hosts if there are no tokens.
 
     ``tokens`` maps clients to tokens; None admits anyone who can connect.
     """
@@ -101,7 +101,7 @@ class Access:
         """Return the caller's name.
 
         ``metadata`` is the call's; ``peer`` is as gRPC names it, ``ipv4:127.0.0.1:43210``. Raises
-        BadToken if tokens are required and there is none or a wrong one.
+        BadToken if tokens are required and the call has no valid one.
         """
         if self._digests is None:
             return host_of(peer)
@@ -111,7 +111,7 @@ class Access:
                 "The call has no token.", 'Send metadata "authorization: Bearer TOKEN" with it.'
             )
         given = hashlib.sha256(str(values[0]).removeprefix(_BEARER).encode()).digest()
-        # Every token is compared, each in constant time: how long it takes says nothing of them.
+        # Every token is compared, each in constant time, so the time reveals nothing about them.
         found = [name for name, one in self._digests.items() if hmac.compare_digest(one, given)]
         if not found:
             raise BadToken("The token is unknown.", "Ask the server's operator for one.")

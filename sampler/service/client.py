@@ -1,4 +1,4 @@
-"""A small client: images of a `dppm serve` as arrays, its refusals as exceptions.
+"""A small client of `dppm serve`: images as arrays, refusals as exceptions.
 
     with SamplingClient("127.0.0.1:50051") as client:
         for image in client.sample({3: 10, 7: 10}, seed=1):
@@ -36,7 +36,7 @@ class Sampled:
 
 
 class Stream:
-    """Images on their way: iterate over it; ``header`` says what they are.
+    """A stream of images to iterate over, described by ``header``.
 
     Call `cancel`, or close the client, to leave the rest.
     """
@@ -56,7 +56,7 @@ class Stream:
                 yield Sampled(image.label, image.index, pixels)
 
     def cancel(self) -> None:
-        """Want no more; the server stops at the next shard."""
+        """End the stream; the server stops at the next shard."""
         self._call.cancel()
 
 
@@ -112,7 +112,7 @@ class SamplingClient:
         self._channel.close()
 
     def describe(self) -> pb.Description:
-        """Return what is served, within which limits."""
+        """Return the description of the service and its limits."""
         answer: pb.Description = self._short(self._stub.Describe, pb.DescribeRequest())
         return answer
 
@@ -125,7 +125,7 @@ class SamplingClient:
         sampler: Mapping[str, Any] | None = None,
         deadline: float | None = None,
     ) -> Stream:
-        """Ask for images, by class how many.
+        """Request images by class.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class SamplingClient:
         seed, first
             Images are named by (seed, class, index); ``first`` is the first index.
         sampler
-            Settings that shall differ from the run's, by their names in `SamplerSettings`.
+            Settings that differ from the run's, by their names in `SamplerSettings`.
         deadline
             Seconds for the whole stream; None: as long as it takes.
         """
@@ -156,7 +156,7 @@ class SamplingClient:
         return answer
 
     def cancel(self, job: str) -> pb.JobStatus:
-        """End a job, also one of another connection of this client."""
+        """End a job, even one of another connection of this client."""
         answer: pb.JobStatus = self._short(self._stub.Cancel, pb.CancelRequest(job=job))
         return answer
 
@@ -177,7 +177,7 @@ def _channel(address: str, ca: Path | None) -> Any:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the error that a status stands for."""
+    """Raise the error of a status."""
     try:
         yield
     except grpc.RpcError as error:

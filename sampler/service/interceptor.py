@@ -1,9 +1,9 @@
-"""Before every call: who calls, is there room, did its message come in time, is it a good one.
+"""Checks before every call: the caller, the number of calls, and a timely and valid message.
 
-Calls are coroutines of one thread, so a call that waits costs a little memory and no thread. A call
-whose message does not come in time is ended, and where there are too many calls, the oldest of the
-client that has the most. So the calls of one client, or of anyone without a token, take no room
-from another. A `Sample` counts no more once the scheduler takes its job: quotas bound it then.
+Calls are coroutines of one thread, so a waiting call costs a little memory and no thread. A call
+without a timely message is ended; if there are too many calls, so is the oldest call of the client
+that has the most. So the calls of one client, or of anyone without a token, do not crowd out
+others. A `Sample` no longer counts once the scheduler takes its job: from then on, quotas bound it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Call:
-    """A call that has come in.
+    """An incoming call.
 
     ``client`` is the caller, as `Access.client` names it; ``ended`` is set once the call has its
     status, whether from here or from gRPC.
@@ -48,7 +48,7 @@ class Call:
         self._gone: list[Callable[[], object]] = []
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
-        """Give it its status, unless it has one; also while its handler waits to read or write."""
+        """Set its status, unless it has one, even while its handler waits to read or write."""
         if not self.ended.is_set():
             self.ended.set()
             self._open_calls.leave(self)
@@ -61,15 +61,15 @@ class Call:
             self._loop.call_soon_threadsafe(self.end, grpc.StatusCode.CANCELLED, text)
 
     def admit(self, gone: Callable[[], object]) -> None:
-        """Count it no more, as something else bounds it; ``gone`` is called when it is gone.
+        """Stop counting it, since something else bounds it, and call ``gone`` when it is gone.
 
-        It is not gone when it has ended, but when its client has read what was written, or left.
+        It is gone when its client has read everything or left, not when it has ended.
         """
         self._open_calls.leave(self)
         self._gone.append(gone)
 
     async def write(self, content: bytes) -> None:
-        """Send a message; come back when there is room for another, or the call has ended."""
+        """Send a message; return when there is room for another, or the call has ended."""
         self._writing = self._begin(self._context.write(content))
         ended = self._loop.create_task(self.ended.wait())
         try:
@@ -88,16 +88,15 @@ class Call:
                 call_back()
 
     async def _abort(self, code: grpc.StatusCode, text: str) -> None:
-        if self._writing is not None:  # the status goes behind it, and headers go once
+        if self._writing is not None:  # the status follows it, and headers are sent once
             await asyncio.wait({self._writing})
         await self._context.abort(code, text)
 
     def _begin(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Run something of gRPC's, which must not be cancelled: its core writes into it."""
+        """Run a gRPC operation, which must not be cancelled: gRPC's core writes into it."""
 
         async def quietly() -> None:
-            # What abort raises when it worked, write when the call was ended, both when the client
-            # is gone.
+            # Raised by a successful abort, by a write after the end, and by both without a client.
             with suppress(grpc.aio.AbortError, grpc.aio.BaseError, grpc.aio.UsageError):
                 await work
 
@@ -108,7 +107,7 @@ class Call:
 
 
 class OpenCalls:
-    """Calls that nothing else bounds, oldest first.
+    """The calls that nothing else bounds, oldest first.
 
     One more than ``per_client`` or ``in_all`` ends the oldest call of its client, or of the client
     that has the most.
@@ -149,10 +148,10 @@ class OpenCalls:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """No call passes without a token, and no bytes that are no message or out of bounds.
+    """Refuses calls without a token, and messages that are invalid or out of bounds.
 
-    Health checks pass without a token, as load balancers send none; they say nothing of a run, and
-    are counted apart, where hosts are clients.
+    Health checks need no token, as load balancers send none; they reveal nothing about a run, and
+    are counted separately, by host.
 
     For ``bounds`` see `sampler.service.requests`.
     """
@@ -171,8 +170,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     ) -> Any:
         """Return what answers a call: its handler, behind the checks.
 
-        It is one of streams, whatever the method is: gRPC would wait for the message of any other
-        before it asks us.
+        It is always a handler of streams: for any other, gRPC would wait for the message before it
+        calls the handler.
         """
         handler, method = await proceed(details), str(details.method)
 
@@ -216,7 +215,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _requests(
         self, handler: Any, method: str, call: Call, context: Any
     ) -> AsyncGenerator[Any, None]:
-        """Yield a call's messages, each of which comes in time and is within bounds."""
+        """Yield a call's messages, each timely and within bounds."""
         while True:
             late = asyncio.get_running_loop().call_later(
                 MESSAGE_SECONDS,
@@ -248,7 +247,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 async def _replies(
     handler: Any, requests: AsyncGenerator[Any, None], call: Call
 ) -> AsyncGenerator[Any, None]:
-    """Yield what a handler answers, whatever kind of method it is."""
+    """Yield the replies of a handler of any kind."""
     if handler.request_streaming:
         replies = handler.stream_stream(requests, call)
     else:

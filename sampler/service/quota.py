@@ -1,4 +1,4 @@
-"""How much each client may still ask for: jobs at a time, and images an hour."""
+"""Quotas of each client: jobs at a time, and images an hour."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Account:
 
 
 class Quota:
-    """An allowance of images per client, which fills up again at a steady rate.
+    """An allowance of images per client, which refills at a steady rate.
 
     Not safe for threads: `sampler.service.scheduler` calls it under its own lock.
 
@@ -43,7 +43,7 @@ class Quota:
     def enter(self, client: str, images: int) -> None:
         """Take ``images`` from the client's allowance, for one more job.
 
-        Raises ConfigError if even a full allowance would not do, and QuotaExceeded if the client
+        Raises ConfigError if even a full allowance is too small, and QuotaExceeded if the client
         has too many jobs, or too little is left.
         """
         self._forget_the_idle()
@@ -77,7 +77,7 @@ class Quota:
         account.left = min(account.left + unused, self._most)
 
     def leave(self, client: str) -> None:
-        """Count a job less."""
+        """Count one job fewer."""
         self._accounts[client].jobs -= 1
 
     def of(self, client: str) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class Quota:
         account.left, account.at = min(grown, self._most), now
 
     def _forget_the_idle(self) -> None:
-        """Drop accounts that say no more than a new one would, lest they pile up."""
+        """Drop accounts that are equal to a new one."""
         for client, account in list(self._accounts.items()):
             self._fill(account)
             if account.jobs == 0 and account.left >= self._most:

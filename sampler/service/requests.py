@@ -1,7 +1,7 @@
-"""What may be asked for: every request is checked, or refused with the field and the fix.
+"""Requests: every request is checked, or refused with the field and the fix.
 
-First each field by itself against the table of bounds, before anything is built from one; then the
-rules that tie fields to each other, or to a server's limits.
+Each field is checked against the table of bounds before anything is built from it; then come the
+rules between fields, and the server's limits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Several:
     each: Row | None = None
 
 
-Fields = Mapping[str, Row | Several | None]  # None: a message, which has rows of its own
+Fields = Mapping[str, Row | Several | None]  # None: a message, with its own rows
 
 
 def request_bounds(classes: int) -> Mapping[str, Fields]:
@@ -88,31 +88,19 @@ def check_request(message: Any, bounds: Mapping[str, Fields], path: str = "") ->
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model that a server offers.
+    """The model that a server offers."""
 
-    Attributes
-    ----------
-    model
-        SHA-256 of the model file, hexadecimal.
-    classes, shape
-        Of the model: number of classes, (C, H, W).
-    privacy
-        ``epsilon_release``, ``epsilon_secure_sum``, ``epsilon_site`` (None: infinite),
-        ``delta``, ``unit``.
-    settings
-        What holds where a request says nothing else.
-    shard_size
-        Images of a shard. With that of `sampler.generate` the bits agree with its images.
-    switch_levels
-        Of a pyramid, the noise levels at which its stages take over.
-    """
-
-    model: str
+    model: str  # SHA-256 of the model file, hexadecimal
+    # of the model: number of classes, (C, H, W)
     classes: int
     shape: tuple[int, int, int]
+    # ``epsilon_release``, ``epsilon_secure_sum``, ``epsilon_site`` (None: infinite), ``delta``,
+    # ``unit``
     privacy: Mapping[str, Any]
-    settings: SamplerSettings
+    settings: SamplerSettings  # settings of a request that sets none
+    # Images of a shard. With that of `sampler.generate` the bits agree with its images.
     shard_size: int
+    # of a pyramid, the noise levels at which its stages take over
     switch_levels: tuple[float, ...] = ()
 
 
@@ -121,27 +109,16 @@ class Limits:
     """How much may be asked for.
 
     Raises ConfigError if one is not a whole number above zero and below 2^31.
-
-    Attributes
-    ----------
-    images_per_request
-        Images of one request.
-    images_per_hour
-        Images that a client may have drawn in an hour, counted in whole shards.
-    jobs_per_client, jobs
-        Jobs at a time, of one client and of all.
-    evaluations
-        Evaluations of the model for one image.
-    stall_seconds
-        A job of whose images none was read for so long is ended.
     """
 
-    images_per_request: int = 100_000
+    images_per_request: int = 100_000  # images of one request
+    # images that a client may have drawn in an hour, counted in whole shards
     images_per_hour: int = 100_000
+    # jobs at a time, of one client and of all
     jobs_per_client: int = 8
     jobs: int = 32
-    evaluations: int = 1000
-    stall_seconds: int = 120
+    evaluations: int = 1000  # evaluations of the model for one image
+    stall_seconds: int = 120  # a job whose images are not read for this long is ended
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -159,7 +136,7 @@ class ShardSlice:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """A request for images that was found good."""
+    """A valid request for images."""
 
     batches: tuple[pb.Batch, ...]
     shard_size: int
@@ -189,7 +166,7 @@ class SampleRequest:
 
 
 def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) -> SampleRequest:
-    """Turn a request that passed `check_request` into one of ours; nothing is built yet.
+    """Convert a request that passed `check_request`; nothing is built yet.
 
     Raises ConfigError naming the field, what is wrong with it, and the fix.
     """
@@ -221,7 +198,7 @@ def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) ->
 def settings_of(message: pb.Sampler, otherwise: SamplerSettings) -> SamplerSettings:
     """Return ``otherwise`` with the fields that the message sets.
 
-    Raises ConfigError if they do not make good settings.
+    Raises ConfigError if the settings are invalid together.
     """
     given = {field.name: value for field, value in message.ListFields()}
     if "step_size" in given:

@@ -1,8 +1,8 @@
-"""Jobs under way: which shard is drawn next, how far ahead of its reader, and when to stop.
+"""Running jobs: the next shard, the distance from the reader, and the end.
 
 One thread per worker takes the next shard of the jobs in turn, so a large job cannot hold up small
-ones. A job is passed over while ``ahead`` shards of it are being drawn or wait to be read: that is
-the back-pressure, and it bounds the memory of a job whose client reads slowly or not at all.
+ones. A job is skipped while ``ahead`` shards of it are being drawn or wait to be read: this
+back-pressure bounds the memory of a job whose client reads slowly or not at all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class JobState(enum.Enum):
-    """Where a job stands; the names are those of ``JobStatus.State``."""
+    """The state of a job; the names are those of ``JobStatus.State``."""
 
     RUNNING = enum.auto()
     DONE = enum.auto()
@@ -35,7 +35,7 @@ class JobState(enum.Enum):
 
 
 class Job:
-    """A request on its way. Its fields belong to the scheduler, which changes them under a lock."""
+    """A running request. Its fields belong to the scheduler, which changes them under a lock."""
 
     def __init__(
         self, client: str, request: SampleRequest, on_cancel: Callable[[], object]
@@ -43,7 +43,7 @@ class Job:
         self.id = secrets.token_hex(8)  # not to be guessed by other clients
         self.client, self.on_cancel = client, on_cancel
         self.images, self.cost, self.shards = request.images, request.cost, request.shards
-        self.request = replace(request, batches=())  # they are in todo: an ended job shall be small
+        self.request = replace(request, batches=())  # in todo, so that an ended job is small
         self.state = JobState.RUNNING
         self.error: DppmError | None = None
         self.todo, self.left = request.pieces(), self.shards  # not yet begun
@@ -63,7 +63,7 @@ class Job:
 
 
 class JobScheduler:
-    """Accepts requests, has them drawn, and hands out what was drawn.
+    """Accepts requests, has their shards drawn, and hands these out.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class JobScheduler:
         Raises
         ------
         DppmError
-            What a worker refused with; `JobCancelled` if the job was ended.
+            The refusal of a worker; `JobCancelled` if the job was ended.
         """
         for _ in range(job.shards):
             with self._change:
@@ -146,7 +146,7 @@ class JobScheduler:
     def find(self, client: str, name: str) -> Job:
         """Return a client's job.
 
-        Raises UnknownJob if the client has none of this name: others' jobs are not spoken of.
+        Raises UnknownJob if the client has no such job; other clients' jobs stay secret.
         """
         with self._change:
             job = self._jobs.get(name)
@@ -162,7 +162,7 @@ class JobScheduler:
             return self._quota.of(client)
 
     def finish(self, job: Job) -> None:
-        """End a job of which no more is written, with all images or without."""
+        """End a job whose stream is over, complete or not."""
         with self._change:
             whole = job.sent == job.images
             self._end(job, JobState.DONE if whole else JobState.CANCELLED)
@@ -178,14 +178,14 @@ class JobScheduler:
             self._quota.leave(job.client)
 
     def cancel(self, job: Job) -> None:
-        """End a job before its time: nothing more is begun, what waits is dropped."""
+        """End a job early: no shard is begun, and waiting ones are dropped."""
         with self._change:
             cancelled = self._end(job, JobState.CANCELLED)
         if cancelled:
             job.on_cancel()
 
     def cancel_stalled(self) -> None:
-        """Close streams whose clients have not read for too long, though there was something."""
+        """Close streams whose clients have not read for too long, though images were ready."""
         oldest = time.monotonic() - self._limits.stall_seconds
         with self._change:
             stalled = [
@@ -229,7 +229,7 @@ class JobScheduler:
         return job.left > 0 and job.ahead < self._ahead
 
     def _take(self) -> tuple[Job, ShardSlice]:
-        """Take a shard of the first job in line that wants one; the job goes to the line's end."""
+        """Take a shard of the first job in line that wants one; the job moves to the end."""
         while not self._wants(self._turn[0]):
             self._turn.rotate(-1)
         job = self._turn.popleft()
@@ -251,7 +251,7 @@ class JobScheduler:
                 job, piece = self._take()
             try:
                 content = draw(piece.shard, job.request.seed, job.request.settings)
-            except Exception as error:  # whatever it is, it ends the job and not the worker
+            except Exception as error:  # any error ends the job, not the worker
                 if not isinstance(error, DppmError):
                     _log.exception("%s of job %s failed", piece.shard.name, job.id)
                     error = SamplerError(

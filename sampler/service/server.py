@@ -1,7 +1,7 @@
-"""The server: workers, scheduler, service, health and reflection at one address, until it stops.
+"""The server: workers, scheduler, service, health and reflection at one address.
 
-Calls are coroutines of a thread of their own. Jobs have threads: one for each that may run, for
-what takes time of it, and those of the scheduler.
+Calls are coroutines of a thread of their own. Jobs have the scheduler's threads, and one thread
+each for slow work.
 """
 
 from __future__ import annotations
@@ -50,34 +50,18 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where and for whom to serve.
+    """The address and the clients of a server."""
 
-    Attributes
-    ----------
-    address
-        ``host:port``; port 0 takes a free one.
-    tls_cert, tls_key
-        PEM files; both or neither.
-    token_file
-        See `sampler.service.access.read_tokens`; None lets in anyone who can connect.
-    insecure
-        Whether to listen to the network also without TLS or tokens.
-    pool
-        Who draws.
-    limits
-        How much may be asked for.
-    shard_size
-        See `ModelInfo`; None: that of `sampler.generate`.
-    """
-
-    address: str = "127.0.0.1:50051"
+    address: str = "127.0.0.1:50051"  # ``host:port``; port 0 takes a free one
+    # PEM files; both or neither
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    # see `sampler.service.access.read_tokens`; None lets in anyone who can connect
     token_file: Path | None = None
-    insecure: bool = False
-    pool: PoolSettings = field(default_factory=lambda: PoolSettings(workers=0))
-    limits: Limits = field(default_factory=Limits)
-    shard_size: int | None = None
+    insecure: bool = False  # whether to listen to the network also without TLS or tokens
+    pool: PoolSettings = field(default_factory=lambda: PoolSettings(workers=0))  # who draws
+    limits: Limits = field(default_factory=Limits)  # how much may be asked for
+    shard_size: int | None = None  # see `ModelInfo`; None: that of `sampler.generate`
 
 
 @dataclass(frozen=True)
@@ -92,7 +76,7 @@ class Running:
     _scheduler: JobScheduler
 
     def wait(self) -> None:
-        """Serve until the process is told to stop."""
+        """Serve until the process is asked to stop."""
         while self._thread.is_alive():
             self._thread.join(1.0)  # a signal is noticed in between
 
@@ -106,19 +90,19 @@ def serving(
     settings: ServerSettings,
     loader: Loader = load_model,
 ) -> Iterator[Running]:
-    """Serve a model within the ``with`` block; on the way out jobs end, and threads and workers.
+    """Serve a model within the ``with`` block; at its end jobs, threads and workers end.
 
     Parameters
     ----------
     model
         Score model file.
     privacy
-        What to tell clients of it: ``epsilon_release``, ``epsilon_secure_sum``, ``epsilon_site``
+        The promise to clients: ``epsilon_release``, ``epsilon_secure_sum``, ``epsilon_site``
         (None: infinite), ``delta``, ``unit``.
     sampler
         Settings of requests that set none.
     settings
-        Where and for whom.
+        The address and the clients.
     loader
         Makes the model from the file's content, here and in each worker.
 
@@ -148,7 +132,7 @@ def serving(
     limits = settings.limits
     with (
         crew(content, settings.pool, loader=loader) as draws,
-        closing(JobScheduler(draws, limits)) as scheduler,  # ends its threads, whatever happens
+        closing(JobScheduler(draws, limits)) as scheduler,  # always ends its threads
         ThreadPoolExecutor(limits.jobs, thread_name_prefix="call") as pool,
     ):
         interceptor = CallInterceptor(access, request_bounds(served.classes))
@@ -166,7 +150,7 @@ def serving(
 
 
 class _Answering:
-    """The thread of calls: gRPC's event loop, and a look now and then for streams that stall."""
+    """The thread of calls: gRPC's event loop, and a regular search for stalled streams."""
 
     def __init__(
         self,
@@ -215,7 +199,7 @@ class _Answering:
 
 
 def _options(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """Return gRPC's; of the files that a process may have open, connections get half."""
+    """Return gRPC's options; connections get half of the files that the process may open."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (
         *_OPTIONS,
@@ -226,7 +210,7 @@ def _options(limits: Limits) -> tuple[tuple[str, int], ...]:
 
 
 def _guard(host: str, settings: ServerSettings) -> tuple[Access, Any]:
-    """Return who may call, and TLS credentials or None; refuse an open door."""
+    """Return the access check, and TLS credentials or None; refuse an open door."""
     files = (settings.tls_cert, settings.tls_key)
     if (files[0] is None) != (files[1] is None):
         raise ConfigError(

@@ -27,16 +27,16 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class SamplingService:
-    """The servicer: coroutines on the thread of calls, which does nothing that takes time.
+    """The servicer: coroutines on the thread of calls, which never does slow work.
 
     Parameters
     ----------
     model, limits
-        What it offers, and how much of it.
+        The offered model, and its limits.
     scheduler
         Runs the jobs.
     threads
-        For what takes time: a thread for each job that may run.
+        For slow work, a thread for each job that may run.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SamplingService:
             )
             yield pb.SampleReply(header=header)
             async for image in self._images(job):
-                yield pb.SampleReply(image=image)  # comes back when there is room to write more
+                yield pb.SampleReply(image=image)  # returns when there is room for more
                 job.count_sent()
         finally:  # also if the call was ended, is past its deadline, or has lost its client
             self._scheduler.finish(job)
@@ -140,7 +140,7 @@ def sampler_message(settings: SamplerSettings) -> pb.Sampler:
 
 
 def privacy_message(privacy: Mapping[str, Any]) -> pb.Privacy:
-    """Return what the run promises; an epsilon of None, no protection, is infinite (unset is 0)."""
+    """Return the run's promise; an epsilon of None, no protection, is infinite (unset is 0)."""
     found: dict[str, Any] = {}
     for field in pb.Privacy.DESCRIPTOR.fields:
         value = privacy[field.name]
@@ -171,7 +171,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._names = {"", *names}
 
     async def Check(self, request: Any, call: Call) -> Any:
-        """Say that a service is up, or that it is none of ours."""
+        """Say that a service is up, or unknown."""
         if request.service not in self._names:
             call.end(grpc.StatusCode.NOT_FOUND, "There is no such service here.")
         return _Response(status=_Response.SERVING)

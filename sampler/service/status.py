@@ -27,7 +27,7 @@ def refusal_text(error: errors.DppmError) -> str:
 
 
 def refusal_of(status: grpc.RpcError) -> errors.DppmError:
-    """Return the error that a status stands for; `ServiceError` where it is none of `CODES`."""
+    """Return the error of a status; `ServiceError` if it is not in `CODES`."""
     name = status.code().name
     message, _, hint = (status.details() or name).partition(FIX)
     kind = _ERRORS.get(status.code(), errors.ServiceError)

@@ -4,5 +4,5 @@
 ``build.py`` writes the two splits; ``store.py`` finds the fonts.
 
 The same fonts give the same bytes under one Pillow (its wheel carries FreeType): drawing and
-comparing is done in whole numbers, and rounding elsewhere decides nothing but a near tie.
+comparing use whole numbers, and rounding elsewhere decides only near ties.
 """

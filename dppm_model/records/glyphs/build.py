@@ -19,14 +19,14 @@ from dppm_model.records.glyphs import render, rules
 from dppm_model.records.writing import write_records
 
 SPLITS = ("train", "test")
-_ORDER = (".otf", ".ttf", ".pfb")  # outlines made for screens first; of copies the first is kept
+_ORDER = (".otf", ".ttf", ".pfb")  # outlines made for screens first: of copies, the first is kept
 _PASSED_OVER = {"ipaex-type1", "allrunes"}  # hundreds of pieces of one Japanese font; runes
 _FEWEST_FONTS = 20
 _SECONDS = 60  # for one font; it takes hundredths, so a busy machine changes no outcome
 
 
 class Painter:
-    """Draws fonts in a child process: a font that kills or stalls it is lost, and nothing else."""
+    """Draws fonts in a child process: a font that kills or stalls it costs only that font."""
 
     def __init__(
         self, drawing: Callable[..., bytes] = render.draw, seconds: int = _SECONDS
@@ -90,8 +90,8 @@ class _FontLostError(Exception):
 def build(fonts: Path, target: Path, name: str, letters: str, say: Progress) -> None:
     """Render the data set: ``target/train`` and ``target/test``.
 
-    The records are chosen on all 26 letters whatever ``letters`` is, so fewer letters are the same
-    records restricted. They are ordered by font, then letter.
+    Records are always chosen on all 26 letters, so fewer letters give a subset of the same records.
+    They are ordered by font, then letter.
 
     ``fonts`` is a folder with ``.otf``, ``.ttf`` and ``.pfb`` files, at any depth; ``letters`` are
     the classes in order, the first letters of the alphabet. Raises DataError if the fonts are too
@@ -111,7 +111,7 @@ def build(fonts: Path, target: Path, name: str, letters: str, say: Progress) -> 
                     part(say, 0.6, 0.4, f"{name}: "),
                 )
             except _FontLostError as lost:
-                # Others may have been its copies, so the whole choice is made again.
+                # Others may have been its copies, so the whole choice is repeated.
                 found = [font for font in found if font is not lost.font]
             else:
                 return

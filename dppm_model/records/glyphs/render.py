@@ -21,8 +21,8 @@ SIZE = 256  # pixels a side of a picture
 INK = 208  # pixels of the longer side of its letter
 THUMB = 32  # pixels a side of the small picture that the rules compare
 _THUMB_POINTS = 130
-_POINTS = 600  # most letters come out twice as large as needed, and are reduced
-_LARGEST_EMS = 8  # a letter beyond is damaged, and would be gigabytes of pixels
+_POINTS = 600  # most letters are drawn twice as large as needed, and reduced
+_LARGEST_EMS = 8  # a larger letter is damaged, and would need gigabytes of pixels
 # Edges fainter than a quarter do not count as ink, so that reducing cannot lose one.
 _IS_INK = [255 * (level >= 64) for level in range(256)]
 _MEMORY = 2**31  # bytes of address space
@@ -74,7 +74,7 @@ def _ink(font: ImageFont.FreeTypeFont, letter: str, largest: int) -> Image.Image
 
 
 def prepare() -> None:
-    """Limit what this process, a child, may use; it is silent, and ends with its parent."""
+    """Limit this child process's resources; make it silent, and end it with its parent."""
     for kind, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):  # macOS has no limit of address space
             resource.setrlimit(kind, (most, most))
@@ -89,11 +89,11 @@ def _end_with_parent() -> None:
 
 
 def attempt(seconds: int, drawing: Callable[..., bytes], *job: str | int) -> bytes:
-    """Draw a font, or kill this process should it take longer; no bytes: it is of no use."""
+    """Draw a font, or die if that takes longer; no bytes mean a useless font."""
     signal.alarm(seconds)
     try:
         return drawing(*job)
-    except Exception:  # a damaged font makes FreeType and Pillow raise anything
+    except Exception:  # damaged fonts make FreeType and Pillow raise anything
         return b""
     finally:
         signal.alarm(0)

@@ -48,7 +48,7 @@ def has_letters(thumb: Thumbs) -> bool:
 
 
 def legible(thumbs: Thumbs, folders: Sequence[str]) -> NDArray[np.bool_]:
-    """Tell which fonts a linear classifier can read that never saw their folder.
+    """Say which fonts are legible to a linear classifier that never saw their folder.
 
     Ridge regression on random cosine features, in five folds of whole folders: symbols and
     ornaments in the places of letters are not recognised.
@@ -90,7 +90,7 @@ def legible(thumbs: Thumbs, folders: Sequence[str]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What fonts have in common.
+    """The copies and families among fonts.
 
     ``new`` (n, 26) says whether a letter is no copy of an earlier one; ``families`` names the
     family of each font by the first of its folders.
@@ -105,8 +105,8 @@ def compare(
 ) -> Comparison:
     """Find copies and families.
 
-    Two folders with a font each that agree on six letters are one family, and so are those that
-    they lead to: the same design often comes under several names.
+    Two folders are one family if a font of each agrees on six letters, and so are folders linked
+    through others: the same design often comes under several names.
 
     ``thumbs`` are (n, 26, 32, 32) in the order of preference: of copies, the first is kept.
     ``tick`` gets the share done.

@@ -37,7 +37,7 @@ def fetch(
     source: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Bring the data set to ``root/name``, unless it is there and whole, from whatever fonts.
+    """Bring the data set to ``root/name``, unless it is there and whole.
 
     Raises DataError if the folder's fonts cannot make a data set, the disk is full, or other
     records have that name; what was there is then still there, and DownloadError if the package
@@ -47,8 +47,8 @@ def fetch(
     ----------
     source
         A folder of fonts; without it ``$DPPM_DATA_SOURCE/<name>`` if that exists, else the Debian
-        package of 509 MB. Only the package gives the pinned content; what other fonts give, nothing
-        but their manifests describes.
+        package of 509 MB. Only the package gives the pinned content; that of other fonts is
+        described by its manifests only.
     """
     target = root / name
     if not _whole(target, name):
@@ -110,7 +110,7 @@ def _refusal(name: str, reason: str) -> DownloadError:
 
 
 def _unpinned(folder: Path, name: str) -> str | None:
-    """Name the first split whose manifest has not the pinned digest."""
+    """Name the first split whose manifest lacks the pinned digest."""
     for split in SPLITS:
         if open_records(folder / split).manifest.digest != DIGESTS[name][split]:
             return split
