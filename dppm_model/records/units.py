@@ -18,7 +18,7 @@ from dppm_model.records.shards import Records
 
 Unit = Literal["record", "person"]
 _SEEDS = 2**63 - 1  # seeds are 63 bits, as those of `SecureRNG`
-_NEXT_SEED = 0x1E3779B97F4A7C15  # odd: the seeds of a unit's records differ in all low bits
+_NEXT_SEED = 0x1E3779B97F4A7C15  # odd, so a unit's seeds differ in their low bits too
 
 
 class Choice(NamedTuple):
