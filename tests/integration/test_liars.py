@@ -24,6 +24,7 @@ from tests.support.mutations import nothing, twin
 
 NODE = 3
 LIAR = f"site-{NODE:04d}"
+Prepared = Callable[[int], Run]  # by the number of sites
 
 
 def prepare(folder: Path, sites: int) -> Run:
@@ -33,7 +34,7 @@ def prepare(folder: Path, sites: int) -> Run:
 
 
 @pytest.fixture(scope="module")
-def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Run]:
+def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Run folders of a number of sites, of which four must survive."""
     folder, made = tmp_path_factory.mktemp("liars"), dict[int, Run]()
 
@@ -126,7 +127,7 @@ UNHEARD = {"another mask key is dealt", "mask key on no polynomial"}
 )
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_of_one_site_costs_one_report_at_most(
-    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
 ) -> None:
     run = twin_of(prepared(5), tmp_path / "run")
     edit, seen = edits(Liar(run, NODE), LIES[lie])
@@ -136,7 +137,7 @@ def test_a_lie_of_one_site_costs_one_report_at_most(
 
 @pytest.mark.parametrize("lie", [*LIES, *WITH_A_DROP_OUT])
 def test_a_lie_beside_a_drop_out(
-    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
 ) -> None:
     """An honest site misses every other question, and the liar one of them."""
     run = twin_of(prepared(6), tmp_path / "run")
@@ -159,7 +160,7 @@ KINDS = ["query.join", "train", "query.open", "query.checks"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["silent", "dies"])
 def test_a_site_that_fails_at_a_stage_for_good(
-    prepared: Callable[[int], Run],
+    prepared: Prepared,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -177,7 +178,7 @@ def test_a_site_that_fails_at_a_stage_for_good(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_site_that_lies_in_many_ways(
-    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
     """Each answer holds a random lie or none, and some never come."""
     run = twin_of(prepared(6), tmp_path / "run")
@@ -199,7 +200,7 @@ def test_a_site_that_lies_in_many_ways(
 
 @pytest.fixture(scope="module")
 def spoilt(
-    prepared: Callable[[int], Run], tmp_path_factory: pytest.TempPathFactory
+    prepared: Prepared, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Run, Run]]:
     """A run folder, and the same run to its end with this lie and without any kill."""
     folder, made = tmp_path_factory.mktemp("spoilt"), dict[str, tuple[Run, Run]]()
@@ -298,7 +299,7 @@ def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_resumes(
     ),
 )
 def test_a_second_node_for_a_site_is_refused_by_name(
-    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The last node has the folder, hence the identity, of the first, which stays."""
     run = twin_of(prepared(5), tmp_path / "run")
@@ -310,7 +311,7 @@ def test_a_second_node_for_a_site_is_refused_by_name(
 
 
 def test_a_report_larger_than_any_spoils_a_sum_and_ends_no_run(
-    prepared: Callable[[int], Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the check numbers that fit it: nobody can see whose it was. The sum stays in range.
 

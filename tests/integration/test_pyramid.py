@@ -86,13 +86,3 @@ def test_training_takes_its_start_from_what_is_installed(
     with pytest.raises(ModelError, match="is not installed"):
         pyramid.start_weights(3)
     pyramid.start_weights.cache_clear()
-
-
-def test_what_does_not_fit_is_refused_before_anything_is_spent(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["data", "import", str(photos), "--name", "photos", "--size", "50"]) == 0
-    assert main(["simulate", str(tmp_path / "run"), *SMALL]) == 10
-    shown = " ".join(capsys.readouterr().err.split())
-    assert "pyramid.stages is 2, but images have 50 x 50 pixels" in shown
-    assert not (tmp_path / "run" / "ledger.jsonl").exists()

@@ -27,6 +27,7 @@ from sampler.service.client import SamplingClient
 from sampler.service.server import ServerSettings, serving
 from sampler.settings import SamplerSettings
 from tests.unit.sampler.mixture import ExactMixture, pictures
+from tests.unit.service.toys import PRIVACY
 
 pytestmark = pytest.mark.ray
 
@@ -234,13 +235,7 @@ def test_a_service_on_ray_gives_the_same_images(tmp_path: Path) -> None:
     with (
         serving(
             tmp_path / "model",
-            privacy={
-                "epsilon_release": 1.0,
-                "epsilon_secure_sum": 1.0,
-                "epsilon_site": 2.0,
-                "delta": 1e-5,
-                "unit": "x",
-            },
+            privacy=PRIVACY,
             sampler=FAST,
             settings=ServerSettings(address="127.0.0.1:0", pool=PoolSettings(2), shard_size=4),
             loader=pickle.loads,

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from deploy.cli import main
-from dppm_model import errors
 from dppm_model.run import Run
 from sampler.images import load_images
 from sampler.service.client import SamplingClient
@@ -74,13 +73,3 @@ def test_the_command_serves_the_runs_images_and_stops(run: Run, ends_by: signal.
     found, labels = load_images(run.samples)
     for image in images:
         np.testing.assert_array_equal(image.pixels, found[labels == 1][image.index])
-
-
-def test_the_command_refuses(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = str(run.folder)
-    assert main(["serve"]) == errors.ConfigError.exit_code
-    assert main(["serve", str(tmp_path)]) == errors.RunFolderError.exit_code
-    assert main(["serve", folder, "privacy.epsilon=1"]) == errors.ConfigError.exit_code
-    for options in (["--address", "nowhere"], ["--workers", "-1"], ["--images-per-hour", "0"]):
-        assert main(["serve", folder, *options]) == errors.ConfigError.exit_code
-        assert "Fix:" in capsys.readouterr().err

@@ -42,6 +42,7 @@ from tests.support.secure_sum import Federation, addressed, group_of, identities
 from tests.support.seeded_rng import chi_square
 
 SUM = Sum(number=0, bits=12, dimension=40)
+Begun = tuple[Federation, dict[int, RoundKeys]]
 
 
 def vectors(sum_: Sum, n: int, seed: int = 0) -> dict[int, np.ndarray]:
@@ -80,7 +81,7 @@ def test_any_survivors_at_every_stage_give_exactly_their_sum(
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> tuple[Federation, dict[int, RoundKeys]]:
+def begun(tmp_path: Path) -> Begun:
     """Five sites, round 0 begun, three must survive."""
     federation = Federation(tmp_path, 5)
     materials = federation.prepare(0, range(5))
@@ -137,9 +138,7 @@ def _forget_survivors(self: Any, number: int, _: Any) -> None:
     "dppm_model.securesum.member:Member.reveal",
     _before(_forget_survivors),
 )
-def test_lies_about_survivors_are_refused(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_lies_about_survivors_are_refused(begun: Begun) -> None:
     federation = begun[0]
     with pytest.raises(TooFewSurvivors):
         federation.reveal(0, 0, {0, 1})
@@ -166,9 +165,7 @@ def _both_shares(old: Any) -> Any:
 @twin(
     "a site tells both shares of a peer", "dppm_model.securesum.member:Member.reveal", _both_shares
 )
-def test_one_share_of_a_peer_and_never_both(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_one_share_of_a_peer_and_never_both(begun: Begun) -> None:
     site = begun[0].members[0]
     both = {i: bytes.fromhex(s) for i, s in site._memory.rounds[0].shares.items()}
     told = begun[0].reveal(0, 0, {0, 1, 2})
@@ -192,9 +189,7 @@ def secret_of(told: dict[int, dict[int, bytes]], peer: int, least: int) -> bytes
     "dppm_model.aggregation:secure_sum_honest_reports",
     lambda _: lambda sites, min_survivors, colluding: min_survivors - colluding,
 )
-def test_different_lists_of_survivors_open_no_smaller_sum_than_is_accounted(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_different_lists_of_survivors_open_no_smaller_sum_than_is_accounted(begun: Begun) -> None:
     """The best attack on 5 sites of which 3 must survive opens two reports, and n is two."""
     federation, materials = begun
     group = federation.group
@@ -256,7 +251,7 @@ def _forget_participants(self: Any, number: int, _: Any) -> None:
     "dppm_model.securesum.member:Member.admit",
     _before(_forget_participants),
 )
-def test_participants_are_fixed_once(begun: tuple[Federation, dict[int, RoundKeys]]) -> None:
+def test_participants_are_fixed_once(begun: Begun) -> None:
     federation, materials = begun
     fewer = addressed({i: materials[i] for i in range(4)}, 0)
     with pytest.raises(ParticipantsChanged):
@@ -345,9 +340,7 @@ def _old_rounds_stay(old: Any) -> Any:
     "dppm_model.securesum.member:Member.admit",
     _old_rounds_stay,
 )
-def test_rounds_are_not_mixed_or_reopened(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_rounds_are_not_mixed_or_reopened(begun: Begun) -> None:
     federation, materials = begun
     site = federation.members[0]
     with pytest.raises(StaleRound):  # prepared, but the participants are not known
@@ -437,9 +430,7 @@ def test_the_server_holds_one_vector_however_many_report() -> None:
     assert peak < 4 * sum_.ring.zeros().nbytes < 60 * len(report) / 8
 
 
-def test_a_report_that_was_changed_on_the_wire_is_named(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_a_report_that_was_changed_on_the_wire_is_named(begun: Begun) -> None:
     federation, materials = begun
     opening = Opening(federation.group, SUM, materials)
     report, mask = federation.members[2].begun(0).mask(SUM, np.ones(40, int))
@@ -453,9 +444,7 @@ def test_a_report_that_was_changed_on_the_wire_is_named(
         opening.add(2, report, digest_of(report), mask)
 
 
-def opened(
-    begun: tuple[Federation, dict[int, RoundKeys]], liar: int | None = None, helpers: int = 5
-) -> Opening:
+def opened(begun: Begun, liar: int | None = None, helpers: int = 5) -> Opening:
     """Round 0 of which site 4 has dropped out; the liar tells a wrong share for site 1."""
     federation, materials = begun
     opening = Opening(federation.group, SUM, materials)
@@ -476,9 +465,7 @@ def opened(
     "dppm_model.securesum.round_keys:is_share",
     lambda _: lambda digest, which, share: True,
 )
-def test_a_wrong_share_is_found_named_and_left_out(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_a_wrong_share_is_found_named_and_left_out(begun: Begun) -> None:
     opening = opened(begun, liar=0)
     np.testing.assert_array_equal(opening.open(), sum(list(vectors(SUM, 5).values())[:4]))
     assert opening.liars == {0}
@@ -493,9 +480,7 @@ def test_a_wrong_share_is_found_named_and_left_out(
     "dppm_model.securesum.masks:Sum.without_checks",
     lambda _: lambda self, group, total: self.ring.reduce(total)[: self.dimension],
 )
-def test_a_wrong_mask_is_caught(
-    begun: tuple[Federation, dict[int, RoundKeys]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_mask_is_caught(begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(begun).open()
     right = masking.add_pair_mask
 
@@ -537,9 +522,7 @@ def test_the_ring_holds_every_sum_of_the_plan() -> None:
     "dppm_model.securesum.masks:add_self_mask",
     nothing,
 )
-def test_a_late_report_stays_masked(
-    begun: tuple[Federation, dict[int, RoundKeys]],
-) -> None:
+def test_a_late_report_stays_masked(begun: Begun) -> None:
     """Site 4 dropped out, its mask key was opened; its report arrives late and is still uniform."""
     federation, materials = begun
     given_ = np.full(SUM.dimension, 7)

@@ -36,6 +36,7 @@ from tests.support.secure_sum import Federation, addressed, identities
 
 SUM = Sum(number=0, bits=12, dimension=40)
 AGAIN = replace(SUM, number=1)
+Guilty = tuple[Opening, Proof]
 TALLIES = np.arange(40)
 HALVES = slice(0, shamir.SHARE_BYTES), slice(shamir.SHARE_BYTES, None)
 
@@ -268,7 +269,7 @@ def opened(
 
 
 @pytest.fixture
-def guilty(federation: Federation) -> tuple[Opening, Proof]:
+def guilty(federation: Federation) -> Guilty:
     """Site 3 said something else of its self-mask than it has dealt."""
     opening = opened(federation, SUM, lie=lambda i: bytes([i == 3] * 32) if i == 3 else b"")
     (proof,) = opening.proofs()
@@ -285,9 +286,7 @@ def guilty(federation: Federation) -> tuple[Opening, Proof]:
         }
     ),
 )
-def test_a_guilty_site_is_taken_out_of_the_sum(
-    federation: Federation, guilty: tuple[Opening, Proof]
-) -> None:
+def test_a_guilty_site_is_taken_out_of_the_sum(federation: Federation, guilty: Guilty) -> None:
     opening, proof = guilty
     assert not opening.fits()
     report = federation.members[3].begun(0).mask(SUM, TALLIES)[0]
@@ -362,9 +361,7 @@ def _bound_to_any_digests(old: Any) -> Any:
     "dppm_model.securesum.proof:Proof.holds",
     _bound_to_any_digests,
 )
-def test_no_proof_makes_an_honest_site_guilty(
-    federation: Federation, guilty: tuple[Opening, Proof]
-) -> None:
+def test_no_proof_makes_an_honest_site_guilty(federation: Federation, guilty: Guilty) -> None:
     site = federation.members[0]
     for name, lie in changes(federation, guilty[1]).items():
         with pytest.raises(NotGuilty):
@@ -377,9 +374,7 @@ def test_no_proof_makes_an_honest_site_guilty(
     assert site.begun(0).pair_keys(SUM, [guilty[1]]).keys() == {3}
 
 
-def test_a_proof_is_of_one_try_only(
-    federation: Federation, guilty: tuple[Opening, Proof], tmp_path: Path
-) -> None:
+def test_a_proof_is_of_one_try_only(federation: Federation, guilty: Guilty, tmp_path: Path) -> None:
     proof = guilty[1]
     begin(federation, TRIES)  # the next round
     site = federation.members[0]

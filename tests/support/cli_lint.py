@@ -79,10 +79,7 @@ def _exist(words: list[str]) -> None:
 def _python(words: list[str]) -> None:
     if words[:1] != ["-m"]:
         _exist(words[:1])
-    elif not (ROOT / words[1].replace(".", "/")).with_suffix(".py").exists():
-        with contextlib.suppress(ModuleNotFoundError):
-            if importlib.util.find_spec(words[1]) is not None:
-                return
+    elif importlib.util.find_spec(words[1]) is None:
         raise ValueError(f"there is no module {words[1]}")
 
 

@@ -1,4 +1,4 @@
-"""Started programs end with their starter, and folders have one worker at a time."""
+"""Started programs end with their starter."""
 
 import os
 import signal

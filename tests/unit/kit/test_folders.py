@@ -36,12 +36,16 @@ def fed(fed: Path) -> Path:
 
 
 @pytest.fixture
+def site(fed: Path, tmp_path: Path) -> Path:
+    return tmp_path / "site-0"
+
+
+@pytest.fixture
 def paper(fed: Path) -> Path:
     return fed / "runs" / "first" / "announcement.zip"
 
 
-def test_secrets_are_their_owners_only(fed: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site-0"
+def test_secrets_are_their_owners_only(fed: Path, site: Path) -> None:
     for path in (fed, site):
         assert path.stat().st_mode & 0o077 == 0
     for path in (
@@ -119,8 +123,7 @@ def test_a_name_or_a_key_is_one_sites_only(fed: Path, tmp_path: Path, tiny: Path
     assert typed(*enrol) == errors.EnrolmentError.exit_code
 
 
-def test_approving_pins_peers_plan_and_code(fed: Path, tmp_path: Path, paper: Path) -> None:
-    site = tmp_path / "site-0"
+def test_approving_pins_peers_plan_and_code(site: Path, paper: Path) -> None:
     assert typed("site", "approve", site, paper) == errors.NotApproved.exit_code  # nobody there
     assert not (site / "approvals").exists()
     assert typed("site", "approve", site, paper, "--yes") == 0
@@ -133,9 +136,8 @@ def test_approving_pins_peers_plan_and_code(fed: Path, tmp_path: Path, paper: Pa
 
 
 def test_what_the_site_cannot_afford_or_does_not_allow_is_not_approved(
-    fed: Path, tmp_path: Path, paper: Path
+    site: Path, paper: Path
 ) -> None:
-    site = tmp_path / "site-0"
     policy = Policy.read(site / "site.toml")
     for change, error in (
         ({"max_epsilon_secure_sum": 7.0}, errors.BudgetExhausted),
@@ -219,9 +221,8 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("check", SPOILT)
-def test_preflight_finds_what_is_wrong(fed: Path, tmp_path: Path, paper: Path, check: str) -> None:
+def test_preflight_finds_what_is_wrong(site: Path, paper: Path, check: str) -> None:
     """There is no server here, so those checks fail; before and after, `check` is what changes."""
-    site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper, "--yes") == 0
     needs_server = {"server", "clock", "enrolled"}
     assert {f.check.name for f in preflight(site) if f.hint} == needs_server
@@ -234,9 +235,8 @@ def test_preflight_finds_what_is_wrong(fed: Path, tmp_path: Path, paper: Path, c
 
 
 def test_preflight_tries_the_machines_arithmetic(
-    fed: Path, tmp_path: Path, paper: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path, paper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper, "--yes") == 0
     monkeypatch.setattr(batch_invariance, "_problem", lambda *_: "as planted")
     (found,) = (f for f in preflight(site) if f.check.name == "arithmetic")
@@ -244,9 +244,8 @@ def test_preflight_tries_the_machines_arithmetic(
 
 
 def test_a_server_is_trusted_with_exact_sums_only_by_who_says_so(
-    fed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fed: Path, site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site = tmp_path / "site-0"
     trusting = ["mechanism=gaussian", "privacy.view=release"]
     assert announce(fed, "exact", *trusting) == 0
     paper = fed / "runs" / "exact" / "announcement.zip"
@@ -279,9 +278,8 @@ def test_a_server_is_trusted_with_exact_sums_only_by_who_says_so(
 
 
 def test_status_says_what_is_spent_and_left(
-    fed: Path, tmp_path: Path, paper: Path, capsys: pytest.CaptureFixture[str]
+    fed: Path, site: Path, paper: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site = tmp_path / "site-0"
     assert typed("site", "approve", site, paper, "--yes") == 0
     plan = Announcement.read(paper).plan
     Ledger(site / "ledger.jsonl").debit(plan.debit(0, 0))

@@ -202,16 +202,6 @@ def test_fonts_that_make_no_data_set_are_refused(root: Path, tmp_path, fill, rea
     assert empty(root)
 
 
-def test_an_interrupted_fetch_leaves_nothing(root: Path, fonts: Path) -> None:
-    def stop(_text: str, share: float | None) -> None:
-        if share is not None and share > 0.9:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sources.fetch("glyphs", source=fonts, progress=stop)
-    assert empty(root)
-
-
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch, more: Path) -> list[str]:
     """Debian's package with the toy fonts in it, and how often it was asked for."""

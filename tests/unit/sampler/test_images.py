@@ -206,9 +206,6 @@ def test_strange_folders_are_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="different model"):
         sample(model, tmp_path / "out")
     model.write_bytes(content)
-    (tmp_path / "out" / "manifest.json").write_text("[")
-    with pytest.raises(RunFolderError, match="cannot be read"):
-        sample(model, tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
     with pytest.raises(RunFolderError, match="no manifest"):
         sample(model, tmp_path / "out")
