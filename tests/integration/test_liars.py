@@ -114,13 +114,13 @@ UNHEARD = {"another mask key is dealt", "mask key on no polynomial"}
     only="[digests missing]",
 )
 @twin(
-    "a sum is opened that does not fit what its sites say of their masks",
+    "a sum is opened although it contradicts its sites' check numbers",
     "dppm_model.securesum.opening:Opening.fits",
     lambda _: lambda self: True,
     only="[garbage]",
 )
 @twin(
-    "a complaint does not say of whom",
+    "a complaint names nobody",
     "client.app:_refused",
     lambda old: lambda error: {"error": old(error)["error"]},
     only="[shares wrong]",
@@ -247,7 +247,7 @@ def _removed_in_place(old: Any) -> Any:
 
 
 @twin(
-    "a report is taken out of the sum that a killed server goes on with",
+    "a report is removed from the saved sum of a killed server",
     "dppm_model.securesum.opening:Opening.remove",
     _removed_in_place,
     only="[another self-mask is dealt-FaultPoint.SERVER_OPENED-1]",
@@ -289,7 +289,7 @@ def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_resumes(
 
 
 @twin(
-    "a node takes the place of another that is connected",
+    "a node takes the place of a connected one",
     "server.securesum.membership:Membership._take",
     lambda _: (
         lambda self, site, node, channel: (

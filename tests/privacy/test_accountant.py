@@ -84,7 +84,7 @@ def test_a_delta_below_the_float_error_is_not_promised() -> None:
 
 
 @twin(
-    "T rounds are charged as one",
+    "T rounds cost as much as one",
     "dppm_model.privacy.accountant:_gathered",
     lambda old: lambda costs: [(mu, q, 1) for mu, q, _ in old(costs)],
     only="[1.0-11.759]",
@@ -171,7 +171,7 @@ def test_monotone_in_everything(mu: float, q: float, rounds: int, other: bool) -
 
 
 @twin(
-    "the tails of Theorem 3 are not paid for",
+    "the tails of Theorem 3 are not accounted for",
     "dppm_model.privacy.accountant:_tails",
     lambda _: lambda eta, epsilon: 0.0,
     only="[1e-10]",
@@ -247,7 +247,7 @@ def test_what_was_spent_before_may_leave_nothing() -> None:
 
 
 @twin(
-    "printed digits are rounded to the nearest",
+    "printed digits are rounded to nearest",
     "deploy.show:round_up",
     lambda _: round,
 )

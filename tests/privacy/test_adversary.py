@@ -259,7 +259,7 @@ def test_nothing_is_released_that_cannot_be_noted(prepared: Run, tmp_path: Path)
 
 
 @twin(
-    "a reply carries a field more",
+    "a reply carries an undeclared field",
     "dppm_model.securesum.wire:write_shares",
     lambda old: lambda shares: {**old(shares), "loss": 1.0},
 )

@@ -38,7 +38,7 @@ def same_everywhere(product: Callable[[torch.Tensor], torch.Tensor], one: torch.
 
 
 @twin(
-    "matrices are multiplied by whatever sizes they have",
+    "matrices are multiplied without padding",
     "dppm_model.mechanism.products:_filled",
     lambda _: lambda x, size: x,
     only="[dtype0]",
@@ -134,7 +134,7 @@ def anew() -> Iterator[None]:
 
 
 @twin(
-    "the self-check compares sums, and does not look at the sizes of products",
+    "the self-check compares sums, and ignores the sizes of products",
     "dppm_model.batch_invariance:_is_whole",
     lambda _: lambda x: True,
     only="[components]",
@@ -173,7 +173,7 @@ def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
 
 
 @twin(
-    "a site tries sums only, and not the vectors that persons and directions answer by",
+    "the self-check tries sums, and not the vectors of persons and directions",
     "dppm_model.batch_invariance:_Records.rows",
     lambda _: lambda self, chosen: {},
 )

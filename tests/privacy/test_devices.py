@@ -158,7 +158,7 @@ def exact() -> bool:
 
 
 @twin(
-    "a GPU multiplies in TF32, and adds up in any order",
+    "a GPU multiplies in TF32 and adds in any order",
     "dppm_model.device:_compute_exactly",
     nothing,
 )
@@ -218,7 +218,7 @@ def test_a_gpu_is_not_used_before_a_fork(
 
 
 @twin(
-    "a GPU answers because the processor beside it treats records alike",
+    "a GPU answers because the CPU passed its self-check",
     "dppm_model.batch_invariance:_problem",
     lambda old: cache(lambda kind, of, _, machine: old(kind, of, "cpu", machine)),
 )

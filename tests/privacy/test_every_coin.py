@@ -157,7 +157,7 @@ def _sampled_twice(old: Any) -> Any:
 
 
 @twin(
-    "names are true half as often again as planned",
+    "names are true 1.5 times as often as planned",
     "dppm_model.mechanism.directions:DirectionsMechanism.counts",
     _truth(1.5),
     only="[1.0-directions]",
@@ -181,7 +181,7 @@ def _sampled_twice(old: Any) -> Any:
     only="[0.5-directions]",
 )
 @twin(
-    "names: sampling is counted in the randomized response, and once more in composition",
+    "sampling of names is counted twice: in the response and in composition",
     "dppm_model.phase:PhasePlan.cost",
     _sampled_twice,
     only="[0.5-directions]",
@@ -231,7 +231,7 @@ def _others_count_as_uniform(old: Any) -> Any:
 
 
 @twin(
-    "twenty times as many slots hide a name as there are",
+    "twenty times as many slots are counted as there are",
     "dppm_model.privacy.directions:mu_directions",
     _others_count_as_uniform,
     only="[5-0.3-2]",

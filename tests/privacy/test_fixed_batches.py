@@ -106,19 +106,19 @@ def _wrong_divisor(old: Any) -> Any:
 
 
 @twin(
-    "batches of any size: a record's vector depends on who else was sampled",
+    "batches have any size: a record's vector depends on the others",
     "dppm_model.mechanism.fixed_batches:fixed_batches",
     _chunks_as_they_come,
     only="[conv, factors]",
 )
 @twin(
-    "the sum is divided by how many records were sampled",
+    "the sum is divided by the number of sampled records",
     "dppm_model.score.class_sums:ClassSumQuery.clipped_sum",
     _wrong_divisor,
     only="[means]",
 )
 @twin(
-    "where a record is cropped depends on its place among those that were sampled",
+    "a record's crop depends on its place in the sample",
     "dppm_model.score.pyramid_query:crop_records",
     lambda old: lambda pixels, seeds, config: old(pixels, torch.arange(len(seeds)), config),
     only="[detail, from the pixels on]",
@@ -195,7 +195,7 @@ def _class_by_class(at: int) -> Make:
 
 
 @twin(
-    "a record is denoised together with those of its class alone, however many they are",
+    "a record is denoised in a batch of its own class",
     "dppm_model.score.mixture:Mixture.denoise",
     _class_by_class(3),
     only="[False]",
@@ -215,7 +215,7 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
 
 
 @twin(
-    "distances to components are computed for the records of a class alone",
+    "distances to components are computed class by class",
     "dppm_model.score.moments:nearest",
     _class_by_class(1),
 )
@@ -232,7 +232,7 @@ def test_the_size_of_a_class_decides_nothing_of_distances(
 
 
 @twin(
-    "residuals are projected on the axes of a class for the records of that class alone",
+    "residuals are projected class by class",
     "dppm_model.score.moments:ComponentCovarianceQuery.projected",
     _class_by_class(2),
 )

@@ -70,7 +70,7 @@ def _outermost_corners_only(_: Any) -> Any:
 
 
 @twin(
-    "only the two outermost corners are looked at",
+    "only the two outermost corners are tried",
     "dppm_model.privacy.gdp:sum_slope",
     _outermost_corners_only,
     only="[0.05-4321]",
@@ -263,7 +263,7 @@ def _no_rounding(_: Any) -> Any:
 
 
 @twin(
-    "probabilities are rounded, which is not paid for",
+    "the rounding of probabilities is not accounted for",
     "dppm_model.privacy.gdp:probability_sensitivity",
     _no_rounding,
 )
@@ -286,7 +286,7 @@ _LITTLE = math.ceil(0.5001 * 2**24) * 2.0**-1074
 
 
 @twin(
-    "a plan may have lengths that float64 rounds to a few bits",
+    "a plan may have lengths of subnormal numbers",
     "dppm_model.bounds:require_length",
     lambda _: lambda name, value: None,
     only="[4.0-little]",

@@ -126,7 +126,7 @@ def test_nothing_is_claimed_against_who_sees_sums() -> None:
 
 
 @twin(
-    "a site gives exact sums to a server that its policy does not trust",
+    "a site gives exact sums to an untrusted server",
     "client.policy:Policy.check_plan",
     nothing,
 )
@@ -141,12 +141,12 @@ def test_a_site_that_does_not_trust_the_server_refuses() -> None:
 
 
 @twin(
-    "a server that is trusted with exact sums releases them without noise",
+    "a trusted server releases exact sums without noise",
     "dppm_model.mechanism.gaussian:rounded_normal",
     lambda _: lambda deviation, count, coins: np.zeros(count, dtype=np.int64),
 )
 @twin(
-    "a server that died draws new noise for the same sum",
+    "a restarted server draws new noise for the same sum",
     "server.state:StateFile.read",
     lambda _: classmethod(lambda cls, path, plan: None),
 )
@@ -185,7 +185,7 @@ def test_a_uniform_at_an_edge_is_decided_by_more_bits(k: int, above: bool) -> No
 
 
 @twin(
-    "the service tells its clients an epsilon of 0 where there is no protection",
+    "the service reports an epsilon of 0 for no protection",
     "sampler.service.service:privacy_message",
     lambda _: (
         lambda found: pb.Privacy(**{f.name: found[f.name] for f in pb.Privacy.DESCRIPTOR.fields})

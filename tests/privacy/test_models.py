@@ -14,7 +14,7 @@ from tests.support.mutations import twin
 
 
 @twin(
-    "a network's weights are whatever was freed in their place before",
+    "a network starts from uninitialised memory",
     "dppm_model.score.pyramid:zeroed",
     lambda _: lambda network: network.to_empty(device="cpu"),
     only="[detail]",
@@ -41,7 +41,7 @@ def other(start: ScoreModel, **mixture: float) -> ScoreModel:
 
 
 @twin(
-    "a closed form is known again by its arrays alone, whatever the model says of them",
+    "a closed form is cached by its arrays alone",
     "dppm_model.score.closed_form:_key",
     lambda _: (
         lambda model: b"".join(

@@ -108,7 +108,7 @@ def _each_clipped(_: Any) -> Any:
 
 
 @twin(
-    "a person's records are clipped one by one, and their sum not at all",
+    "a person's records are clipped one by one",
     "dppm_model.mechanism.units:clipped_units",
     _each_clipped,
     only="[3-means]",
@@ -143,7 +143,7 @@ def _sum_for_mean(_: Any) -> Any:
 
 
 @twin(
-    "a person's records are summed where their mean is meant",
+    "a person's records are summed, not averaged",
     "dppm_model.mechanism.units:clipped_units",
     _sum_for_mean,
     only="[means]",
@@ -184,13 +184,13 @@ def _one_generator_for_all(old: Any) -> Any:
 
 
 @twin(
-    "what is drawn for a person's records depends on who else was sampled",
+    "the noise of a person's records depends on the others",
     "dppm_model.records.units:Units.choose",
     _noise_by_place,
     only="[score]",
 )
 @twin(
-    "which records of a person are asked depends on who else was sampled",
+    "the choice of a person's records depends on the others",
     "dppm_model.records.units:Units._own",
     _one_generator_for_all,
     only="[means]",
@@ -276,7 +276,7 @@ def _gathered(change: Callable[[str, int], tuple[str, int]]) -> Make:
 
 
 @twin(
-    "all records of a person are asked, however many they are",
+    "all records of a person are asked",
     "dppm_model.records.units:Units.of",
     _gathered(lambda unit, _: (unit, 1 << 30)),
     only="[binomial]",
@@ -295,7 +295,7 @@ def test_at_most_k_images_of_a_person_are_read(
 
 
 @twin(
-    "records are sampled where persons are meant",
+    "records are sampled in place of persons",
     "dppm_model.records.units:Units.of",
     _gathered(lambda _, most: ("record", most)),
 )
@@ -326,7 +326,7 @@ def _nobody_named(old: Any) -> Any:
 
 
 @twin(
-    "data that name persons are planned for as if they named none",
+    "data that name persons are planned by record",
     "dppm_model.records.sources:load",
     _nobody_named,
 )

@@ -59,7 +59,7 @@ def _nan_is_a_number(old: Any) -> Any:
 
 
 @twin(
-    "an array of a model may hold what is no number",
+    "an array of a model may hold NaN",
     "dppm_model.score.arrays:ArraySpec.problem",
     _nan_is_a_number,
     only="[mlp-score]",
@@ -124,7 +124,7 @@ STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
 
 
 @twin(
-    "numbers of an array are looked at one by one only: any matrix is a covariance",
+    "any matrix of numbers in range is a covariance",
     "dppm_model.score.arrays:ArraySpec.problem",
     lambda old: lambda self, a: old(replace(self, rule=None), a),
     only="[skew covariance]",
@@ -229,7 +229,7 @@ def _debit_when_asked(old: Any) -> Any:
 
 
 @twin(
-    "a round is debited before it is known that it can be asked",
+    "a round is debited before its question is checked",
     "client.site:Site.check_budget",
     _debit_when_asked,
     only="[another shape]",
@@ -251,7 +251,7 @@ def test_a_question_that_is_refused_costs_nothing(
 
 
 @twin(
-    "a round is debited before it is known that it can be answered",
+    "a round is debited before its question is tried",
     "client.site:try_question",
     nothing,
 )
@@ -296,7 +296,7 @@ def _made_at_once(old: Any) -> Any:
 
 
 @twin(
-    "memory is taken for a plan's network before anybody has approved the plan",
+    "a plan's network is allocated before the plan is approved",
     "dppm_model.score.residual:ResidualConfig.lay_out",
     _made_at_once,
 )
@@ -311,7 +311,7 @@ def test_the_size_of_a_network_is_known_before_it_is_made(
 
 
 @twin(
-    "a site answers from a machine on which records depend on their company",
+    "a site answers from a machine that is not batch invariant",
     "client.site:check_batch_invariance",
     nothing,
 )
@@ -329,7 +329,7 @@ def test_a_machine_that_is_not_batch_invariant_answers_nothing(
 
 
 @twin(
-    "a plan may count other coordinates than its model asks for",
+    "a plan may count other coordinates than its model has",
     "dppm_model.plan:Plan._check_questions",
     nothing,
 )
@@ -365,7 +365,7 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] if isinstance(value, int | float) else []
 
 
-@twin("a plan may say a whole number as 3.0 or true", "dppm_model.phase:require_whole", nothing)
+@twin("a plan may write a whole number as 3.0 or true", "dppm_model.phase:require_whole", nothing)
 def test_a_plan_says_each_number_in_one_way_only(plan: Plan) -> None:
     """3.0 or true for a whole number, 1 for 1.0, huge numbers and deep JSON: all refused."""
     raw = json.loads(plan.to_json())

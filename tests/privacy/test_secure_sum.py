@@ -185,7 +185,7 @@ def secret_of(told: dict[int, dict[int, bytes]], peer: int, least: int) -> bytes
 
 
 @twin(
-    "accounted as if the server told every site the same survivors",
+    "the accounting trusts the server to name the same survivors to all",
     "dppm_model.aggregation:secure_sum_honest_reports",
     lambda _: lambda sites, min_survivors, colluding: min_survivors - colluding,
 )
@@ -225,7 +225,7 @@ def test_the_honest_reports_that_are_sure(n: int) -> None:
 
 
 @twin(
-    "a site that was told other participants is opened alone",
+    "a site with another list of participants is opened alone",
     "dppm_model.securesum.keys:verify",
     lambda _: lambda *_args: True,
 )
@@ -336,7 +336,7 @@ def _old_rounds_stay(old: Any) -> Any:
 
 
 @twin(
-    "a round that is over is answered again",
+    "a finished round is answered again",
     "dppm_model.securesum.member:Member.admit",
     _old_rounds_stay,
 )
@@ -461,7 +461,7 @@ def opened(begun: Begun, liar: int | None = None, helpers: int = 5) -> Opening:
 
 
 @twin(
-    "a share that nobody has dealt is taken",
+    "a forged share is accepted",
     "dppm_model.securesum.round_keys:is_share",
     lambda _: lambda digest, which, share: True,
 )
@@ -476,7 +476,7 @@ def test_a_wrong_share_is_found_named_and_left_out(begun: Begun) -> None:
 
 
 @twin(
-    "a sum is opened without a look at its check numbers",
+    "a sum is opened without its check numbers",
     "dppm_model.securesum.masks:Sum.without_checks",
     lambda _: lambda self, group, total: self.ring.reduce(total)[: self.dimension],
 )

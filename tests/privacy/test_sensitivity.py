@@ -177,7 +177,7 @@ def _one_factor_only(_: Any) -> Any:
 
 
 @twin(
-    "of a gradient in two factors that is too long, only one becomes zero",
+    "only one factor of a gradient that is too long becomes zero",
     "dppm_model.mechanism.ghost_clipping:factored_sum",
     _one_factor_only,
     only="[nan]",
@@ -210,7 +210,7 @@ def _wraps(_: Any) -> Any:
 
 
 @twin(
-    "a sum becomes integers without a look at how long it is",
+    "a sum becomes integers without a check of its length",
     "dppm_model.mechanism.quantize:Grid.whole",
     _wraps,
 )

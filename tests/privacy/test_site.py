@@ -117,9 +117,7 @@ def _fresh_on_resend(old: Any) -> Any:
     "dppm_model.privacy.ledger:Ledger.debit",
     lambda _: lambda self, entry: True,
 )
-@twin(
-    "a report that is asked for again is drawn again", "client.site:Site.answer", _fresh_on_resend
-)
+@twin("a repeated question draws new coins", "client.site:Site.answer", _fresh_on_resend)
 def test_the_same_round_gives_the_same_bits_and_costs_once(
     tmp_path: Path, tiny: Path, site: Site, plan: Plan, question: bytes
 ) -> None:
@@ -157,7 +155,7 @@ def _count_leaks(old: Any) -> Any:
 
 
 @twin(
-    "the shape of a report tells whether anybody was sampled",
+    "the shape of a report reveals an empty sample",
     "dppm_model.round:report",
     _count_leaks,
 )
@@ -183,7 +181,7 @@ def _debit_after(old: Any) -> Any:
     return answer
 
 
-@twin("the debit is written after the data were read", "client.site:Site.answer", _debit_after)
+@twin("the debit is written after the data are read", "client.site:Site.answer", _debit_after)
 def test_a_debit_is_on_disk_before_data_are_read(
     tmp_path: Path, site: Site, plan: Plan, question: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +244,7 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
 
 
 @twin(
-    "a site does not look whether the plan has changed in mid run",
+    "a plan may change during a run",
     "client.site:Site._check_plan",
     nothing,
 )
@@ -378,7 +376,7 @@ def _anything_is_approved(old: Any) -> Any:
 
 
 @twin(
-    "a site answers plans that its operator has not approved",
+    "a site answers unapproved plans",
     "client.approvals:approval_of",
     _anything_is_approved,
 )
@@ -406,7 +404,7 @@ def _by_any_code(old: Any) -> Any:
 
 
 @twin(
-    "a plan is answered by other code than it was approved with",
+    "a plan is answered by code it was not approved with",
     "client.approvals:approval_of",
     _by_any_code,
 )
@@ -431,7 +429,7 @@ def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
 
 
 @twin(
-    "records are counted for a plan that is not approved",
+    "records are counted for an unapproved plan",
     "client.site:Site.authorize",
     lambda old: lambda self, plan, **kw: (self.records(), old(self, plan, **kw))[1],
 )
@@ -450,13 +448,13 @@ def test_an_unapproved_plan_hears_nothing_of_the_records(
 
 
 @twin(
-    "a plan that protects records is answered where the site protects persons",
+    "a site that protects persons answers a plan by record",
     "client.policy:Policy.check_plan",
     nothing,
     only="[unit-person]",
 )
 @twin(
-    "a shard smaller than the site's policy says takes part",
+    "a shard smaller than the policy allows takes part",
     "client.policy:Policy.check_records",
     nothing,
     only="[min_records-601]",
@@ -500,7 +498,7 @@ def _no_policy(old: Any) -> Any:
 
 
 @twin(
-    "a site helps to open sums smaller than its own policy says",
+    "a site helps to open sums smaller than its policy allows",
     "client.site:Site.authorize",
     _no_policy,
 )
@@ -574,7 +572,7 @@ def test_a_model_for_other_data_is_refused_before_anything_is_spent(site: Site, 
 
 
 @twin(
-    "a question that fails on a record fails for the server to see",
+    "a failure on one record is visible to the server",
     "dppm_model.score.unit_batches:map_blocks",
     lambda _: lambda ask, units, block: [ask(slice(0, units))],
 )

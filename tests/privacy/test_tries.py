@@ -57,7 +57,7 @@ def federation(tmp_path: Path) -> Federation:
 
 
 @twin(
-    "a site helps to open one more try of a round that it has opened",
+    "a site helps to open a second try of a round",
     "dppm_model.securesum.member:Member._unopened",
     nothing,
 )
@@ -129,7 +129,7 @@ def test_every_try_has_other_masks_and_the_same_report(federation: Federation) -
 
 
 @twin(
-    "a site is debited in a try whose sum it is not in",
+    "a helper is debited for a sum without its report",
     "dppm_model.securesum.member:Member.admit",
     lambda old: lambda self, number, materials, **_: old(self, number, materials, helps=True),
 )
@@ -155,7 +155,7 @@ def test_a_helper_that_was_left_out_helps_and_reports_nothing(tmp_path: Path) ->
 
 
 @twin(
-    "keys are taken with which every site agrees on zero",
+    "keys of low order are accepted",
     "dppm_model.securesum.keys:usable",
     lambda _: lambda public: True,
 )
@@ -178,7 +178,7 @@ def _opened_without_a_look(old: Any) -> Any:
 
 
 @twin(
-    "a share is stored whatever it is",
+    "a malformed share is stored",
     "dppm_model.securesum.dealing:Dealing.receive",
     _opened_without_a_look,
     only="[1]",
@@ -216,7 +216,7 @@ def _checks_tell(old: Any) -> Any:
 
 
 @twin(
-    "what a site says of its self-mask depends on its report",
+    "check numbers of a self-mask depend on the report",
     "dppm_model.securesum.masks:Sum.masked",
     _checks_tell,
 )
@@ -278,7 +278,7 @@ def guilty(federation: Federation) -> Guilty:
 
 
 @twin(
-    "for one guilty site the keys of all masks are told",
+    "for one guilty site the keys of all masks are revealed",
     "dppm_model.securesum.masking:Masking.pair_keys",
     lambda old: (
         lambda self, sum_, proofs: {
@@ -352,7 +352,7 @@ def _bound_to_any_digests(old: Any) -> Any:
 
 
 @twin(
-    "keys of masks are told for a site against which nothing is proven",
+    "keys of masks are revealed without proof",
     "dppm_model.securesum.proof:Proof.holds",
     lambda _: lambda *args: True,
 )
@@ -389,7 +389,7 @@ def test_a_proof_is_of_one_try_only(federation: Federation, guilty: Guilty, tmp_
 
 
 @twin(
-    "what a site said to other participants is held against it",
+    "check numbers for other participants count as proof",
     "dppm_model.securesum.round_keys:checked",
     lambda old: lambda group, number, _, values: old(group, number, {}, values),
 )

@@ -33,7 +33,7 @@ def test_the_fewest_sites_that_meet_all_pairs(pairs: list[tuple[int, int]]) -> N
 
 
 @twin(
-    "of two that may have lied the one that complains is left out",
+    "of two possible liars the one that complains is left out",
     "server.securesum.blame:Blame.add_pair",
     lambda old: lambda self, first, second, why: old(self, second, first, why),
 )

@@ -55,7 +55,7 @@ def _append_carelessly(handle: int, line: bytes) -> None:
 
 
 @twin(
-    "a line that could not be written whole is not taken back",
+    "a partly written line stays",
     "dppm_model.files:append_line",
     lambda _: _append_carelessly,
 )
@@ -91,7 +91,7 @@ def test_what_a_killed_writer_leaves_is_swept(tmp_path: Path, point: str) -> Non
 
 
 @twin(
-    "a file that another process writes just now is swept away",
+    "a file that another process is writing is swept away",
     "dppm_model.files:lock",
     lambda old: lambda handle, path, how=0: old(handle, path, fcntl.LOCK_UN),
 )
@@ -172,7 +172,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
 
 
 @twin(
-    "a lock counts though its file was removed while it was waited for",
+    "a lock on a removed file counts",
     "dppm_model.locks:lock",
     lambda old: lambda *args: old(*args) or True,
 )

@@ -154,7 +154,7 @@ def test_a_token_is_sent_in_one_of_two_ways(wire: Wire, header: str, status: int
 
 
 @twin(
-    "tokens of the live page may be guessed without a bound",
+    "tokens of the live page may be guessed without limit",
     "deploy.pages.connection_limits:RateLimit.left",
     lambda _: lambda self, host: True,
 )
@@ -244,7 +244,7 @@ def test_a_head_must_come_in_time(wire: Wire, monkeypatch: pytest.MonkeyPatch, s
 
 
 @twin(
-    "each request makes the live page look at the run's folder",
+    "each request reads the run's folder",
     "deploy.pages.live_state:LiveState.content",
     lambda old: lambda self: (setattr(self, "_next", 0.0), old(self))[1],
 )

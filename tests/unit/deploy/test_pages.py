@@ -29,7 +29,7 @@ TOKEN = "a-token-that-is-long-enough"
 
 
 @twin(
-    "the report that may be handed on shows real records",
+    "the public report shows real records",
     "deploy.pages.report:render",
     lambda old: lambda template, **kw: old(template, **{**kw, "pairs": kw.get("sheets")}),
 )

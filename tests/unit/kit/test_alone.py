@@ -47,7 +47,7 @@ def test_a_folder_whose_making_was_killed_is_remade(fed: Path, tmp_path: Path, n
 
 
 @twin(
-    "a lock is no lock: two processes prepare one folder",
+    "locks exclude nobody: two processes prepare one folder",
     "dppm_model.locks:lock",
     lambda _: lambda handle, path, how=0: True,
 )

@@ -33,7 +33,7 @@ class NibbleCoins(SecureRNG):
 
 
 @twin(
-    "an answer whose coins tie with its probability is a yes",
+    "an answer whose coins tie with its probability is yes",
     "dppm_model.mechanism.binomial:binomial",
     lambda old: lambda m, p, coins: old(m, p + np.uint64(1), coins),
     only="[3]",

@@ -47,7 +47,7 @@ def _norm(rows: torch.Tensor, dim: int) -> torch.Tensor:
     _grid(lambda rows, g: (rows * (g.steps / _norm(rows, 0).clamp(min=g.clip_norm))).trunc()),
 )
 @twin(
-    "clipped vectors are rounded to the nearest integers, and may grow",
+    "clipped vectors are rounded to nearest, and may grow",
     "dppm_model.mechanism.quantize:Grid.quantize",
     _grid(lambda rows, g: (rows * (g.steps / _norm(rows, 1).clamp(min=g.clip_norm))).round()),
 )
@@ -72,7 +72,7 @@ def _nan_passes(old: Any) -> Any:
 
 
 @twin(
-    "a vector that is not a number is passed on",
+    "a vector with NaN is passed on",
     "dppm_model.mechanism.quantize:Grid.quantize",
     _nan_passes,
 )

@@ -55,7 +55,7 @@ def _numbers_for_signs(_: Any) -> Any:
 
 
 @twin(
-    "the server's bytes are taken for signs, be they -1 and +1 or not",
+    "the server's bytes are used as signs",
     "dppm_model.mechanism.rotation:Rotation.signs",
     _numbers_for_signs,
 )

@@ -41,7 +41,7 @@ def test_equal_rounds_are_gathered_in_both_views(tmp_path: Path) -> None:
 
 
 @twin(
-    "the ledger takes a round under another plan for the same",
+    "the ledger takes a round of another plan for the same",
     "dppm_model.privacy.ledger:Debit.__eq__",
     lambda old: lambda self, other: old(self, replace(other, plan=self.plan)),
 )
@@ -139,7 +139,7 @@ def test_a_damaged_line_that_is_not_the_tail_is_refused(
 
 
 @twin(
-    "what one call has written counts for all",
+    "a partial write counts as whole",
     "dppm_model.files:write_all",
     lambda _: lambda handle, content: os.write(handle, content),
 )
@@ -208,7 +208,7 @@ MARK = [
 
 
 @twin(
-    "a ledger with lines is believed without its mark",
+    "a ledger is accepted without its mark",
     "dppm_model.privacy.ledger:Ledger._check_mark",
     lambda old: lambda self, *args: old(self, *args) if self._mark.exists() else None,
     only="[None]",

@@ -236,7 +236,7 @@ def test_of_too_many_calls_one_of_the_busiest_client_is_ended() -> None:
 
 
 @twin(
-    "a stream that nobody reads counts no more once its job has ended",
+    "an unread stream no longer counts once its job has ended",
     "sampler.service.scheduler:JobScheduler.finish",
     lambda old: lambda self, job: (old(self, job), self.leave(job)),
 )

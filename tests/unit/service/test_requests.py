@@ -58,7 +58,7 @@ def fields() -> Iterator[tuple[str, FieldDescriptor]]:
 
 
 @twin(
-    "a field of a request is not looked at",
+    "a field of a request is not checked",
     "sampler.service.requests:request_bounds",
     lambda old: lambda classes: {**old(classes), "StatusRequest": {}},
 )
@@ -111,7 +111,7 @@ def wrong_values(field: FieldDescriptor, row: Row) -> Iterator[Any]:
 
 
 @twin(
-    "a number is out of bounds only if it is below or above them",
+    "NaN is within bounds",
     "dppm_model.bounds:Real.check",
     lambda old: (
         lambda self, name, value, *kind: None if value != value else old(self, name, value, *kind)

@@ -63,7 +63,7 @@ def of_generate(
 
 
 @twin(
-    "of a shard the first images are sent, not those that are asked for",
+    "the first images of a shard are sent, not the requested ones",
     "sampler.service.requests:_pieces",
     lambda old: lambda *args: [ShardSlice(p.shard, 0, p.stop - p.start) for p in old(*args)],
 )
