@@ -63,7 +63,7 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
     hosts.answer(*range(SITES))
     hosts.wait_for_round("first", 5)
     undisturbed = [r["seconds"] for r in hosts.run("first").rounds()[1:]]
-    hosts.type("site-2", "site", "preflight", hosts.site(2))
+    hosts.type("site", "preflight", hosts.site(2))
     (page,) = re.findall(r"watch it at (http://\S+/)", hosts.said("server"))
     state = httpx.get(f"{page}state.json", timeout=60).json()
     assert state["state"] == "running" and state["round"] >= 5
@@ -93,15 +93,15 @@ def test_everything_is_killed_once_and_nothing_is_lost_or_spent_twice(hosts: Hos
         debits = Ledger(folder / "ledger.jsonl").debits
         assert len(debits) == ROUNDS
         assert len({(d.phase, d.round) for d in debits}) == ROUNDS
-        hosts.type("server", "ledger", "verify", folder)
+        hosts.type("ledger", "verify", folder)
     said = hosts.said("server")
     for name in ("superlink", "nginx", "The ServerApp"):
         assert f"{name} died" in said
     for number in range(SITES):
-        status = hosts.ask(f"site-{number}", "site", "status", hosts.site(number))
+        status = hosts.ask("site", "status", hosts.site(number))
         assert status["epsilon_secure_sum"]["spent"] == pytest.approx(epsilons(plan)["secure_sum"])
     hosts.stop()
-    hosts.type("server", "sample", run.folder, "sampler.per_class=20", "pool.workers=0")
+    hosts.type("sample", run.folder, "sampler.per_class=20", "pool.workers=0")
     images, labels = load_images(run.samples)
     assert images.shape == (200, 1, 28, 28) and set(labels) == set(range(10))
     shutil.copy(run.folder / "samples.png", hosts.folder.parent / "deployment-samples.png")

@@ -133,39 +133,27 @@ def test_an_old_message_sent_again_is_refused(town: Hosts) -> None:
 def test_a_site_does_not_talk_to_a_server_of_another_authority(town: Hosts, tmp_path: Path) -> None:
     site = shutil.copytree(town.site(0), tmp_path / "site", ignore=shutil.ignore_patterns("flower"))
     make_authority("other", site / "ca.crt", tmp_path / "other.key")
-    said = town.type("server", "site", "run", site, code=errors.Untrusted.exit_code)
+    said = town.type("site", "run", site, code=errors.Untrusted.exit_code)
     assert "wrong certificate" in said and "invitation" in said
-    assert town.type("server", "site", "preflight", site, code=46)
+    assert town.type("site", "preflight", site, code=46)
 
 
 def test_a_site_that_is_not_enrolled_hears_what_to_do(town: Hosts, tmp_path: Path) -> None:
     site = tmp_path / "stranger"
-    town.type(
-        "server",
-        "site",
-        "init",
-        site,
-        "--yes",
-        invitation=town.fed / "invitation.json",
-        name="stranger",
-        records=town.shards[0],
-        delta="1e-5",
-        max_epsilon_secure_sum=1,
-        max_epsilon_site=1,
-    )
-    said = town.type("server", "site", "run", site, code=errors.NotEnrolled.exit_code)
+    town.init_site(site, town.shards[0], limit=1.0)
+    said = town.type("site", "run", site, code=errors.NotEnrolled.exit_code)
     assert "enrolment.json" in said and "dppm server enrol" in said
-    assert town.type("server", "site", "preflight", site, code=48)
+    assert town.type("site", "preflight", site, code=48)
 
 
 def test_one_key_is_one_node(town: Hosts, tmp_path: Path) -> None:
     """Neither a second process in the folder nor a copy of the folder gets in beside the site."""
-    said = town.type("server", "site", "run", town.site(1), code=errors.InUse.exit_code)
+    said = town.type("site", "run", town.site(1), code=errors.InUse.exit_code)
     assert "Stop that process first" in said
     before = len(town.run("long").rounds())
     copy = shutil.copytree(town.site(1), tmp_path / "copy")
     noted = (copy / "audit.jsonl").read_bytes()
-    said = town.type("server", "site", "run", copy, code=errors.NotEnrolled.exit_code)
+    said = town.type("site", "run", copy, code=errors.NotEnrolled.exit_code)
     assert "connected already" in said
     assert (copy / "audit.jsonl").read_bytes() == noted  # it was asked nothing
     town.wait_for_round("long", before + 2)  # the site itself has answered on
@@ -200,7 +188,7 @@ def test_a_budget_ends_and_no_unapproved_bundle_is_run(tiny_store: Path, tmp_pat
             with (app / "client" / "release.py").open("a") as file:
                 file.write("\n# one line more\n")
             replace(Announcement.read(path), bundle=build_fab_from_disk(app)).write(path)
-        said = hosts.type("site-0", "site", "approve", hosts.site(0), path, "--yes")
+        said = hosts.type("site", "approve", hosts.site(0), path, "--yes")
         assert "DIFFERENT" in said and "client/reports.py" in said
         hosts.approve("other", 1)
         spent = Ledger(hosts.site(2) / "ledger.jsonl").debits

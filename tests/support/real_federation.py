@@ -96,11 +96,9 @@ class Hosts:
     def _command(self, arguments: Sequence[object]) -> list[str]:
         return [sys.executable, "-m", "deploy.cli", *map(str, arguments)]
 
-    def type(self, host: str, *arguments: object, code: int = 0, **options: object) -> str:
-        """Run a command to its end, expect its exit code, and return what it printed."""
-        flags = (f"--{key.replace('_', '-')}={value}" for key, value in options.items())
-        done = subprocess.run(
-            self._command([*arguments, *flags]),
+    def _ran(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(arguments),
             cwd=ROOT,
             env=os.environ | {"COLUMNS": "200"},
             capture_output=True,
@@ -108,21 +106,18 @@ class Hosts:
             timeout=300,
             check=False,
         )
+
+    def type(self, *arguments: object, code: int = 0, **options: object) -> str:
+        """Run a command to its end, expect its exit code, and return what it printed."""
+        flags = (f"--{key.replace('_', '-')}={value}" for key, value in options.items())
+        done = self._ran(*arguments, *flags)
         said = done.stdout + done.stderr
         assert done.returncode == code, f"{arguments}: {done.returncode}, not {code}\n{said}"
         return said
 
-    def ask(self, host: str, *arguments: object) -> Any:
+    def ask(self, *arguments: object) -> Any:
         """Run a command with --json and return what it printed on standard output."""
-        done = subprocess.run(
-            self._command([*arguments, "--json"]),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=True,
-        )
-        return json.loads(done.stdout)
+        return json.loads(self._ran(*arguments, "--json").stdout)
 
     def start(self, host: str, *arguments: object) -> None:
         """Run a command in the background, one a host."""
@@ -163,46 +158,32 @@ class Hosts:
 
     # What operators type, in the order of deploy/README.md
 
-    def found(self, *overrides: str, sites: Sequence[int] | None = None) -> None:
+    def found(self) -> None:
         """Make the server, and let sites enrol."""
         port = self.address.rpartition(":")[2]
-        self.type(
-            "server",
-            "server",
-            "init",
-            self.fed,
-            name="demo",
-            address=self.address,
-            listen=f"127.0.0.1:{port}",
-            superlink_port=int(port) + 1,
-        )
-        for number in range(len(self.shards)) if sites is None else sites:
+        more = {"address": self.address, "listen": f"127.0.0.1:{port}"}
+        self.type("server", "init", self.fed, name="demo", superlink_port=int(port) + 1, **more)
+        for number in range(len(self.shards)):
             self.enrol(number)
 
-    def enrol(self, number: int, limit: float = 100.0) -> None:
+    def init_site(self, site: Path, records: Path, limit: float = 100.0) -> None:
+        limits = {"max_epsilon_secure_sum": limit, "max_epsilon_site": 1000, "delta": "1e-5"}
+        invitation = self.fed / "invitation.json"
+        own = {"invitation": invitation, "name": site.name, "records": records}
+        self.type("site", "init", site, "--yes", **own, **limits)
+
+    def enrol(self, number: int) -> None:
         site = self.site(number)
-        self.type(
-            site.name,
-            "site",
-            "init",
-            site,
-            "--yes",
-            invitation=self.fed / "invitation.json",
-            name=site.name,
-            records=self.shards[number],
-            delta="1e-5",
-            max_epsilon_secure_sum=limit,
-            max_epsilon_site=1000,
-        )
-        self.type("server", "server", "enrol", self.fed, site / "enrolment.json", "--yes")
+        self.init_site(site, self.shards[number])
+        self.type("server", "enrol", self.fed, site / "enrolment.json", "--yes")
 
     def announce(self, name: str, *overrides: str) -> None:
-        self.type("server", "server", "announce", self.fed, name, *overrides)
+        self.type("server", "announce", self.fed, name, *overrides)
 
     def approve(self, name: str, *sites: int) -> None:
         for number in sites:
             paper = self.run(name).folder / "announcement.zip"
-            self.type(self.site(number).name, "site", "approve", self.site(number), paper, "--yes")
+            self.type("site", "approve", self.site(number), paper, "--yes")
 
     def serve(self, name: str) -> None:
         self.start("server", "server", "run", self.fed, name)

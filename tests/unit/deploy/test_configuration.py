@@ -1,7 +1,6 @@
 """`dppm config`: every key is explained, and what the overrides changed is marked."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -53,7 +52,7 @@ def test_types_are_written_with_their_ranges(kind: Any, text: str) -> None:
     assert type_text(kind) == text
 
 
-def test_scripts_read_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_scripts_read_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "sites=3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sites"]["value"] == 3
     assert main(["config", "sites=3", "--yaml"]) == 0

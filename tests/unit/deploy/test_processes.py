@@ -49,7 +49,7 @@ def test_leftovers_of_a_killed_starter_are_ended_and_nobody_else(tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
-def test_a_program_dies_with_its_starter(tmp_path: Path) -> None:
+def test_a_program_dies_with_its_starter() -> None:
     script = (
         "import os, sys, time\nfrom pathlib import Path\nfrom deploy.processes import start\n"
         f"log = open(os.devnull, 'ab')\np = start({SLEEP!r}, Path('.'), dict(os.environ), log)\n"

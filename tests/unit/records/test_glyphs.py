@@ -137,7 +137,7 @@ def test_copies_are_dropped_and_join_families(more: Path, tmp_path: Path) -> Non
     assert joined.persons[:52].tolist() == [4] * 52
 
 
-def test_glyphs_aj_is_glyphs_restricted(fonts: Path, tmp_path: Path, digests) -> None:
+def test_glyphs_aj_is_glyphs_restricted(fonts: Path, tmp_path: Path) -> None:
     whole = opened(build(fonts, tmp_path / "glyphs"))
     part = opened(build(fonts, tmp_path / "glyphs-aj", "glyphs-aj"))
     for split in store.SPLITS:

@@ -138,9 +138,7 @@ def test_spread() -> None:
     check_spread("heun", num_levels=30)
 
 
-def test_no_churn_is_heun_and_churn_keeps_the_spread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_no_churn_is_heun_and_churn_keeps_the_spread() -> None:
     y, noise = torch.tensor([0, 1, 2]), [(0, 0), (1, 0), (2, 0)]
     none = SamplerSettings(method="churn", S_churn=0.0)
     plain = SAMPLERS["heun"](pictures(), y, ImageNoise(1, noise), none)[0]
