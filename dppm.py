@@ -7,10 +7,10 @@
     images, labels = dppm.sample(run, "sampler.per_class=100")
     print(dppm.evaluate(run)["accuracy"])
 
-Each function is the command of its name (`dppm plan`, …) without the printing. Settings are the
-same overrides (``dppm config`` lists them), a run is the same folder, a refusal is the same error
-(`dppm_model.errors`). The parts are importable too: `dppm_model.mechanism`, `dppm_model.privacy`,
-`sampler.hmc`; see ``examples/``.
+Each function does the same as the command of its name (`dppm plan`, …), without printing. It takes
+the same overrides (``dppm config`` lists them), uses the same run folders, and raises the same
+errors (`dppm_model.errors`). The parts are importable too: `dppm_model.mechanism`,
+`dppm_model.privacy`, `sampler.hmc`; see ``examples/``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["audit", "evaluate", "load", "plan", "sample", "simulate"]
 
 
 def plan(*overrides: str) -> dict[str, Any]:
-    """Say what a run would cost, before anything is spent.
+    """Compute the cost of a run before anything is spent.
 
     Returns
     -------
-    What the run's ``privacy.json`` will hold: ε of both views, δ, unit, assumptions, phases.
+    The content of the run's ``privacy.json``: ε of each view, δ, unit, assumptions, phases.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def simulate(folder: str | PathLike[str], *overrides: str) -> Path:
     Parameters
     ----------
     folder
-        The run folder; made if it is not there.
+        The run folder; made if it does not exist.
     overrides
         Leave them out to resume.
 
@@ -91,7 +91,7 @@ def simulate(folder: str | PathLike[str], *overrides: str) -> Path:
 def sample(
     folder: str | PathLike[str], *overrides: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw images of every class from a trained run; those that are there are not drawn again.
+    """Draw images of every class from a trained run; images that exist are not drawn again.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def evaluate(folder: str | PathLike[str], *overrides: str) -> dict[str, Any]:
 
     Returns
     -------
-    What ``evaluation.json`` holds. It was computed from real records: ε does not cover it.
+    The content of ``evaluation.json``. It was computed from real records: ε does not cover it.
 
     Raises
     ------
@@ -146,20 +146,20 @@ def audit(
     trials: int = 100_000,
     members: int = 2000,
 ) -> dict[str, Any]:
-    """Attack what a run released: lower bounds on ε beside the claims.
+    """Attack the releases of a run: lower bounds on ε beside the claims.
 
     Parameters
     ----------
     canaries, images
         Artificial units in or out of the whole run, as worst-case vectors and as images of noise.
     trials
-        Rounds played in each of two worlds.
+        Simulated rounds with a unit, and as many without it.
     members
-        Records that are guessed at from the model and its images.
+        Records whose membership is guessed from the model and its images.
 
     Returns
     -------
-    What ``audit.json`` holds.
+    The content of ``audit.json``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A data-holding site: what may leave it, and the Flower ClientApp that carries it.
+"""A data-holding site: the only kind of answer that leaves it, and its Flower ClientApp.
 
 Imports `dppm_model` only; never `server`, `sampler` or `deploy`.
 """

@@ -79,10 +79,7 @@ def _log(error: DppmError) -> str:
 def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> ClientApp:
     """Build the ClientApp, which handles the messages of all `AGGREGATIONS`.
 
-    Parameters
-    ----------
-    coins
-        Makes the site's source of randomness from the site's partition number. Only tests pass it.
+    Only tests pass ``coins``, which makes a site's source of randomness from its partition number.
     """
     app = ClientApp()
 
@@ -105,10 +102,10 @@ def create_app(coins: Callable[[int], SecureRNG] = lambda _: SecureRNG()) -> Cli
 
 @contextmanager
 def constant_time_release(seconds: float) -> Iterator[None]:
-    """Return ``seconds`` after the start, or at a multiple if the work takes longer; 0: no delay.
+    """End the block ``seconds`` after its start, or at a multiple if it takes longer; 0: no delay.
 
-    So response times do not reveal the number of records. The same holds if the work fails. Choose
-    more than any round takes: a multiple reveals that the work took longer.
+    So response times do not reveal the number of records, even if the block fails. Choose more than
+    any round takes: a multiple reveals that the work took longer.
     """
     begun = time.monotonic()
     try:
@@ -119,7 +116,7 @@ def constant_time_release(seconds: float) -> Iterator[None]:
 
 
 def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> Released:
-    """Let a site answer, and record in its audit log what is about to leave.
+    """Let a site answer, and record the answer in its audit log before it leaves.
 
     If the record cannot be written, nothing is released.
     """
@@ -154,7 +151,7 @@ def ask(folder: Path, coins: SecureRNG, message: Message, context: Context) -> R
 
 
 def released(answer: Answer) -> Released:
-    """Replace each error by what may leave the site: its name and the sites it accuses."""
+    """Replace each error by the only part that may leave: its name and the sites it accuses."""
     return {
         name: _refused(part) if isinstance(part, DppmError) else part
         for name, part in answer.items()

@@ -22,14 +22,10 @@ BUNDLE = "DPPM_BUNDLE"  # digest of the running bundle, set by `deploy.kit.code_
 
 @dataclass(frozen=True)
 class Approval:
-    """One approved run.
+    """One approved run: a plan, the identity key of every site by name, and the code.
 
     Attributes
     ----------
-    plan
-        The questions that may be asked.
-    peers
-        Name and identity key of every site.
     bundle
         SHA-256 of the Flower bundle that may answer; empty in simulation, where none is shipped.
     note
@@ -63,24 +59,21 @@ def approval_file(folder: Path, digest: str) -> Path:
 
 
 def read_approvals(folder: Path) -> list[Approval]:
-    """Read all approvals of a site.
-
-    Raises `ConfigError` if one is damaged.
-    """
+    """Read all approvals of a site; `ConfigError` if one is damaged."""
     return [_read(path) for path in sorted((folder / "approvals").glob("*.json"))]
 
 
 def approval_of(folder: Path, plan: Plan) -> Approval:
     """Find the approval of a plan for the code that runs here.
 
-    Raises `NotApproved` if there is none, or it is for different code. Raises `ConfigError` if it
-    is damaged.
+    Raises `NotApproved` if there is none, or it is for different code; `ConfigError` if it is
+    damaged.
     """
     path = approval_file(folder, plan.digest)
     if not path.is_file():
         raise NotApproved(
             f"plan {plan.digest[:12]} of run {plan.run} is not approved at this site.",
-            "The site's operator can look at it and approve it: `dppm site approve`.",
+            "The site's operator can review and approve it: `dppm site approve`.",
         )
     approval = _read(path)
     if approval.bundle != os.environ.get(BUNDLE, ""):

@@ -1,4 +1,4 @@
-"""The site's audit log: what was asked, what left, and what it cost; sizes and digests, no values.
+"""The site's audit log of questions, answers and costs: sizes and digests, never values.
 
 JSON lines, for people and for log collectors. Spending is computed from the ledger, not from this.
 """
@@ -24,7 +24,7 @@ def note(folder: Path, event: str, **facts: Any) -> None:
 
 
 def described(answer: Answer) -> dict[str, Any]:
-    """Describe what leaves: size in bytes and SHA-256 of each record, and the names of errors.
+    """Describe an answer: size in bytes and SHA-256 of each record, and the names of errors.
 
     A number counts eight bytes, a list the sum of its items.
     """

@@ -96,7 +96,7 @@ class Policy:
 
     @property
     def budget(self) -> Budget:
-        """The site's limits on what it spends."""
+        """The site's limits on its spending."""
         return Budget(
             self.max_epsilon_secure_sum,
             self.max_epsilon_site,
@@ -134,10 +134,7 @@ class Policy:
             refuse(PolicyError, "mechanisms", does, f"allows {', '.join(self.mechanisms)}")
 
     def check_records(self, units: int) -> None:
-        """Refuse to take part with too few records, or persons.
-
-        Raises `PolicyError` if there are too few. The message does not say how many there are.
-        """
+        """Raise `PolicyError` for too few records or persons, without saying how many there are."""
         if units < self.min_records:
             raise PolicyError(
                 f"this site holds fewer than min_records = {self.min_records}.",
@@ -145,10 +142,7 @@ class Policy:
             )
 
     def check_hours(self, now: datetime) -> None:
-        """Refuse outside the site's hours.
-
-        Raises `PolicyError` if ``now`` (local time) lies outside.
-        """
+        """Raise `PolicyError` if ``now`` (local time) is outside the site's hours."""
         begin, end = _minutes_of(self.hours)
         minute = now.hour * 60 + now.minute
         inside = begin <= minute < end if begin < end else minute >= begin or minute < end

@@ -1,4 +1,4 @@
-"""The last report of each run, which a site keeps since it may have to be sent again."""
+"""The last report of each run, which a site keeps because it may have to send it again."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ class Reports:
         self._folder, self._ledger = folder / "reports", ledger
 
     def find(self, run: str, phase: str, round_: int) -> Tallies | None:
-        """Return the stored report of a round, or None.
-
-        Raises `LedgerError` if it is damaged.
-        """
+        """Return the stored report of a round, or None; `LedgerError` if it is damaged."""
         path = self._path(run, phase, round_)
         if not path.exists():
             return None
@@ -51,7 +48,7 @@ class Reports:
                 raise LedgerError(
                     f"{self._ledger.path} has no debit of run {path.parent.name}, but a report "
                     "of it exists: the ledger was lost.",
-                    "Restore it from a backup; what was spent stays spent.",
+                    "Restore it from a backup: spent privacy cannot be unspent.",
                 )
             if path != last[path.parent.name]:
                 path.unlink()

@@ -31,12 +31,8 @@ from dppm_model.securesum.round_keys import Checks, RoundKeys
 class SecureSumSite:
     """One site in the secure sum of one run.
 
-    Parameters
-    ----------
-    site
-        Decides whether the run may be answered, and computes the answers.
-    plan
-        As the server sent it; only an approved plan is answered.
+    ``site`` decides whether the run may be answered, and computes the answers. ``plan`` is as the
+    server sent it; only an approved plan is answered.
     """
 
     def __init__(self, site: Site, plan: Plan) -> None:
@@ -58,32 +54,28 @@ class SecureSumSite:
             if not 0 <= round_ < self.plan.rounds:
                 raise PlanError(f"round {round_} is not in the plan.", "Ask for a planned round.")
             self.site.check_budget(self.plan, round_)
-            material = member.prepare(number, channels)
+            own_keys = member.prepare(number, channels)
             reached(FaultPoint.SITE_PREPARED)
-            return material
+            return own_keys
 
     def report(
         self,
         phase: int,
         round_: int,
         question: bytes,
-        materials: Mapping[int, RoundKeys],
+        round_keys: Mapping[int, RoundKeys],
         attempt: int = 0,
     ) -> tuple[bytes, bytes, Checks]:
         """Answer one round under the masks of a try, or repeat the answer.
 
-        The answer is the same in every try: the stored tallies (`Site.answer`). Raises
+        Returns the masked report, the signature of its participants, and the check numbers of the
+        self-mask; see `Member`. Each try masks the same stored tallies (`Site.answer`). Raises
         `SecureSumError` if the participants are not valid; see `Member.admit`.
-
-        Returns
-        -------
-        The masked report, the signature of its participants, and the check numbers of the
-        self-mask; see `Member`.
         """
         sum_ = Sum.of(self.plan, phase, round_, attempt)
         with self.site.alone():
             member = self.member()
-            member.admit(sum_.number, materials)
+            member.admit(sum_.number, round_keys)
             reached(FaultPoint.SITE_ADMITTED)
             tallies = self.site.answer(self.plan, phase, round_, question)
             masking = member.begun(sum_.number)
@@ -92,17 +84,17 @@ class SecureSumSite:
             return masked, masking.attest(), checks
 
     def reveal(
-        self, number: int, survivors: Mapping[int, bytes], materials: Mapping[int, RoundKeys]
+        self, number: int, survivors: Mapping[int, bytes], round_keys: Mapping[int, RoundKeys]
     ) -> dict[int, bytes]:
         """Help to open the sum of one round; see `Member.reveal`.
 
-        ``materials`` are for a site that missed the question or was left out: it can help without
+        A site that missed the question or was left out gets ``round_keys``, and can help without
         having answered.
         """
         with self.site.alone():
             member = self.member(opens=True)
-            if materials:
-                member.admit(number, materials, helps=True)
+            if round_keys:
+                member.admit(number, round_keys, helps=True)
             shares = member.reveal(number, survivors)
             reached(FaultPoint.SITE_REVEALED)
             return shares
@@ -129,12 +121,12 @@ class SecureSumSite:
 
     def _report(self, content: Question) -> Answer:
         question, index = content["question"], self._index()
-        materials = wire.read_materials(content["participants"], index)
+        round_keys = wire.read_materials(content["participants"], index)
         phase, round_, attempt = _numbers(content)
         arrays = question["arrays"]
         if not isinstance(arrays, bytes):
             raise ModelError("The question's arrays are not bytes.", "Server and site differ.")
-        answer = self.report(phase, round_, arrays, materials, attempt)
+        answer = self.report(phase, round_, arrays, round_keys, attempt)
         return {"report": wire.write_report(index, *answer)}
 
     def _checks(self, content: Question) -> Answer:
@@ -158,17 +150,17 @@ class SecureSumSite:
         def shares() -> Fields:
             number, survivors = wire.read_survivors(content["survivors"])
             missed = content.get("participants")
-            materials = wire.read_materials(missed, self._index()) if missed else {}
-            return wire.write_shares(self.reveal(number, survivors, materials))
+            round_keys = wire.read_materials(missed, self._index()) if missed else {}
+            return wire.write_shares(self.reveal(number, survivors, round_keys))
 
-        def material() -> Fields:
+        def own_keys() -> Fields:
             return wire.write_material(self.prepare(*wire.read_channels(content["channels"])))
 
         answer: Answer = {}
         if "survivors" in content:
             answer |= _part("shares", shares)
         if "channels" in content:
-            answer |= _part("material", material)
+            answer |= _part("material", own_keys)
         return answer
 
     def _index(self) -> int:

@@ -3,8 +3,8 @@
 Privacy rests on the order of an answer. `Site.authorize` checks the plan against the operator's
 approval and policy. `Site.answer` checks the budget, the question, and that this machine treats all
 records alike; it debits on disk, only then reads data, and stores the report. The aggregation
-(`client.securesum`) checks the participants first, and releases the report masked. Whatever fails
-in between, a released report has been debited, and no round is answered twice with fresh coins.
+(`client.securesum`) checks the participants first, and releases the report masked. No matter what
+fails in between, a released report was debited, and no round is answered twice with fresh coins.
 """
 
 from __future__ import annotations
@@ -44,13 +44,7 @@ from dppm_model.securesum.keys import Identity
 
 
 def site_records(folder: Path, policy: Policy) -> Records:
-    """Open the records that a site's policy names, memory-mapped.
-
-    Raises
-    ------
-    DataError
-        If they, or the index into them, cannot be read.
-    """
+    """Open the records that a site's policy names, memory-mapped; `DataError` if damaged."""
     records = open_records(Path(policy.records))
     if not policy.index:
         return records
@@ -66,10 +60,7 @@ def read_question(
 ) -> Query:
     """Build a question from the plan and the arrays that were sent, and try it out on a device.
 
-    Raises
-    ------
-    ModelError
-        See `dppm_model.score.phases.read_question` and `try_question`.
+    Raises `ModelError` as `dppm_model.score.phases.read_question` and `try_question` do.
     """
     query = phases.read_question(phase.name, config, content).to(device)
     try_question(query, phase.grid, config.shape)
@@ -82,12 +73,7 @@ class Site:
     ``site.toml`` (limits), ``identity.key``, ``approvals/`` (plans, with peers and code),
     ``ledger.jsonl``, ``sums/`` (memory of the secure sums), ``reports/`` (the last of each run).
 
-    Parameters
-    ----------
-    folder
-        The site's own folder.
-    coins
-        The source of the randomness of the site's answers.
+    ``coins`` is the source of the randomness of its answers.
     """
 
     def __init__(self, folder: Path, coins: SecureRNG) -> None:
@@ -108,11 +94,9 @@ class Site:
         Only questions under an approved plan get an answer that depends on the records. To open a
         sum (``opens``), neither the records nor the hour matter: its reports have left already.
 
-        Raises
-        ------
-        PlanError, NotApproved, PolicyError, TooFewSurvivors, ConfigError
-            If the run was begun under another plan, or the operator does not allow this one; or if
-            the device to answer on is not there.
+        Raises `PlanError` if the run was begun under another plan; `NotApproved`, `PolicyError` or
+        `TooFewSurvivors` if the operator does not allow this one; `ConfigError` if there is no
+        device to answer on.
         """
         self._check_plan(plan)
         approval = approval_of(self.folder, plan)
@@ -124,13 +108,7 @@ class Site:
         return approval
 
     def check_budget(self, plan: Plan, number: int) -> None:
-        """Refuse a round, numbered over all phases, that the site cannot afford.
-
-        Raises
-        ------
-        BudgetExhausted
-            If the round would pass the site's limit.
-        """
+        """Raise `BudgetExhausted` if a round, numbered over all phases, would pass the limit."""
         self.policy.budget.check(
             plan,
             number,
@@ -141,13 +119,13 @@ class Site:
     def answer(self, plan: Plan, phase: int, round_: int, question: bytes) -> Tallies:
         """Return a round's tallies (D,), in the smallest unsigned type that holds m.
 
-        Asked again, it returns the same bits (Lemma 11). They are not masked: the aggregation
+        A repeated question gets the same bits (Lemma 11). They are not masked: the aggregation
         (`AGGREGATIONS`) asks for them after `authorize`, holding the folder's lock.
 
         Parameters
         ----------
         question
-            The question's arrays, as the server sent them. The plan fixes what is asked, and the
+            The question's arrays, as the server sent them. The plan fixes the question and the
             sizes of the arrays (`dppm_model.score.phases.read_question`).
 
         Raises

@@ -45,7 +45,7 @@ def audit_run(
 def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> dict[str, Any]:
     """Play all games; write ``audit.json`` if answers were random.
 
-    ``members`` records are guessed at from the model and its images; ``sizes`` are ``canaries``,
+    Attacks on the model and its images guess ``members`` records; ``sizes`` are the ``canaries``,
     ``images`` and ``trials`` of the games.
     """
     plan = run.plan()

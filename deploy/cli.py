@@ -237,10 +237,7 @@ COMMANDS = (
         option("--canaries", "worst-case vectors (attack on one run)", default=5000, least=10),
         option("--images", "images of noise (attack on one run)", default=400, least=10),
         option(
-            "--trials",
-            "simulated rounds with and without the unit",
-            default=100_000,
-            type=click.IntRange(1000),
+            "--trials", "simulated rounds with and without the unit", default=100_000, least=1000
         ),
         option("--members", "records for the attacks on images", default=2000, least=100),
         flag(

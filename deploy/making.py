@@ -1,4 +1,4 @@
-"""Make a folder that is ready once its last file exists, after removing what a dead process left.
+"""Make a folder that is ready once its last file exists; first remove a dead process's files.
 
 While a folder is being made it has a file ``.making``, locked by the process that makes it. If the
 lock is free, that process has died, and everything in the folder is its own: it began empty.

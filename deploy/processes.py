@@ -65,21 +65,6 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def wait_for_port(
-    port: int, process: subprocess.Popen[bytes], what: str, log: Path, host: str = "127.0.0.1"
-) -> None:
-    """Wait until a started program listens.
-
-    Raises `FederationError` if it ends, or does not listen within a minute.
-    """
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if listens(port, host):
-            return
-        time.sleep(0.1)
-    raise FederationError(f"{what} did not start.", f"Read {log}.")
-
-
 def start(
     command: Sequence[str],
     folder: Path,
@@ -180,16 +165,16 @@ class Supervised:
         return self
 
     def _start(self) -> None:
+        """Start it and wait until it listens; `FederationError` if it does not in a minute."""
         self.process = start(self.command, self.folder, self.environment, self.output)
         if self.sessions:
             remember(self.sessions, self.process)
-        if self.door:
-            host, port = self.door
-            try:
-                wait_for_port(port, self.process, self.name, Path(self.output.name), host)
-            except FederationError:
+        deadline = time.monotonic() + _START_SECONDS
+        while self.door and not listens(self.door[1], self.door[0]):
+            if time.monotonic() > deadline or self.process.poll() is not None:
                 stop(self.process)
-                raise
+                raise FederationError(f"{self.name} did not start.", f"Read {self.output.name}.")
+            time.sleep(0.1)
 
     def revive(self) -> bool:
         """Restart it if it has died; return whether it had."""

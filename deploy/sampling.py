@@ -25,7 +25,7 @@ PROMISED = (*(f"epsilon_{view}" for view in VIEWS), "delta", "unit")  # saved wi
 
 
 def trained(folder: Path | None, verb: str) -> Run:
-    """Return a run that has a model; refuse any other folder."""
+    """Return a trained run; refuse any other folder."""
     if folder is None:
         raise ConfigError(f"{verb} needs a run folder.", f"For example: dppm {verb} runs/demo")
     run = Run(folder)
@@ -97,7 +97,16 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
     run = trained(folder, "diagnose")
     with run.alone():
         tree = retaken(run, overrides, "sampler", "device")
-        found = _diagnose(run, tree["sampler"], tree["device"])
+        settings = SamplerSettings.from_dict(with_steps(run, tree["sampler"], tree["device"]))
+        if settings.method not in ("hmc", "langevin"):
+            raise ConfigError(
+                f"sampler.method is {settings.method!r}.",
+                "Only sampler.method=hmc and langevin have diagnostics.",
+            )
+        where = device_of(tree["device"])
+        model = ScoreModel.load(run.model).to(where)
+        with console.status("running chains"):  # of a pyramid, only the base
+            found = chain_diagnostics(model, settings, run.folder, where)
     if as_json:
         print_json(found)
         return
@@ -109,19 +118,6 @@ def diagnose(folder: Path | None, overrides: Sequence[str], *, as_json: bool) ->
         f"at σ = {last['sigma']:.3g}, where each chain keeps its own picture\n"
         f"look at {found['plot']} and {found['film']}"
     )
-
-
-def _diagnose(run: Run, chosen: dict[str, Any], device: str) -> dict[str, Any]:
-    settings = SamplerSettings.from_dict(with_steps(run, chosen, device))
-    if settings.method not in ("hmc", "langevin"):
-        raise ConfigError(
-            f"sampler.method is {settings.method!r}.",
-            "Only sampler.method=hmc and langevin have diagnostics.",
-        )
-    where = device_of(device)
-    model = ScoreModel.load(run.model).to(where)
-    with console.status("running chains"):  # of a pyramid, only the base
-        return chain_diagnostics(model, settings, run.folder, where)
 
 
 def with_steps(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def plan_of(config: Config, run: str) -> Plan:
 
 
 def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
-    """Return what `privacy.json` and `dppm plan --json` hold."""
+    """Return the content of `privacy.json` and of `dppm plan --json`."""
     return {
         **summary(plan),
         **epsilon_fields(plan),

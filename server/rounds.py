@@ -35,8 +35,8 @@ def train(
 ) -> ScoreModel:
     """Run the plan of a run folder to its end, from its last finished round.
 
-    Raises `BudgetExhausted` if the plan costs more than ``budget``; the rounds that fit have been
-    run. Raises `RunFolderError` if the folder's initial model does not match the plan.
+    Raises `BudgetExhausted` if the plan costs more than ``budget``, after the rounds that fit;
+    `RunFolderError` if the folder's initial model does not match the plan.
 
     Parameters
     ----------
@@ -120,11 +120,12 @@ def train(
 def released(
     run: Run, plan: Plan, phase: int, round_: int, answer: Aggregate
 ) -> tuple[NDArray[np.int64], int]:
-    """Return what is released of a round's sum, and its number of sites, once (Theorem 6).
+    """Return the release of a round's sum, and its number of sites, once (Theorem 6).
 
-    The server's own noise is drawn once a round. What came of it is on disk before anybody sees
-    anything of it, and a server that died goes on with it: two releases of one sum with fresh noise
-    would have half the noise, and that of two sums, of more and of fewer sites, their difference.
+    The server draws its own noise once per round. The noisy sum is on disk before anybody sees any
+    of it, and a restarted server continues with it. Two releases of one sum with fresh noise would
+    average to less noise; two of different sums, of more and of fewer sites, would reveal their
+    difference.
     """
     mechanism = plan.phases[phase].mechanism
     if not mechanism.trusts_server:

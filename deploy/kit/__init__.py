@@ -1,1 +1,1 @@
-"""A real deployment: a server's folder, a site's folder, and what their operators exchange."""
+"""A real deployment: a server's folder, a site's folder, and the files that operators exchange."""

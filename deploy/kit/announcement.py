@@ -1,4 +1,4 @@
-"""The announcement of a run, which sites are asked to approve."""
+"""The announcement of a run, for its sites to approve."""
 
 from __future__ import annotations
 
@@ -67,18 +67,8 @@ def _described(shape: tuple[int, int, int], classes: tuple[str, ...] | int) -> s
 class Announcement:
     """A run to be approved by its sites.
 
-    Attributes
-    ----------
-    federation
-        Its name.
-    plan
-        The questions that will be asked, and their cost.
-    facts
-        The facts that the records must match.
-    peers
-        Name and identity key of every site.
-    bundle
-        The code to run (`deploy.kit.bundle`).
+    It has the federation's name, the plan, the facts that the records must match, the identity key
+    of every site by name, and the bundle of code to run (`deploy.kit.bundle`).
     """
 
     federation: str
@@ -116,7 +106,7 @@ class Announcement:
 
     @classmethod
     def read(cls, path: Path) -> Announcement:
-        """Read an announcement; `EnrolmentError` if it is none, or its parts contradict."""
+        """Read an announcement; `EnrolmentError` if it is damaged, or its parts contradict."""
         require_file(path)
         try:
             with reading(path, EnrolmentError, _HINT):

@@ -1,4 +1,4 @@
-"""The Flower bundle: the code that sites are asked to run, as one file for review.
+"""The Flower bundle: the code of a run, as one file for review by the sites.
 
 A bundle is an untrusted zip file: nothing in it is imported or run here.
 """

@@ -1,4 +1,4 @@
-"""A site's code allowlist: takes tasks from its SuperNode, lets approved bundles answer them.
+"""A site's code allowlist: takes tasks from its SuperNode and lets approved bundles answer them.
 
 It replaces Flower's SuperExec. A bundle runs only if its digest is approved (`client.approvals`)
 and its unpacked files have not changed since; this is checked for every task, before anything in
@@ -80,16 +80,9 @@ def _approved(folder: Path) -> set[str]:
 
 
 class AllowlistExecutor:
-    """Executor of one SuperNode's tasks.
+    """Executor of the tasks of a site's SuperNode; see `TaskQueue` for ``address`` and ``secret``.
 
-    Parameters
-    ----------
-    folder
-        The site's folder.
-    address, secret
-        See `TaskQueue`.
-    environment, output
-        For the processes that run bundles.
+    ``environment`` and ``output`` are for the processes that run bundles.
     """
 
     def __init__(
@@ -110,13 +103,13 @@ class AllowlistExecutor:
         self._tasks = TaskQueue(address, secret)
 
     def preload(self) -> None:
-        """Load approved bundles, so that the first message need not wait."""
+        """Load approved bundles, so that the first message does not have to wait."""
         for digest in _approved(self._folder):
             if is_whole(self._folder, digest):
                 self._worker(digest)
 
     def step(self) -> bool:
-        """Take a task, if any, and have it answered; return whether there was one."""
+        """Pass a task, if there is one, to the process that answers it; False if there is none."""
         task = self._tasks.take()
         if task is None:
             return False

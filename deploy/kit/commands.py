@@ -176,7 +176,7 @@ def site_init(
     as_json: bool,
     **limits: float | None,
 ) -> None:
-    """Create a site's folder; ``limits`` are of its policy, and None is left undecided."""
+    """Create a site's folder; ``limits`` go into its policy, where None stays unset."""
     invited = Invitation.read(invitation)
     _say(f"Invitation to {invited.federation} at {invited.address}")
     _say(f"  fingerprint {invited.fingerprint}")

@@ -86,7 +86,7 @@ def check_enrolled(folder: Path, address: str) -> None:
 
 
 def _recognised(client: NodeClient, node: int) -> bool:
-    """Ask for a run that does not exist: only the holder of the node's key learns that."""
+    """Ask for a run that does not exist: only the holder of the node's key gets that answer."""
     try:
         client.ask_for_no_run(node)
     except httpx.HTTPStatusError as error:

@@ -30,7 +30,7 @@ _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 
 
 class SiteSupervisor:
-    """The SuperNode of a site, which `run` keeps running; ``say`` takes messages for people."""
+    """The SuperNode of a site, which `run` keeps running; ``say`` shows messages."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder = folder = folder.resolve()

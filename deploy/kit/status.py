@@ -50,7 +50,7 @@ def online(folder: Path) -> int | None:
 
 
 def site_status(folder: Path) -> dict[str, Any]:
-    """Describe a site: its rounds, what is spent and left, and the last refusal."""
+    """Describe a site: its rounds, its spending and limits, and the last refusal."""
     policy, enrolment = Policy.read(folder / "site.toml"), enrolment_of(folder)
     debits = Ledger(folder / "ledger.jsonl").debits
     answered, error = _last(folder / audit_log.NAME)
@@ -77,7 +77,7 @@ def site_status(folder: Path) -> dict[str, Any]:
 
 
 def _left(policy: Policy, debits: tuple[Debit, ...], view: View) -> dict[str, Any]:
-    """Return what was spent of a limit; rounds that trusted the server count for releases only."""
+    """Return a limit and its spending; rounds that trusted the server count only for releases."""
     counted = tuple(d for d in debits if d.trusts_server == (view == "release"))
     return {
         "spent": epsilon(costs_of(counted, view), policy.delta),
@@ -86,7 +86,7 @@ def _left(policy: Policy, debits: tuple[Debit, ...], view: View) -> dict[str, An
 
 
 def _last(log: Path) -> tuple[str | None, str | None]:
-    """Return when a site last answered, and its last refusal with its time."""
+    """Return the time of a site's last answer, and its last refusal with its time."""
     hint = "Restore it from a backup, or move it away."
     lines = read_json_lines(log, StorageError, hint)
     with reading(log, StorageError, hint):

@@ -29,7 +29,7 @@ PACKAGES = {"client", "server", "dppm_model"}
 
 
 class BundleRefused(Exception):
-    """A refusal, of which the server learns only the name."""
+    """A refusal; the server gets only its name."""
 
 
 def load(site: Path, folder: Path) -> Any:
@@ -50,7 +50,7 @@ def load(site: Path, folder: Path) -> Any:
 
 
 def only(digest: str) -> Callable[..., None]:
-    """Return a replacement for Flower's installation: it does nothing, or refuses."""
+    """Return a replacement for Flower's installation, which does nothing or refuses."""
 
     def install(content: bytes, **_: Any) -> None:
         if not digest or hashlib.sha256(content).hexdigest() != digest:

@@ -1,1 +1,1 @@
-"""What people look at in a browser: the report of a run, and the live page of one in work."""
+"""Pages for a browser: the report of a run, and the live page of one that is being trained."""

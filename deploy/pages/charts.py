@@ -1,9 +1,9 @@
 """Charts as inline SVG that follow the page's colours: by day, by night, in print.
 
-Matplotlib writes fixed colours. A chart is therefore drawn in a few marked ones, which are replaced
-by the page's CSS variables. Series also differ in shape and dash, so that no chart is read by
-colour alone (Okabe and Ito's palette, distinct for every kind of colour vision). Beside each chart
-stand its summary in words and its figures as a table, for anyone who cannot see it.
+Matplotlib writes fixed colours, so a chart is drawn in a few marker colours, which are replaced by
+the page's CSS variables. Series also differ in shape and dash, so that no chart is read by colour
+alone (Okabe and Ito's palette, distinct for every kind of colour vision). Beside each chart are its
+summary in words and its figures as a table, for anyone who cannot see it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run_charts(summary: RunSummary) -> dict[str, Chart]:
 
 
 def epsilon_chart(summary: RunSummary) -> Chart:
-    """Epsilon against rounds in each view of the plan: spent, planned, and the server's limit."""
+    """Draw epsilon by round in each view of the plan: spent, planned, and the server's limit."""
     lines, views = summary.rounds, summary.views
     spent = {view: [0.0, *(line[f"epsilon_{view}"] for line in lines)] for view in views}
     ends = [0, *(done for done, _ in summary.planned)]
@@ -129,7 +129,7 @@ def epsilon_chart(summary: RunSummary) -> Chart:
 
 
 def noise_chart(summary: RunSummary) -> Chart:
-    """Length of each round's answer beside the length of the noise in it, over the clip norm."""
+    """Draw the length of each round's answer and of the noise in it, over the clip norm."""
     lines = summary.rounds
     rounds = range(1, len(lines) + 1)
     norms = {key: [line[f"{key}_norm"] for line in lines] for key in ("answer", "noise")}
@@ -161,7 +161,7 @@ def noise_chart(summary: RunSummary) -> Chart:
 
 
 def effort_chart(summary: RunSummary) -> Chart:
-    """Seconds, bytes and sites of each round."""
+    """Draw seconds, bytes and sites of each round."""
     lines, plan = summary.rounds, summary.plan
     rounds = range(1, len(lines) + 1)
     up, down = ([line[f"{way}link_bytes"] / 1e6 for line in lines] for way in ("up", "down"))
@@ -213,7 +213,7 @@ def _by_round(
 
 
 def accuracy_chart(name: str, evaluation: Evaluation, peers: Sequence[Peer]) -> Chart:
-    """Accuracy beside that of real images, and of other methods at the same epsilon."""
+    """Draw the accuracy beside that of real images, and of other methods at the same epsilon."""
     score = evaluation.scores["accuracy"]
     ours, real = score.value or 0.0, score.real or 0.0
     looks: dict[str, Any] = {
@@ -251,7 +251,7 @@ def accuracy_chart(name: str, evaluation: Evaluation, peers: Sequence[Peer]) -> 
 
 
 def classes_chart(evaluation: Evaluation) -> Chart:
-    """Accuracy and coverage of each class, beside those of real images."""
+    """Draw accuracy and coverage of each class, beside those of real images."""
     kinds = ("accuracy", "coverage")
     accuracy, coverage = (evaluation.per_class[kind] for kind in kinds)
     names = [score.name for score in accuracy]
@@ -327,7 +327,7 @@ def _note(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, f
 
 
 def _round_axis(axes: Axes, rounds: int, *, least: float = 0.5) -> None:
-    """Make the lower axis one of rounds: whole numbers, from ``least`` to the last."""
+    """Number the lower axis by whole rounds, from ``least`` to the last."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xlabel="round", xlim=(least, rounds + max(0.5, 0.02 * rounds)))
@@ -335,7 +335,7 @@ def _round_axis(axes: Axes, rounds: int, *, least: float = 0.5) -> None:
 
 
 def _plain_numbers(axes: Axes) -> None:
-    """Write the left axis's numbers as 0.01, not as mathematics: its text stays text."""
+    """Write the numbers of the left axis as plain text such as 0.01, not as formulas."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -344,7 +344,7 @@ def _plain_numbers(axes: Axes) -> None:
 
 
 def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
-    """Mark where phases begin, and write their names above; ``phases`` has one a round."""
+    """Mark the beginning of each phase, with its name above; ``phases`` has one per round."""
     start = 0
     for level, (name, found) in enumerate(groupby(phases)):
         end = start + len(list(found))

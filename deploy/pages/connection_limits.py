@@ -72,7 +72,7 @@ class BoundedListener(socket.socket):
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's connection, closed if its client is too slow."""
+    """uvicorn's connection, which is closed if its client is too slow."""
 
     _timer: asyncio.TimerHandle | None = None
 

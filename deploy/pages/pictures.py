@@ -43,7 +43,7 @@ class Picture:
 def sheets(
     images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]
 ) -> list[Picture]:
-    """Return a picture for each named class: its first images (n, C, H, W), not selected at all."""
+    """Return a picture of the first images (n, C, H, W) of each class, not selected in any way."""
     side = min(_SIDE, max(images.shape[2:]))
     columns = max(4, min(_COLUMNS, _MOST_PIXELS // side**2))
     rows = ((images[labels == label][:columns], name) for label, name in enumerate(names))

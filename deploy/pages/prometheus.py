@@ -31,14 +31,9 @@ _METRICS = (  # kind, name, what it is, key of `RunSummary.to_json`
 
 
 def exposition(name: str, state: dict[str, Any]) -> bytes:
-    """Return the metrics of a run.
+    """Return the metrics of a run, with the label ``run`` set to its name.
 
-    Parameters
-    ----------
-    name
-        The label ``run`` of every metric.
-    state
-        `RunSummary.to_json`, and ``sites_online``.
+    ``state`` is `RunSummary.to_json`, and ``sites_online``.
     """
     registry = CollectorRegistry()
     for kind, metric, text, key in _METRICS:

@@ -1,4 +1,4 @@
-"""Templates to text: HTML, where everything is escaped except our own drawings, and Markdown."""
+"""Fill in templates: HTML, in which all but our own drawings is escaped, and Markdown."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template; a value that it names and does not get is an error."""
+    """Fill in a template; it is an error if a value that it names is missing."""
     return _environment().get_template(template).render(**values)

@@ -1,4 +1,4 @@
-"""The summary of a run: computed once from its folder, and rendered by everything that shows one.
+"""The summary of a run, computed once from its folder, which every page and table renders.
 
 A server's run folder holds no record of any site, and of a single site only when it took part, so
 no page can show more.
@@ -72,7 +72,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `dppm evaluate` measured on real data, which no epsilon covers.
+    """Results of `dppm evaluate`, measured on real data: no epsilon covers them.
 
     Attributes
     ----------
@@ -90,10 +90,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, run: Run, names: Sequence[str]) -> Evaluation:
-        """Read ``evaluation.json``; ``names`` are those of the classes.
-
-        Raises `RunFolderError` if it is damaged, or lacks a figure.
-        """
+        """Read ``evaluation.json``, with the names of classes; `RunFolderError` if damaged."""
         raw = run.read_json(run.evaluation)
         try:
             return cls(_scores(raw), _per_class(raw, names), raw)
@@ -132,10 +129,7 @@ class RunSummary:
 
     @classmethod
     def of(cls, run: Run) -> RunSummary:
-        """Read a run folder.
-
-        Raises `RunFolderError` if it is no run folder, or a file is damaged.
-        """
+        """Read a run folder; `RunFolderError` if it is not one, or a file is damaged."""
         plan, rounds = run.plan(), run.rounds()
         if missing := {key for line in rounds for key in _OF_A_ROUND - line.keys()}:
             raise RunFolderError(
@@ -162,14 +156,14 @@ class RunSummary:
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
-        """What was measured on real data, or None."""
+        """The results on real data, or None."""
         if not there(self.run.evaluation):
             return None
         return Evaluation.of(self.run, self.config.class_names)
 
     @cached_property
     def images(self) -> Mapping[str, Any] | None:
-        """The manifest of the images, or None where none were drawn."""
+        """The manifest of the images, or None if none were drawn."""
         with suppress(RunFolderError):
             return manifest_of(self.run.samples)
         return None
@@ -186,7 +180,7 @@ class RunSummary:
 
     @property
     def views(self) -> Mapping[View, str]:
-        """What is seen in each view in which the plan promises something."""
+        """The things that are seen in each view in which the plan promises something."""
         return {view: SEEN[view] for view in self.plan.views}
 
     @property
@@ -196,7 +190,7 @@ class RunSummary:
 
     @property
     def epsilon_if_colluding(self) -> list[tuple[int, float]]:
-        """More sites that collude with the server than planned, and epsilon then."""
+        """Numbers of colluding sites beyond those planned, and epsilon for each."""
         return epsilon_if_colluding(self.plan)
 
     @property
@@ -226,7 +220,7 @@ class RunSummary:
         return self.run.sites.is_dir()
 
     def to_json(self) -> dict[str, Any]:
-        """Return where the run stands; nothing that was measured on real data."""
+        """Return the state of the run, without results on real data."""
         last = self.rounds[-1] if self.rounds else None
         total = epsilon_fields(self.plan)
         up, down = self.traffic

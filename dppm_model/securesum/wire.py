@@ -54,7 +54,7 @@ def write_material(material: RoundKeys) -> Fields:
 
 
 def read_materials(fields: Mapping[str, Any], receiver: int) -> dict[int, RoundKeys]:
-    """Undo `server.securesum.wire.write_materials`."""
+    """Undo `server.securesum.wire.write_round_keys`."""
     sites, sizes = read_numbers(fields, "sites"), {"mask_keys": 32, "commitments": 32}
     sizes |= {"digests": DIGESTS_BYTES}
     columns = [read_list(fields, name, size) for name, size in sizes.items()]

@@ -2,9 +2,9 @@
 
 aggregation       one round: repeated tries until a sum of valid reports is opened
 attempt           one try: masked reports in, one sum out
-membership        which sites have joined, and by which node
+membership        the sites that have joined, and their nodes
 key_collection    keys and shares for the next try
-blame             which sites lied, as far as is known, and which a try leaves out
+blame             the sites known to have lied, and those that a try leaves out
 round_checkpoint  the state of a round on disk
-wire              messages as flat fields: the direction that sites do not need
+wire              messages as flat fields: the half that sites do not need
 """

@@ -74,7 +74,7 @@ class SecureSum:
         if checkpoint is None or round_of(checkpoint.number) != round_of(number):
             checkpoint = RoundCheckpoint(self.plan.digest, number, blame)
         while True:
-            if not checkpoint.materials:
+            if not checkpoint.round_keys:
                 checkpoint = self._begin(checkpoint)
             attempt = self._attempt(checkpoint, phase, round_)
             if checkpoint.survivors is not None:
@@ -143,13 +143,13 @@ class SecureSum:
             sites = frozenset(range(self.group.size)) - out.keys()
             if self._next.number != number:
                 self._next.begin(number)
-            if len(self._next.materials.keys() & sites) < least:
+            if len(self._next.round_keys.keys() & sites) < least:
                 self._next.begin(number)  # start over: all must be for the same channels
                 self._prepare(sites)
                 if self._next.number != number:
                     continue
             # Every participant must have shares from every other.
-            complete = self._next.complete(sites & self._next.materials.keys())
+            complete = self._next.complete(sites & self._next.round_keys.keys())
             if len(complete) < least:
                 raise TooFewSites(
                     f"Only {len(complete)} sites sent shares for all other sites.",
@@ -171,14 +171,14 @@ class SecureSum:
                 select(self._members.nodes, channels),
                 lambda _: asked,
                 self._next.reader(channels),
-                lambda: len(self._next.materials.keys() & sites) >= least,
+                lambda: len(self._next.round_keys.keys() & sites) >= least,
                 lambda: f"round {round_of(number)}: {least} must take part",
                 self._members.name,
                 self._complained,
             )
         except TooFewSites:
             if self._next.number == number:
-                silent = dict.fromkeys(sites - self._next.materials.keys(), "did not prepare")
+                silent = dict.fromkeys(sites - self._next.round_keys.keys(), "did not prepare")
                 if not self._absent.goes_on(silent):
                     raise
                 self._next.number = -1

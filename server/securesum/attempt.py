@@ -54,7 +54,7 @@ class Attempt:
         self._question, self._reports = question, reports
         self._plan, self._blame = checkpoint.plan, checkpoint.blame
         self.opening = Opening(
-            group, sum_, checkpoint.materials, checkpoint.total, checkpoint.masks, checkpoint.pairs
+            group, sum_, checkpoint.round_keys, checkpoint.total, checkpoint.masks, checkpoint.pairs
         )
         self.signatures = dict(checkpoint.survivors or {})
         self.reasons: dict[int, str] = {}
@@ -113,7 +113,7 @@ class Attempt:
             opening.participants,
             lambda site: {
                 "question": question,
-                "participants": wire.write_materials(opening.participants, site),
+                "participants": wire.write_round_keys(opening.participants, site),
             },
             read,
             lambda: len(opening.reported) >= least,
@@ -165,7 +165,7 @@ class Attempt:
                 return others
             helper = {**others, "survivors": survivors}
             if site not in opening.masks:  # it missed the question, or was left out
-                helper["participants"] = wire.write_materials(opening.participants, site)
+                helper["participants"] = wire.write_round_keys(opening.participants, site)
             return helper
 
         def read(site: int, records: Records) -> None:
@@ -195,8 +195,8 @@ class Attempt:
 
     def holds(self, site: int) -> bool:
         """Return whether a site holds shares of all participants, and so can help."""
-        materials = self.opening.participants
-        return all(site in m.shares for dealer, m in materials.items() if dealer != site)
+        round_keys = self.opening.participants
+        return all(site in m.shares for dealer, m in round_keys.items() if dealer != site)
 
     def closed(self) -> RoundCheckpoint:
         """Return the state that a restarted server has to continue from."""

@@ -21,11 +21,11 @@ class KeyCollection:
     def __init__(self, group: Group, question: Fields) -> None:
         self._group, self._question = group, question
         self.number = -1
-        self.materials: dict[int, RoundKeys] = {}
+        self.round_keys: dict[int, RoundKeys] = {}
 
     def begin(self, number: int) -> None:
         """Start collecting for another try."""
-        self.number, self.materials = number, {}
+        self.number, self.round_keys = number, {}
 
     def asks(self, channels: Mapping[int, Channel]) -> dict[str, Fields]:
         """Return the fields to ask with, including the channels to deal shares for."""
@@ -38,27 +38,27 @@ class KeyCollection:
 
         def read(site: int, records: Records) -> None:
             if "material" in records:
-                material = wire.read_material(records["material"])
-                check_material(material, self._group, number, site, asked)
-                self.materials[site] = material
+                keys = wire.read_round_keys(records["material"])
+                check_round_keys(keys, self._group, number, site, asked)
+                self.round_keys[site] = keys
 
         return read
 
     def complete(self, sites: frozenset[int]) -> dict[int, RoundKeys]:
-        """Return the materials of those of ``sites`` that dealt shares to all others of them."""
+        """Return the keys of those of ``sites`` that dealt shares to all others of them."""
         return {
             i: m
-            for i, m in sorted(self.materials.items())
+            for i, m in sorted(self.round_keys.items())
             if i in sites and sites <= m.shares.keys() | {i}
         }
 
 
-def check_material(
+def check_round_keys(
     keys: RoundKeys, group: Group, number: int, index: int, asked: frozenset[int]
 ) -> None:
-    """Check all of a site's keys and shares that is not sealed; ``asked`` are to have shares.
+    """Check the unsealed parts of a site's keys and shares, which must be for the sites ``asked``.
 
-    Raises `WrongReport` if anything is not as it should be: no other site ever sees it then.
+    Raises `WrongReport` if anything is wrong; then no other site ever sees them.
     """
     signed = statement(group, number, keys.mask_key, keys.commitment)
     if (

@@ -73,7 +73,7 @@ class Membership:
     def _take(self, site: int, node: int, channel: Channel) -> None:
         if site in self.nodes:
             raise UnknownSite(
-                f"Node {node} joins as {self.name(site)}, as another node has before.",
+                f"Node {node} joins as {self.name(site)}, which another node has joined as.",
                 "Run only one SuperNode per site.",
             )
         if self.channels.setdefault(site, channel).public != channel.public:

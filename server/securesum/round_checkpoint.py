@@ -37,7 +37,7 @@ class RoundCheckpoint(StateFile):
         Number of the try, see `dppm_model.securesum.masks.Sum`.
     blame
         Accusations since the start of the run.
-    materials
+    round_keys
         Keys and shares of the participants; empty until they are fixed.
     survivors, masks, total
         The sites in the masked sum, in order of arrival, with their signatures and the check
@@ -49,7 +49,7 @@ class RoundCheckpoint(StateFile):
     plan: str
     number: int
     blame: Blame = field(default_factory=Blame)
-    materials: dict[int, RoundKeys] = field(default_factory=dict)
+    round_keys: dict[int, RoundKeys] = field(default_factory=dict)
     survivors: dict[int, bytes] | None = None
     masks: dict[int, Checks] | None = None
     pairs: dict[int, Checks] | None = None
@@ -57,18 +57,18 @@ class RoundCheckpoint(StateFile):
 
     def encode(self) -> tuple[dict[str, str], Arrays]:
         """See `StateFile`."""
-        materials = {
+        round_keys = {
             i: [
                 *(part.hex() for part in (m.mask_key, m.commitment, m.signature)),
                 *(_hex(part) for part in (m.digests, m.shares)),
             ]
-            for i, m in self.materials.items()
+            for i, m in self.round_keys.items()
         }
         blame = [[*pair, why] for pair, why in self.blame.pairs.items()]
         texts = {
             "number": str(self.number),
             "blame": json.dumps([self.blame.certain, blame, sorted(self.blame.muted)]),
-            "materials": json.dumps(materials),
+            "materials": json.dumps(round_keys),
             "survivors": json.dumps(self.survivors and _hex(self.survivors)),
             "masks": json.dumps(_written(self.masks)),
             "pairs": json.dumps(_written(self.pairs)),
@@ -80,7 +80,7 @@ class RoundCheckpoint(StateFile):
     def decode(cls, texts: dict[str, str], arrays: Arrays) -> Self:
         """See `StateFile`."""
         certain, pairs, muted = parse_json(texts["blame"])
-        materials = {
+        round_keys = {
             int(i): RoundKeys(*map(_field, row))
             for i, row in parse_json(texts["materials"]).items()
         }
@@ -93,7 +93,7 @@ class RoundCheckpoint(StateFile):
                 {(a, b): why for a, b, why in pairs},
                 set(muted),
             ),
-            materials,
+            round_keys,
             survivors and _bytes(survivors),
             _read(parse_json(texts["masks"])),
             _read(parse_json(texts["pairs"])),
@@ -158,6 +158,6 @@ def _read(said: Any) -> dict[int, Checks] | None:
 def stage(run: Run, plan: Plan, done: int) -> str:
     """Describe what the server waits for after ``done`` rounds, according to its state files."""
     checkpoint = RoundCheckpoint.read(run.checkpoint, plan.digest)
-    if checkpoint is None or round_of(checkpoint.number) < done or not checkpoint.materials:
+    if checkpoint is None or round_of(checkpoint.number) < done or not checkpoint.round_keys:
         return "waiting for sites to take part"
     return "waiting for reports" if checkpoint.survivors is None else "opening the sum"

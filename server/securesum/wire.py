@@ -22,14 +22,14 @@ def write_channels(number: int, channels: Mapping[int, Channel]) -> Fields:
     }
 
 
-def write_materials(materials: Mapping[int, RoundKeys], receiver: int) -> Fields:
+def write_round_keys(round_keys: Mapping[int, RoundKeys], receiver: int) -> Fields:
     """Write the keys of all participants, and only those shares and digests that are for a site."""
     return {
-        "sites": list(materials),
-        "mask_keys": [m.mask_key for m in materials.values()],
-        "commitments": [m.commitment for m in materials.values()],
-        "digests": [m.digests[receiver] for m in materials.values()],
-        "shares": [m.shares.get(receiver, b"") for m in materials.values()],
+        "sites": list(round_keys),
+        "mask_keys": [m.mask_key for m in round_keys.values()],
+        "commitments": [m.commitment for m in round_keys.values()],
+        "digests": [m.digests[receiver] for m in round_keys.values()],
+        "shares": [m.shares.get(receiver, b"") for m in round_keys.values()],
     }
 
 
@@ -58,7 +58,7 @@ def read_member(fields: Mapping[str, Any]) -> tuple[bytes, Channel, bytes]:
     return read_bytes(fields, "identity", 32), channel, read_bytes(fields, "proof", 64)
 
 
-def read_material(fields: Mapping[str, Any]) -> RoundKeys:
+def read_round_keys(fields: Mapping[str, Any]) -> RoundKeys:
     """Undo the sites' `write_material`."""
     return RoundKeys(
         read_bytes(fields, "mask_key", 32),

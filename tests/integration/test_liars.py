@@ -109,7 +109,7 @@ UNHEARD = {"another mask key is dealt", "mask key on no polynomial"}
 )
 @twin(
     "the server passes on whatever a site deals",
-    "server.securesum.key_collection:check_material",
+    "server.securesum.key_collection:check_round_keys",
     nothing,
     only="[digests missing]",
 )
