@@ -8,11 +8,12 @@ import torch
 
 from deploy import simulate as simulation
 from deploy.flower import run_flower, stage_app
+from dppm_model.fault_points import FaultPoint, watched
 from dppm_model.run import Run
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
 from tests.conftest import TINY
-from tests.support.flaky_grid import FIELDS, assert_same_model, play, twin_of
+from tests.support.flaky_grid import FIELDS, Killed, assert_same_model, dies, play, twin_of
 
 SCORE = [
     "model=residual",
@@ -47,6 +48,17 @@ def test_training_learns_and_accounts_for_every_round(tmp_path: Path, tiny: Path
     means = mixture.basis.inverse(mixture.mean)
     assert means[0, 0, 4:, :4].mean() > means[0, 0, 4:, 4:].mean() + 0.3
     assert means[1, 0, :4, 4:].mean() > means[1, 0, 4:, 4:].mean() + 0.3
+
+
+def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path, tiny: Path) -> None:
+    """Killed in a round of gradients: the learner's whole state is in the snapshot."""
+    whole = prepare(tmp_path / "whole", SCORE)
+    broken = twin_of(whole, tmp_path / "broken")
+    play(whole)
+    with watched(dies(FaultPoint.SERVER_LEARNED, whole.plan().rounds - 1)), pytest.raises(Killed):
+        play(broken)
+    play(broken)
+    assert_same_model(broken, whole)
 
 
 @pytest.mark.flower

@@ -21,6 +21,7 @@ from tests.support.fault_injection import (
     forked,
     left_over,
     short_writes,
+    small_files,
 )
 from tests.support.mutations import twin
 
@@ -72,6 +73,17 @@ def test_a_line_is_written_whole_or_not(tmp_path: Path, monkeypatch: pytest.Monk
     short_writes(monkeypatch, None)
     append_json_line(path, line)
     assert path.read_bytes() == 2 * whole
+
+
+def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"old")
+
+    def work() -> None:
+        with small_files(1000):
+            write_bytes(tmp_path / "a", bytes(1001))
+
+    assert ended(forked(work)) == 99
+    assert (tmp_path / "a").read_bytes() == b"old" and not left_over(tmp_path)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -47,9 +47,11 @@ def test_a_large_images_detail_stands_in_the_table(finished: Path) -> None:
     detail = {f"accuracy_{side}{kind}": 0.75 for side in SIDES for kind in ("", "_real")}
     detail |= {"frechet_crops": 0.5, "frechet_crops_real": 0.25}
     detail |= {"spectrum": {"largest_db_below_a_quarter": 1.44}}
-    (finished / "evaluation.json").write_text(json.dumps(result | {"detail": detail}))
+    changed = {"detail": detail, "accuracy": 0.5, "accuracy_std": 0.01}  # of several seeds
+    (finished / "evaluation.json").write_text(json.dumps(result | changed))
     write_evaluation_table(Run(finished))
     rows = rows_of((finished / "evaluation.md").read_text())
+    assert ["accuracy, CNN", "0.5000 ± 0.0100"] in [row[:2] for row in rows]
     assert ["accuracy at 128 pixels", "0.7500", "0.7500"] in rows
     assert ["spectrum, largest difference (dB)", "1.4", "–"] in rows
 

@@ -180,6 +180,15 @@ def test_a_shard_folder_is_replaced_whole_and_nothing_else_is(tmp_path: Path) ->
 FILES = ("manifest.json", "images.npy", "labels.npy", "persons.npy")
 
 
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
+    def full() -> Iterator[np.ndarray]:
+        raise OSError(28, "No space left on device")
+        yield GOOD
+
+    with pytest.raises(DataError, match="No space left on device"):
+        write_records(tmp_path / "s", full(), np.zeros(4, int), name="n", split="t", classes="a")
+
+
 def edit_manifest(key: str, value: object) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text())
