@@ -87,11 +87,7 @@ def test_killed_at_its_last_word_a_run_is_whole(whole: tuple[Run, Run], tmp_path
     assert RunSummary.of(run).state == "stopped"
 
 
-@twin(
-    "leftovers of a killed writer, with a round's seed, are never removed",
-    "dppm_model.files:sweep",
-    nothing,
-)
+@twin("leftovers of a killed writer are never removed", "dppm_model.files:sweep", nothing)
 def test_a_site_forgets_at_the_next_message_even_if_it_is_refused(
     whole: tuple[Run, Run], tmp_path: Path
 ) -> None:
@@ -155,12 +151,7 @@ def test_a_run_that_was_begun_by_nobody_is_left_alone(tmp_path: Path, tiny: Path
     assert not (tmp_path / "failed").exists() and not (tmp_path / "too" / "many").exists()
 
 
-@twin(
-    "a run is built on the leftovers of a killed preparation",
-    "deploy.making:_empty",
-    nothing,
-    only="[17]",
-)
+@twin("a run is built on a killed preparation", "deploy.making:_empty", nothing, only="[17]")
 @pytest.mark.parametrize("nth", [1, 2, 4, 5, 9, 16, 17])
 def test_a_preparation_that_was_killed_is_begun_again(tmp_path: Path, tiny: Path, nth: int) -> None:
     """In each of its files: by the same command, with the same settings or others."""

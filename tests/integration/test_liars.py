@@ -160,11 +160,7 @@ KINDS = ["query.join", "train", "query.open", "query.checks"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["silent", "dies"])
 def test_a_site_that_fails_at_a_stage_for_good(
-    prepared: Prepared,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    kind: str,
-    how: str,
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, how: str
 ) -> None:
     run = twin_of(prepared(6), tmp_path / "run")
 

@@ -14,11 +14,7 @@ from scipy.stats import binom, norm
 
 from deploy.show import round_up
 from dppm_model.errors import ConfigError, PlanError
-from dppm_model.privacy.accountant import (
-    RoundCost,
-    delta,
-    epsilon,
-)
+from dppm_model.privacy.accountant import RoundCost, delta, epsilon
 from dppm_model.privacy.calibration import calibrate, calibrate_whole, choose_tau
 from dppm_model.privacy.gdp import site_slope, sum_slope
 from tests.support.mutations import twin
@@ -246,11 +242,7 @@ def test_what_was_spent_before_may_leave_nothing() -> None:
 # Printing and refusing.
 
 
-@twin(
-    "printed digits are rounded to nearest",
-    "deploy.show:round_up",
-    lambda _: round,
-)
+@twin("printed digits are rounded to nearest", "deploy.show:round_up", lambda _: round)
 @given(st.floats(0, 1e6), st.integers(0, 6))
 @example(0.1 + 0.2, 1)
 @example(1.0000000000001, 3)

@@ -37,17 +37,11 @@ def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return simulation.prepare(folder, [*TINY, *settings])[0]
 
 
-def place_in_roster(run: Run, site: int) -> int:
-    """Identity keys are random, so where they stand in the sorted roster is too."""
-    keys = tomllib.loads(run.roster.read_text())
-    return sorted(keys.values()).index(keys[f"site-{site:04d}"])
-
-
 Records = dict[str, ConfigRecord]
 Lie = Callable[[Records], None]
 
 
-def edit(record: str, *fields: str, to: Callable[[Any], Any]) -> Lie:
+def change(record: str, *fields: str, to: Callable[[Any], Any]) -> Lie:
     """Change fields of a record that is sent to a site."""
 
     def lie(records: Records) -> None:
@@ -57,8 +51,8 @@ def edit(record: str, *fields: str, to: Callable[[Any], Any]) -> Lie:
     return lie
 
 
-def edit_plan(to: Callable[[Plan], Plan]) -> Lie:
-    return edit("question", "plan", to=lambda text: to(Plan.from_json(str(text))).to_json())
+def change_plan(to: Callable[[Plan], Plan]) -> Lie:
+    return change("question", "plan", to=lambda text: to(Plan.from_json(str(text))).to_json())
 
 
 def a_bit_flipped_in_a_share(records: Records) -> None:
@@ -79,38 +73,42 @@ def less_noise(plan: Plan) -> Plan:
     return replace(plan, phases=(first, *plan.phases[1:]))
 
 
-another_round = edit("question", "round", to=lambda _: 7)
+another_round = change("question", "round", to=lambda _: 7)
 SENT = ("sites", "mask_keys", "commitments", "digests", "shares")
 LIES: dict[str, tuple[str, Lie, str]] = {
     "fewer survivors": (
         "query.open",
-        edit("survivors", "sites", "signatures", to=lambda values: values[:3]),
+        change("survivors", "sites", "signatures", to=lambda values: values[:3]),
         "TooFewSurvivors",
     ),
     "fewer participants": (
         "train",
-        edit("participants", *SENT, to=lambda values: values[:3]),
+        change("participants", *SENT, to=lambda values: values[:3]),
         "TooFewSurvivors",
     ),
     "a bit of a share flipped": ("train", a_bit_flipped_in_a_share, "ForgedShare"),
     "a channel of the server's": (
         "query.open",
-        edit("channels", "channels", to=lambda keys: [bytes(range(32)), *keys[1:]]),
+        change("channels", "channels", to=lambda keys: [bytes(range(32)), *keys[1:]]),
         "UnknownSite|ChangedKey",
     ),
     "another round": ("train", another_round, "PlanError"),
     "the next phase": (
         "train",
-        edit("question", "phase", to=lambda phase: int(phase) + 1),
+        change("question", "phase", to=lambda phase: int(phase) + 1),
         "StaleRound",
     ),
-    "less noise": ("train", edit_plan(less_noise), "NotApproved|PlanError|LedgerError"),
+    "less noise": ("train", change_plan(less_noise), "NotApproved|PlanError|LedgerError"),
     "a lower threshold": (
         "train",
-        edit_plan(lower_threshold),
+        change_plan(lower_threshold),
         "NotApproved|PlanError|LedgerError",
     ),
-    "malformed": ("train", edit("participants", "sites", to=lambda _: [0, 0, 1, 2]), "WrongReport"),
+    "malformed": (
+        "train",
+        change("participants", "sites", to=lambda _: [0, 0, 1, 2]),
+        "WrongReport",
+    ),
 }
 
 
@@ -123,15 +121,12 @@ LIES: dict[str, tuple[str, Lie, str]] = {
 @pytest.mark.parametrize(("round_", "place"), [(0, 0), (2, 1), (0, 2), (2, 3)])
 @pytest.mark.parametrize("name", LIES)
 def test_every_lie_is_refused_by_name_and_answers_nothing(
-    prepared: Run,
-    tmp_path: Path,
-    name: str,
-    round_: int,
-    place: int,
+    prepared: Run, tmp_path: Path, name: str, round_: int, place: int
 ) -> None:
     kind, lie, error = LIES[name]
     run = twin_of(prepared, tmp_path / "run")
-    victim = next(site for site in range(4) if place_in_roster(run, site) == place)
+    keys = tomllib.loads(run.roster.read_text())
+    victim = int(sorted(keys, key=lambda site: keys[site])[place].removeprefix("site-"))
     lied: list[bool] = []
     replies = []
 

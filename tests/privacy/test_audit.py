@@ -91,10 +91,7 @@ def test_areas_of_scores() -> None:
 
 
 def test_the_command(
-    tmp_path: Path,
-    tiny: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     assert main(["simulate", str(run), *TINY]) == 0

@@ -152,11 +152,7 @@ def moved_by_place(rows: torch.Tensor) -> torch.Tensor:
     return rows * (1 + 2.0**-23 * (torch.arange(len(rows)) % 7 == 6))[:, None]
 
 
-@twin(
-    "the self-check of a machine's arithmetic tries nothing",
-    "dppm_model.batch_invariance:_seen_in",
-    nothing,
-)
+@twin("the self-check tries nothing", "dppm_model.batch_invariance:_seen_in", nothing)
 def test_integers_that_depend_on_company_are_refused_whatever_the_sizes(
     anew: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

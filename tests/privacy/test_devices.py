@@ -157,11 +157,7 @@ def exact() -> bool:
     return cudnn.deterministic and not rough and torch.are_deterministic_algorithms_enabled()
 
 
-@twin(
-    "a GPU multiplies in TF32 and adds in any order",
-    "dppm_model.device:_compute_exactly",
-    nothing,
-)
+@twin("a GPU uses TF32, and sums in any order", "dppm_model.device:_compute_exactly", nothing)
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:1"])
 def test_a_gpu_computes_exactly(name: str, two_gpus: None) -> None:
     assert not exact()

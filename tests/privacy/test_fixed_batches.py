@@ -214,14 +214,8 @@ def test_how_many_are_of_a_records_class_decides_nothing_of_its_denoised_image(
     assert rows_of_products(monkeypatch, ask) == {CHUNK}
 
 
-@twin(
-    "distances to components are computed class by class",
-    "dppm_model.score.moments:nearest",
-    _class_by_class(1),
-)
-def test_the_size_of_a_class_decides_nothing_of_distances(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@twin("distances are computed by class", "dppm_model.score.moments:nearest", _class_by_class(1))
+def test_the_size_of_a_class_decides_nothing_of_distances(monkeypatch: pytest.MonkeyPatch) -> None:
     """The nearest component is chosen by distances, whose last bits would decide a tie."""
     model, x = large_mixture()
     u = model.scales.basis.forward(x)[:, :144]

@@ -292,8 +292,7 @@ _LITTLE = math.ceil(0.5001 * 2**24) * 2.0**-1074
     only="[4.0-little]",
 )
 @pytest.mark.parametrize(
-    "length",
-    [pytest.param(_LITTLE, id="little"), 1e-310, 1e-31, 1e-30, 1e-9, 1.0, 1e9, 1e30, 1e31],
+    "length", [pytest.param(_LITTLE, id="little"), 1e-310, 1e-31, 1e-30, 1e-9, 1.0, 1e9, 1e30, 1e31]
 )
 @pytest.mark.parametrize("over", [1.0, 4.0, 1e3])
 def test_answers_move_no_more_than_accounted_at_any_length(length: float, over: float) -> None:

@@ -125,11 +125,7 @@ def test_nothing_is_claimed_against_who_sees_sums() -> None:
         replace(plan, phases=mixed)
 
 
-@twin(
-    "a site gives exact sums to an untrusted server",
-    "client.policy:Policy.check_plan",
-    nothing,
-)
+@twin("a site gives exact sums to an untrusted server", "client.policy:Policy.check_plan", nothing)
 def test_a_site_that_does_not_trust_the_server_refuses() -> None:
     plan, own = planned(4.0, "gaussian"), replace(policy("x", 9.0, 3), mechanisms=tuple(MECHANISMS))
     with pytest.raises(PolicyError, match="exact sums"):
@@ -192,10 +188,7 @@ def test_a_uniform_at_an_edge_is_decided_by_more_bits(k: int, above: bool) -> No
     ),
 )
 def test_what_is_not_protected_is_nowhere_shown_as_protected(
-    tmp_path: Path,
-    tiny: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever shows a run says its release's epsilon, and infinity for the rest; and never 0."""
     monkeypatch.setitem(classifier.RECIPES, "quick", short_recipe())

@@ -325,11 +325,7 @@ def _nobody_named(old: Any) -> Any:
     return load
 
 
-@twin(
-    "data that name persons are planned by record",
-    "dppm_model.records.sources:load",
-    _nobody_named,
-)
+@twin("persons are planned for as records", "dppm_model.records.sources:load", _nobody_named)
 def test_who_is_named_is_protected_unless_told_otherwise(people: Path) -> None:
     asked = [*TINY, "data=people"]
     for overrides, unit, most, units in (

@@ -250,11 +250,7 @@ def test_a_question_that_is_refused_costs_nothing(
     assert len(site.ledger.debits) == 1
 
 
-@twin(
-    "a round is debited before its question is tried",
-    "client.site:try_question",
-    nothing,
-)
+@twin("a round is debited before its question is tried", "client.site:try_question", nothing)
 def test_a_question_that_fails_costs_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,9 +296,7 @@ def _made_at_once(old: Any) -> Any:
     "dppm_model.score.residual:ResidualConfig.lay_out",
     _made_at_once,
 )
-def test_the_size_of_a_network_is_known_before_it_is_made(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_size_of_a_network_is_known_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan is read before it is approved; 44 GiB of weights would be the site's end."""
     monkeypatch.setattr(residual, "zeroed", lambda _: pytest.fail("made"))
     settings = {"network": {"kind": "conv", "channels": 4096, "blocks": 64}, "band": 28}
@@ -310,11 +304,7 @@ def test_the_size_of_a_network_is_known_before_it_is_made(
     assert array_specs(huge)["residual.weights"].shape[0] > 10**10
 
 
-@twin(
-    "a site answers from a machine that is not batch invariant",
-    "client.site:check_batch_invariance",
-    nothing,
-)
+@twin("a site answers without batch invariance", "client.site:check_batch_invariance", nothing)
 def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,11 +318,7 @@ def test_a_machine_that_is_not_batch_invariant_answers_nothing(
     assert site.ledger.debits == () and not list(tmp_path.rglob("*.npy"))
 
 
-@twin(
-    "a plan may count other coordinates than its model has",
-    "dppm_model.plan:Plan._check_questions",
-    nothing,
-)
+@twin("a plan may miscount its coordinates", "dppm_model.plan:Plan._check_questions", nothing)
 def test_the_plan_pins_the_model(plan: Plan) -> None:
     """Another setting is another plan: its digest changes, and dimensions must be the model's."""
     for change in (

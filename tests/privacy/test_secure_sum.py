@@ -162,9 +162,7 @@ def _both_shares(old: Any) -> Any:
     return reveal
 
 
-@twin(
-    "a site tells both shares of a peer", "dppm_model.securesum.member:Member.reveal", _both_shares
-)
+@twin("a site reveals both shares", "dppm_model.securesum.member:Member.reveal", _both_shares)
 def test_one_share_of_a_peer_and_never_both(begun: Begun) -> None:
     site = begun[0].members[0]
     both = {i: bytes.fromhex(s) for i, s in site._memory.rounds[0].shares.items()}
@@ -290,11 +288,7 @@ def _forget_channel(self: Any, index: int, _: Any) -> None:
     self._memory.peers.pop(index, None)
 
 
-@twin(
-    "channel keys need no signature of a pinned identity",
-    "dppm_model.securesum.keys:Channel.verify",
-    nothing,
-)
+@twin("channel keys need no signature", "dppm_model.securesum.keys:Channel.verify", nothing)
 @twin(
     "the channel key of a peer may change in mid run",
     "dppm_model.securesum.member:Member._accept",
@@ -335,11 +329,7 @@ def _old_rounds_stay(old: Any) -> Any:
     return admit
 
 
-@twin(
-    "a finished round is answered again",
-    "dppm_model.securesum.member:Member.admit",
-    _old_rounds_stay,
-)
+@twin("a finished round is reopened", "dppm_model.securesum.member:Member.admit", _old_rounds_stay)
 def test_rounds_are_not_mixed_or_reopened(begun: Begun) -> None:
     federation, materials = begun
     site = federation.members[0]

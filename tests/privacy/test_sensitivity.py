@@ -56,9 +56,7 @@ CONFIGS = {
         },
     ),
     "colour": ModelConfig.of(
-        (3, 8, 8),
-        2,
-        {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8}},
+        (3, 8, 8), 2, {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8}}
     ),
     "pyramid": ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
 }
@@ -209,11 +207,7 @@ def _wraps(_: Any) -> Any:
     return lambda self, total, records: total.to(torch.int64).numpy()
 
 
-@twin(
-    "a sum becomes integers without a check of its length",
-    "dppm_model.mechanism.quantize:Grid.whole",
-    _wraps,
-)
+@twin("a sum becomes integers unchecked", "dppm_model.mechanism.quantize:Grid.whole", _wraps)
 def test_a_sum_is_checked_before_it_could_wrap() -> None:
     for wrong in (np.nan, np.inf, 2.0**63, 3.0 * GRID.steps):
         with pytest.raises(ArithmeticError):

@@ -154,11 +154,7 @@ def _count_leaks(old: Any) -> Any:
     return report
 
 
-@twin(
-    "the shape of a report reveals an empty sample",
-    "dppm_model.round:report",
-    _count_leaks,
-)
+@twin("the shape of a report reveals an empty sample", "dppm_model.round:report", _count_leaks)
 def test_a_report_of_nobody_has_the_same_shape(site: Site, plan: Plan, question: bytes) -> None:
     phases = tuple(replace(p, sampling_rate=1e-9) for p in plan.phases)
     tallies = site.answer(replace(plan, phases=phases), 0, 0, question)
@@ -243,11 +239,7 @@ def test_reports_leave_at_a_time_that_does_not_tell_their_work(
     assert left == pytest.approx([5.0, 5.0, 10.0])
 
 
-@twin(
-    "a plan may change during a run",
-    "client.site:Site._check_plan",
-    nothing,
-)
+@twin("a plan may change during a run", "client.site:Site._check_plan", nothing)
 def test_a_plan_cannot_change_in_mid_run(site: Site, plan: Plan, question: bytes) -> None:
     join(site, plan)  # the run has its keys: only the plan is wrong below
     site.answer(plan, 0, 0, question)
@@ -375,11 +367,7 @@ def _anything_is_approved(old: Any) -> Any:
     return lambda folder, plan: Approval(plan, peers, "", "")
 
 
-@twin(
-    "a site answers unapproved plans",
-    "client.approvals:approval_of",
-    _anything_is_approved,
-)
+@twin("a site answers unapproved plans", "client.approvals:approval_of", _anything_is_approved)
 def test_a_plan_that_the_operator_has_not_approved_is_refused_everywhere(
     tmp_path: Path, tiny: Path, plan: Plan, question: bytes
 ) -> None:
@@ -403,11 +391,7 @@ def _by_any_code(old: Any) -> Any:
     return lambda folder, plan: _read(approval_file(folder, plan.digest))
 
 
-@twin(
-    "a plan is answered by code it was not approved with",
-    "client.approvals:approval_of",
-    _by_any_code,
-)
+@twin("a plan is answered by unapproved code", "client.approvals:approval_of", _by_any_code)
 def test_a_plan_is_answered_by_the_code_and_to_the_peers_it_was_approved_with(
     tmp_path: Path, tiny: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,11 +481,7 @@ def _no_policy(old: Any) -> Any:
     return member
 
 
-@twin(
-    "a site helps to open sums smaller than its policy allows",
-    "client.site:Site.authorize",
-    _no_policy,
-)
+@twin("a site opens sums smaller than its policy allows", "client.site:Site.authorize", _no_policy)
 def test_a_site_sets_its_least_number_of_survivors(tmp_path: Path, site: Site, plan: Plan) -> None:
     """The plan's threshold and survivors are the server's; the site has its own limit."""
     phases = tuple(replace(p, honest_sites=2) for p in plan.phases)
@@ -534,11 +514,7 @@ def test_a_site_that_lost_its_keys_sits_out(
         join(site, plan)
 
 
-@twin(
-    "a site whose ledger was deleted with its mark begins to spend again",
-    "client.reports:Reports.forget",
-    nothing,
-)
+@twin("a site with a deleted ledger spends again", "client.reports:Reports.forget", nothing)
 def test_a_ledger_that_was_deleted_with_its_mark_is_missed(
     tmp_path: Path, site: Site, plan: Plan, question: bytes
 ) -> None:

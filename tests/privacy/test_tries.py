@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dppm_model.errors import (
-    ForgedShare,
-    NotGuilty,
-    RoundOpened,
-    StaleRound,
-    UnknownSite,
-)
+from dppm_model.errors import ForgedShare, NotGuilty, RoundOpened, StaleRound, UnknownSite
 from dppm_model.securesum import masks, shamir
 from dppm_model.securesum.keys import agree, seal, usable
 from dppm_model.securesum.masks import TRIES, Sum, add_pair_mask
@@ -56,11 +50,7 @@ def federation(tmp_path: Path) -> Federation:
     return made
 
 
-@twin(
-    "a site helps to open a second try of a round",
-    "dppm_model.securesum.member:Member._unopened",
-    nothing,
-)
+@twin("a site opens two tries of a round", "dppm_model.securesum.member:Member._unopened", nothing)
 def test_a_round_that_was_opened_is_not_tried_again(federation: Federation) -> None:
     """Neither a try that is prepared only now, nor one that was when the first was opened."""
     channels, site = federation.channels(), federation.members[0]
@@ -154,11 +144,7 @@ def test_a_helper_that_was_left_out_helps_and_reports_nothing(tmp_path: Path) ->
     np.testing.assert_array_equal(opening.open(), 4 * TALLIES)
 
 
-@twin(
-    "keys of low order are accepted",
-    "dppm_model.securesum.keys:usable",
-    lambda _: lambda public: True,
-)
+@twin("keys of low order pass", "dppm_model.securesum.keys:usable", lambda _: lambda public: True)
 def test_keys_of_low_order_are_of_no_use() -> None:
     order_8 = "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"
     for key in (bytes(32), bytes([1]) + bytes(31), bytes.fromhex(order_8), bytes(31), b""):
@@ -215,11 +201,7 @@ def _checks_tell(old: Any) -> Any:
     return masked
 
 
-@twin(
-    "check numbers of a self-mask depend on the report",
-    "dppm_model.securesum.masks:Sum.masked",
-    _checks_tell,
-)
+@twin("check numbers depend on the report", "dppm_model.securesum.masks:Sum.masked", _checks_tell)
 @pytest.mark.parametrize("bits", [1, 2])
 def test_check_numbers_of_masks_say_nothing_of_the_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bits: int
@@ -400,8 +382,7 @@ def test_words_under_another_list_of_participants_prove_nothing(tmp_path: Path) 
     twin = federation.member(4)
     twin._memory.rounds[0].seed = 64 * "7"
     other = twin._dealing(0).material(
-        identities(5)[4],
-        {i: bytes.fromhex(twin._memory.agreed[i]) for i in range(4)},
+        identities(5)[4], {i: bytes.fromhex(twin._memory.agreed[i]) for i in range(4)}
     )
     for i in (0, 2, 3):
         federation.admit(0, materials, i)

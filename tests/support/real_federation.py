@@ -74,12 +74,7 @@ class Hosts:
         ``host:port`` of the proxy.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        shards: Sequence[Path],
-        address: str,
-    ) -> None:
+    def __init__(self, folder: Path, shards: Sequence[Path], address: str) -> None:
         self.folder, self.shards, self.address = folder, shards, address
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -55,11 +55,7 @@ def _append_carelessly(handle: int, line: bytes) -> None:
         left = left[os.write(handle, left) :]
 
 
-@twin(
-    "a partly written line stays",
-    "dppm_model.files:append_line",
-    lambda _: _append_carelessly,
-)
+@twin("a partly written line stays", "dppm_model.files:append_line", lambda _: _append_carelessly)
 def test_a_line_is_written_whole_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, line = tmp_path / "lines.jsonl", {"abc": 12345}
     append_json_line(path, line)

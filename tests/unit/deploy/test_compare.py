@@ -24,10 +24,7 @@ def test_evaluate_leaves_a_table(finished: Path) -> None:
     result = json.loads((finished / "evaluation.json").read_text())
     privacy = json.loads((finished / "privacy.json").read_text())
     rows = {row[0]: row[1:] for row in rows_of(text)}
-    assert rows["accuracy, CNN"] == [
-        f"{result['accuracy']:.4f}",
-        f"{result['accuracy_real']:.4f}",
-    ]
+    assert rows["accuracy, CNN"] == [f"{result['accuracy']:.4f}", f"{result['accuracy_real']:.4f}"]
     assert rows["coverage, mean over classes"][0] == f"{result['coverage']['coverage']:.3f}"
     assert float(rows["a site's own reports"][0]) >= privacy["epsilon_site"]
     assert float(rows["secure sum, 3 honest sites"][0]) >= privacy["epsilon_secure_sum"]

@@ -114,11 +114,7 @@ def test_pure_epsilon_bounds_what_no_delta_would() -> None:
 
 @pytest.mark.parametrize(
     ("k", "eps0", "rounds", "exact"),
-    [
-        (2, 0.1, 100, 4.306791),
-        (2, 1.0, 100, 79.841322),
-        (256, 2.0, 20, 10.598206),
-    ],
+    [(2, 0.1, 100, 4.306791), (2, 1.0, 100, 79.841322), (256, 2.0, 20, 10.598206)],
 )
 def test_golden_compositions_of_randomized_response(
     k: int, eps0: float, rounds: int, exact: float

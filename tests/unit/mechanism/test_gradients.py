@@ -7,12 +7,7 @@ from torch import nn
 
 from dppm_model.errors import ModelError
 from dppm_model.mechanism import gradients
-from dppm_model.mechanism.gradients import (
-    clipped_sum,
-    method_for,
-    per_record,
-    trainable,
-)
+from dppm_model.mechanism.gradients import clipped_sum, method_for, per_record, trainable
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.training.gradient import require_separate_records
 

@@ -71,11 +71,7 @@ def _nan_passes(old: Any) -> Any:
     return quantize
 
 
-@twin(
-    "a vector with NaN is passed on",
-    "dppm_model.mechanism.quantize:Grid.quantize",
-    _nan_passes,
-)
+@twin("a vector with NaN is passed on", "dppm_model.mechanism.quantize:Grid.quantize", _nan_passes)
 def test_short_vectors_are_kept_and_long_ones_shortened_along_their_direction() -> None:
     x = torch.tensor([[0.3, -0.4], [30.0, -40.0], [float("nan"), 1.0], [3e38, 3e38]])
     rows = Grid(1.0, 1 << 20).quantize(x) / (1 << 20)
@@ -91,11 +87,7 @@ def _float_sum(_: Any) -> Any:
     return total
 
 
-@twin(
-    "records are summed as float32 and rounded thereafter",
-    "dppm_model.mechanism.quantize:Grid.sum",
-    _float_sum,
-)
+@twin("records are summed as float32", "dppm_model.mechanism.quantize:Grid.sum", _float_sum)
 def test_sum_is_exact_in_any_order_and_of_no_records_is_zero() -> None:
     x = torch.randn(500, 17, generator=torch.Generator().manual_seed(0))
     grid = Grid(1.0, 1 << 24)

@@ -54,11 +54,7 @@ def _numbers_for_signs(_: Any) -> Any:
     return lambda self, seed: np.resize(np.frombuffer(seed, np.int8), self.padded).astype(np.int64)
 
 
-@twin(
-    "the server's bytes are used as signs",
-    "dppm_model.mechanism.rotation:Rotation.signs",
-    _numbers_for_signs,
-)
+@twin("bytes are used as signs", "dppm_model.mechanism.rotation:Rotation.signs", _numbers_for_signs)
 def test_signs_depend_on_the_seed_and_are_signs() -> None:
     rotation = Rotation.of(3000)
     a, b = rotation.signs(b"run/0/1"), rotation.signs(b"run/0/2")

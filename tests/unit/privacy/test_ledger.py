@@ -53,11 +53,7 @@ def test_the_same_round_costs_once_and_another_plan_is_refused(tmp_path: Path) -
         ledger.debit(replace(DEBIT, round=2, plan="other"))
 
 
-@twin(
-    "lines of the ledger may be edited",
-    "dppm_model.privacy.ledger:_digest",
-    lambda _: lambda line: 64 * "0",
-)
+@twin("lines may be edited", "dppm_model.privacy.ledger:_digest", lambda _: lambda line: 64 * "0")
 def test_an_edited_line_is_noticed(tmp_path: Path) -> None:
     """As is a line that was removed from the middle."""
     path = tmp_path / "ledger.jsonl"

@@ -185,11 +185,7 @@ def test_a_message_must_come_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "Fix: " in a.kept[0].details()
 
 
-@twin(
-    "a client may have any number of calls open",
-    "sampler.service.interceptor:OpenCalls._end_one_of",
-    nothing,
-)
+@twin("open calls are unbounded", "sampler.service.interceptor:OpenCalls._end_one_of", nothing)
 def test_one_call_too_many_ends_the_oldest_of_its_client(tmp_path: Path) -> None:
     with serving(tmp_path, tokens=True) as address, ExitStack() as stack:
         a, b = Attacker(address, BOB, stack), Attacker(address, ALICE, stack)
