@@ -90,9 +90,7 @@ def _clipped_where_no_device_is_named(_: Any) -> Any:
 )
 @pytest.mark.parametrize("most", [1, 3], ids=["records", "persons"])
 @pytest.mark.parametrize(("of", "kind"), EVERY, ids=IDS)
-def test_every_question_is_asked_on_one_device(
-    of: ModelConfig, kind: str, most: int, tmp_path: Path
-) -> None:
+def test_questions_run_on_one_device(of: ModelConfig, kind: str, most: int, tmp_path: Path) -> None:
     who, model = units(tmp_path / "x", of, most), drawn(of, kind)
     here = asked(who, model, kind)
     with ElsewhereMode():

@@ -230,7 +230,7 @@ def test_the_size_of_a_class_decides_nothing_of_distances(monkeypatch: pytest.Mo
     "dppm_model.score.moments:ComponentCovarianceQuery.projected",
     _class_by_class(2),
 )
-def test_how_many_are_of_a_records_class_decides_nothing_of_its_component_covariance(
+def test_component_covariance_ignores_the_size_of_a_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, x = large_mixture(own=True)

@@ -139,9 +139,7 @@ def test_scanned_corners_reach_the_maximum_over_all() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLANS)
-def test_no_corner_of_a_close_scan_is_above_the_certified_slope(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_scanned_corner_is_above_the_slope(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(independent, "SCAN", 400)
     for phase in shipped(name)["phases"]:
         assert independent.mu_of(phase, "secure_sum") < phase["mu_secure_sum"]

@@ -223,9 +223,7 @@ def test_one_run_cannot_push_out_the_report_of_another(
     only="[False]",
 )
 @pytest.mark.parametrize("fails", [False, True])
-def test_reports_leave_at_a_time_that_does_not_tell_their_work(
-    monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
+def test_reports_leave_at_fixed_times(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     """A report that takes 0.1 s, 4.9 s or, once too long, 7 s; also one that fails."""
     now, left = [100.0], []
     monkeypatch.setattr(app.time, "monotonic", lambda: now[0])
@@ -293,9 +291,7 @@ def test_rounds_outside_the_plan_are_refused(site: Site, plan: Plan, question: b
     "dppm_model.budget:affordable_rounds",
     lambda old: cache(lambda *args: old(*args) + 1),
 )
-def test_the_limit_stops_the_run_before_data_are_read(
-    tmp_path: Path, tiny: Path, plan: Plan, question: bytes
-) -> None:
+def test_the_limit_stops_the_run(tmp_path: Path, tiny: Path, plan: Plan, question: bytes) -> None:
     one, two = epsilons(plan, 1)["secure_sum"], epsilons(plan, 2)["secure_sum"]
     site = make_site(tmp_path, tiny, limit=one)  # equality fits
     approve(tmp_path, plan)

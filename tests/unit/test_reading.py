@@ -209,9 +209,7 @@ def test_json_that_is_sound_is_read_as_ever() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 1000, 3000, 10_000])
-def test_a_machine_that_cannot_write_is_told_in_a_line(
-    tmp_path: Path, tiny: Path, size: int
-) -> None:
+def test_a_failed_write_is_reported_in_a_line(tmp_path: Path, tiny: Path, size: int) -> None:
     """Whatever file is the first that is too large; afterwards, with room, all goes well."""
     run, (read, write) = tmp_path / "run", os.pipe()
 

@@ -185,9 +185,7 @@ def test_a_damaged_file_is_reported_and_does_not_end_the_page(finished: Path) ->
     assert page.get("/state.json").status_code == 200
 
 
-def test_a_page_that_cannot_be_served_stops_no_training(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_page_stops_no_training(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise ServiceError("It cannot be served.", "Take another port.")
 

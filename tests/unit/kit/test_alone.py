@@ -210,9 +210,7 @@ def test_a_bundle_that_holds_a_name_twice_is_refused() -> None:
         files_of(buffer.getvalue())
 
 
-def test_an_announcement_that_could_not_be_written_is_not_there(
-    fed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_announcement_leaves_nothing(fed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

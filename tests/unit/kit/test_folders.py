@@ -135,9 +135,7 @@ def test_approving_pins_peers_plan_and_code(site: Path, paper: Path) -> None:
     assert {state for *_, state in Proposal(site, announcement).peers()} == {"same"}
 
 
-def test_what_the_site_cannot_afford_or_does_not_allow_is_not_approved(
-    site: Path, paper: Path
-) -> None:
+def test_what_a_site_cannot_afford_or_allow_is_not_approved(site: Path, paper: Path) -> None:
     policy = Policy.read(site / "site.toml")
     for change, error in (
         ({"max_epsilon_secure_sum": 7.0}, errors.BudgetExhausted),

@@ -224,9 +224,7 @@ def test_a_missing_or_damaged_mark_is_refused(tmp_path: Path, mark: str | None) 
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("nth", [1, 2, 3])
-def test_killed_in_any_write_of_the_mark_a_ledger_goes_on(
-    tmp_path: Path, point: str, nth: int
-) -> None:
+def test_killed_writing_its_mark_a_ledger_goes_on(tmp_path: Path, point: str, nth: int) -> None:
     """Of the first mark too, which is there before the first line."""
     path = tmp_path / "ledger.jsonl"
 

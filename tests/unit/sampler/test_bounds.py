@@ -86,7 +86,7 @@ def test_any_settings_draw_finite_images(settings: SamplerSettings) -> None:
 
 @how_long(MANY, max_examples=25)
 @given(TAKEN)
-def test_any_settings_draw_finite_images_of_a_pyramid_or_are_refused_before(
+def test_settings_of_a_pyramid_draw_finite_images_or_are_refused(
     settings: SamplerSettings,
 ) -> None:
     assert PYRAMID.pyramid is not None

@@ -42,9 +42,7 @@ def test_dual_averaging_finds_the_step_and_its_twin_runs_away() -> None:
     assert not 0.3 < twin.result < 0.4
 
 
-def test_the_pilot_is_run_once_and_for_these_settings_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pilot_is_run_once_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, runs = tmp_path / "steps.json", []
     monkeypatch.setattr(module, "_TRANSITIONS", 3)
 
