@@ -80,8 +80,7 @@ class Policy:
     ] = "auto"
 
     def __post_init__(self) -> None:
-        for name, row in bounds.bounds_of(Policy, exact=False).items():
-            row.check(name, getattr(self, name))
+        bounds.check_settings(self, exact=False)
         if not self.mechanisms or any(name not in MECHANISMS for name in self.mechanisms):
             hint = f"List any of: {', '.join(MECHANISMS)}."
             bounds.refuse(ConfigError, "mechanisms", self.mechanisms, hint)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import (
     Annotated,
     Any,
@@ -178,6 +179,7 @@ class Between:
     most: float
 
 
+@lru_cache
 def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
     """Return the bounds that a dataclass's annotations give; other fields have none.
 
@@ -199,10 +201,12 @@ def bounds_of(cls: type, *, exact: bool = True) -> Mapping[str, Row]:
     return rows
 
 
-def check_settings(settings: Any, group: str) -> None:
+def check_settings(
+    settings: Any, group: str = "", kind: type[DppmError] = ConfigError, *, exact: bool = True
+) -> None:
     """Refuse fields of a dataclass that are not exactly of their types, or not in their ranges.
 
-    Raises ConfigError naming the field.
+    Raises DppmError of ``kind`` naming the field, within its ``group``.
     """
-    for name, row in bounds_of(type(settings)).items():
-        row.check(f"{group}.{name}", getattr(settings, name))
+    for name, row in bounds_of(type(settings), exact=exact).items():  # type: ignore[arg-type]
+        row.check(f"{group}.{name}" if group else name, getattr(settings, name), kind)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from dppm_model.bounds import require_whole
+from dppm_model.bounds import Between
 from dppm_model.errors import DataError, PlanError
 from dppm_model.mechanism.base import Mechanism, RoundSpec, View
 from dppm_model.mechanism.registry import MECHANISMS
@@ -35,11 +35,10 @@ class PhasePlan(RoundSpec):
 
     name: str  # the question: a kind of `dppm_model.score.phases`, or ``kind-anything``
     mechanism: Mechanism  # with its parameters
-    rounds: int  # T
+    rounds: Annotated[int, Between(1, _MOST_ROUNDS)]  # T
 
     def __post_init__(self) -> None:
         named("phases[].name", self.name)
-        require_whole("phases[].rounds", self.rounds, most=_MOST_ROUNDS)
         super().__post_init__()
         self.mechanism.check(self)
         if self.bits > _MOST_BITS:

@@ -13,10 +13,10 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, get_args
+from typing import Annotated, Any
 
 from dppm_model.aggregation import honest_reports
-from dppm_model.bounds import require_whole, require_within
+from dppm_model.bounds import Between, check_settings
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.base import View
 from dppm_model.phase import PhasePlan, named
@@ -29,6 +29,8 @@ from dppm_model.score.phases import dimension_of
 
 _MOST_COORDINATES = 1 << 30  # rotated sums of them stay inside int64 (`mechanism.quantize`)
 _LONGEST_SEED = 64
+_MOST_COUNT = 2**53 - 1
+_Count = Annotated[int, Between(1, _MOST_COUNT)]
 _HINT = "Make it with `dppm plan`."
 
 
@@ -39,31 +41,26 @@ class Plan:
     # A unique name, and the public seed of the rotations, hexadecimal
     run: str
     seed: str
-    delta: float  # the δ of the reported ε
+    delta: Annotated[float, Between(1e-100, 0.5)]  # the δ of the reported ε
     # The protected unit: each ``record``, or each ``person`` with all their records at a site.
     # Phases count and sample these units.
     unit: Unit
-    records_per_person: int  # K, the most records of a person in one round; 1 for records
+    records_per_person: _Count  # K, the most records of a person in one round; 1 for records
     # N, s and c of the `aggregation`'s accounting; see `dppm_model.aggregation`
-    sites: int
-    min_survivors: int
-    colluding_sites: int
+    sites: _Count
+    min_survivors: _Count
+    colluding_sites: Annotated[int, Between(0, _MOST_COUNT)]
     aggregation: str  # how reports are added up
     model: ModelConfig  # the public configuration of the model, from which all questions are built
     phases: tuple[PhasePlan, ...]  # in their order
 
     def __post_init__(self) -> None:
         named("run", self.run)
-        if not (isinstance(self.seed, str) and len(self.seed) <= _LONGEST_SEED):
+        check_settings(self, kind=PlanError)
+        if len(self.seed) > _LONGEST_SEED:
             raise PlanError(f"seed is {self.seed!r:.80}.", "Give at most 64 hexadecimal digits.")
-        for name in ("sites", "min_survivors", "records_per_person"):
-            require_whole(name, getattr(self, name))
-        require_whole("colluding_sites", self.colluding_sites, least=0)
-        require_within("delta", self.delta, 1e-100, 0.5)
         if len({p.name for p in self.phases}) < len(self.phases):
             raise PlanError("Two phases have the same name.", "Phase names must be unique.")
-        if self.unit not in get_args(Unit):
-            raise PlanError(f"unit is {self.unit!r}.", f"Use {' or '.join(get_args(Unit))}.")
         if self.unit == "record" and self.records_per_person > 1:
             raise PlanError(
                 f"records_per_person is {self.records_per_person}, but the unit is the record.",

@@ -21,7 +21,7 @@ from deploy.kit.locks import changing
 from deploy.kit.site import making_new
 from deploy.making import making_run
 from deploy.simulate import fill_in, plan_of, run_name, write_public
-from dppm_model.bounds import Between, bounds_of
+from dppm_model.bounds import Between, check_settings
 from dppm_model.config import FactsConfig
 from dppm_model.errors import ConfigError, EnrolmentError, RunFolderError
 from dppm_model.files import write_bytes
@@ -57,8 +57,7 @@ class ServerSettings:
     proxy: bool
 
     def __post_init__(self) -> None:
-        for name, row in bounds_of(ServerSettings).items():
-            row.check(name, getattr(self, name))
+        check_settings(self)
         split_address("address", self.address)
         split_address("listen", self.listen)
 

@@ -12,13 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dppm_model.bounds import require_length, require_whole, require_within
+from dppm_model.bounds import Between, check_settings, require_length
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.quantize import GRID_STEPS, Grid
 from dppm_model.mechanism.rotation import Rotation
@@ -35,12 +35,7 @@ T = TypeVar("T")
 PROBABILITY_BITS = 32
 LEAST_PROBABILITY = 2.0**-PROBABILITY_BITS  # no coin is finer
 # Limits of a plan's counts, so that its cost and its memory can be computed.
-_MOST = {
-    "dimension": 1 << 40,
-    "sites": 1 << 20,
-    "honest_sites": 1 << 20,
-    "records": 1 << 40,
-}
+_MOST_UNITS, _MOST_SITES = 1 << 40, 1 << 20
 _LEAST_TAIL = 1e-270  # below, the cuts of the accountant's laws would underflow
 _MOST_BITS = 62  # of a number of a sum: int64 holds it, noise included
 
@@ -63,22 +58,21 @@ class RoundSpec:
     """The public facts of each round of a phase, for any mechanism."""
 
     clip_norm: float  # C, the largest norm of a unit's vector
-    sampling_rate: float  # q (Poisson, each unit in each round)
-    dimension: int  # coordinates of a unit's vector, before padding
+    # q (Poisson, each unit in each round)
+    sampling_rate: Annotated[float, Between(LEAST_PROBABILITY, 1.0)]
+    # coordinates of a unit's vector, before padding
+    dimension: Annotated[int, Between(1, _MOST_UNITS)]
     # N, and the least number n of honest sites in an opened sum
-    sites: int
-    honest_sites: int
+    sites: Annotated[int, Between(1, _MOST_SITES)]
+    honest_sites: Annotated[int, Between(1, _MOST_SITES)]
     # the public divisor: the number of units (records or persons) that the federation claims, never
     # a count of data
-    records: int
-    tail: float  # tau of Theorem 3 (PRIVACY.md)
+    records: Annotated[int, Between(1, _MOST_UNITS)]
+    tail: Annotated[float, Between(_LEAST_TAIL, 0.5)]  # tau of Theorem 3 (PRIVACY.md)
 
     def __post_init__(self) -> None:
+        check_settings(self, "phases[]", PlanError)
         require_length("phases[].clip_norm", self.clip_norm)
-        require_within("phases[].sampling_rate", self.sampling_rate, LEAST_PROBABILITY, 1.0)
-        require_within("phases[].tail", self.tail, _LEAST_TAIL, 0.5)
-        for name, most in _MOST.items():
-            require_whole(f"phases[].{name}", getattr(self, name), most=most)
         if self.honest_sites > self.sites:
             raise PlanError(
                 f"phases[].honest_sites is {self.honest_sites} of {self.sites} sites.",

@@ -9,12 +9,12 @@ that is public and fixed beforehand. `mu` of one round is exact, not asymptotic 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dppm_model.bounds import require_length, require_whole, require_within
+from dppm_model.bounds import Between, check_settings, require_length
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import (
     LEAST_PROBABILITY,
@@ -63,16 +63,15 @@ class BinomialMechanism(Mechanism):
     """The public parameters of one round's answers; see the module for the symbols."""
 
     range_: float  # R, in units of the record's vector: coordinates are clamped to [-R, R]
-    truth_strength: float  # theta in (0, 1/2)
-    responses: int  # m, answers per coordinate
+    truth_strength: Annotated[float, Between(LEAST_PROBABILITY, 0.5)]  # theta, below 1/2
+    responses: Annotated[int, Between(1, MOST_RESPONSES)]  # m, answers per coordinate
 
     name: ClassVar[str] = "binomial"
     title: ClassVar[str] = "randomized response of each coordinate"
 
     def __post_init__(self) -> None:
+        check_settings(self, kind=PlanError)
         require_length("range", self.range_)
-        require_within("truth_strength", self.truth_strength, LEAST_PROBABILITY, 0.5)
-        require_whole("responses", self.responses, most=MOST_RESPONSES)
         if self.truth_strength >= 0.5:
             raise PlanError(f"phases[].truth_strength is {self.truth_strength}.", "Stay below 1/2.")
 

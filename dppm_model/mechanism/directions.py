@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import gammaln, log_ndtr
 
-from dppm_model.bounds import require_whole, require_within
+from dppm_model.bounds import Between, check_settings
 from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import (
     LEAST_PROBABILITY,
@@ -61,17 +61,16 @@ class DirectionsMechanism(Mechanism):
 
     directions: int  # K, a power of two from 2 to 2 D: K/2 rows of the rotation, with both signs
     # theta in (0, 1), the probability that a record of norm C reports its direction
-    truth_strength: float
-    slots: int  # S, the answers of every site in a round; at least its number of records
+    truth_strength: Annotated[float, Between(LEAST_PROBABILITY, 1.0)]
+    # S, the answers of every site in a round; at least its number of records
+    slots: Annotated[int, Between(1, MOST_SLOTS)]
 
     name: ClassVar[str] = "directions"
     title: ClassVar[str] = "randomized response of each unit over directions"
     adds_up: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require_whole("directions", self.directions)
-        require_within("truth_strength", self.truth_strength, LEAST_PROBABILITY, 1.0)
-        require_whole("slots", self.slots, most=MOST_SLOTS)
+        check_settings(self, kind=PlanError)
         if self.directions < 2 or self.directions & (self.directions - 1):
             raise PlanError(
                 f"phases[].directions is {self.directions}.", "Give a power of two, at least 2."

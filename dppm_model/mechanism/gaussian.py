@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import mpmath
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from dppm_model.bounds import require_within
+from dppm_model.bounds import Between, check_settings
+from dppm_model.errors import PlanError
 from dppm_model.mechanism.base import Mechanism, RoundSpec, Vectors, View
 from dppm_model.mechanism.quantize import GRID_STEPS
 from dppm_model.mechanism.secure_rng import SecureRNG
@@ -79,14 +80,14 @@ class GaussianMechanism(Mechanism):
     1/z.
     """
 
-    noise_multiplier: float
+    noise_multiplier: Annotated[float, Between(1e-3, 1e6)]
 
     name: ClassVar[str] = "gaussian"
     title: ClassVar[str] = "Gaussian noise added by the server, which sees exact sums"
     trusts_server: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_within("noise_multiplier", self.noise_multiplier, 1e-3, 1e6)
+        check_settings(self, kind=PlanError)
 
     def _offset(self, spec: RoundSpec) -> int:
         """Return the largest |coordinate| of a site's sum, which a report counts from."""

@@ -351,7 +351,7 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] if isinstance(value, int | float) else []
 
 
-@twin("a plan may write a whole number as 3.0 or true", "dppm_model.phase:require_whole", nothing)
+@twin("a plan may write a whole number as 3.0 or true", "dppm_model.bounds:Whole.check", nothing)
 def test_a_plan_says_each_number_in_one_way_only(plan: Plan) -> None:
     """3.0 or true for a whole number, 1 for 1.0, huge numbers and deep JSON: all refused."""
     raw = json.loads(plan.to_json())
