@@ -33,22 +33,13 @@ _PROBES = 8  # directions in which chains are compared
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level of an annealed run.
-
-    Attributes
-    ----------
-    acceptance
-        Mean acceptance probability.
-    energy_errors
-        Its 5 %, 50 % and 95 % quantiles of H(end) - H(start).
-    divergences
-        Transitions whose energy error was out of all proportion.
-    """
+    """One noise level of an annealed run."""
 
     sigma: float
-    acceptance: float
+    acceptance: float  # mean acceptance probability
+    # its 5 %, 50 % and 95 % quantiles of H(end) - H(start)
     energy_errors: tuple[float, float, float]
-    divergences: int
+    divergences: int  # transitions whose energy error was out of all proportion
 
 
 def watch(
@@ -60,9 +51,7 @@ def watch(
 ) -> tuple[list[Level], NDArray[np.uint8], NDArray[np.int64]]:
     """Anneal a batch of base images on the model's ``device`` and keep what happened.
 
-    Returns
-    -------
-    The levels; denoised images (levels, n, C, H, W) after each; labels (n,).
+    Returns the levels; denoised images (levels, n, C, H, W) after each; labels (n,).
     """
     settings = base_settings(model, settings)
     names = [(label, i) for label in range(model.classes) for i in range(per_class)]
@@ -104,10 +93,8 @@ def mixing(
     forgotten where they came from. Compared are random projections of the noisy image.
     ``device`` is the model's.
 
-    Returns
-    -------
-    ``sigma``, and over the projections the largest R-hat, the smallest effective sample size of the
-    second half (Vehtari et al. 2021), and that size for each evaluation of the network.
+    Returns ``sigma``, and over the projections the largest R-hat, the smallest effective sample
+    size of the second half (Vehtari et al. 2021), and that size for each evaluation of the network.
     """
     settings = base_settings(model, settings)
     sigma = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)[
@@ -181,9 +168,7 @@ def diagnose(
 ) -> dict[str, Any]:
     """Watch a run on the model's ``device``, compare chains at a few levels, write both pictures.
 
-    Returns
-    -------
-    Figures for JSON, with the pictures' paths.
+    Returns figures for JSON, with the pictures' paths.
     """
     levels, frames, labels = watch(model, settings, device=device)
     few = np.unique(np.linspace(0, len(levels) - 1, 5).astype(int))

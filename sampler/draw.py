@@ -36,10 +36,7 @@ def load_model(content: bytes) -> ScoreModel:
 def read_model(path: Path) -> bytes:
     """Return the content of a model file, for a `Loader`.
 
-    Raises
-    ------
-    ModelError
-        If it cannot be read.
+    Raises ModelError if it cannot be read.
     """
     with reading(path, ModelError, "Name the model.safetensors of a run folder."):
         return read_bytes(path)
@@ -78,15 +75,12 @@ class Worker:
 
         Image ``first + i`` of class ``label`` takes its noise from (seed, label, first + i) alone.
 
+        Raises SamplerError if a value is not finite.
+
         Parameters
         ----------
         content
             Of the model file, the same in each call.
-
-        Raises
-        ------
-        SamplerError
-            If a value is not finite.
         """
         device = device_of(self._device)
         names = [(shard.label, shard.first + i) for i in range(shard.count)]

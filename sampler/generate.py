@@ -25,27 +25,16 @@ from sampler.settings import SamplerSettings
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """What `generate` did.
+    """What `generate` did."""
 
-    Attributes
-    ----------
-    images, made
-        Images in the folder, and how many of them are new.
-    seconds
-        Wall time.
-    acceptance
-        Mean acceptance probability over all images and levels; None for Heun's method.
-    divergences
-        Trajectories whose energy error was out of all proportion.
-    memory
-        Peak memory of a worker in MB (of this process, without Ray); None if nothing was drawn.
-    """
-
+    # images in the folder, and how many of them are new
     images: int
     made: int
-    seconds: float
+    seconds: float  # wall time
+    # mean acceptance probability over all images and levels; None for Heun's method
     acceptance: float | None
-    divergences: int
+    divergences: int  # trajectories whose energy error was out of all proportion
+    # peak memory of a worker in MB (of this process, without Ray); None if nothing was drawn
     memory: float | None = None
 
 

@@ -69,10 +69,8 @@ def _shards(manifest: Mapping[str, Any]) -> list[Shard]:
 def to_pixels(x: torch.Tensor) -> NDArray[np.uint8]:
     """Map float (n, C, H, W) to uint8, clamped to [-1, 1] and rounded.
 
-    Raises
-    ------
-    DataError
-        If a value is not a number: clamping keeps NaN, and its byte would be arbitrary.
+    Raises DataError if a value is not a number: clamping keeps NaN, and its byte would be
+    arbitrary.
     """
     if torch.isnan(x).any():
         raise DataError("An image holds NaN.", "Sample again with a smaller step size.")
@@ -131,16 +129,14 @@ def read_shard(
 def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Begin an output folder, or continue one; return its manifest.
 
+    Raises RunFolderError if the folder holds images of another model, other settings, or more
+    images than asked for.
+
     Parameters
     ----------
     manifest
         Model digest, settings, seed, ``classes``, ``shape``, ``shard_size``, ``per_class``,
         privacy.
-
-    Raises
-    ------
-    RunFolderError
-        If the folder holds images of another model, other settings, or more images than asked for.
     """
     path = folder / "manifest.json"
     if not there(path):
@@ -175,10 +171,7 @@ def open_output(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 def figures_of(folder: Path, shards: Sequence[Shard]) -> dict[str, Any]:
     """Gather what the sampler said of each shard, whoever drew it and when.
 
-    Raises
-    ------
-    RunFolderError
-        If a shard is missing or damaged.
+    Raises RunFolderError if a shard is missing or damaged.
     """
     weighted, weight, divergences = 0.0, 0, 0
     for shard in shards:
@@ -208,10 +201,7 @@ def close_output(folder: Path, manifest: dict[str, Any], figures: dict[str, Any]
 def manifest_of(folder: Path) -> dict[str, Any]:
     """Read the manifest of an output folder.
 
-    Raises
-    ------
-    RunFolderError
-        If there is none, or it is damaged.
+    Raises RunFolderError if there is none, or it is damaged.
     """
     path = folder / "manifest.json"
     if not there(path):
@@ -228,10 +218,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def load_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read all images (n, C, H, W) uint8 and labels (n,) of a finished output folder.
 
-    Raises
-    ------
-    RunFolderError
-        If sampling has not finished, or a shard is missing or damaged.
+    Raises RunFolderError if sampling has not finished, or a shard is missing or damaged.
     """
     manifest = manifest_of(folder)
     images, labels = [], []

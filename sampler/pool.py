@@ -39,30 +39,20 @@ Draw = Callable[[Shard, int, SamplerSettings], bytes]
 class PoolSettings:
     """Who draws.
 
-    Attributes
-    ----------
-    workers
-        Ray actors; None takes as many as the cores allow, or one a GPU (of the cluster, if there is
-        one); 0 works in this process without Ray.
-    threads
-        Cores of each worker. More of them help where one image is much work, and can change its
-        last bits; many workers of one thread draw more images a second.
-    address
-        A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None
-        starts a private one on this machine and ends it again.
-    device
-        See `dppm_model.device.device_of`. Workers share the GPUs that Ray finds (``cuda``), or all
-        use one of this machine (``cuda:1``).
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of range, or the device is not there.
+    Raises ConfigError if a value is out of range, or the device is not there.
     """
 
+    # Ray actors; None takes as many as the cores allow, or one a GPU (of the cluster, if there is
+    # one); 0 works in this process without Ray
     workers: int | None = None
+    # Cores of each worker. More of them help where one image is much work, and can change its last
+    # bits; many workers of one thread draw more images a second.
     threads: int = 1
+    # A Ray cluster (`ray://…` or `host:port`) on whose nodes this project is installed; None starts
+    # a private one on this machine and ends it again
     address: str | None = None
+    # See `dppm_model.device.device_of`. Workers share the GPUs that Ray finds (``cuda``), or all
+    # use one of this machine (``cuda:1``).
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -74,15 +64,12 @@ class PoolSettings:
     def options(self, resources: dict[str, float]) -> tuple[int, dict[str, Any]]:
         """Return how many workers there are, and what Ray shall set aside for each.
 
+        Raises SamplerError if no worker fits.
+
         Parameters
         ----------
         resources
             What the cluster has, as Ray says it.
-
-        Raises
-        ------
-        SamplerError
-            If no worker fits.
         """
         options: dict[str, Any] = {"num_cpus": self.threads}
         fit = int(resources.get("CPU", 1)) // self.threads

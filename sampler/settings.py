@@ -40,6 +40,9 @@ class FolderConfig(Settings):
 class SamplerSettings:
     """How images are drawn.
 
+    Raises ConfigError if a value is of the wrong type or outside its row of `BOUNDS`; if the levels
+    do not go down, or a step without a Metropolis test is too large to be stable.
+
     Attributes
     ----------
     method
@@ -65,12 +68,6 @@ class SamplerSettings:
     S_churn, S_min, S_max, S_noise
         Churn, as in EDM: how much noise is added in all, the noise levels between which it is added
         (the paper's S_tmin, S_tmax), and the factor of the new noise.
-
-    Raises
-    ------
-    ConfigError
-        If a value is of the wrong type or outside its row of `BOUNDS`; if the levels do not go
-        down, or a step without a Metropolis test is too large to be stable.
     """
 
     method: Method = "hmc"
@@ -150,10 +147,7 @@ class SamplerSettings:
     def from_dict(cls, values: Mapping[str, Any]) -> SamplerSettings:
         """Take the group `sampler`, without `FolderConfig`'s keys; missing ones have defaults.
 
-        Raises
-        ------
-        ConfigError
-            Naming a key that is no setting of a sampler; as the class.
+        Raises ConfigError naming a key that is no setting of a sampler; as the class.
         """
         own = {n: value for n, value in values.items() if n not in FolderConfig.model_fields}
         if unknown := own.keys() - BOUNDS.keys():
@@ -168,10 +162,7 @@ class SamplerSettings:
     def check_group(cls, values: Mapping[str, Any]) -> None:
         """Check the whole group `sampler`, in which ``step_size`` may still be ``auto``.
 
-        Raises
-        ------
-        ConfigError
-            Naming the key.
+        Raises ConfigError naming the key.
         """
         FolderConfig.of({n: values.get(n) for n in FolderConfig.model_fields}, "sampler")
         auto = {"step_size"} if values.get("step_size") == "auto" else set()

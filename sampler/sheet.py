@@ -70,16 +70,14 @@ def grid(
 ) -> NDArray[np.uint8]:
     """Set the first ``columns`` images of each class in a row of its own, on grey.
 
+    Returns (C, rows, columns) of pixels, `GAP` pixels between and around the images.
+
     Parameters
     ----------
     images, labels
         (n, C, H, W) uint8 and (n,).
     tile
         Images are enlarged by a whole factor, until they are this many pixels high at least.
-
-    Returns
-    -------
-    (C, rows, columns) of pixels, `GAP` pixels between and around the images.
     """
     channels, height, width = images.shape[1:]
     scale = max(1, -(-tile // height))

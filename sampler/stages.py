@@ -65,15 +65,13 @@ def draw_base(
 def stage_settings(levels: Sequence[float], settings: SamplerSettings) -> list[SamplerSettings]:
     """Return the settings of the base and of each stage above it, lowest first.
 
+    Raises ConfigError if the noise that a stage begins with is not above that at which it ends or
+    takes over.
+
     Parameters
     ----------
     levels
         See `dppm_model.score.denoiser.Upsampling`.
-
-    Raises
-    ------
-    ConfigError
-        If the noise that a stage begins with is not above that at which it ends or takes over.
     """
     if settings.stage_sigma_max <= max(levels):
         raise ConfigError(

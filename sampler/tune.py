@@ -107,6 +107,8 @@ def tuned(
 ) -> dict[str, Any]:
     """Replace ``step_size: auto`` by tuned steps: those stored in ``path``, or of a pilot run now.
 
+    Raises RunFolderError if ``path`` is damaged.
+
     Parameters
     ----------
     path
@@ -116,11 +118,6 @@ def tuned(
         The model's file.
     device
         That the model is on.
-
-    Raises
-    ------
-    RunFolderError
-        If ``path`` is damaged.
     """
     start = SamplerSettings.from_dict({**settings, "step_size": 0.4})
     same = json.dumps({**start.to_dict(), "step_size": None}, sort_keys=True)
