@@ -214,12 +214,12 @@ def shift(x: Tensor, generator: torch.Generator) -> Tensor:
 def train_classifier(
     images: Images,
     labels: Labels,
+    progress: Callable[[float], None] | None = None,
     *,
     classes: int,
     seed: int,
     settings: Settings,
     device: torch.device | str = "cpu",
-    progress: Callable[[float], None] | None = None,
 ) -> Classifier:
     """Train by ``settings``.
 

@@ -73,18 +73,9 @@ def detail(
     """
 
     def job(records: Records, side: int) -> Job:
-        settings, device = replace(judge.settings, side=side), judge.device
-        return lambda report: accuracy(
-            train_classifier(
-                *records,
-                classes=classes,
-                seed=0,
-                settings=settings,
-                device=device,
-                progress=report,
-            ),
-            *test,
-        )
+        settings = replace(judge.settings, side=side)
+        options: dict[str, Any] = {"classes": classes, "settings": settings, "device": judge.device}
+        return lambda report: accuracy(train_classifier(*records, report, seed=0, **options), *test)
 
     kinds = {"": synthetic, "_real": train}
     stored: dict[str, float] = {}

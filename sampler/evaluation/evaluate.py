@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from sampler.evaluation.classifier import (
     Labels,
     Recipe,
     Records,
-    Settings,
     features,
     mean_and_std,
     predict,
@@ -110,7 +110,16 @@ def evaluate(
         if path.exists()
     }
     missing = [seed for seed in seeds if seed not in real]
-    trained = _train(synthetic, train, classes, recipe, seeds, missing, device, progress)
+    options: dict[str, Any] = {"classes": classes, "device": device}
+    jobs: dict[tuple[str, str, int], Job] = {
+        (source, own.kind, seed): partial(
+            train_classifier, *records, seed=seed, settings=own, **options
+        )
+        for own in (recipe.cnn, recipe.mlp)  # the longest first
+        for source, records, chosen in (("real", train, missing), ("synthetic", synthetic, seeds))
+        for seed in chosen
+    }
+    trained = run_jobs(jobs, lambda share: progress("training classifiers", share))
 
     progress("measuring")
     for seed in missing:
@@ -248,34 +257,3 @@ def distance_figures(
 def per_class(right: NDArray[Any], labels: Labels, classes: int) -> list[float]:
     """Mean of ``right`` (n,) over the images of each class."""
     return [float(right[labels == c].mean()) for c in range(classes)]
-
-
-def _train(
-    synthetic: Records,
-    train: Records,
-    classes: int,
-    recipe: Recipe,
-    seeds: Sequence[int],
-    missing: Sequence[int],
-    device: torch.device | str,
-    progress: Progress,
-) -> dict[tuple[str, str, int], Classifier]:
-    """Train on synthetic images for all ``seeds``, on real ones for those ``missing``."""
-
-    def job(records: Records, seed: int, settings: Settings) -> Job:
-        return lambda report: train_classifier(
-            *records,
-            classes=classes,
-            seed=seed,
-            settings=settings,
-            device=device,
-            progress=report,
-        )
-
-    jobs = {
-        (source, settings.kind, seed): job(records, seed, settings)
-        for settings in (recipe.cnn, recipe.mlp)  # the longest first
-        for source, records, chosen in (("real", train, missing), ("synthetic", synthetic, seeds))
-        for seed in chosen
-    }
-    return run_jobs(jobs, lambda share: progress("training classifiers", share))

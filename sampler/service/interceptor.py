@@ -38,11 +38,8 @@ class Call:
 
     def __init__(self, client: str, context: Any, open_calls: OpenCalls) -> None:
         self.client, self.ended = client, asyncio.Event()
-        self._context, self._open_calls, self._loop = (
-            context,
-            open_calls,
-            asyncio.get_running_loop(),
-        )
+        self._context, self._open_calls = context, open_calls
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()  # what gRPC still does for it
         self._writing: asyncio.Task[None] | None = None
         self._gone: list[Callable[[], object]] = []

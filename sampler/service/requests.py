@@ -179,9 +179,7 @@ def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) ->
         )
     settings = settings_of(request.sampler, model.settings)
     if model.switch_levels:
-        stage_settings(
-            model.switch_levels, settings
-        )  # refuses now what would fail at the last stage
+        stage_settings(model.switch_levels, settings)  # or it would fail at the last stage
     each = 1 + settings.transitions_per_level * settings.num_integration_steps
     evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + model.classes)
     evaluations += len(model.switch_levels) * settings.stage_num_levels * each

@@ -42,12 +42,8 @@ class SamplingService:
     def __init__(
         self, model: ModelInfo, limits: Limits, scheduler: JobScheduler, threads: Executor
     ) -> None:
-        self._model, self._limits, self._scheduler, self._threads = (
-            model,
-            limits,
-            scheduler,
-            threads,
-        )
+        self._model, self._limits = model, limits
+        self._scheduler, self._threads = scheduler, threads
 
     async def Describe(self, request: pb.DescribeRequest, call: Call) -> pb.Description:
         """See `sampling.proto`."""
