@@ -211,20 +211,13 @@ class Config(Settings):
 
         Raises ConfigError if they do not fit each other, or the unit is not known yet.
         """
-        p = self.privacy
+        own = dict(self.privacy)
+        own |= {
+            name: _known(f"privacy.{name}", own[name]) for name in ("unit", "records_per_person")
+        }
+        own["min_survivors"] = self.privacy.min_survivors or self.sites
         return PrivacyRequest(
-            epsilon=p.epsilon,
-            delta=p.delta,
-            view=p.view,
-            unit=_known("privacy.unit", p.unit),
-            records_per_person=_known("privacy.records_per_person", p.records_per_person),
-            sites=self.sites,
-            records=self.records,
-            min_survivors=p.min_survivors or self.sites,
-            colluding_sites=p.colluding_sites,
-            calibrate=p.calibrate,
-            noise_multiplier=p.noise_multiplier,
-            mechanism=self.mechanism,
+            **own, sites=self.sites, records=self.records, mechanism=self.mechanism
         )
 
     def score_model(self) -> ModelConfig:

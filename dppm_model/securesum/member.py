@@ -75,12 +75,12 @@ class Member:
 
     def channel(self) -> Channel:
         """Return this site's signed channel key."""
-        public = public_of(bytes.fromhex(self._memory.channel))
+        public = public_of(self._memory.channel)
         return self._identity.sign_channel(self.group, public)
 
     def join(self, nonce: bytes) -> bytes:
         """Sign the server's nonce and the channel key, as only this site can."""
-        public = public_of(bytes.fromhex(self._memory.channel))
+        public = public_of(self._memory.channel)
         return self._identity.sign(joined(self.group, nonce, public))
 
     def prepare(self, number: int, channels: Mapping[int, Channel]) -> RoundKeys:
@@ -98,10 +98,10 @@ class Member:
                 raise _stale(number)
             memory.latest = number
             memory.rounds = {n: r for n, r in memory.rounds.items() if r.published}
-            memory.rounds[number] = RoundMemory(secrets.token_hex(32))
-        agreed = {i: bytes.fromhex(memory.agreed[i]) for i in channels if i != self.index}
+            memory.rounds[number] = RoundMemory(secrets.token_bytes(32))
+        agreed = {i: memory.agreed[i] for i in channels if i != self.index}
         material = self._dealing(number).material(self._identity, agreed)
-        memory.rounds[number].own = material.published.hex()
+        memory.rounds[number].own = material.published
         memory.save(self.path)
         return material
 
@@ -119,7 +119,7 @@ class Member:
             See the rules of this module. Sites whose keys or shares are wrong are `accused`.
         """
         round_, dealing = self._round(number), self._dealing(number)
-        published = {i: m.published.hex() for i, m in sorted(materials.items())}
+        published = {i: m.published for i, m in sorted(materials.items())}
         if round_.published not in ({}, published):
             raise ParticipantsChanged(
                 f"Try {number} was begun with other participants.",
@@ -132,22 +132,22 @@ class Member:
                 "Wait until more sites have connected.",
             )
         own = materials.get(self.index)
-        if not (helps if own is None else own.published.hex() == round_.own):
+        if not (helps if own is None else own.published == round_.own):
             raise StaleRound(
                 f"Try {number} does not list this site's own key.",
                 "Prepare the round again.",
             )
         if round_.published:
             return
-        received: dict[int, str] = {}
+        received: dict[int, bytes] = {}
 
         def receive(peer: int) -> None:
             if peer == self.index:
                 return
             if peer not in self._memory.peers:
                 raise UnknownSite(f"Site {peer} never sent a channel key.", "Prepare again.")
-            agreed = bytes.fromhex(self._memory.agreed[peer])
-            received[peer] = dealing.receive(peer, materials[peer], agreed).hex()
+            agreed = self._memory.agreed[peer]
+            received[peer] = dealing.receive(peer, materials[peer], agreed)
 
         _all(materials, receive)
         round_.published, round_.shares = published, received
@@ -160,13 +160,12 @@ class Member:
 
         Raises StaleRound if the try is over, or its participants are not known yet.
         """
-        published = self._round(number, begun=True).published
         return Masking(
             self.group,
             self._identity,
             self.index,
             number,
-            {i: bytes.fromhex(what) for i, what in published.items()},
+            self._round(number, begun=True).published,
             self._dealing(number).secrets,
         )
 
@@ -210,17 +209,16 @@ class Member:
             round_.survivors = wanted
             self._memory.save(self.path)
         (own,) = self._dealing(number).shares([self.index])
-        held = {self.index: own} | {i: bytes.fromhex(s) for i, s in round_.shares.items()}
+        held = {self.index: own} | round_.shares
         half = shamir.SHARE_BYTES
         return {i: held[i][:half] if i in wanted else held[i][half:] for i in round_.published}
 
     def _dealing(self, number: int) -> Dealing:
-        seed = bytes.fromhex(self._memory.rounds[number].seed)
-        return Dealing(self.group, number, self.index, seed)
+        return Dealing(self.group, number, self.index, self._memory.rounds[number].seed)
 
     def _accept(self, index: int, channel: Channel) -> None:
         known = self._memory.peers.get(index)
-        if known == channel.public.hex():
+        if known == channel.public:
             return
         if known is not None:
             raise ChangedKey(
@@ -230,8 +228,8 @@ class Member:
         if not 0 <= index < self.group.size:
             raise UnknownSite(f"There is no site {index}.", "Use the roster of the run.")
         channel.verify(self.group, index)
-        agreed = agree(bytes.fromhex(self._memory.channel), channel.public)
-        self._memory.peers[index], self._memory.agreed[index] = channel.public.hex(), agreed.hex()
+        self._memory.peers[index] = channel.public
+        self._memory.agreed[index] = agree(self._memory.channel, channel.public)
 
     def _unopened(self, number: int) -> None:
         """Refuse a try of a round that was opened in another try (Lemma 16)."""

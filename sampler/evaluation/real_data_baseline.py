@@ -31,6 +31,9 @@ from sampler.evaluation.classifier import (
     shrink,
 )
 
+_OF_CNN = ("mean", "std", "held_out_accuracy")
+_OF_BASELINE = ("accuracy", "accuracy_per_class", "accuracy_mlp")
+
 
 @dataclass(frozen=True)
 class RealDataBaseline:
@@ -63,14 +66,8 @@ def cache_paths(
 
 def save(path: Path, baseline: RealDataBaseline) -> None:
     """Write weights and figures as one safetensors file, atomically."""
-    figures = {
-        "mean": baseline.cnn.mean,
-        "std": baseline.cnn.std,
-        "held_out_accuracy": baseline.cnn.held_out_accuracy,
-        "accuracy": baseline.accuracy,
-        "accuracy_per_class": baseline.accuracy_per_class,
-        "accuracy_mlp": baseline.accuracy_mlp,
-    }
+    figures = {name: getattr(baseline.cnn, name) for name in _OF_CNN}
+    figures |= {name: getattr(baseline, name) for name in _OF_BASELINE}
     weights = {k: v.cpu().contiguous() for k, v in baseline.cnn.network.state_dict().items()}
     files.write_bytes(path, safetensors.torch.save(weights, {"figures": json.dumps(figures)}))
 
@@ -94,8 +91,8 @@ def load(
             figures = parse_json(file.metadata()["figures"])
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         network.load_state_dict(weights)
-        mean, std, held_out = (figures[key] for key in ("mean", "std", "held_out_accuracy"))
+        own = (figures[name] for name in _OF_CNN)
         return RealDataBaseline(
-            Classifier(network.eval().to(device), settings, mean, std, held_out),
-            *(figures[key] for key in ("accuracy", "accuracy_per_class", "accuracy_mlp")),
+            Classifier(network.eval().to(device), settings, *own),
+            *(figures[name] for name in _OF_BASELINE),
         )

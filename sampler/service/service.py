@@ -60,11 +60,7 @@ class SamplingService:
             shard_size=model.shard_size,
             sampler=sampler_message(model.settings),
             limits=pb.Limits(
-                images_per_request=limits.images_per_request,
-                images_per_hour=limits.images_per_hour,
-                jobs_per_client=limits.jobs_per_client,
-                evaluations=limits.evaluations,
-                stall_seconds=limits.stall_seconds,
+                **{f.name: getattr(limits, f.name) for f in pb.Limits.DESCRIPTOR.fields}
             ),
             images_left=left,
             jobs_running=jobs,

@@ -85,12 +85,12 @@ class Liar:
         bound = commitment(member.group, number, self.index, dealt)
         agreed = member._memory.agreed
         sealed = {
-            i: seal(dealing._key(bytes.fromhex(agreed[i]), self.index, i), sent[i], public + bound)
+            i: seal(dealing._key(agreed[i], self.index, i), sent[i], public + bound)
             for i in channels
             if i != self.index
         }
         signature = member._identity.sign(statement(member.group, number, public, bound))
-        member._memory.rounds[number].own = (public + bound).hex()  # so that it takes part
+        member._memory.rounds[number].own = public + bound  # so that it takes part
         member._memory.save(member.path)
         return RoundKeys(public, bound, signature, dealt, sealed)
 
