@@ -179,7 +179,7 @@ def test_a_malformed_share_is_a_complaint_and_not_stored(tmp_path: Path, content
     site = federation.members[0]
     for liar in (2, 3):
         dealing = federation.members[liar]._dealing(0)
-        agreed = bytes.fromhex(federation.members[liar]._memory.agreed[0])
+        agreed = federation.members[liar]._memory.agreed[0]
         sealed = seal(dealing._key(agreed, liar, 0), content, materials[liar].published)
         dealt = {0: digests(content)} if content[:1] == b"\xff" else materials[liar].digests
         materials[liar] = replace(materials[liar], shares={0: sealed}, digests=dealt)
@@ -380,9 +380,9 @@ def test_words_under_another_list_of_participants_prove_nothing(tmp_path: Path) 
     federation = Federation(tmp_path, 5, min_survivors=3)
     materials = federation.prepare(0, range(5))
     twin = federation.member(4)
-    twin._memory.rounds[0].seed = 64 * "7"
+    twin._memory.rounds[0].seed = bytes([0x77]) * 32
     other = twin._dealing(0).material(
-        identities(5)[4], {i: bytes.fromhex(twin._memory.agreed[i]) for i in range(4)}
+        identities(5)[4], {i: twin._memory.agreed[i] for i in range(4)}
     )
     for i in (0, 2, 3):
         federation.admit(0, materials, i)
