@@ -75,7 +75,9 @@ def detail(
     def job(records: Records, side: int) -> Job:
         settings = replace(judge.settings, side=side)
         options: dict[str, Any] = {"classes": classes, "settings": settings, "device": judge.device}
-        return lambda report: accuracy(train_classifier(*records, report, seed=0, **options), *test)
+        return lambda report: accuracy(
+            train_classifier(*records, progress=report, seed=0, **options), *test
+        )
 
     kinds = {"": synthetic, "_real": train}
     stored: dict[str, float] = {}
