@@ -77,11 +77,8 @@ class TooFewSites(FederationError, code=20):
 class SecureSumError(DppmError, code=21):
     """A message that breaks the rules of the secure sum; the answer reveals nothing.
 
-    Attributes
-    ----------
-    accused
-        Roster indices of the sites whose keys or shares were wrong. The server receives these and
-        the error's name, and nothing else.
+    ``accused`` holds the roster indices of the sites whose keys or shares were wrong. The server
+    receives these and the error's name, and nothing else.
     """
 
     def __init__(self, message: str, hint: str, accused: tuple[int, ...] = ()) -> None:

@@ -177,9 +177,9 @@ class Run:
         try:
             yield
         except BaseException as error:
-            told = error if isinstance(error, DppmError) else DppmError(repr(error), _SEE_LOG)
+            shown = error if isinstance(error, DppmError) else DppmError(repr(error), _SEE_LOG)
             failed = {"state": "failed", "error": type(error).__name__}
             with contextlib.suppress(OSError):  # a full disk may be why, and must not hide it
-                write_json(path, failed | {"message": told.message, "hint": told.hint})
+                write_json(path, failed | {"message": shown.message, "hint": shown.hint})
             raise
         write_json(path, {"state": "finished"})

@@ -128,14 +128,9 @@ class DirectionsMechanism(Mechanism):
     ) -> NDArray[np.int64]:
         """Return how often each direction was named, (K,), S in all.
 
-        Parameters
-        ----------
-        names
-            (n,) of the sampled records, n <= S.
-        lengths
-            (n,) norms over C, at most 1: a short vector is reported less often, so that the
-            expected report is linear in it. That mixes its law with the uniform one, which reveals
-            less.
+        ``names`` (n,) are those of the sampled records, n <= S; ``lengths`` (n,) are their norms
+        over C, at most 1: a short vector is reported less often, so that the expected report is
+        linear in it. That mixes its law with the uniform one, which reveals less.
         """
         answers = coins.below(self.directions, self.slots)
         limit = self.truth_strength * 2.0**PROBABILITY_BITS

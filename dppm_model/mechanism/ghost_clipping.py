@@ -29,16 +29,10 @@ Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]
 def factored_sum(factors: Factors, grid: Grid) -> list[torch.Tensor]:
     """Sum the clipped, rounded gradients of n records (Lemma 14).
 
-    Returns for each layer (out, in), float64 holding integers. A record adds integers of norm at
-    most `grid.steps` over all layers, exactly.
-
-    Parameters
-    ----------
-    factors
-        For each layer a (n, T, in) and b (n, T, out), float32.
-    grid
-        Clip norm (of all layers together) and integer grid. Short gradients are kept, long ones
-        shortened to 99.2 % of the clip norm; not finite ones become zero.
+    ``factors`` are, for each layer, a (n, T, in) and b (n, T, out), float32. The clip norm of
+    ``grid`` is that of all layers together: short gradients are kept, long ones shortened to 99.2 %
+    of it; not finite ones become zero. Returns for each layer (out, in), float64 holding integers.
+    A record adds integers of norm at most `grid.steps` over all layers, exactly.
     """
     pairs = [(a.double(), b.double()) for a, b in factors]
     norm, reach = _norms(pairs)

@@ -63,18 +63,9 @@ def clipped_sum(
 ) -> NDArray[np.int64]:
     """Sum the records' gradients, each clipped to ``grid.clip_norm`` and rounded to integers.
 
+    For ``network``, ``losses`` and ``inputs`` see `Losses`; n may be 0. A record's vector is its
+    gradient times ``scale``, which is public. ``method`` is chosen by `method_for` if not given.
     Returns (d,) int64, in the order of `trainable`, each parameter flattened.
-
-    Parameters
-    ----------
-    network, losses, inputs
-        See `Losses`; n may be 0.
-    grid
-        Clip norm and integer grid.
-    scale
-        A record's vector is its gradient times this public number.
-    method
-        Forces a method; chosen by `method_for` if not given.
     """
     grid = replace(grid, clip_norm=grid.clip_norm / scale)
     total = np.zeros(sum(p.numel() for p in trainable(network).values()), dtype=np.int64)

@@ -22,17 +22,9 @@ def clipped_units(
     and it is clipped and rounded by itself. A reduction over many units at once may sum in an order
     that depends on their number, and so change the integers of others (`mechanism.fixed_batches`).
 
-    Yields (1, d) float64 holding integers, of norm at most ``grid.steps``; zero if any record of
-    the unit is not finite.
-
-    Parameters
-    ----------
-    rows
-        (n_i, d) float32 vectors of the records before clipping, unit by unit, in any pieces.
-    counts
-        How many records each unit has, at least one; they add up to the number of rows.
-    grid
-        The clip norm and the integer grid of the plan.
+    ``rows`` (n_i, d) float32 are the vectors of the records before clipping, unit by unit, in any
+    pieces; ``counts`` says how many records each unit has, at least one. Yields (1, d) float64
+    holding integers, of norm at most ``grid.steps``; zero if any record of the unit is not finite.
     """
     each = (row for piece in rows for row in piece)
     for count in counts:

@@ -39,16 +39,9 @@ def mu_directions(truth: float, directions: int, answers: int, tau: float) -> fl
     d = t (1 - 1/K) P[Bin(b, 1/K) = k - 1] exactly. Its quantile shifts by the integral of
     1/I_tau from g to g + d, at most d over the smaller I_tau of both ends, since I_tau is concave.
 
-    Raises PlanError if an argument is out of its range.
-
-    Parameters
-    ----------
-    truth
-        t in (0, 1), Poisson rate times theta.
-    directions
-        K.
-    answers
-        M, slots of all honest sites in the sum (of one site, in the site view).
+    ``truth`` is t in (0, 1), Poisson rate times theta; ``directions`` is K; ``answers`` is M, the
+    slots of all honest sites in the sum (of one site, in the site view). Raises PlanError if an
+    argument is out of its range.
     """
     _check(truth, directions, answers)
     b = 0

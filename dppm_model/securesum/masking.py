@@ -19,14 +19,8 @@ from dppm_model.securesum.round_keys import Checks, checked
 class Masking:
     """One site in the try ``number``; it masks in no other.
 
-    Parameters
-    ----------
-    index
-        Its place in the roster.
-    published
-        The published keys of each participant, this site included.
-    secrets
-        Private mask key and self-mask.
+    ``index`` is its place in the roster; ``published`` are the keys of each participant, this site
+    included; ``secrets`` are its private mask key and self-mask.
     """
 
     def __init__(

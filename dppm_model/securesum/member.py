@@ -54,17 +54,10 @@ from dppm_model.securesum.round_keys import RoundKeys
 class Member:
     """One site in the secure sum of one run.
 
-    Raises UnknownSite if the identity is not in the roster, and LedgerError if the memory is
-    damaged, or of another group under the same name of a run.
-
-    Parameters
-    ----------
-    group
-        From the plan and the site's *own* list of identities.
-    identity
-        The site's own key; must be in the roster.
-    path
-        The site's memory of this run, a file of its own.
+    ``group`` is from the plan and the site's *own* list of identities; ``identity``, the site's own
+    key, must be in its roster; ``path`` is the file of the site's memory of this run. Raises
+    UnknownSite if the identity is not in the roster, and LedgerError if the memory is damaged, or
+    of another group under the same name of a run.
     """
 
     def __init__(self, group: Group, identity: Identity, path: Path) -> None:

@@ -24,14 +24,8 @@ class Quota:
 
     Not safe for threads: `sampler.service.scheduler` calls it under its own lock.
 
-    Parameters
-    ----------
-    images_per_hour
-        Size of a full allowance; an empty one is full again after an hour.
-    jobs
-        Jobs of one client at a time.
-    clock
-        Seconds, never going back.
+    ``images_per_hour`` is a full allowance, and an empty one is full again after an hour; ``jobs``
+    is the limit of jobs at a time; ``clock`` gives seconds and never goes back.
     """
 
     def __init__(

@@ -65,15 +65,9 @@ class Job:
 class JobScheduler:
     """Accepts requests, has their shards drawn, and hands these out.
 
-    Parameters
-    ----------
-    crew
-        One function for each worker, as of `sampler.pool.crew`.
-    limits
-        Quotas, and how many jobs may run.
-    ahead
-        Shards of a job that may be drawn and not yet read, or under way; None: one more than there
-        are workers, so that a single job keeps all of them busy.
+    ``crew`` has one function for each worker, as `sampler.pool.crew` makes them; ``limits`` are the
+    quotas and the limit of jobs. ``ahead`` shards of a job may be drawn and not yet read, or under
+    way; by default one more than there are workers, so that a single job keeps all of them busy.
     """
 
     def __init__(self, crew: Sequence[Draw], limits: Limits, ahead: int | None = None) -> None:

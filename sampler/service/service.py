@@ -29,14 +29,7 @@ _Response = health_pb2.HealthCheckResponse
 class SamplingService:
     """The servicer: coroutines on the thread of calls, which never does slow work.
 
-    Parameters
-    ----------
-    model, limits
-        The offered model, and its limits.
-    scheduler
-        Runs the jobs.
-    threads
-        For slow work, a thread for each job that may run.
+    ``threads`` are for slow work, a thread for each job that may run.
     """
 
     def __init__(

@@ -39,16 +39,11 @@ def fetch(
 ) -> None:
     """Bring the data set to ``root/name``, unless it is there and whole.
 
-    Raises DataError if the folder's fonts cannot make a data set, the disk is full, or other
-    records have that name; what was there is then still there, and DownloadError if the package
-    cannot be had, or what it gave is not what is pinned.
-
-    Parameters
-    ----------
-    source
-        A folder of fonts; without it ``$DPPM_DATA_SOURCE/<name>`` if that exists, else the Debian
-        package of 509 MB. Only the package gives the pinned content; that of other fonts is
-        described by its manifests only.
+    ``source`` is a folder of fonts; without it ``$DPPM_DATA_SOURCE/<name>`` if that exists, else
+    the Debian package of 509 MB. Only the package gives the pinned content; that of other fonts is
+    described by its manifests only. Raises DataError if the folder's fonts cannot make a data set,
+    the disk is full, or other records have that name; what was there is then still there, and
+    DownloadError if the package cannot be had, or what it gave is not what is pinned.
     """
     target = root / name
     if not _whole(target, name):
