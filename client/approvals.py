@@ -22,20 +22,13 @@ BUNDLE = "DPPM_BUNDLE"  # digest of the running bundle, set by `deploy.kit.code_
 
 @dataclass(frozen=True)
 class Approval:
-    """One approved run: a plan, the identity key of every site by name, and the code.
-
-    Attributes
-    ----------
-    bundle
-        SHA-256 of the Flower bundle that may answer; empty in simulation, where none is shipped.
-    note
-        Date of approval, for people to read.
-    """
+    """One approved run: a plan, the identity key of every site by name, and the code."""
 
     plan: Plan
     peers: dict[str, bytes]
+    # SHA-256 of the Flower bundle that may answer; empty in simulation, where none is shipped
     bundle: str
-    note: str
+    note: str  # date of approval, for people to read
 
     @property
     def roster(self) -> tuple[bytes, ...]:
