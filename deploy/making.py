@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from dppm_model.errors import DppmError, RunFolderError
-from dppm_model.files import remove, sync
+from dppm_model.files import sync
+from dppm_model.folders import remove
 from dppm_model.locks import locked
 from dppm_model.run import Run
 

@@ -1,10 +1,11 @@
-"""Folders that several commands work in: whose turn it is, and the lines that others appended."""
+"""Folders that several commands work in: locks, lines that others appended, and what is there."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,3 +69,19 @@ def read_json_lines(
         with reading(f"{path}, line {number},", kind, hint):
             found.append({**parse_json(line)})
     return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with its contents, or a link (but not its target)."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def there(path: Path) -> bool:
+    """Say whether anything has this name, even a broken link.
+
+    Something that cannot be read is damaged, not missing.
+    """
+    return os.path.lexists(path)

@@ -56,14 +56,6 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def there(path: Path) -> bool:
-    """Say whether anything has this name, even a broken link.
-
-    Something that cannot be read is damaged, not missing.
-    """
-    return os.path.lexists(path)
-
-
 def check_regular(path: Path) -> None:
     """Refuse anything but a file before a library opens it, which would wait for ever for a FIFO.
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from dppm_model.errors import ConfigError, DppmError, RunFolderError
 from dppm_model.files import append_json_line, sweep, write_bytes, write_json
-from dppm_model.folders import held, is_held, read_json_lines
+from dppm_model.folders import held, is_held, read_json_lines, there
 from dppm_model.plan import Plan
-from dppm_model.reading import read_json, read_text, reading, there
+from dppm_model.reading import read_json, read_text, reading
 from dppm_model.securesum.peers import parse_peers, peers_text
 
 _TRAINING, _WORKING = ".training", ".working"

@@ -24,7 +24,8 @@ from PIL import Image
 
 from dppm_model.errors import DataError, RunFolderError
 from dppm_model.files import write_bytes, write_json
-from dppm_model.reading import parse_json, read_bytes, read_json, reading, there
+from dppm_model.folders import there
+from dppm_model.reading import parse_json, read_bytes, read_json, reading
 
 _MOST_IMAGES, _MOST_VALUES = 100, 1 << 20  # of a shard
 

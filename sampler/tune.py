@@ -17,7 +17,8 @@ import torch
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_json
-from dppm_model.reading import read_json, reading, there
+from dppm_model.folders import there
+from dppm_model.reading import read_json, reading
 from dppm_model.score.denoiser import ImageModel
 from sampler.anneal import annealed, kernel
 from sampler.integrators import ScoreFn

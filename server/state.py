@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from dppm_model.errors import RunFolderError
 from dppm_model.files import write_bytes
-from dppm_model.reading import check_regular, reading, there
+from dppm_model.folders import there
+from dppm_model.reading import check_regular, reading
 
 Arrays = dict[str, NDArray[Any]]
 

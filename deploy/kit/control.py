@@ -15,7 +15,8 @@ from deploy.kit.enrolment import Enrolment
 from deploy.processes import environment, tool
 from dppm_model.errors import FederationError
 from dppm_model.files import write_bytes, write_json
-from dppm_model.reading import read_json, reading, there
+from dppm_model.folders import there
+from dppm_model.reading import read_json, reading
 
 _LIVE = ("pending", "starting", "running")
 _LINK = "dppm"  # name of the connection in Flower's config.toml

@@ -25,7 +25,8 @@ from deploy.kit.locks import changing
 from deploy.making import making
 from dppm_model.budget import alike
 from dppm_model.errors import ConfigError, EnrolmentError, InUse
-from dppm_model.files import remove, sweep, write_bytes
+from dppm_model.files import sweep, write_bytes
+from dppm_model.folders import remove
 from dppm_model.plan import Plan
 from dppm_model.privacy.accountant import epsilon
 from dppm_model.privacy.ledger import Ledger, costs_of

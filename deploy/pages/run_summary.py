@@ -15,10 +15,11 @@ from typing import Any
 from deploy.table import with_spread
 from dppm_model.config import Config, read_config
 from dppm_model.errors import RunFolderError
+from dppm_model.folders import there
 from dppm_model.mechanism.base import View
 from dppm_model.plan import Plan
 from dppm_model.planner import epsilon_fields, epsilon_if_colluding, epsilons
-from dppm_model.reading import reason, there
+from dppm_model.reading import reason
 from dppm_model.run import Run
 from sampler.evaluation.detail import SIDES
 from sampler.images import manifest_of

@@ -7,10 +7,6 @@ manifest.json  images.npy (uint8 n,C,H,W)  labels.npy (int64)  persons.npy (int6
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,6 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
 from dppm_model.reading import check_regular, read_array, read_json, reading
-
-_CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -95,28 +89,6 @@ class Records:
     def pixels(self, index: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Read the images at ``index`` into memory: uint8 (k, C, H, W)."""
         return np.asarray(self.all_images[index if self.index is None else self.index[index]])
-
-
-def digest(
-    shape: tuple[int, ...],
-    images: Iterable[NDArray[np.uint8]],
-    labels: NDArray[np.int64],
-    persons: NDArray[np.int64] | None,
-) -> str:
-    """Return the SHA-256 of the content; ``images`` may come in any chunks."""
-    state = hashlib.sha256(json.dumps([*shape, len(labels), persons is not None]).encode())
-    for chunk in images:
-        state.update(np.ascontiguousarray(chunk).data)
-    state.update(labels.astype("<i8").tobytes())
-    if persons is not None:
-        state.update(persons.astype("<i8").tobytes())
-    return state.hexdigest()
-
-
-def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yield images (n, C, H, W) some at a time."""
-    step = max(1, _CHUNK_BYTES // max(1, math.prod(images.shape[1:])))
-    return (images[i : i + step] for i in range(0, len(images), step))
 
 
 def open_records(path: Path) -> Records:

@@ -17,8 +17,8 @@ from dppm_model.progress import Progress, silent
 from dppm_model.records import routes
 from dppm_model.records.glyphs import store as glyphs
 from dppm_model.records.routes import Split
-from dppm_model.records.shards import Records, digest, open_records
-from dppm_model.records.writing import verify, write_records
+from dppm_model.records.shards import Records, open_records
+from dppm_model.records.writing import digest, verify, write_records
 
 SPLITS = ("train", "test")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,12 +18,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
-from dppm_model.files import remove, sync, write_json
+from dppm_model.files import sync, write_json
+from dppm_model.folders import remove
 from dppm_model.locks import lock
-from dppm_model.records.shards import Manifest, digest, in_chunks, open_records
+from dppm_model.records.shards import Manifest, open_records
 
 Images = NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
+_CHUNK_BYTES = 2**24
 _FILES = {"manifest.json", "images.npy", "labels.npy", "persons.npy"}
+
+
+def digest(
+    shape: tuple[int, ...],
+    images: Iterable[NDArray[np.uint8]],
+    labels: NDArray[np.int64],
+    persons: NDArray[np.int64] | None,
+) -> str:
+    """Return the SHA-256 of the content; ``images`` may come in any chunks."""
+    state = hashlib.sha256(json.dumps([*shape, len(labels), persons is not None]).encode())
+    for chunk in images:
+        state.update(np.ascontiguousarray(chunk).data)
+    state.update(labels.astype("<i8").tobytes())
+    if persons is not None:
+        state.update(persons.astype("<i8").tobytes())
+    return state.hexdigest()
+
+
+def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield images (n, C, H, W) some at a time."""
+    step = max(1, _CHUNK_BYTES // max(1, math.prod(images.shape[1:])))
+    return (images[i : i + step] for i in range(0, len(images), step))
 
 
 def write_records(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
 from dppm_model.files import write_bytes, write_json
-from dppm_model.reading import read_json, reading, there
+from dppm_model.folders import there
+from dppm_model.reading import read_json, reading
 from sampler.evaluation.classifier import (
     Classifier,
     Images,

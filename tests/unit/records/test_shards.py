@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import DataError
-from dppm_model.records.shards import Records, digest, open_records
-from dppm_model.records.writing import replacing, verify, write_records
+from dppm_model.records.shards import Records, open_records
+from dppm_model.records.writing import digest, replacing, verify, write_records
 from tests.support.fault_injection import ended, forked
 
 

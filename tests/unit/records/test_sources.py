@@ -14,8 +14,7 @@ import pytest
 
 from dppm_model.errors import ConfigError, DataError, DownloadError
 from dppm_model.records import routes, sources
-from dppm_model.records.shards import digest
-from dppm_model.records.writing import verify, write_records
+from dppm_model.records.writing import digest, verify, write_records
 
 RNG = np.random.default_rng(0)
 SPLITS = {
