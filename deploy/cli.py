@@ -24,20 +24,10 @@ PAGE_ADDRESS = "127.0.0.1:8600"  # of the live page
 
 
 class Command(click.Command):
-    """A command whose function is imported when it runs, and gets its parameters by name.
+    """A command (``path`` is its words), whose function is imported when it runs.
 
-    Parameters
-    ----------
-    path
-        Words of the command, without ``dppm``.
-    function
-        ``module:name``; gets ``[RUN] [OVERRIDE ...]`` as ``folder`` and ``overrides``.
-    text
-        One line of help.
-    params
-        Parameters besides ``--json``, which is ``as_json``.
-    examples
-        Rest of the command line in each example.
+    ``function`` is ``module:name``. It gets all parameters by name: ``[RUN] [OVERRIDE ...]`` as
+    ``folder`` and ``overrides``, ``--json`` as ``as_json``. Each example is the rest of a line.
     """
 
     def __init__(

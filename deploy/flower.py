@@ -61,18 +61,9 @@ def run_flower(
 
     Raises `FederationError` if the SuperLink does not start or the run does not finish.
 
-    Parameters
-    ----------
-    app
-        Folder with a pyproject.toml (`stage_app`).
-    run_config
-        Values for keys of ``[tool.flwr.app.config]``.
-    log
-        File for the output of Flower and the apps.
-    device
-        Device of the sites; with ``cuda``, Ray gives each of them a share of all GPUs.
-    tick
-        Called a few times a second while waiting.
+    ``app`` is a folder of `stage_app`; ``run_config`` sets keys of ``[tool.flwr.app.config]``; the
+    output of Flower and the apps goes to ``log``; with device ``cuda``, Ray gives each site a share
+    of all GPUs; ``tick`` is called a few times a second.
     """
     with tempfile.TemporaryDirectory(prefix="dppm-flower-") as temporary, log.open("ab") as output:
         home = Path(temporary)

@@ -66,14 +66,9 @@ class Task:
 
 
 class TaskQueue:
-    """The messages of one SuperNode.
+    """The messages of one SuperNode, from its Runtime API at ``host:port`` of this machine.
 
-    Parameters
-    ----------
-    address
-        ``host:port`` of the SuperNode's Runtime API, on this machine.
-    secret
-        Shared with the SuperNode, so that no other program on this machine takes its tasks.
+    It shares a secret with the SuperNode, so that no other program on this machine takes its tasks.
     """
 
     def __init__(self, address: str, secret: bytes) -> None:

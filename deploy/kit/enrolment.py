@@ -92,16 +92,9 @@ class _JsonFile:
 
 @dataclass(frozen=True)
 class Invitation(_JsonFile):
-    """The address and certificate authority of a federation's server.
+    """A federation's name, the public ``host:port`` of its server, and the authority (PEM).
 
-    Attributes
-    ----------
-    federation
-        Its name.
-    address
-        Public ``host:port`` of the server.
-    authority
-        PEM certificate of the authority that must have signed the server's certificate.
+    The authority must have signed the server's certificate.
     """
 
     kind = "invitation"

@@ -290,16 +290,9 @@ def classes_chart(evaluation: Evaluation) -> Chart:
 
 
 def svg_of(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
-    """Draw a figure as SVG.
+    """Draw a figure of some inches as SVG; ``paint`` draws into it in the colours of this module.
 
-    Parameters
-    ----------
-    name
-        Prefix of every id inside, so that several drawings can share a page.
-    size
-        Width and height in inches; the page scales it.
-    paint
-        Draws into the empty figure, in the colours of this module.
+    ``name`` is the prefix of every id inside, so that several drawings can share a page.
     """
     import matplotlib as mpl  # slow to import, and only needed here
     from matplotlib.figure import Figure

@@ -168,11 +168,10 @@ def live_page(
     Parameters
     ----------
     address
-        HOST:PORT; port 0 takes a free one, and so does a port of loopback that is taken.
-    tokens
-        By client; needed where other machines can reach the address, and so is ``tls``.
-    tls
-        Certificate chain and key, PEM files.
+        HOST:PORT; port 0, or a port of loopback that is in use, takes a free one.
+    tokens, tls
+        Tokens by client; certificate chain and key (PEM). Both are required where other machines
+        can reach the address.
     """
     host, port = split_address(address)
     require_guard(host, tls=tls is not None, tokens=tokens is not None, insecure=False)

@@ -281,8 +281,6 @@ def _scores(raw: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _per_class(raw: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[Score]]:
-    coverage = raw["coverage"]
-
     def of(key: str, found: Mapping[str, Any]) -> list[Score]:
         values = [found[f"{key}{kind}_per_class"] for kind in ("", "_real")]
         stds = [found.get(f"{key}{kind}_per_class_std") for kind in ("", "_real")]
@@ -291,11 +289,8 @@ def _per_class(raw: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[S
             for c, name in enumerate(names)
         ]
 
-    return {
-        "accuracy": of("accuracy", raw),
-        "coverage": of("coverage", coverage),
-        "density": of("density", coverage),
-    }
+    found = {key: of(key, raw["coverage"]) for key in ("coverage", "density")}
+    return {"accuracy": of("accuracy", raw), **found}
 
 
 @lru_cache(maxsize=4)  # certificates take seconds, and a live page asks again each round
