@@ -200,6 +200,7 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
             )
         config = read_config(run.config)
         train, test = (sources.load(config.data, split) for split in ("train", "test"))
+        recipe = RECIPES[chosen.recipe]
         result = judge(
             load_images(run.samples),
             (train.images, train.labels),
@@ -207,8 +208,10 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
             dataset=config.data,
             classes=config.classes,
             device=device_of(device),
-            recipe=RECIPES[chosen.recipe],
+            recipe=recipe.flipped() if chosen.flips else recipe,
             seeds=chosen.seeds,
+            public_images=chosen.public_images,
+            inception=Path(chosen.inception) if chosen.inception else None,
             cache=sources.data_root() / config.data / "evaluation",
             pictures=run.folder / "private",
             progress=bar,

@@ -17,10 +17,15 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.run import Run
 
 _TEXTS = 4  # columns aligned left
+_FIGURES = (
+    *("accuracy", "balanced_accuracy", "accuracy_mlp"),
+    *("frechet", "frechet_public", "kid_public", "coverage", "spectrum_distance"),
+)
 _NOTE = (
     "Accuracies on real test images, of a CNN and an MLP; ± is the standard deviation over "
     "classifier seeds, with the same images. Fréchet distances and coverage are in the features of "
-    "the recipe's CNN: compare them within one data set and one recipe."
+    "the recipe's CNN: compare them within one data set and one recipe. Public Fréchet distances "
+    "are in the features of EfficientNet-Lite0 (ImageNet): compare them at one number of images."
 )
 
 
@@ -71,10 +76,10 @@ def comparison(summary: RunSummary) -> dict[str, Any]:
     raw, scores = evaluation.raw, evaluation.scores
     own = summary.config.to_dict()["model"]
     value, real = dict[str, Any](), dict[str, Any]()
-    for key in ("accuracy", "accuracy_mlp", "frechet", "coverage"):
-        score = scores[key]
-        value[key], real[key] = score.value, score.real
-        if key.startswith("accuracy"):
+    for key in _FIGURES:
+        score = scores.get(key)
+        value[key], real[key] = (score.value, score.real) if score else (None, None)
+        if "accuracy" in key and score:
             value[f"{key}_std"], real[f"{key}_std"] = score.std, score.real_std
     return {
         "run": str(summary.run.folder),
@@ -116,8 +121,10 @@ def _row(figures: Mapping[str, Any], *, real: bool = False) -> dict[str, str]:
         "ε (site)": "∞" if real else epsilon_text(figures["epsilon_site"]),
         "classifiers": f"{figures['recipe']}, {seeds} seed{'s' * (seeds > 1)}",
         "accuracy": with_spread(shown["accuracy"], shown["accuracy_std"]),
+        "balanced": with_spread(shown["balanced_accuracy"], shown["balanced_accuracy_std"]),
         "MLP": with_spread(shown["accuracy_mlp"], shown["accuracy_mlp_std"]),
         "Fréchet": figure(shown["frechet"], 2),
+        "public": figure(shown["frechet_public"], 2),
         "coverage": figure(shown["coverage"], 3),
         "images": str(shown["images"] if real else figures["synthetic_images"]),
         "training": MISSING if real else f"{figures['training_seconds']:.0f} s",

@@ -132,7 +132,7 @@ def finished(
         folder = tmp_path_factory.mktemp("finished") / "first"
         assert run("simulate", folder, *TINY) == 0
         assert run("sample", folder, *SMALL) == 0
-        assert run("evaluate", folder) == 0
+        assert run("evaluate", folder, "evaluation.public_images=8") == 0
         _FINISHED.append(folder)
     copy = tmp_path / "first"
     shutil.copytree(_FINISHED[0], copy)

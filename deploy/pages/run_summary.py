@@ -255,6 +255,10 @@ def _scores(raw: Mapping[str, Any]) -> dict[str, Score]:
         return Score(name, found[key], found[f"{key}_real"], digits, std, real_std)
 
     distances, coverage, nearest = raw["distances"], raw["coverage"], raw["nearest"]
+    elsewhere = {
+        "public": ("public features", raw["public_distances"]),
+        "inception": ("the given network's features", raw["inception_distances"]),
+    }
     median, closest = (
         [nearest[kind][key] for kind in ("synthetic", "real_test")]
         for key in ("median", "percentile_1")
@@ -262,9 +266,18 @@ def _scores(raw: Mapping[str, Any]) -> dict[str, Score]:
     scores = {
         "images": Score("images", raw["synthetic_images"], raw["train_images"], 0),
         "accuracy": pair("accuracy, CNN", "accuracy", raw, 4),
+        "balanced_accuracy": pair("balanced accuracy, CNN", "balanced_accuracy", raw, 4),
         "accuracy_mlp": pair("accuracy, MLP", "accuracy_mlp", raw, 4),
+        "balanced_accuracy_mlp": pair("balanced accuracy, MLP", "balanced_accuracy_mlp", raw, 4),
         "frechet": pair("Fréchet distance", "frechet", distances),
         "kernel": pair("kernel distance", "kernel", distances, 4),
+        **{
+            f"{key}_{place}": pair(f"{name} distance, {where}", key, found, digits)
+            for place, (where, found) in elsewhere.items()
+            if found is not None
+            for key, name, digits in (("frechet", "Fréchet", 2), ("kid", "kernel", 4))
+        },
+        "spectrum_distance": pair("spectrum, distance (dB)", "distance_db", raw["spectrum"], 2),
         "density": pair("density, mean over classes", "density", coverage),
         "coverage": pair("coverage, mean over classes", "coverage", coverage),
         "median": Score("nearest training record, median", *median),

@@ -28,7 +28,7 @@ from sampler.evaluation.classifier import (
     features,
     train_classifier,
 )
-from sampler.evaluation.metrics import frechet_distance, nearest, spaced
+from sampler.evaluation.metrics import frechet_distance, nearest, radial_power, spaced
 from sampler.evaluation.parallel import Job, run_jobs
 from sampler.sheet import contact_sheet
 
@@ -102,8 +102,8 @@ def detail(
     for name, images in cut.items():
         found = features(judge, random_crops(images)) / scale
         result[f"frechet_crops{name}"] = frechet_distance(found, reference / scale)
-    frequency, ours = spectrum(cut[""])
-    _, real = spectrum(unseen)
+    frequency, powers = radial_power(cut[""])
+    ours, real = powers.mean(0), radial_power(unseen)[1].mean(0)
     decibel = 10 * np.log10(ours / real)
     quarter = frequency <= 0.25
     result["spectrum"] = {
@@ -129,22 +129,6 @@ def random_crops(images: Images) -> Images:
             for image, top, left in zip(images, tops, lefts, strict=True)
         ]
     )
-
-
-def spectrum(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power at each radial frequency (cycles a pixel, without the mean) of (n, C, H, W)."""
-    height, width = images.shape[2:]
-    window = np.hanning(height)[:, None] * np.hanning(width)  # no cross from the borders
-    total = np.zeros((height, width // 2 + 1))
-    for image in images:
-        x = image / 255.0
-        x = (x - x.mean((1, 2), keepdims=True)) * window
-        total += (np.abs(np.fft.rfft2(x)) ** 2).mean(0)
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    bins = (radius * min(height, width)).round().astype(np.int64)
-    last = min(height, width) // 2
-    power = np.bincount(bins.ravel(), total.ravel()) / np.bincount(bins.ravel())
-    return np.arange(1, last + 1) / min(height, width), power[1 : last + 1] / len(images)
 
 
 def plot_spectrum(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ from sampler.evaluation.metrics import (
     kernel_distance,
     nearest_figures,
     spaced,
+    spectrum_figures,
 )
 from sampler.evaluation.parallel import Job, run_jobs
+from sampler.evaluation.public_features import efficientnet_lite0, public_figures, torchscript
 from sampler.evaluation.real_data_baseline import RealDataBaseline
 
 FEWEST_PER_CLASS = 10
@@ -54,6 +56,8 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     cache: Path | None,
     pictures: Path | None = None,
+    public_images: int = 0,
+    inception: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Progress,
 ) -> dict[str, Any]:
@@ -69,14 +73,22 @@ def evaluate(
     recipe
         How classifiers are trained.
     seeds
-        Classifier seeds; accuracies are means over them, ``_std`` their standard deviation.
+        Classifier seeds; accuracies, distances in the classifiers' features and coverage are means
+        over them, ``_std`` their standard deviation. For all else they draw halves of the images
+        (`sampler.evaluation.metrics.with_standard_error`).
     cache
-        Folder in which the classifiers trained on the real images are kept; None keeps nothing.
+        Folder in which the classifiers trained on the real images, and public features of these,
+        are kept; None keeps nothing.
     pictures
         Folder for pictures of large images' detail (`sampler.evaluation.detail`); None looks at no
         detail.
+    public_images
+        Images of each set that are compared in public features at most; 0 leaves them out, and so
+        does a missing package.
+    inception
+        A TorchScript file of another network for these distances.
     device
-        On which the classifiers are trained.
+        On which the classifiers are trained and features computed.
     progress
         Called with what is being done and how far it is (0 to 1).
 
@@ -85,12 +97,14 @@ def evaluate(
     dict
         JSON-able. ``accuracy`` (CNN) and ``accuracy_mlp`` were trained on synthetic images,
         ``..._real`` on the real training images; all are measured on the real test images.
-        ``..._std`` is the standard deviation over seeds (n - 1), None for a single seed.
+        ``balanced_accuracy...`` are means over the classes. ``..._std`` is the standard deviation
+        over seeds (n - 1), None for a single seed. ``public_distances`` and
+        ``inception_distances`` are None where they were left out.
 
     Raises
     ------
     ConfigError
-        No seed, or one twice.
+        No seed, or one twice; a TorchScript file that cannot be used.
     DataError
         Images of another shape, labels out of range, a class with too few images.
     """
@@ -100,6 +114,10 @@ def evaluate(
     check_records("real training", train, shape, classes, FEWEST_PER_CLASS)
     check_records("real test", test, shape, classes, 1)
     check_records("synthetic", synthetic, shape, classes, FEWEST_PER_CLASS)
+    networks = {
+        "public_distances": efficientnet_lite0(device) if public_images else None,
+        "inception_distances": torchscript(inception, device) if inception else None,
+    }
 
     places = (
         {} if cache is None else baselines.cache_paths(cache, train, test, seeds, recipe, device)
@@ -112,10 +130,10 @@ def evaluate(
     missing = [seed for seed in seeds if seed not in real]
     options: dict[str, Any] = {"classes": classes, "device": device}
     jobs: dict[tuple[str, str, int], Job] = {
-        (source, own.kind, seed): partial(
+        (source, kind, seed): partial(
             train_classifier, *records, seed=seed, settings=own, **options
         )
-        for own in (recipe.cnn, recipe.mlp)  # the longest first
+        for kind, own in (("cnn", recipe.cnn), ("mlp", recipe.mlp))  # the longest first
         for source, records, chosen in (("real", train, missing), ("synthetic", synthetic, seeds))
         for seed in chosen
     }
@@ -131,6 +149,7 @@ def evaluate(
             float(cnn_right.mean()),
             per_class(cnn_right, test[1], classes),
             float(mlp_right.mean()),
+            per_class(mlp_right, test[1], classes),
         )
         if cache is not None:
             baselines.save(places[seed], real[seed])
@@ -140,12 +159,20 @@ def evaluate(
         for kind in ("cnn", "mlp")
     }
     judge = real[seeds[0]].cnn
-    beside: dict[str, Job] = {
-        "distances": lambda _: distance_figures(judge, synthetic[0], train[0], test[0]),
-        "coverage": lambda _: coverage_figures(judge, synthetic, train, test, classes),
-        "nearest": lambda _: nearest_figures(synthetic[0], train[0], test[0]),
+    images = synthetic[0], train[0], test[0]
+    public: dict[str, Any] = {"seeds": seeds, "most": public_images, "cache": cache}
+    beside: dict[Any, Job] = {
+        name: partial(public_figures, network, *images, **public)
+        for name, network in networks.items()
+        if network is not None
     }
-    measured = run_jobs(beside, lambda share: None)
+    for s in seeds:
+        own = real[s].cnn
+        beside["distances", s] = _silent(distance_figures, own, *images)
+        beside["coverage", s] = _silent(coverage_figures, own, synthetic, train, test, classes)
+    beside["spectrum"] = _silent(spectrum_figures, *images, seeds)
+    beside["nearest"] = _silent(nearest_figures, *images)
+    measured = run_jobs(beside, lambda share: progress("measuring", share))
     if pictures is not None and min(shape[1:]) >= LEAST_SIDE:
         known = None if cache is None else places[seeds[0]].with_suffix(".detail.json")
         measured["detail"] = detail(
@@ -153,16 +180,23 @@ def evaluate(
             progress=lambda share: progress("looking at detail", share),
         )
     recognised = predict(judge, synthetic[0]) == synthetic[1]
+    of_classes = {
+        kind: [per_class(r, test[1], classes) for r in rights] for kind, rights in right.items()
+    }
     accuracies = {
         "accuracy": right["cnn"].mean(1),
         "accuracy_real": [real[s].accuracy for s in seeds],
         "accuracy_mlp": right["mlp"].mean(1),
         "accuracy_mlp_real": [real[s].accuracy_mlp for s in seeds],
+        "balanced_accuracy": np.mean(of_classes["cnn"], axis=1),
+        "balanced_accuracy_real": [np.mean(real[s].accuracy_per_class) for s in seeds],
+        "balanced_accuracy_mlp": np.mean(of_classes["mlp"], axis=1),
+        "balanced_accuracy_mlp_real": [np.mean(real[s].accuracy_mlp_per_class) for s in seeds],
     }
     named = {
         "features": f"last hidden layer of the CNN ({recipe.name} recipe) trained on real "
-        f"{dataset} images, seed {seeds[0]}, divided by their root mean square over the real test "
-        "images"
+        f"{dataset} images, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, divided by "
+        "their root mean square over the real test images"
     }
     return {
         "dataset": dataset,
@@ -181,18 +215,26 @@ def evaluate(
             "accuracy_held_out_synthetic",
             [trained["synthetic", "cnn", s].held_out_accuracy for s in seeds],
         ),
-        **mean_and_std(
-            "accuracy_per_class", [per_class(r, test[1], classes) for r in right["cnn"]]
-        ),
+        **mean_and_std("accuracy_per_class", of_classes["cnn"]),
         **mean_and_std("accuracy_real_per_class", [real[s].accuracy_per_class for s in seeds]),
         "images_per_class": np.bincount(synthetic[1], minlength=classes).tolist(),
         "recognised_per_class": per_class(recognised, synthetic[1], classes),
-        "distances": measured["distances"] | named,
-        "coverage": measured["coverage"] | named,
+        "distances": over_seeds([measured["distances", s] for s in seeds], ("images",)) | named,
+        "coverage": over_seeds(
+            [measured["coverage", s] for s in seeds], ("neighbours", "images_per_class")
+        )
+        | named,
+        **{name: measured.get(name) for name in networks},
+        "spectrum": measured["spectrum"],
         "nearest": measured["nearest"],
         **({"detail": measured["detail"]} if "detail" in measured else {}),
         "seconds": round(time.monotonic() - begun, 1),
     }
+
+
+def _silent(function: Callable[..., Any], *arguments: Any) -> Job:
+    """A job that does not say how far it is."""
+    return lambda _report: function(*arguments)
 
 
 def check_records(
@@ -252,6 +294,15 @@ def distance_figures(
         "kernel": kernel_distance(drawn, reference),
         "kernel_real": kernel_distance(real, reference),
     }
+
+
+def over_seeds(found: Sequence[Mapping[str, Any]], same: Sequence[str]) -> dict[str, Any]:
+    """Mean and standard deviation of the figures of each seed; those of ``same`` are equal."""
+    result: dict[str, Any] = {key: found[0][key] for key in same}
+    for key in found[0]:
+        if key not in same:
+            result |= mean_and_std(key, [figures[key] for figures in found])
+    return result
 
 
 def per_class(right: NDArray[Any], labels: Labels, classes: int) -> list[float]:

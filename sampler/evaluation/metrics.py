@@ -1,7 +1,7 @@
-"""Figures of synthetic images beside real ones: distances, coverage, nearest records.
+"""Figures of synthetic images beside real ones: distances, coverage, spectrum, nearest records.
 
 Fréchet (FID) and polynomial kernel (KID) distances compare two sets of features; they are named
-after the features they are measured in, and there is no Inception network here.
+after the features they are measured in.
 
 Density and coverage (Naeem, Oh, Uh, Choi and Yoo, "Reliable fidelity and diversity metrics for
 generative models", ICML 2020) ask for each class whether images are like real ones, and whether all
@@ -16,6 +16,7 @@ would show here; their absence proves nothing. The proof is in the mechanism.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ NEIGHBOURS = 5  # k, as in the paper
 MOST_PER_CLASS = 500  # a standard error below 0.01, in seconds
 SIDE = 32  # pixels at most at which images are compared with records
 MOST_IMAGES = 1000
+BLOCK = 500  # images of each side in a block of `kernel_distance_of_blocks`
+MOST_FOR_SPECTRUM = 2000
 
 
 def gaussian_frechet(mean1: Features, cov1: Features, mean2: Features, cov2: Features) -> float:
@@ -38,12 +41,13 @@ def gaussian_frechet(mean1: Features, cov1: Features, mean2: Features, cov2: Fea
     ``|m1 - m2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)``; means (f,), covariances (f, f). The root is
     taken of the symmetric product, which has real eigenvalues also when a covariance is singular.
     """
-    values, vectors = np.linalg.eigh(cov1)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov2 @ root).clip(0)).sum()
+    first, second = torch.from_numpy(cov1), torch.from_numpy(cov2)  # run_jobs decides on threads
+    values, vectors = torch.linalg.eigh(first)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
     mean_term = float(((mean1 - mean2) ** 2).sum())
     # Zero up to rounding for equal Gaussians; the true value is never negative.
-    return max(0.0, mean_term + float(np.trace(cov1) + np.trace(cov2) - 2 * cross))
+    return max(0.0, mean_term + float((first.trace() + second.trace() - 2 * cross).item()))
 
 
 def frechet_distance(x: Features, y: Features) -> float:
@@ -51,9 +55,8 @@ def frechet_distance(x: Features, y: Features) -> float:
 
     It is biased upwards by small samples: compare it only at equal n and m.
     """
-    return gaussian_frechet(
-        x.mean(0), np.cov(x, rowvar=False, ddof=1), y.mean(0), np.cov(y, rowvar=False, ddof=1)
-    )
+    first, second = (torch.cov(torch.from_numpy(z.T)).numpy() for z in (x, y))
+    return gaussian_frechet(x.mean(0), first, y.mean(0), second)
 
 
 def kernel_distance(x: Features, y: Features) -> float:
@@ -77,6 +80,75 @@ def _mean_kernel(x: Features, y: Features, *, pairs: bool = False) -> float:
         return total / (len(x) * len(y))
     diagonal = float((((a**2).sum(1) / f + 1) ** 3).sum().item())
     return (total - diagonal) / (len(x) * (len(x) - 1))
+
+
+def kernel_distance_of_blocks(x: Features, y: Features) -> float:
+    """Mean of `kernel_distance` over blocks of about `BLOCK` images, dealt at random (KID)."""
+    blocks = max(1, min(len(x), len(y)) // BLOCK)
+    rng = np.random.default_rng(0)
+    parts = [np.array_split(z[rng.permutation(len(z))], blocks) for z in (x, y)]
+    return float(np.mean([kernel_distance(a, b) for a, b in zip(*parts, strict=True)]))
+
+
+def with_standard_error(
+    name: str,
+    distance: Callable[[Features, Features], float],
+    x: Features,
+    y: Features,
+    seeds: Sequence[int],
+) -> dict[str, float | None]:
+    """Return ``name`` of all rows of both sets, and its standard error as ``name_std``.
+
+    Each seed draws a random half of both sets and measures their distance. A half scatters about
+    the whole as the whole scatters about what endless images would give, so the standard deviation
+    of the halves is the standard error of the whole. It is None for a single seed.
+    """
+    halves = []
+    for seed in seeds if len(seeds) > 1 else ():
+        rng = np.random.default_rng(seed)
+        a, b = (z[rng.permutation(len(z))[: len(z) // 2]] for z in (x, y))
+        halves.append(distance(a, b))
+    spread = float(np.std(halves, ddof=1)) if halves else None
+    return {name: distance(x, y), f"{name}_std": spread}
+
+
+def radial_power(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Power spectrum of each image (n, C, H, W), averaged over channels and directions.
+
+    Returns frequencies in cycles a pixel (f,), without 0, and powers (n, f).
+    """
+    n, _, height, width = images.shape
+    window = np.hanning(height)[:, None] * np.hanning(width)  # no cross from the borders
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    bins = (radius * min(height, width)).round().astype(np.int64).ravel()
+    last = min(height, width) // 2
+    powers = np.empty((n, last))
+    for i, image in enumerate(images):
+        x = image / 255.0
+        x = (x - x.mean((1, 2), keepdims=True)) * window
+        power = (np.abs(np.fft.rfft2(x)) ** 2).mean(0)
+        powers[i] = np.bincount(bins, power.ravel())[1 : last + 1]
+    return np.arange(1, last + 1) / min(height, width), powers / np.bincount(bins)[1 : last + 1]
+
+
+def spectrum_distance(x: Features, y: Features) -> float:
+    """Root mean square over frequencies, in dB, of the ratio of mean powers (n, f) and (m, f)."""
+    flat = 1e-10  # far below the rounding of pixels: the power of an image of one colour is 0
+    decibel = 10 * np.log10((x.mean(0) + flat) / (y.mean(0) + flat))
+    return float(np.sqrt((decibel**2).mean()))
+
+
+def spectrum_figures(
+    synthetic: Images, train: Images, test: Images, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """`spectrum_distance` to real test images; ``_real``: of as many real training images."""
+    n = min(MOST_FOR_SPECTRUM, len(synthetic), len(train), len(test))
+    drawn, real, reference = (radial_power(spaced(z, n))[1] for z in (synthetic, train, test))
+    return {
+        "images": n,
+        **with_standard_error("distance_db", spectrum_distance, drawn, reference, seeds),
+        **with_standard_error("distance_db_real", spectrum_distance, real, reference, seeds),
+    }
 
 
 class Coverage(NamedTuple):

@@ -32,7 +32,7 @@ from sampler.evaluation.classifier import (
 )
 
 _OF_CNN = ("mean", "std", "held_out_accuracy")
-_OF_BASELINE = ("accuracy", "accuracy_per_class", "accuracy_mlp")
+_OF_BASELINE = ("accuracy", "accuracy_per_class", "accuracy_mlp", "accuracy_mlp_per_class")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RealDataBaseline:
     accuracy: float
     accuracy_per_class: list[float]
     accuracy_mlp: float
+    accuracy_mlp_per_class: list[float]
 
 
 def cache_paths(

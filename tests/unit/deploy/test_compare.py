@@ -29,6 +29,14 @@ def test_evaluate_leaves_a_table(finished: Path) -> None:
     assert float(rows["a site's own reports"][0]) >= privacy["epsilon_site"]
     assert float(rows["secure sum, 3 honest sites"][0]) >= privacy["epsilon_secure_sum"]
     assert {"a", "b"} <= rows.keys()  # the classes by name
+    balanced = rows["balanced accuracy, CNN"][0]
+    assert balanced == f"{result['balanced_accuracy']:.4f}"
+    public = result["public_distances"]
+    shown = [f"{public['frechet']:.2f}", f"{public['frechet_real']:.2f}"]
+    assert rows["Fréchet distance, public features"] == shown
+    assert "kernel distance, public features" in rows
+    assert "Fréchet distance, the given network's features" not in rows
+    assert rows["spectrum, distance (dB)"][0] == f"{result['spectrum']['distance_db']:.2f}"
     assert result["distances"]["features"] in text
     assert "single one" in text
 
@@ -45,11 +53,15 @@ def test_a_large_images_detail_stands_in_the_table(finished: Path) -> None:
     detail |= {"frechet_crops": 0.5, "frechet_crops_real": 0.25}
     detail |= {"spectrum": {"largest_db_below_a_quarter": 1.44}}
     changed = {"detail": detail, "accuracy": 0.5, "accuracy_std": 0.01}  # of several seeds
+    changed |= {"public_distances": None, "inception_distances": result["public_distances"]}
     (finished / "evaluation.json").write_text(json.dumps(result | changed))
     write_evaluation_table(Run(finished))
     rows = rows_of((finished / "evaluation.md").read_text())
     assert ["accuracy, CNN", "0.5000 ± 0.0100"] in [row[:2] for row in rows]
     assert ["accuracy at 128 pixels", "0.7500", "0.7500"] in rows
+    names = [row[0] for row in rows]
+    assert "Fréchet distance, the given network's features" in names
+    assert "Fréchet distance, public features" not in names
     assert ["spectrum, largest difference (dB)", "1.4", "–"] in rows
 
 
@@ -67,6 +79,7 @@ def test_runs_stand_side_by_side(finished: Path, capsys: pytest.CaptureFixture[s
     assert second[header.index("run")] == str(other).replace("|", "/")
     assert second[header.index("accuracy")] == "0.2500"
     assert second[header.index("MLP")] == first[header.index("MLP")]
+    assert first[header.index("public")] == f"{result['public_distances']['frechet']:.2f}"
     assert real[header.index("accuracy")] == f"{result['accuracy_real']:.4f}"  # one row for both
     assert run("compare", finished, other, "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -9,6 +9,7 @@ from dppm_model.errors import ConfigError
 from sampler.evaluation.classifier import (
     QUICK,
     RECIPES,
+    THOROUGH,
     EvaluationConfig,
     Settings,
     accuracy,
@@ -21,7 +22,8 @@ from sampler.evaluation.classifier import (
 from tests.unit.evaluation.toys import squares
 
 CNN, MLP = QUICK.cnn, QUICK.mlp
-KINDS = [replace(CNN, steps=60), replace(MLP, steps=60)]
+RESNET = replace(THOROUGH.cnn, widths=(8, 16, 16), steps=60, learning_rate=1e-2)
+KINDS = [replace(CNN, steps=60), replace(MLP, steps=60), RESNET]
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=lambda s: s.kind)
@@ -97,16 +99,42 @@ def test_shift_moves_each_image_by_a_pixel_at_most() -> None:
     assert places == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}
 
 
+def test_a_larger_share_moves_further() -> None:
+    x = torch.zeros(2000, 1, 33, 33)
+    x[:, 0, 16, 16] = 1
+    where = shift(x, torch.Generator().manual_seed(0), 8).flatten(1).argmax(1)
+    assert {int(i) // 33 - 16 for i in where} == set(range(-4, 5))
+
+
+def test_flips_teach_the_mirrored_class_and_only_where_asked() -> None:
+    """Class 0 is bright at the left, class 1 nowhere: mirrors make the right side class 0."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (400, 1, 12, 12), dtype=np.uint8)
+    labels = np.arange(400) % 2
+    images[labels == 0, :, :, :4] += 150
+    mirrored = images[labels == 0][..., ::-1].copy()
+    share = {}
+    for flips in (False, True):
+        settings = replace(CNN, steps=60, flips=flips)
+        trained = train_classifier(images, labels, classes=2, seed=0, settings=settings)
+        assert trained.held_out_accuracy == 1
+        share[flips] = float((predict(trained, mirrored) == 0).mean())
+        assert ("mirrored" in str(settings)) == flips
+    assert share[True] > 0.95
+    assert share[False] < 0.95
+    assert THOROUGH.flipped().cnn == replace(THOROUGH.cnn, flips=True)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_chosen_and_trains(name: str) -> None:
     group = compose_config([f"evaluation={'default' if name == 'quick' else name}"])["evaluation"]
     recipe = RECIPES[EvaluationConfig.of(group, "evaluation").recipe]
     assert recipe.name == name
-    settings = replace(recipe.cnn, steps=40)
+    settings = replace(recipe.cnn, steps=40, batch=32)
     trained = train_classifier(*squares(400, 0), classes=4, seed=0, settings=settings)
     assert accuracy(trained, *squares(200, 1)) > 0.9
-    channels = [m.out_channels for m in trained.network if isinstance(m, torch.nn.Conv2d)]
-    assert tuple(channels) == recipe.cnn.widths
+    convolutions = [m for m in trained.network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert {m.out_channels for m in convolutions} == {*recipe.cnn.widths}
 
 
 @pytest.mark.parametrize("name", ["exhaustive", None, 3, ["quick"]], ids=str)

@@ -10,24 +10,12 @@ from PIL import Image
 
 from sampler.evaluation import detail as module
 from sampler.evaluation.classifier import QUICK
-from sampler.evaluation.detail import CROP, detail, random_crops, show_nearest, spectrum
+from sampler.evaluation.detail import CROP, detail, random_crops, show_nearest
 
 
 def noise(n: int, side: int = 128, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (n, 1, side, side), dtype=np.uint8)
-
-
-def test_the_spectrum_of_white_noise_is_flat_and_of_a_wave_is_a_peak() -> None:
-    frequency, power = spectrum(noise(50))
-    assert frequency[0] == pytest.approx(1 / 128)
-    assert frequency[-1] == pytest.approx(0.5)
-    assert np.abs(10 * np.log10(power[4:] / power[4:].mean())).max() < 1
-    wave = 127.5 + 100 * np.sin(2 * np.pi * 0.25 * np.arange(128))
-    images = np.broadcast_to(wave.astype(np.uint8), (1, 1, 128, 128))
-    frequency, power = spectrum(images)
-    assert frequency[power.argmax()] == pytest.approx(0.25)
-    assert power.max() > 100 * np.median(power)
 
 
 def test_crops_are_parts_at_places_of_their_own() -> None:

@@ -13,12 +13,18 @@ from dppm_model.progress import silent
 from sampler.evaluation import evaluate as module
 from sampler.evaluation.classifier import QUICK, Recipe, Records
 from sampler.evaluation.evaluate import evaluate
-from tests.unit.evaluation.toys import squares
+from tests.unit.evaluation.toys import Mean, squares
 
 TRAIN, TEST, SYNTHETIC = squares(400, 0), squares(200, 1), squares(200, 2)
 PERMUTED = (TEST[0], np.random.default_rng(5).permutation(TEST[1]))
 
 
+ACCURACIES = [
+    f"{name}{kind}{real}"
+    for name in ("accuracy", "balanced_accuracy")
+    for kind in ("", "_mlp")
+    for real in ("", "_real")
+]
 SHORT = Recipe("short", replace(QUICK.cnn, steps=30), replace(QUICK.mlp, steps=30))
 
 
@@ -83,11 +89,11 @@ def test_the_cache_knows_recipes_apart(tmp_path: Path) -> None:
     assert without_seconds(again) == without_seconds(other)
 
 
-def test_every_accuracy_has_a_spread() -> None:
+def test_every_figure_has_a_spread() -> None:
     mixed = SYNTHETIC[0], np.random.default_rng(3).permutation(SYNTHETIC[1])
     result = judge(mixed, seeds=(0, 1, 2))
     single = judge(SYNTHETIC)
-    for name in ("accuracy", "accuracy_real", "accuracy_mlp", "accuracy_mlp_real"):
+    for name in ACCURACIES:
         values = result[f"{name}_by_seed"]
         assert len(values) == 3
         assert result[name] == pytest.approx(sum(values) / 3)
@@ -96,6 +102,40 @@ def test_every_accuracy_has_a_spread() -> None:
     assert result["accuracy_std"] > 0
     assert len(result["accuracy_per_class_std"]) == 4
     assert single["accuracy_per_class_std"] is None
+    assert len(result["coverage"]["coverage_per_class_std"]) == 4
+    for group, name in (
+        *(("distances", name) for name in ("frechet", "frechet_real", "kernel", "kernel_real")),
+        *(("coverage", name) for name in ("density", "coverage", "density_real", "coverage_real")),
+        *(("spectrum", name) for name in ("distance_db", "distance_db_real")),
+    ):
+        assert result[group][f"{name}_std"] > 0
+        assert single[group][f"{name}_std"] is None
+
+
+def test_balanced_accuracy_counts_every_class_alike() -> None:
+    """On a test set with three of four images of class 0, a guess of 0 is right for a quarter."""
+    images, labels = squares(400, 1)
+    uneven = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels != 0)[:33]])
+    test = images[uneven], labels[uneven]
+    wrong = SYNTHETIC[0], np.where(SYNTHETIC[1] == 0, 0, SYNTHETIC[1] % 3 + 1)  # 1 to 3 in turn
+    found = judge(wrong, test)
+    for kind in ("", "_mlp"):
+        assert found[f"accuracy{kind}"] == pytest.approx(100 / 133, abs=0.05)
+        assert found[f"balanced_accuracy{kind}"] == pytest.approx(1 / 4, abs=0.05)
+        assert found[f"balanced_accuracy{kind}_real"] > 0.9
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(found["accuracy_per_class"]))
+
+
+def test_public_features_stand_beside_our_own(tmp_path: Path) -> None:
+    """Asked for, they are there; a network of the user's own stands beside them."""
+    path = tmp_path / "own.pt"
+    torch.jit.script(torch.nn.Sequential(Mean(), torch.nn.Flatten())).save(path)
+    found = judge(SYNTHETIC, public_images=16, inception=path)
+    assert found["public_distances"]["images"] == found["inception_distances"]["images"] == 16
+    assert "EfficientNet" in found["public_distances"]["features"]
+    assert "own.pt" in found["inception_distances"]["features"]
+    left_out = judge(SYNTHETIC)
+    assert left_out["public_distances"] is left_out["inception_distances"] is None
 
 
 def test_same_result_on_any_number_of_cores() -> None:

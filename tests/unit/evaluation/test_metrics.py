@@ -12,8 +12,12 @@ from sampler.evaluation.metrics import (
     frechet_distance,
     gaussian_frechet,
     kernel_distance,
+    kernel_distance_of_blocks,
     nearest,
     nearest_figures,
+    radial_power,
+    spectrum_figures,
+    with_standard_error,
 )
 
 RNG = np.random.default_rng(0)
@@ -85,6 +89,65 @@ def test_kernel_distance_is_the_same_in_any_chunks() -> None:
         expected += sign * (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
     expected -= 2 * ((x @ y.T / 4 + 1) ** 3).mean()
     assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_blocks_are_dealt_at_random() -> None:
+    """Halves of one set, ordered by class in opposite ways, are near; noise moves them apart."""
+    x = np.repeat(np.arange(4.0), 500)[:, None] / 4 + RNG.normal(size=(2000, 8)) / 2
+    half, other = x[::2], x[::-2].copy()
+    noise = RNG.normal(size=half.shape)
+    near, *noisy = (kernel_distance_of_blocks(half + s * noise, other) for s in (0, 0.5, 1))
+    assert abs(near) < noisy[0] / 3 < noisy[1] / 10
+    assert kernel_distance(half[:500], other[:500]) > 1  # a block of the first in either order
+
+
+def test_the_standard_error_is_that_of_repeated_samples() -> None:
+    """Of the difference of two means: sqrt(2 / n); 0.07 is six deviations of 400 halves."""
+
+    def gap(x: np.ndarray, y: np.ndarray) -> float:
+        return float(x.mean() - y.mean())
+
+    x, y = RNG.normal(size=(200, 1)), RNG.normal(size=(200, 1))
+    found = with_standard_error("gap", gap, x, y, range(400))
+    assert found["gap"] == gap(x, y)
+    assert found["gap_std"] == pytest.approx(np.sqrt(2 / 200), rel=0.25)
+    assert with_standard_error("gap", gap, x, y, [7])["gap_std"] is None
+
+
+def mean_power(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    frequency, powers = radial_power(images)
+    return frequency, powers.mean(0)
+
+
+def test_the_spectrum_of_white_noise_is_flat_and_of_a_wave_is_a_peak() -> None:
+    frequency, power = mean_power(RNG.integers(0, 256, (50, 1, 128, 128), dtype=np.uint8))
+    assert frequency[0] == pytest.approx(1 / 128)
+    assert frequency[-1] == pytest.approx(0.5)
+    assert np.abs(10 * np.log10(power[4:] / power[4:].mean())).max() < 1
+    wave = 127.5 + 100 * np.sin(2 * np.pi * 0.25 * np.arange(128))
+    images = np.broadcast_to(wave.astype(np.uint8), (1, 1, 128, 128))
+    frequency, power = mean_power(images)
+    assert frequency[power.argmax()] == pytest.approx(0.25)
+    assert power.max() > 100 * np.median(power)
+
+
+def blurred(images: np.ndarray) -> np.ndarray:
+    mixed = sum(np.roll(images.astype(float), step, axis) for step in (0, 1) for axis in (2, 3))
+    return (mixed / 4).round().astype(np.uint8)
+
+
+def test_the_spectrum_sees_blur_and_grain() -> None:
+    first, second, third = RNG.integers(0, 256, (3, 200, 3, 32, 32), dtype=np.uint8)
+    same = spectrum_figures(first, second, third, (0, 1, 2))
+    soft = spectrum_figures(blurred(first), second, third, (0, 1, 2))
+    softer = spectrum_figures(blurred(blurred(first)), second, third, (0,))
+    assert same["distance_db"] < 0.3
+    assert same["distance_db_real"] == soft["distance_db_real"] < 0.3
+    assert 1 < soft["distance_db"] < softer["distance_db"]
+    assert 0 < same["distance_db_std"] < 0.3
+    assert softer["distance_db_std"] is None
+    one_colour = np.full((10, 3, 32, 32), 90, dtype=np.uint8)
+    assert 30 < spectrum_figures(one_colour, second, third, (0,))["distance_db"] < 300
 
 
 def column(*values: float) -> np.ndarray:

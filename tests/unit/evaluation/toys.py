@@ -1,6 +1,7 @@
-"""Toy records: one bright square for each class, at a place of its own, in noise."""
+"""Toy records: one bright square for each class, at a place of its own, in noise; toy features."""
 
 import numpy as np
+import torch
 
 from sampler.evaluation.classifier import Records
 
@@ -14,3 +15,10 @@ def squares(n: int, seed: int, *, classes: int = 4, shape=(1, 12, 12)) -> Record
         top, left = half_h * (label // 2 % 2), half_w * (label % 2)
         image[:, top : top + half_h, left : left + half_w] += 100
     return images, labels
+
+
+class Mean(torch.nn.Module):
+    """Features for TorchScript files: mean colours over a grid of four cells."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x.float(), [2, 2]) / 255
