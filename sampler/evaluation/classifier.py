@@ -99,6 +99,8 @@ THOROUGH = Recipe(
     ),
     _MLP,
 )
+"""About twenty minutes of a core a training; after half the steps, real blood cells of 64 pixels
+give 0.963."""
 
 RECIPES = {recipe.name: recipe for recipe in (QUICK, THOROUGH)}
 
@@ -115,8 +117,8 @@ class EvaluationConfig(Group):
     """Mirror half of the training images, left to right; only for data whose classes a mirror
     keeps: photographs of things, but no digits, letters or organs."""
     public_images: Natural = 2000
-    """Images of each set that are compared in public features (EfficientNet-Lite0, ImageNet): a
-    minute of a core for 2000, half as much again for the real ones, once; 0 leaves it out."""
+    """Images of each set that are compared in public features (EfficientNet-Lite0, ImageNet): half
+    a minute of a core for 2000, and a minute for the real ones, once; 0 leaves them out."""
     inception: str | None = None
     """A TorchScript file of a network for Fréchet and kernel distances beside those, such as the
     Inception network of published ones: uint8 RGB images (n, 3, H, W) to features (n, f)."""
