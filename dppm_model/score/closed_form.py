@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.arrays import Arrays, require
-from dppm_model.score.matrices import component_covariances, symmetric
+from dppm_model.score.matrices import component_covariances
 from dppm_model.score.mixture import Mixture
 
 if TYPE_CHECKING:
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 # What the closed form takes, and what it also takes once it is there.
 CLOSED_FORM = frozenset(
     f"mixture.{name}"
-    for name in ("mean", "component_weights", "components", "covariance", "texture")
+    for name in (
+        "mean",
+        "variance",
+        "axes",
+        "axis_variance",
+        "component_weights",
+        "components",
+        "covariance",
+    )
 )
-LATER = frozenset(
-    {"mixture.principal_axes", "mixture.component_covariance", "mixture.fine_covariance"}
-)
+LATER = frozenset({"mixture.principal_axes", "mixture.component_covariance"})
 WHOLE = CLOSED_FORM | {"mixture.class_weights"}
 
 _closed_form: dict[tuple[bytes, torch.device], Mixture] = {}  # the last one used
@@ -32,16 +38,17 @@ _closed_form: dict[tuple[bytes, torch.device], Mixture] = {}  # the last one use
 
 def start(scales: Scales, classes: int, components: int) -> dict[str, NDArray[np.float32]]:
     """Return the arrays before any phase: the public prior Gaussian, for every class."""
-    d = scales.band
-    mean = scales.prior_mean().repeat(classes, 1).float().numpy()
-    covariance = torch.diag(scales.std[:d] ** 2).float().numpy()
+    d, r = scales.band, scales.axes
+    variance = (scales.std**2).float().numpy()
     return {
         "mixture.class_weights": np.full(classes, 1 / classes, np.float32),
-        "mixture.mean": mean,
+        "mixture.mean": scales.prior_mean().repeat(classes, 1).float().numpy(),
+        "mixture.variance": variance,
+        "mixture.axes": np.eye(d, dtype=np.float32),
+        "mixture.axis_variance": variance[:d],
         "mixture.component_weights": np.full((classes, components), 1 / components, np.float32),
-        "mixture.components": np.repeat(mean[:, None, :d], components, axis=1),
-        "mixture.covariance": np.repeat(covariance[None], classes, axis=0),
-        "mixture.texture": np.ones(scales.basis.shape, np.float32),
+        "mixture.components": np.zeros((classes, components, r), np.float32),
+        "mixture.covariance": np.repeat(np.diag(variance[:r])[None], classes, axis=0),
     }
 
 
@@ -54,13 +61,16 @@ def build_mixture(scales: Scales, arrays: Arrays) -> Mixture:
         If an array of `CLOSED_FORM` is missing.
     """
     require(arrays, CLOSED_FORM)
+    d, r = scales.band, scales.axes
+    shared = (arrays["mixture.axis_variance"][r:], arrays["mixture.variance"][d:])
     return Mixture(
         scales.basis.shape,
         arrays["mixture.mean"],
+        arrays["mixture.axes"],
         arrays["mixture.components"],
         arrays["mixture.component_weights"],
         covariances(arrays).numpy(),
-        fine_covariance(scales, arrays).numpy(),
+        np.concatenate(shared),
         class_weights(arrays) if "mixture.class_weights" in arrays else None,
     )
 
@@ -72,20 +82,10 @@ def class_weights(arrays: Arrays) -> NDArray[np.float64]:
     return weights
 
 
-def fine_covariance(scales: Scales, arrays: Arrays) -> torch.Tensor:
-    """Return the covariance of the coefficients above the band, (P - d, P - d)."""
-    fine = scales.fine_prior(_tensor(arrays, "texture"))
-    h = scales.fine_band
-    if "mixture.fine_covariance" in arrays:
-        fine[:h, :] = fine[:, :h] = 0
-        fine[:h, :h] = symmetric(_tensor(arrays, "fine_covariance").double()[None], h)[0]
-    return fine
-
-
 def covariances(arrays: Arrays) -> torch.Tensor:
-    """Return the covariances within components, (classes, J, d, d), or 1 for J if they share.
+    """Return the covariances within components, (classes, J, r, r), or 1 for J if they share.
 
-    Float64; the d lowest coefficients.
+    Float64; in the first r axes.
     """
     covariance = _tensor(arrays, "covariance").double()
     if "mixture.component_covariance" not in arrays:

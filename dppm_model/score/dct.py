@@ -1,8 +1,10 @@
 """The orthonormal cosine basis (DCT-II) in which the closed-form score is written.
 
 Natural images and drawings have nearly uncorrelated cosine coefficients with variances that fall
-like 1/frequency². That public fact replaces any look at private data: it orders the coefficients,
-whitens them, and fills what the noise has covered.
+like 1/frequency² (Field 1987, "Relations between the statistics of natural images"). That public
+fact replaces any look at private data: it orders the coefficients, whitens the first questions, and
+fills what the noise has covered. Over three channels the basis is an opponent colour space: mean
+brightness, red against blue, and green against both (Ruderman, Cronin and Chiao 1998).
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from torch import nn
 
 from dppm_model.mechanism.products import sides
 
-# Colour differences carry about a tenth of the energy of brightness in photographs.
-_COLOUR = 8.0
+# In photographs, colour differences have about a third of the variance of brightness at the same
+# frequency, so that their band is narrower by the root of it.
+_COLOUR = 2.8
 _SIDES = ("channels", "rows", "columns")
 
 
@@ -42,15 +45,15 @@ class Basis(nn.Module):
         c, i, j = torch.meshgrid(
             *(torch.arange(n, dtype=torch.float64) for n in shape), indexing="ij"
         )
-        # (1 + i² + j²), times a public factor for colour differences, flat in pixel order.
-        frequency = ((1 + i**2 + j**2) * (1 + _COLOUR * c)).flatten()
+        # (1 + f)² with f² = i² + j², times a public factor for colour differences, in pixel order.
+        frequency = ((1 + torch.hypot(i, j)) ** 2 * torch.where(c > 0, _COLOUR, 1.0)).flatten()
         order = torch.argsort(frequency, stable=True)
         spectrum = 1 / frequency[order]
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("prior_variance", spectrum / spectrum.mean(), persistent=False)
 
     order: torch.Tensor  # (P,) where each coefficient stands in pixel order
-    prior_variance: torch.Tensor  # (P,) float64: 1/(1 + i² + j²), the public spectrum; mean 1
+    prior_variance: torch.Tensor  # (P,) float64: the public spectrum, mean 1
 
     @property
     def size(self) -> int:

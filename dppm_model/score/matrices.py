@@ -51,12 +51,6 @@ def upper_triangles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     return flat.numpy().reshape(*matrices.shape[:-2], -1)
 
 
-def diagonal_of_triangle(size: int) -> NDArray[np.int64]:
-    """Return where the diagonal stands in an ``upper`` triangle, (d,)."""
-    i = np.arange(size)
-    return i * size - i * (i - 1) // 2
-
-
 def relative_variances(relative: NDArray[np.floating[Any]], axes: int) -> NDArray[np.float64]:
     """Return the eigenvalues of I + M for triangles (..., m(m+1)/2) of M: (n, m)."""
     flat = torch.from_numpy(np.asarray(relative, np.float64)).flatten(0, -2)

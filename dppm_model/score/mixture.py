@@ -1,12 +1,14 @@
 """The closed form: a Gaussian mixture per class, whose denoiser is exact at every noise level.
 
-In the orthonormal cosine basis an image is u = (low, high). For class y
+In the orthonormal cosine basis an image is u = (band, beyond): d low coefficients, and all others.
+Axes A (d, d), orthonormal and learned once for all classes, turn the band to a = Aᵀ(band - m_y).
+The first r of them tell classes apart, the others only have variances v:
 
-    p(u | y) = sum_j pi_yj N(low; mu_yj, Sigma_yj) · N(high; m_y, Sigma_high),
+    p(u | y) = sum_j pi_yj N(a_1..r; mu_yj, Sigma_yj) · N(a_r+1..d, beyond - m_y; 0, diag(v)),
 
 where the components of a class may share one Sigma_y. Adding white noise of standard deviation
 sigma keeps the form (Sigma + sigma² I), so density, posterior mean and posterior variance are
-matrix products in the eigenbases of the Sigma.
+matrix products in the eigenbases of the Sigma. An image of P pixels takes O(P + d² + r²).
 """
 
 from __future__ import annotations
@@ -31,23 +33,26 @@ def eigh(matrices: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 class Mixture(BaseDenoiser):
-    """A mixture of Gaussians per class, in the cosine basis of images of a shape.
+    """A mixture of Gaussians per class, in learned axes of the cosine basis of images of a shape.
 
     Parameters
     ----------
     shape
         (C, H, W) of an image: P coefficients.
     mean
-        (classes, P) class means; the components' centres are given apart.
+        (classes, P) class means.
+    axes
+        (d, d) orthonormal columns: the axes of the d lowest coefficients.
     centres
-        (classes, J, d) component means of the d lowest coefficients.
+        (classes, J, r) component means, less those of their class, in the first r axes.
     weights
         (classes, J) non-negative, at least one positive per class; normalised here.
     covariance
-        (classes, G, d, d), positive semi-definite: one for all components of a class (G = 1), or
+        (classes, G, r, r), positive semi-definite: one for all components of a class (G = 1), or
         each component's own (G = J).
-    high_covariance
-        (P - d, P - d) covariance of all other coefficients, the same for all classes.
+    variance
+        (P - r,) of the other axes and of the coefficients beyond the band, the same for all
+        classes.
     class_weights
         (classes,) positive frequencies; none if nobody will ask for `class_shift`.
     dtype
@@ -55,44 +60,41 @@ class Mixture(BaseDenoiser):
     """
 
     mean: torch.Tensor  # (classes, P)
-    values: torch.Tensor  # (classes, G, d)
-    vectors: torch.Tensor  # (classes, d, G d): the eigenbases of a class, for one product
-    offset: torch.Tensor  # (classes, G, J/G, d): centres as seen from the mean, in its eigenbasis
+    axes: torch.Tensor  # (d, d)
+    values: torch.Tensor  # (classes, G, r)
+    vectors: torch.Tensor  # (classes, r, G r): the eigenbases of a class, for one product
+    offset: torch.Tensor  # (classes, G, J/G, r): centres in the eigenbasis
     log_weights: torch.Tensor  # (classes, G, J/G)
-    high_values: torch.Tensor  # (P - d,)
-    high_vectors: torch.Tensor  # (P - d, P - d)
+    variance: torch.Tensor  # (P - r,)
     class_log_weights: torch.Tensor  # (classes,)
 
     def __init__(
         self,
         shape: tuple[int, int, int],
         mean: NDArray[np.floating],
+        axes: NDArray[np.floating],
         centres: NDArray[np.floating],
         weights: NDArray[np.floating],
         covariance: NDArray[np.floating],
-        high_covariance: NDArray[np.floating],
+        variance: NDArray[np.floating],
         class_weights: NDArray[np.floating] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.shape, self.basis = shape, Basis(shape)
-        self.classes, groups, self.band, _ = covariance.shape
+        self.classes, groups, self.rank, _ = covariance.shape
         values, vectors = eigh(covariance)
-        offset = (
-            np.asarray(centres, np.float64) - np.asarray(mean, np.float64)[:, None, : self.band]
-        )
-        offset = offset.reshape(self.classes, groups, -1, self.band) @ vectors
-        side_by_side = vectors.transpose(0, 2, 1, 3).reshape(self.classes, self.band, -1)
+        offset = np.asarray(centres, np.float64).reshape(self.classes, groups, -1, self.rank)
+        side_by_side = vectors.transpose(0, 2, 1, 3).reshape(self.classes, self.rank, -1)
         log_weights = torch.log(torch.tensor(weights / weights.sum(1, keepdims=True), dtype=dtype))
-        high, high_vectors = eigh(high_covariance)
         for name, array in (
             ("mean", mean),
+            ("axes", axes),
             ("values", np.maximum(values, 0)),
             ("vectors", side_by_side),
-            ("offset", offset),
+            ("offset", offset @ vectors),
             ("log_weights", log_weights.reshape(self.classes, groups, -1).numpy()),
-            ("high_values", np.maximum(high, 0)),
-            ("high_vectors", high_vectors),
+            ("variance", np.maximum(variance, 0)),
         ):
             self.register_buffer(name, torch.tensor(array, dtype=dtype))
         if class_weights is not None:
@@ -107,10 +109,10 @@ class Mixture(BaseDenoiser):
         Products are over all rows for each class that occurs, whichever rows are of it: their size,
         and with it a row's last bits, do not tell how many others are of its class.
         """
-        u = self._coefficients(x, y)
+        u = self._turned(x, y)
         variance = self._variance(sigma)
-        low, high = u[:, : self.band], u[:, self.band :]
-        out = torch.empty_like(u)
+        low, out = u[:, : self.rank], torch.empty_like(u)
+        out[:, self.rank :] = u[:, self.rank :] * (self.variance / (self.variance + variance))
         for k, rows in _by_class(y):
             a = self._rotated(k, low)
             share = self._logits(k, a, variance).flatten(1).softmax(1)
@@ -118,21 +120,18 @@ class Mixture(BaseDenoiser):
             c = _weighted(share, self.offset[k])
             gain = self.values[k] / (self.values[k] + variance[:, None])
             mean = c + gain * (share.sum(2, keepdim=True) * a - c)
-            out[rows, : self.band] = rows_by(mean.flatten(1), self.vectors[k].T)[rows]
-        gain = self.high_values / (self.high_values + variance)
-        rotated = rows_by(high, self.high_vectors) * gain
-        out[:, self.band :] = rows_by(rotated, self.high_vectors.T)
-        return self.basis.inverse(out + self.mean[y]).to(x.dtype)
+            out[rows, : self.rank] = rows_by(mean.flatten(1), self.vectors[k].T)[rows]
+        return self._image(out, y).to(x.dtype)
 
     def log_density(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return log p(x; sigma | y), (n,); its gradient is the score (D - x)/sigma²."""
-        u = self._coefficients(x, y)
+        u = self._turned(x, y)
         variance = self._variance(sigma)
-        low, high = u[:, : self.band], u[:, self.band :]
-        out = _gaussian_log_density(high @ self.high_vectors, self.high_values + variance)
+        low = u[:, : self.rank]
+        out = _gaussian_log_density(u[:, self.rank :], self.variance + variance)
         for k, rows in _by_class(y):
             logits = self._logits(k, self._rotated(k, low[rows]), variance[rows]).flatten(1)
-            out = out.index_add(0, rows, torch.logsumexp(logits, 1) - self.band * _LOG_2PI / 2)
+            out = out.index_add(0, rows, torch.logsumexp(logits, 1) - self.rank * _LOG_2PI / 2)
         return out.to(x.dtype)
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -155,8 +154,8 @@ class Mixture(BaseDenoiser):
         variance = self._variance(sigma)
         every = self.values.reshape(1, -1)
         low = (every * variance / (every + variance)).sum(1) / self.values[..., 0].numel()
-        high = (self.high_values * variance / (self.high_values + variance)).sum(1)
-        return ((low + high) / self.basis.size).to(sigma.dtype)
+        rest = (self.variance * variance / (self.variance + variance)).sum(1)
+        return ((low + rest) / self.basis.size).to(sigma.dtype)
 
     def error_std(self, sigma: torch.Tensor) -> torch.Tensor:
         """See `BaseDenoiser`: the root of `posterior_variance`."""
@@ -164,24 +163,32 @@ class Mixture(BaseDenoiser):
 
     def sample(self, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw images of the classes ``y`` exactly by a CPU's coins (not clamped), (n, C, H, W)."""
-        y, size = y.to(self.device), (len(y), self.basis.size)
-        u = torch.randn(size, generator=generator, dtype=self.mean.dtype).to(self.device)
-        out = torch.empty_like(u)
+        y = y.to(self.device)
+        a = torch.randn(len(y), self.basis.size, generator=generator, dtype=self.mean.dtype)
+        a = a.to(self.device)
+        a[:, self.rank :] *= self.variance.sqrt()
         for k, rows in _by_class(y):
             weights = self.log_weights[k].exp().flatten()
             j = torch.multinomial(weights.cpu(), len(rows), True, generator=generator)
             j = j.to(self.device)
             g = j // self.log_weights.shape[2]
-            low = self.offset[k].flatten(0, 1)[j] + u[rows, : self.band] * self.values[k, g].sqrt()
+            low = self.offset[k].flatten(0, 1)[j] + a[rows, : self.rank] * self.values[k, g].sqrt()
             placed = low.new_zeros(len(rows), *self.values[k].shape)
             placed[torch.arange(len(rows), device=self.device), g] = low
-            out[rows, : self.band] = placed.flatten(1) @ self.vectors[k].T
-        high = u[:, self.band :] * self.high_values.sqrt()
-        out[:, self.band :] = high @ self.high_vectors.T
-        return self.basis.inverse(out + self.mean[y])
+            a[rows, : self.rank] = placed.flatten(1) @ self.vectors[k].T
+        return self._image(a, y)
 
-    def _coefficients(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.basis.forward(x.to(self.mean.dtype)) - self.mean[y]
+    def _turned(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return images in the axes, less the means of their classes: (n, P)."""
+        u = self.basis.forward(x.to(self.mean.dtype)) - self.mean[y]
+        d = len(self.axes)
+        return torch.cat([rows_by(u[:, :d], self.axes), u[:, d:]], dim=1)
+
+    def _image(self, a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Undo `_turned`: (n, C, H, W)."""
+        d = len(self.axes)
+        u = torch.cat([rows_by(a[:, :d], self.axes.T), a[:, d:]], dim=1)
+        return self.basis.inverse(u + self.mean[y])
 
     def _variance(self, sigma: torch.Tensor) -> torch.Tensor:
         return (sigma.to(self.mean.dtype) ** 2)[:, None]

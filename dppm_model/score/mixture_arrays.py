@@ -1,17 +1,19 @@
 """The closed form's arrays: their names, what must hold between their numbers, random ones.
 
-In cosine coefficients of the base image: P of them, d in the band, J components of a class.
+In cosine coefficients of the base image: P of them, d in the band; r axes; J components of a class.
 
     mixture.class_weights (classes,)          mixture.component_weights (classes, J)
-    mixture.mean (classes, P)                 mixture.components (classes, J, d)
-    mixture.covariance (classes, d, d)        within the components of a class
-    mixture.texture (C, h, w)                 the variance of each whitened pixel
+    mixture.mean (classes, P)                 of each coefficient, within the classes:
+    mixture.variance (P,)                     in the band, the axes say more
+    mixture.axes (d, d)                       orthonormal columns
+    mixture.axis_variance (d,)                of all classes together
+    mixture.components (classes, J, r)        in the first r axes, less the class mean
+    mixture.covariance (classes, r, r)        there, within the components of a class
 
 and once they are released, and not before (they are large):
 
-    mixture.principal_axes (classes, d, m)    with mixture.component_covariance (classes, J,
+    mixture.principal_axes (classes, r, m)    with mixture.component_covariance (classes, J,
                                               m(m+1)/2): see `dppm_model.score.matrices`
-    mixture.fine_covariance                   a triangle: coefficients above the band
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ from numpy.typing import NDArray
 from dppm_model.score.arrays import ArraySpec, Rule, signed
 from dppm_model.score.matrices import (
     clip_eigenvalues,
-    diagonal_of_triangle,
     relative_variances,
     symmetric,
     upper,
@@ -35,18 +36,20 @@ from dppm_model.score.matrices import (
 if TYPE_CHECKING:
     from dppm_model.score.mixture_config import Scales
 
-LEAST_VARIANCE = 1e-12  # of any coefficient
+LEAST_VARIANCE = 1e-12  # of a class, in any axis
+LEAST_COEFFICIENT = 1e-6  # variance of a coefficient or axis; rounding a pixel to 8 bits makes 5e-6
 LEAST_AXIS = 1e-9  # length of a principal axis
 # Variance of a component in any direction, over its class's.
 LEAST_RELATIVE, MOST_RELATIVE = 0.05, 8.0
 _SUM = 1e-3  # by which frequencies may miss the sum of one
 _SYMMETRY = 1e-5  # by which a covariance may miss symmetry, over its largest entry
+_ORTHONORMAL = 1e-3  # by which products of axes may miss zero and one
 
 
 def mixture_specs(scales: Scales, classes: int, components: int) -> dict[str, ArraySpec]:
     """Return the closed form's rows of the table of arrays."""
     k, j, p = classes, components, scales.basis.size
-    d, m, h = scales.band, scales.principal_axes, scales.fine_band
+    d, r, m = scales.band, scales.axes, scales.principal_axes
     coefficient = 4 * p**0.5  # an image in [-1, 1] has none above sqrt(P)
     variance = 16.0 * p
     frequencies = Rule(_sum_to_one, _normalised, _frequencies)
@@ -58,22 +61,21 @@ def mixture_specs(scales: Scales, classes: int, components: int) -> dict[str, Ar
     specs = {
         "mixture.class_weights": ArraySpec((k,), 1e-6, 1.0, frequencies),
         "mixture.mean": ArraySpec((k, p), -coefficient, coefficient),
+        "mixture.variance": ArraySpec((p,), LEAST_COEFFICIENT, variance),
+        "mixture.axes": ArraySpec((d, d), -1.001, 1.001, Rule(_bent, _straightened, _rotation)),
+        "mixture.axis_variance": ArraySpec((d,), LEAST_COEFFICIENT, variance),
         "mixture.component_weights": ArraySpec((k, j), 0.0, 1.0, frequencies),
-        "mixture.components": ArraySpec((k, j, d), -coefficient, coefficient),
-        "mixture.covariance": ArraySpec((k, d, d), -variance, variance, covariances),
-        "mixture.texture": ArraySpec(scales.basis.shape, 1e-3, 1e6),
+        "mixture.components": ArraySpec((k, j, r), -2 * coefficient, 2 * coefficient),
+        "mixture.covariance": ArraySpec((k, r, r), -variance, variance, covariances),
     }
     if m:
         most, size = 2 * MOST_RELATIVE, m * (m + 1) // 2
         specs["mixture.principal_axes"] = ArraySpec(
-            (k, d, m), -variance, variance, Rule(_axes, _lengthened, _drawn_axes)
+            (k, r, m), -variance, variance, Rule(_axes, _lengthened, _drawn_axes)
         )
         specs["mixture.component_covariance"] = ArraySpec(
             (k, j, size), -most, most, _relative(m), beside="mixture.principal_axes"
         )
-    if h:
-        size = h * (h + 1) // 2
-        specs["mixture.fine_covariance"] = ArraySpec((size,), -2 * variance, 2 * variance, _fine(h))
     return specs
 
 
@@ -103,6 +105,24 @@ def _symmetric(array: NDArray[np.float64]) -> NDArray[np.float64]:
     i = np.arange(array.shape[-1])
     out[..., i, i] = np.maximum(out[..., i, i], LEAST_VARIANCE)
     return out
+
+
+def _bent(array: NDArray[Any]) -> str | None:
+    wide = array.astype(np.float64)
+    miss = np.abs(wide.T @ wide - np.eye(len(wide))).max(initial=0.0)
+    return "no axes: their columns are not orthonormal" if miss > _ORTHONORMAL else None
+
+
+def _straightened(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Axes near these that are orthonormal; unit vectors where there is nothing to go by."""
+    axes, triangle = np.linalg.qr(array + 1e-12 * np.eye(len(array)))
+    straight: NDArray[np.float64] = axes * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)
+    return straight
+
+
+def _rotation(spec: ArraySpec, rng: np.random.Generator, reach: float) -> NDArray[np.float64]:
+    del reach
+    return _straightened(rng.standard_normal(spec.shape))
 
 
 def _axes(array: NDArray[Any]) -> str | None:
@@ -141,26 +161,6 @@ def _relative(axes: int) -> Rule:
     def draw(spec: ArraySpec, rng: np.random.Generator, reach: float) -> NDArray[np.float64]:
         del reach
         return _relative_covariances(rng, spec.shape, axes)
-
-    return Rule(problem, mend, draw)
-
-
-def _fine(side: int) -> Rule:
-    diagonal = diagonal_of_triangle(side)
-
-    def problem(array: NDArray[Any]) -> str | None:
-        if np.any(array[diagonal] < LEAST_VARIANCE):
-            return f"no covariance: a variance is below {LEAST_VARIANCE:g}"
-        return None
-
-    def mend(array: NDArray[np.float64]) -> NDArray[np.float64]:
-        out = array.copy()
-        out[diagonal] = np.maximum(out[diagonal], LEAST_VARIANCE)
-        return out
-
-    def draw(spec: ArraySpec, rng: np.random.Generator, reach: float) -> NDArray[np.float64]:
-        drawn = _covariances(rng, (1, side, side), spec.most / 2 * reach)
-        return upper_triangles(drawn[0])
 
     return Rule(problem, mend, draw)
 

@@ -1,7 +1,8 @@
 """Moment questions: what a record answers so that a Gaussian mixture can be fitted to the sums.
 
-Three ask for sums of a class, two for sums of a component; see `dppm_model.score.class_sums` for
-their common shape, and `dppm_model.training.moments` for what is made of the answers.
+Two ask for sums of all records, two for sums of a class, two for sums of a component; see
+`dppm_model.score.class_sums` for their common shape, and `dppm_model.training.moments` for what is
+made of the answers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dppm_model.mechanism.fixed_batches import fixed_batches
 from dppm_model.mechanism.products import rows_by
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import Answers, ClassSumQuery, Layout, MomentQuery, Sums
-from dppm_model.score.closed_form import CLOSED_FORM
 from dppm_model.score.matrices import symmetric, upper, upper_outer
+from dppm_model.score.mixture_config import half_whitening
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 
@@ -41,7 +42,7 @@ def nearest(
 
     One product is over all rows and all classes: who else is of a record's class decides nothing.
 
-    u (n, d) and components (classes, J, d) in the same whitened coordinates; components of weight
+    u (n, r) and components (classes, J, r) in the same whitened coordinates; components of weight
     zero (classes, J) are passed over.
     """
     every = components.flatten(0, 1)
@@ -51,39 +52,38 @@ def nearest(
     return square.view(-1, *weights.shape)[rows, y].argmin(1)
 
 
-class _ResidualQuery(ClassSumQuery):
-    """Counts (head), and clipped residuals to the centres (one slot a centre)."""
-
-    def __init__(self, model: ScoreModel, clip_norm: float) -> None:
-        super().__init__(model)
-        self.clip_norm = clip_norm
-        self.count_weight = model.config.mixture.count_weight
-        self.body_weight = math.sqrt(1 - self.count_weight**2)
-        self.whitening = nn.Buffer(model.scales.half_whitening(self.body))
-
-    def _center(self, frequency: torch.Tensor, centres: torch.Tensor) -> None:
-        body = self.clip_norm / self.body_weight / self.whitening
-        head = torch.tensor(1 / self.count_weight, dtype=torch.float64)
-        self.keep_sums(Sums(frequency, centres), Sums(head, body))
-
-    def _bounded(self, slot: torch.Tensor, r: torch.Tensor) -> Answers:
-        """Return ``w_c (onehot(slot) - p)``, and the whitened residuals r (n, b), clipped."""
-        count = torch.nn.functional.one_hot(slot, self.slots) - self.centre.head
-        body = clip_rows(r, self.clip_norm) * self.body_weight
-        return Answers(count * self.count_weight, slot, body)
+def _counted(slot: torch.Tensor, body: torch.Tensor, query: ClassSumQuery, norm: float) -> Answers:
+    """Return ``w_c (onehot(slot) - p) ∥ sqrt(1 - w_c²) clip(body)``."""
+    weight = query.model.config.mixture.count_weight
+    count = torch.nn.functional.one_hot(slot, query.slots) - query.centre.head
+    return Answers(count * weight, slot, clip_rows(body, norm) * math.sqrt(1 - weight**2))
 
 
-class MeansQuery(_ResidualQuery):
+def _keep_counted(
+    query: ClassSumQuery, frequency: torch.Tensor, centres: torch.Tensor, unit: torch.Tensor
+) -> None:
+    """Set what `_counted` sums: frequencies (slots,), and centres (slots, b) in ``unit`` (b,)."""
+    weight = query.model.config.mixture.count_weight
+    head = torch.tensor(1 / weight, dtype=torch.float64)
+    body = unit.double() / math.sqrt(1 - weight**2)
+    query.keep_sums(Sums(frequency, centres), Sums(head, body))
+
+
+class MeansQuery(ClassSumQuery):
     """``means``: class frequencies and class means.
 
     A record of class k answers ``w_c (onehot(k) - p) ∥ onehot(k) ⊗ clip(w · (u - m_k))``.
     """
 
-    needed = frozenset({"mixture.class_weights", "mixture.mean"})
+    needed = frozenset({"mixture.class_weights", "mixture.mean", "mixture.variance"})
 
     def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model, model.config.mixture.means_clip_norm)
-        self._center(model.tensor("mixture.class_weights"), model.tensor("mixture.mean"))
+        super().__init__(model)
+        self.clip_norm = model.config.mixture.means_clip_norm
+        self.whitening = nn.Buffer(half_whitening(model.tensor("mixture.variance").double().sqrt()))
+        unit = self.clip_norm / self.whitening
+        frequency = model.tensor("mixture.class_weights")
+        _keep_counted(self, frequency, model.tensor("mixture.mean"), unit)
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
@@ -92,218 +92,74 @@ class MeansQuery(_ResidualQuery):
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
         """Return the vectors before the final clip; see `ClassSumQuery`."""
-        return self._bounded(
-            y, (self.basis.forward(x) - self.centre.body[y]) * self.whitening.float()
-        )
+        residual = (self.basis.forward(x) - self.centre.body[y]) * self.whitening.float()
+        return _counted(y, residual, self, self.clip_norm)
 
 
-class ComponentsQuery(_ResidualQuery):
-    """``components``: the same for the component j of its class that is nearest to a record.
+class VariancesQuery(ClassSumQuery):
+    """``variances``: how each coefficient varies around the class means, over all classes.
 
-    It answers ``w_c (onehot(k, j) - p) ∥ onehot(k, j) ⊗ clip(w · (u - mu_kj))``.
+    A record answers the squares of its whitened residuals, less one. Their norm is about the root
+    of 2 P for a Gaussian, far less than that of the squared residual as a whole.
     """
 
-    needed = frozenset({"mixture.class_weights", "mixture.component_weights", "mixture.components"})
-
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model, model.config.mixture.components_clip_norm)
-        self.components = nn.Buffer(model.tensor("mixture.components"))
-        weights = model.tensor("mixture.component_weights")
-        self.every = nn.Buffer(torch.ones_like(weights))  # one that lost its records may win some
-        frequency = (model.tensor("mixture.class_weights")[:, None] * weights).flatten()
-        self._center(frequency, self.components.flatten(0, 1))
-
-    @classmethod
-    def layout(cls, config: ModelConfig) -> Layout:
-        """See `MomentQuery`."""
-        slots = config.classes * config.mixture.components
-        return Layout(slots, slots, config.scales.band)
-
-    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `ClassSumQuery`."""
-        w = self.whitening.float()
-        u = self.basis.forward(x)[:, : self.body] * w
-        slot = y * self.every.shape[1] + nearest(u, y, self.components * w, self.every)
-        return self._bounded(slot, u - self.centre.body[slot] * w)
-
-
-class CovarianceQuery(ClassSumQuery):
-    """``covariance``: how the images of a class (or component) vary around the means.
-
-    A record answers the outer product of its half-whitened low residual, less what the model
-    holds, as an upper triangle with off-diagonals times sqrt(2) (an isometry); and, in the head,
-    the smooth part of its squared whitened residual image: a map of local contrast, the texture,
-    that all classes share.
-    """
-
-    needed = CLOSED_FORM
+    needed = frozenset({"mixture.mean", "mixture.variance"})
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
-        mixture, self.band = model.config.mixture, model.scales.band
-        self.whitening = nn.Buffer(self.scales.half_whitening(self.band))
         self.mean = nn.Buffer(model.tensor("mixture.mean"))
-        self.components = nn.Buffer(model.tensor("mixture.components"))
-        self.weights = nn.Buffer(model.tensor("mixture.component_weights"))
-        self.std = nn.Buffer(self.scales.std)
-        w = self.whitening.float()
-        texture = model.tensor("mixture.texture")
-        centre = Sums(
-            self.basis.forward(texture[None])[0, : self.head],
-            upper(model.tensor("mixture.covariance") * w * w[:, None]),
+        self.variance = nn.Buffer(model.tensor("mixture.variance"))
+        norm = model.config.mixture.variances_clip_norm * math.sqrt(2 * self.body)
+        self.keep_sums(
+            Sums(torch.zeros(0), torch.ones(1, self.body)),
+            Sums(torch.zeros(0), torch.full((self.body,), norm, dtype=torch.float64)),
         )
-        unit = mixture.covariance_clip_norm**2
-        head = unit * math.sqrt(self.basis.size) / mixture.texture_weight
-        self.keep_sums(centre, Sums(*torch.tensor([head, unit], dtype=torch.float64)))
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
         """See `MomentQuery`."""
-        d = config.scales.band
-        return Layout(config.scales.texture, config.classes, d * (d + 1) // 2)
+        return Layout(0, 1, config.scales.basis.size)
 
     def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
         """Return the vectors before the final clip; see `ClassSumQuery`."""
-        u = self.basis.forward(x)
-        w = self.whitening.float()
-        component = nearest(u[:, : self.band] * w, y, self.components * w, self.weights)
-        low = u[:, : self.band] - self.components[y, component]
-        residual = torch.cat([low, u[:, self.band :] - self.mean[y, self.band :]], dim=1)
-        contrast = self.basis.inverse(residual / self.std.float()) ** 2
-        head = self.basis.forward(contrast)[:, : self.head] - self.centre.head
-        body = upper_outer(low * w) - self.centre.body[y]
-        return Answers(head / self.scale.head, y, body / self.scale.body)
+        square = (self.basis.forward(x) - self.mean[y]) ** 2 / self.variance
+        body = (square - self.centre.body) / self.scale.body.float()
+        return Answers(body[:, :0], torch.zeros_like(y), body)
 
 
-class ComponentCovarianceQuery(ClassSumQuery):
-    """``component_covariance``: how the images of a component vary, beside those of its class.
+class PooledCovarianceQuery(MomentQuery):
+    """``pooled_covariance``: how the band varies around class means, over all classes.
 
-    Images vary around different centres in different directions, so that a few Gaussians with
-    covariances of their own say more than many that share one. A record answers the outer product
-    of its residual to the nearest component, in the principal axes of its class, less what the
-    model holds.
-
-    The axes are half-whitened with the class covariance: coordinates have the standard deviations
-    ``std`` (classes, m), whose squares are the square roots of the half-whitened variances. As for
-    `Scales.half_whitening`, it is where a given clip norm lets the least noise come back.
-    """
-
-    needed = frozenset(
-        f"mixture.{name}"
-        for name in (
-            "class_weights",
-            "component_weights",
-            "components",
-            "principal_axes",
-            "component_covariance",
-        )
-    )
-
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model)
-        mixture, self.band = model.config.mixture, model.scales.band
-        self.axes, self.components_each = model.scales.principal_axes, mixture.components
-        self.whitening = nn.Buffer(model.scales.half_whitening(self.band))
-        self.components = nn.Buffer(model.tensor("mixture.components"))
-        self.weights = nn.Buffer(model.tensor("mixture.component_weights"))
-        axes = model.tensor("mixture.principal_axes").double() * self.whitening[:, None]
-        variance = (axes**2).sum(1)  # (classes, m), half-whitened
-        self.std = nn.Buffer(variance**0.25)
-        self.projection = nn.Buffer((axes * (self.std / variance)[:, None]).float())
-        self.unit = nn.Buffer(mixture.component_covariance_clip_norm * (self.std**2).sum(1))
-        released = model.tensor("mixture.component_covariance").double()
-        relative = torch.eye(self.axes, dtype=torch.float64) + symmetric(
-            released.flatten(0, 1), self.axes
-        )
-        each = self.std.repeat_interleave(self.components_each, 0)
-        centre = upper(relative * each[:, :, None] * each[:, None])
-        unit = self.unit.repeat_interleave(self.components_each)
-        self.keep_sums(Sums(torch.zeros(0), centre), Sums(torch.zeros(0), unit[:, None]))
-
-    @classmethod
-    def layout(cls, config: ModelConfig) -> Layout:
-        """See `MomentQuery`.
-
-        Raises
-        ------
-        ConfigError
-            If there are no axes.
-        """
-        m = config.scales.principal_axes
-        if not m:
-            raise ConfigError(
-                "mixture.principal_axes is 0.", "Set model.mixture.principal_axes, for instance 64."
-            )
-        return Layout(0, config.classes * config.mixture.components, m * (m + 1) // 2)
-
-    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
-        """Return the vectors before the final clip; see `ClassSumQuery`."""
-        w = self.whitening.float()
-        u = self.basis.forward(x)[:, : self.band] * w
-        component = nearest(u, y, self.components * w, self.weights)
-        a = self.projected(u - self.components[y, component] * w, y)
-        slot = y * self.components_each + component
-        body = upper_outer(a) - self.centre.body.float()[slot]
-        return Answers(body[:, :0], slot, body / self.unit.float()[y, None])
-
-    def projected(self, r: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return residuals r (n, d) in the axes of their classes y (n,): (n, m).
-
-        Products are over all rows for each class that occurs: who else is of it decides nothing.
-        """
-        a = r.new_empty(len(r), self.axes)
-        for k in torch.unique(y):
-            rows = y == k
-            a[rows] = rows_by(r, self.projection[k])[rows]
-        return a
-
-
-class FineCovarianceQuery(MomentQuery):
-    """``fine_covariance``: how the fine structure of all images varies around class means.
-
-    The coefficients above the band get one covariance for all classes: pooled over all records it
-    is known well even at a small epsilon, and a classifier cannot mistake its noise for a class. A
-    record answers the outer product r rᵀ of its half-whitened residual in those coefficients.
+    Pooled over all records it is known well even at a small epsilon, and a classifier cannot
+    mistake its noise for a class. A record answers the outer product r rᵀ of its half-whitened
+    residual.
 
     The vector is the whole matrix, flattened, so that rounding r to integers is enough: r rᵀ is
     then a matrix of integers whose norm is the integer |r|², and a sum of them is one matrix
     product, exact in float64 whatever its order.
     """
 
-    needed = frozenset({"mixture.mean", "mixture.texture"})
+    needed = frozenset({"mixture.mean", "mixture.variance"})
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
-        self.band, self.side = model.scales.band, model.scales.fine_band
-        self.whitening = nn.Buffer(model.scales.fine_whitening())
-        self.mean = nn.Buffer(model.tensor("mixture.mean"))
-        prior = model.scales.fine_prior(model.tensor("mixture.texture"))
-        trace = float((prior.diagonal()[: self.side] * self.whitening**2).sum())
-        self.unit = model.config.mixture.fine_covariance_clip_norm**2 * trace
+        self.side = model.scales.band
+        self.mean = nn.Buffer(model.tensor("mixture.mean")[:, : self.side])
+        variance = model.tensor("mixture.variance")[: self.side].double()
+        self.whitening = nn.Buffer(half_whitening(variance.sqrt()))
+        self.unit = model.config.mixture.covariance_clip_norm**2
         self.keep_sums(
             Sums(*torch.zeros(2)), Sums(*torch.full((2,), self.unit, dtype=torch.float64))
         )
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
-        """See `MomentQuery`.
-
-        Raises
-        ------
-        ConfigError
-            If there are no such coefficients.
-        """
-        side = config.scales.fine_band
-        if not side:
-            raise ConfigError(
-                "mixture.fine_band is 0.", "Set model.mixture.fine_band, for instance 640."
-            )
-        return Layout(0, 1, side**2)
+        """See `MomentQuery`."""
+        return Layout(0, 1, config.scales.band**2)
 
     def _residuals(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return r (n, side) such that r rᵀ is a record's vector before clipping."""
-        fine = slice(self.band, self.band + self.side)
-        r = (self.basis.forward(x) - self.mean[y])[:, fine] * self.whitening.float()
+        r = (self.basis.forward(x)[:, : self.side] - self.mean[y]) * self.whitening.float()
         return r / math.sqrt(self.unit)
 
     def clipped_sum(
@@ -329,3 +185,169 @@ class FineCovarianceQuery(MomentQuery):
             for r in torch.split(self._residuals(images, labels)[:left], _ROWS):
                 yield (r[:, :, None] * r[:, None]).flatten(1)
             left -= self.chunk
+
+
+class _AxesQuery(ClassSumQuery):
+    """A question about records in the first r axes, whitened by their pooled variances."""
+
+    needed = frozenset(
+        f"mixture.{name}"
+        for name in (
+            "class_weights",
+            "mean",
+            "axes",
+            "axis_variance",
+            "component_weights",
+            "components",
+        )
+    )
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
+        d, r = model.scales.band, model.scales.axes
+        self.std = nn.Buffer(model.tensor("mixture.axis_variance")[:r].double().sqrt())
+        axes = model.tensor("mixture.axes")[:, :r].double()
+        self.projection = nn.Buffer((axes / self.std).float())
+        self.mean = nn.Buffer(model.tensor("mixture.mean")[:, :d])
+        self.weights = nn.Buffer(model.tensor("mixture.component_weights"))
+        self.components = nn.Buffer((model.tensor("mixture.components") / self.std).float())
+
+    def projected(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return residuals to the class means in the whitened axes, (n, r)."""
+        low = self.basis.forward(x)[:, : len(self.projection)] - self.mean[y]
+        return rows_by(low, self.projection)
+
+    def around(
+        self, a: torch.Tensor, y: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the nearest component of each record, (n,), and the residual to it, (n, r)."""
+        component = nearest(a, y, self.components, weights)
+        return component, a - self.components[y, component]
+
+
+class CovarianceQuery(_AxesQuery):
+    """``covariance``: how the images of a class vary around its components, in the axes.
+
+    A record answers the outer product of its whitened residual, less what the model holds, as an
+    upper triangle with off-diagonals times sqrt(2) (an isometry).
+    """
+
+    needed = _AxesQuery.needed | {"mixture.covariance"}
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
+        held = model.tensor("mixture.covariance").double() / self.std / self.std[:, None]
+        unit = model.config.mixture.covariance_clip_norm**2 * len(self.std)
+        self.keep_sums(
+            Sums(torch.zeros(0), upper(held)),
+            Sums(torch.zeros(0), torch.tensor(unit, dtype=torch.float64)),
+        )
+
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `MomentQuery`."""
+        r = config.scales.axes
+        return Layout(0, config.classes, r * (r + 1) // 2)
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `ClassSumQuery`."""
+        _, residual = self.around(self.projected(x, y), y, self.weights)
+        body = upper_outer(residual) - self.centre.body.float()[y]
+        return Answers(body[:, :0], y, body / self.scale.body.float())
+
+
+class ComponentsQuery(_AxesQuery):
+    """``components``: the component j of its class that is nearest to a record, in the axes.
+
+    It answers ``w_c (onehot(k, j) - p) ∥ onehot(k, j) ⊗ clip(a - mu_kj)``.
+    """
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
+        self.every = nn.Buffer(torch.ones_like(self.weights))  # an empty one may win some records
+        self.clip_norm = model.config.mixture.components_clip_norm * math.sqrt(len(self.std))
+        frequency = model.tensor("mixture.class_weights")[:, None] * self.weights
+        centres = model.tensor("mixture.components").flatten(0, 1)
+        _keep_counted(self, frequency.flatten(), centres, self.clip_norm * self.std)
+
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `MomentQuery`."""
+        slots = config.classes * config.mixture.components
+        return Layout(slots, slots, config.scales.axes)
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `ClassSumQuery`."""
+        component, residual = self.around(self.projected(x, y), y, self.every)
+        slot = y * self.every.shape[1] + component
+        return _counted(slot, residual, self, self.clip_norm)
+
+
+class ComponentCovarianceQuery(_AxesQuery):
+    """``component_covariance``: how the images of a component vary, beside those of its class.
+
+    Images vary around different centres in different directions, so that a few Gaussians with
+    covariances of their own say more than many that share one. A record answers the outer product
+    of its residual to the nearest component, in the principal axes of its class, less what the
+    model holds.
+
+    The principal axes are half-whitened with the class covariance: coordinates have the standard
+    deviations ``class_std`` (classes, m), whose squares are the square roots of the variances. As
+    for `half_whitening`, it is where a given clip norm lets the least noise come back.
+    """
+
+    needed = _AxesQuery.needed | {"mixture.principal_axes", "mixture.component_covariance"}
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
+        mixture = model.config.mixture
+        self.principal_axes, self.components_each = model.scales.principal_axes, mixture.components
+        axes = model.tensor("mixture.principal_axes").double() / self.std[:, None]
+        variance = (axes**2).sum(1)  # (classes, m), whitened
+        self.class_std = nn.Buffer(variance**0.25)
+        self.class_projection = nn.Buffer((axes * (self.class_std / variance)[:, None]).float())
+        norm = mixture.component_covariance_clip_norm
+        self.unit = nn.Buffer(norm**2 * (self.class_std**2).sum(1))
+        released = model.tensor("mixture.component_covariance").double()
+        relative = torch.eye(self.principal_axes, dtype=torch.float64) + symmetric(
+            released.flatten(0, 1), self.principal_axes
+        )
+        each = self.class_std.repeat_interleave(self.components_each, 0)
+        centre = upper(relative * each[:, :, None] * each[:, None])
+        unit = self.unit.repeat_interleave(self.components_each)
+        self.keep_sums(Sums(torch.zeros(0), centre), Sums(torch.zeros(0), unit[:, None]))
+
+    @classmethod
+    def layout(cls, config: ModelConfig) -> Layout:
+        """See `MomentQuery`.
+
+        Raises
+        ------
+        ConfigError
+            If there are no axes.
+        """
+        m = config.scales.principal_axes
+        if not m:
+            raise ConfigError(
+                "mixture.principal_axes is 0.", "Set model.mixture.principal_axes, for instance 64."
+            )
+        return Layout(0, config.classes * config.mixture.components, m * (m + 1) // 2)
+
+    def answers(self, x: torch.Tensor, y: torch.Tensor) -> Answers:
+        """Return the vectors before the final clip; see `ClassSumQuery`."""
+        component, residual = self.around(self.projected(x, y), y, self.weights)
+        a = self.in_principal_axes(residual, y)
+        slot = y * self.components_each + component
+        body = upper_outer(a) - self.centre.body.float()[slot]
+        return Answers(body[:, :0], slot, body / self.unit.float()[y, None])
+
+    def in_principal_axes(self, r: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return residuals r (n, axes) in the principal axes of their classes y (n,): (n, m).
+
+        Products are over all rows for each class that occurs: who else is of it decides nothing.
+        """
+        a = r.new_empty(len(r), self.principal_axes)
+        for k in torch.unique(y):
+            rows = y == k
+            a[rows] = rows_by(r, self.class_projection[k])[rows]
+        return a

@@ -18,8 +18,9 @@ from dppm_model.score.moments import (
     ComponentCovarianceQuery,
     ComponentsQuery,
     CovarianceQuery,
-    FineCovarianceQuery,
     MeansQuery,
+    PooledCovarianceQuery,
+    VariancesQuery,
 )
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.query import Query
@@ -64,10 +65,22 @@ _KINDS = (
         "its class, and its image: counts and means of the classes",
     ),
     PhaseKind(
+        "variances",
+        VariancesQuery,
+        "dppm_model.training.moments:VariancesLearner",
+        "squares of its coefficients: their variances over all classes",
+    ),
+    PhaseKind(
+        "pooled_covariance",
+        PooledCovarianceQuery,
+        "dppm_model.training.moments:PooledCovarianceLearner",
+        "products of its low coefficients: their covariance over all classes, which gives the axes",
+    ),
+    PhaseKind(
         "covariance",
         CovarianceQuery,
         "dppm_model.training.moments:CovarianceLearner",
-        "products of its coefficients: covariances of the classes",
+        "products of its coordinates in the axes: covariances of the classes",
     ),
     PhaseKind(
         "components",
@@ -81,13 +94,6 @@ _KINDS = (
         "dppm_model.training.moments:ComponentCovarianceLearner",
         "products of its coefficients within a component: the components' own covariances",
         releases=frozenset({"mixture.principal_axes", "mixture.component_covariance"}),
-    ),
-    PhaseKind(
-        "fine_covariance",
-        FineCovarianceQuery,
-        "dppm_model.training.moments:FineCovarianceLearner",
-        "products of its finest coefficients: their covariance over all classes",
-        releases=frozenset({"mixture.fine_covariance"}),
     ),
     PhaseKind(
         "score",

@@ -28,10 +28,11 @@ class ComponentsLearner:
         self._seed = seed
         self._rounds = 0
         self._total = _total_covariance(model)
+        self._std = model.tensor("mixture.axis_variance")[: model.scales.axes].double().sqrt()
         centres = torch.from_numpy(model.arrays["mixture.components"]).double()
         weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
-        if torch.allclose(centres, self._centre()):  # else those that are there go on
-            centres = self._centre() + self._draw(0)
+        if not centres.any():  # else those that are there go on
+            centres = self._draw(0)
             weights = torch.full(centres.shape[:2], 1 / centres.shape[1], dtype=torch.float64)
         self._model = self._with(centres, weights)
 
@@ -48,14 +49,14 @@ class ComponentsLearner:
         query = self.query()
         moved = query.split(torch.from_numpy(estimate))
         shape = query.components.shape[:2]
-        least = _SEEN * std / query.count_weight
-        count = (query.centre.head + moved.head / query.count_weight).reshape(shape)
+        least = _SEEN * std * float(query.scale.head)
+        count = (query.centre.head + moved.head * query.scale.head).reshape(shape)
         size = count.clamp(min=max(least, torch.finfo(torch.float64).tiny))
-        unit = query.clip_norm / query.body_weight
+        unit = query.scale.body / self._std
         move = moved.body.reshape(*shape, query.body) * unit / size[:, :, None]
-        noise = (std * unit / size) ** 2  # of each half-whitened coordinate of the move
-        w, centre = query.whitening, self._centre()
-        offset = (query.components - centre) * w + move
+        noise = (std * float(unit[0]) / size) ** 2  # of each whitened coordinate of the move
+        w = 1 / self._std
+        offset = query.components + move
         seen = count > least
         values, vectors = torch.linalg.eigh(self._total * w * w[:, None])
         offset = offset @ vectors
@@ -66,14 +67,10 @@ class ComponentsLearner:
         offset = (offset * gain) @ vectors.transpose(1, 2) / w
         self._rounds += 1
         offset = torch.where(seen[:, :, None], offset, self._draw(self._rounds))
-        self._model = self._with(centre + offset, torch.where(seen, count, 0.0))
-
-    def _centre(self) -> torch.Tensor:
-        mean = torch.from_numpy(self._start.arrays["mixture.mean"]).double()
-        return mean[:, None, : self._start.scales.band]
+        self._model = self._with(offset, torch.where(seen, count, 0.0))
 
     def _draw(self, round_: int) -> torch.Tensor:
-        """Draw centres around the class means, (classes, J, d), from the class covariance."""
+        """Draw centres around the class means, (classes, J, r), from the class covariance."""
         shape = self._start.arrays["mixture.components"].shape
         noise = np.random.default_rng([self._seed, round_]).standard_normal(shape)
         values, vectors = torch.linalg.eigh(self._total)
@@ -86,8 +83,7 @@ class ComponentsLearner:
         total = count.sum(1, keepdim=True)
         weights = torch.where(total > 0, count / total, 1 / count.shape[1])
         components = components - (weights[:, :, None] * components).sum(1, keepdim=True)
-        components = components + self._centre()
-        between = _between(components - self._centre(), weights)
+        between = _between(components, weights)
         within = torch.stack(
             [subtract_covariance(t, b) for t, b in zip(self._total, between, strict=True)]
         )
@@ -117,12 +113,12 @@ class ComponentsLearner:
 
 
 def _between(offset: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the covariance (classes, d, d) of centres at ``offset`` from their mean."""
+    """Return the covariance (classes, r, r) of centres at ``offset`` from their mean."""
     return torch.einsum("kj,kja,kjb->kab", weights, offset, offset)
 
 
 def _total_covariance(model: ScoreModel) -> torch.Tensor:
-    """Return the class covariances (classes, d, d): within the components and between them."""
+    """Return the class covariances (classes, r, r): within the components and between them."""
     components = torch.from_numpy(model.arrays["mixture.components"]).double()
     weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
     mean = (weights[:, :, None] * components).sum(1, keepdim=True)

@@ -16,19 +16,28 @@ import torch
 from numpy.typing import NDArray
 
 from dppm_model.score.class_sums import MomentQuery, Sums
-from dppm_model.score.closed_form import class_weights, fine_covariance
+from dppm_model.score.closed_form import class_weights
 from dppm_model.score.matrices import clip_eigenvalues, symmetric, upper
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import (
     ComponentCovarianceQuery,
     CovarianceQuery,
-    FineCovarianceQuery,
     MeansQuery,
+    PooledCovarianceQuery,
+    VariancesQuery,
 )
-from dppm_model.training.shrinkage import octaves, shrink_covariance, wiener
+from dppm_model.training.shrinkage import (
+    octaves,
+    shell_means,
+    shrink_covariance,
+    shrink_difference,
+    wiener,
+)
 
 _LEAST_WEIGHT = 0.2  # a class weight is at least this much of an equal share
-_LEAST_TEXTURE = 0.02  # of the prior's variance
+_LEAST_SHELL = 1e-3  # variance of an octave over the prior's, in units of the largest such ratio
+_LEAST_RATIO = 0.1  # variance of a coefficient over that of its octave
+_LEAST_AXIS = 0.05  # variance of a class in an axis, over that of all classes
 _LEAST, _MOST = 0.1, 4.0  # times the class's variance, in any direction of a component
 _LEAST_COUNT = 1e-4  # share of all records: of smaller components nothing is learned
 
@@ -110,53 +119,113 @@ class MeansLearner(MomentLearner[MeansQuery]):
     """Class frequencies and class means; components move with the mean of their class."""
 
     def fit(self, query: MeansQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
-        """Shrink towards what was known: all classes' common step, and each class's from it."""
+        """Shrink towards what was known: all classes' common step, and each class's from it.
+
+        Beyond the band there is only the common step. The noise of a class mean is one pattern in
+        all images of the class, and no variance there is known well enough to hide it: classifiers
+        would learn it in place of the class.
+        """
         frequency = (centre.head + moved.head).clamp(min=_LEAST_WEIGHT / query.slots)
         mean = centre.body + moved.body / frequency[:, None]
         noise = (std * query.scale.body * query.slots) ** 2  # of a class of the average size
         shell = octaves(self._start.scales.std)
         share = frequency / frequency.sum()
-        before = query.centre.body
-        step = mean - before.double()
+        before = query.centre.body.double()
+        step = mean - before
         common = (share @ step)[None]
-        step = wiener(common, noise / query.slots, shell) + wiener(step - common, noise, shell)
-        mean = before + step
-        components = self._start.tensor("mixture.components")
-        components = components + (mean - before)[:, None, : components.shape[2]]
+        own = wiener(step - common, noise, shell)
+        own[:, self._start.scales.band :] = 0
+        step = wiener(common, noise / query.slots, shell) + own
+        return {"mixture.class_weights": share, "mixture.mean": before + step}
+
+
+class VariancesLearner(MomentLearner[VariancesQuery]):
+    """The variance of each coefficient within the classes."""
+
+    def fit(self, query: VariancesQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
+        """Shrink towards the means of half octaves; the axes scale along."""
+        before = query.variance.double()
+        ratio = (centre.body + moved.body)[0]
+        noise = (std * query.scale.body) ** 2
+        shell = octaves(self._start.scales.std)
+        level = shell_means(ratio, shell)
+        level = level.clamp(min=_LEAST_SHELL * float(level.max()))
+        ratio = level + wiener((ratio - level)[None], noise, shell)[0]
+        variance = before * ratio.maximum(_LEAST_RATIO * level)
+        axes = self._start.tensor("mixture.axes").double()
+        d = len(axes)
+        scale = (variance[:d] @ axes**2) / (before[:d] @ axes**2)
+        along = scale[: self._start.scales.axes].sqrt()
         return {
-            "mixture.class_weights": share,
-            "mixture.mean": mean,
-            "mixture.components": components,
+            "mixture.variance": variance,
+            "mixture.axis_variance": self._start.tensor("mixture.axis_variance") * scale,
+            "mixture.covariance": self._start.tensor("mixture.covariance") * along * along[:, None],
+            "mixture.components": self._start.tensor("mixture.components") * along,
+        }
+
+
+class PooledCovarianceLearner(MomentLearner[PooledCovarianceQuery]):
+    """The pooled covariance of the band, and with it the axes."""
+
+    def prepare(self, model: ScoreModel) -> ScoreModel:
+        """Let components share the covariance of their class."""
+        return shared(model)
+
+    def query(self) -> PooledCovarianceQuery:
+        """Ask the same question each round."""
+        return self._question(self._start)
+
+    def fit(self, query: PooledCovarianceQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
+        """Clean the spectrum; turn what tells the classes apart into the new axes.
+
+        Both triangles carry noise of their own: their mean has half its variance.
+        """
+        del centre  # nothing
+        w, side, rank = query.whitening, query.side, self._start.scales.axes
+        matrix = moved.body.reshape(side, side)
+        noise = std / math.sqrt(2) * query.unit
+        before = self._start.tensor("mixture.axes").double()
+        prior = (before * self._start.tensor("mixture.axis_variance")) @ before.T
+        cleaned = shrink_covariance((matrix + matrix.T) / 2, noise, prior * w * w[:, None])
+        axes, variance = principal_basis(cleaned / w / w[:, None], w, rank)
+        turn = before[:, :rank].T @ axes[:, :rank]
+        held = self._start.tensor("mixture.axis_variance")[:rank].double()
+        own = self._start.tensor("mixture.covariance").double() - torch.diag(held)
+        std = variance[:rank].sqrt()
+        relative = turn.T @ own @ turn / std / std[:, None] + torch.eye(rank, dtype=own.dtype)
+        relative = clip_eigenvalues(relative, _LEAST_AXIS, 1 / _LEAST_AXIS)
+        return {
+            "mixture.axes": axes,
+            "mixture.axis_variance": variance,
+            "mixture.covariance": relative * std * std[:, None],
+            "mixture.components": self._start.tensor("mixture.components").double() @ turn,
         }
 
 
 class CovarianceLearner(MomentLearner[CovarianceQuery]):
-    """Covariances of the classes, within their components, and the texture of all images."""
+    """Covariances of the classes in the axes, within their components."""
 
     def prepare(self, model: ScoreModel) -> ScoreModel:
         """Let components share the covariance of their class."""
         return shared(model)
 
     def fit(self, query: CovarianceQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
-        """Clean the spectra; what noise covers gets the shape of the textured prior."""
-        smooth = torch.zeros((1, query.basis.size), dtype=torch.float64)
-        smooth[0, : query.head] = centre.head + moved.head
-        texture = query.basis.inverse(smooth)[0].clamp(min=_LEAST_TEXTURE)
-        frequency = torch.from_numpy(class_weights(self._start.arrays))
-        whitened = symmetric(centre.body + moved.body / frequency[:, None], query.band)
-        noise = std / math.sqrt(2) * query.scale.body / frequency  # off the diagonal
-        w = query.whitening
-        prior = self._prior(texture) * w * w[:, None]
-        cleaned = map(shrink_covariance, whitened, noise.tolist(), prior)
-        covariance = torch.stack(list(cleaned)) / w / w[:, None]
-        return {"mixture.covariance": covariance, "mixture.texture": texture}
+        """Keep, of each class's difference from what was known, what its own noise does not cover.
 
-    def _prior(self, texture: torch.Tensor) -> torch.Tensor:
-        """Return the shape of what noise covers (classes, d, d), from public records or none."""
-        if self._start.config.public is not None:
-            return self._start.tensor("mixture.covariance").double()
-        prior = self._start.scales.modulated_prior(texture, slice(self._start.scales.band))
-        return prior.expand(self._start.classes, -1, -1)
+        A class of few records has much noise: it keeps the pooled covariance, but for its size.
+        """
+        frequency = torch.from_numpy(class_weights(self._start.arrays))
+        rank = len(query.std)
+        whitened = symmetric(centre.body + moved.body / frequency[:, None], rank)
+        known = symmetric(query.centre.body.double(), rank)
+        noise = std / math.sqrt(2) * query.scale.body / frequency  # off the diagonal
+        cleaned = torch.stack(
+            [
+                shrink_difference(matrix, held, float(deviation), _LEAST_AXIS)
+                for matrix, held, deviation in zip(whitened, known, noise, strict=True)
+            ]
+        )
+        return {"mixture.covariance": cleaned * query.std * query.std[:, None]}
 
 
 class ComponentCovarianceLearner(MomentLearner[ComponentCovarianceQuery]):
@@ -166,7 +235,8 @@ class ComponentCovarianceLearner(MomentLearner[ComponentCovarianceQuery]):
         """Give all components their class's covariance, in its principal axes."""
         scales = model.scales
         covariance = model.tensor("mixture.covariance").double()
-        axes = principal_axes(covariance, scales.half_whitening(scales.band), scales.principal_axes)
+        std = model.tensor("mixture.axis_variance")[: scales.axes].double().sqrt()
+        axes = principal_axes(covariance, 1 / std, scales.principal_axes)
         _, slots, body = self._question.layout(model.config)
         same = torch.zeros(model.classes, slots // model.classes, body)
         return shared(model).released(
@@ -183,33 +253,15 @@ class ComponentCovarianceLearner(MomentLearner[ComponentCovarianceQuery]):
         difference = (centre.body + moved.body / count - query.centre.body).view(shape)
         mean = (weights * difference).sum(1)
         noise_of_mean = (weights**2 * noise.reshape(shape)).sum(1)
-        shell = _shells(query.axes)
+        shell = _shells(query.principal_axes)
         own = wiener((difference - mean[:, None]).flatten(0, 1), noise, shell).view(shape)
         total = own + wiener(mean, noise_of_mean, shell)[:, None]
-        each = query.std.repeat_interleave(query.components_each, 0)
-        relative = symmetric(total.flatten(0, 1), query.axes) / each[:, :, None] / each[:, None]
+        each = query.class_std.repeat_interleave(query.components_each, 0)
+        relative = (
+            symmetric(total.flatten(0, 1), query.principal_axes) / each[:, :, None] / each[:, None]
+        )
         triangles = upper(clip_eigenvalues(relative, _LEAST - 1, _MOST - 1)).view(shape)
         return {"mixture.component_covariance": triangles}
-
-
-class FineCovarianceLearner(MomentLearner[FineCovarianceQuery]):
-    """One covariance of the fine coefficients, for all classes."""
-
-    def query(self) -> FineCovarianceQuery:
-        """Ask the same question each round."""
-        return self._question(self._start)
-
-    def fit(self, query: FineCovarianceQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
-        """Both triangles carry noise of their own: their mean has half its variance."""
-        del centre  # nothing
-        w, side = query.whitening, query.side
-        matrix = moved.body.reshape(side, side)
-        prior = (
-            fine_covariance(self._start.scales, self._start.arrays)[:side, :side] * w * w[:, None]
-        )
-        noise = std / math.sqrt(2) * query.unit
-        covariance = shrink_covariance((matrix + matrix.T) / 2, noise, prior) / w / w[:, None]
-        return {"mixture.fine_covariance": upper(covariance[None])[0]}
 
 
 def shared(model: ScoreModel) -> ScoreModel:
@@ -225,14 +277,14 @@ def _shells(axes: int) -> torch.Tensor:
 
 
 def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int) -> torch.Tensor:
-    """Return A (..., d, m): the m axes of largest variance, each as long as its deviation.
+    """Return A (..., r, m): the m axes of largest variance, each as long as its deviation.
 
     Parameters
     ----------
     covariance
-        (..., d, d) positive semi-definite.
+        (..., r, r) positive semi-definite.
     whitening
-        (d,) weights under which variances are compared.
+        (r,) weights under which variances are compared.
     """
     w = whitening
     values, vectors = torch.linalg.eigh(covariance * w * w[:, None])
@@ -240,3 +292,23 @@ def principal_axes(covariance: torch.Tensor, whitening: torch.Tensor, count: int
     least = 1e-6 * values[..., :1]
     axes: torch.Tensor = vectors * values.maximum(least).sqrt()[..., None, :] / w[:, None]
     return axes
+
+
+def principal_basis(
+    covariance: torch.Tensor, whitening: torch.Tensor, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return orthonormal axes (d, d) of a covariance (d, d), and its variances along them (d,).
+
+    The first ``rank`` span its directions of largest variance under the weights ``whitening``; the
+    others are the complement. Both parts are in their own principal axes.
+    """
+    w = whitening
+    _, vectors = torch.linalg.eigh(covariance * w * w[:, None])
+    basis, _ = torch.linalg.qr(vectors.flip(-1)[:, :rank] / w[:, None], mode="complete")
+    parts = [basis[:, :rank], basis[:, rank:]]
+    axes, variance = [], []
+    for part in parts:
+        values, turn = torch.linalg.eigh(part.T @ covariance @ part)
+        axes.append(part @ turn.flip(-1))
+        variance.append(values.flip(-1))
+    return torch.cat(axes, dim=1), torch.cat(variance)

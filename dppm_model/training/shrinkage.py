@@ -15,6 +15,13 @@ def octaves(std: torch.Tensor) -> torch.Tensor:
     return (4 * torch.log2(std[0] / std)).long().clamp(min=0)
 
 
+def shell_means(values: torch.Tensor, shell: torch.Tensor) -> torch.Tensor:
+    """Return for each value (P,) the mean of those of its shell."""
+    count = torch.bincount(shell).clamp(min=1)
+    total = torch.zeros(len(count), dtype=values.dtype).index_add_(0, shell, values)
+    return (total / count)[shell]
+
+
 def wiener(values: torch.Tensor, noise: torch.Tensor, shell: torch.Tensor) -> torch.Tensor:
     """Shrink noisy values (k, P) of mean zero by signal/(signal + noise), shell by shell.
 
@@ -26,10 +33,8 @@ def wiener(values: torch.Tensor, noise: torch.Tensor, shell: torch.Tensor) -> to
     noise = noise.expand_as(values)
     rows = noise.mean(1, keepdim=True).clamp(min=tiny)
     weight = 1 / (rows / rows.min())
-    count = torch.bincount(shell).clamp(min=1)
     excess = (weight * (values**2 - noise)).sum(0) / weight.sum()
-    signal = torch.zeros(len(count), dtype=values.dtype).index_add_(0, shell, excess) / count
-    signal = signal.clamp(min=0)[shell]
+    signal = shell_means(excess, shell).clamp(min=0)
     return values * signal / (signal + noise).clamp(min=tiny)
 
 
@@ -68,6 +73,36 @@ def shrink_covariance(matrix: torch.Tensor, std: float, prior: torch.Tensor) -> 
     amount = float((matrix.trace() - known.sum()) / rest.trace())
     most = edge / float(torch.linalg.matrix_norm(rest, 2))  # what is below the edge stays below it
     return signal + rest * min(max(amount, 0.0), most) + tiny
+
+
+def shrink_difference(
+    matrix: torch.Tensor, known: torch.Tensor, std: float, least: float
+) -> torch.Tensor:
+    """Keep of a noisy covariance what tells it from a known one, but for their sizes; (d, d).
+
+    Parameters
+    ----------
+    matrix
+        (d, d) with Gaussian noise of ``std`` off the diagonal (on it: sqrt(2) times as much).
+    known
+        (d, d) positive definite; it is first brought to the trace of ``matrix``.
+    least
+        The smallest eigenvalue of the result, over the mean one.
+
+    Eigenvalues of the difference within the edge 2·sqrt(d)·std of the noise are taken for noise;
+    those beyond it are halfway between their value and the one that Frobenius' norm would choose.
+    """
+    size = len(matrix)
+    edge = 2 * math.sqrt(size) * std
+    mean = max(float(matrix.trace()), size * std) / size
+    start = known * (mean * size / known.trace())
+    values, vectors = torch.linalg.eigh(matrix - start)
+    root = (values**2 - edge**2).clamp(min=0).sqrt()
+    kept = torch.where(values.abs() > edge, values.sign() * (values.abs() + root) / 2, 0.0)
+    total = start + (vectors * kept) @ vectors.T
+    values, vectors = torch.linalg.eigh(total)
+    out: torch.Tensor = (vectors * values.clamp(min=least * mean)) @ vectors.T
+    return out
 
 
 def subtract_covariance(
