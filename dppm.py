@@ -41,7 +41,7 @@ def plan(*overrides: str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> small = ["data=tiny", "sites=3", "model.mixture.band=16", "model.mixture.texture=9"]
+    >>> small = ["data=tiny", "sites=3", "model.mixture.band=16", "model.mixture.axes=8"]
     >>> promised = plan(*small, "privacy.epsilon=1")
     >>> round(promised["epsilon_secure_sum"], 1), promised["unit"], promised["honest_sites"]
     (1.0, 'record', 3)

@@ -123,6 +123,8 @@ def _plan_scale(
 def show_plan(made: Plan, config: Config, privacy: dict[str, Any]) -> None:
     """Print a plan as a table, with its guarantees, assumptions and costs."""
     console.print(plan_table(made, config.privacy_request().view))
+    for reason in config.recipe.reasons:
+        console.print(f"- {reason}")
     if made.trusts_server:
         console.print(
             f"ε = [bold]{epsilon_text(privacy['epsilon_release'])}[/] against anyone who sees only "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.mechanism.base import View
+from dppm_model.planning.recipe import Recipe, choose_recipe
 from dppm_model.planning.registry import AnyPlanner
 from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
@@ -31,7 +33,6 @@ from dppm_model.score.phases import dimension_of
 from dppm_model.settings import AsTuple, Fraction, Natural, Positive, Settings, Whole, near
 
 CONF = Path(__file__).parent / "conf"
-SMALL_BUDGET = 4.0  # below this epsilon the recipe `mixture_small` is the default
 _RECORDS_PER_PERSON = 8  # they are averaged: more of them cost time, and teach little more
 
 T = TypeVar("T")
@@ -125,14 +126,15 @@ class PrivacyConfig(Settings):
 class PhaseConfig(Settings):
     """A phase of training: rounds that ask the records the same question."""
 
-    budget_fraction: Fraction
-    """Its fraction of mu^2; those of all phases are normalised to one."""
-    rounds: Annotated[int, Field(ge=1, le=10**6)]
-    """How often it asks."""
+    budget_fraction: Fraction | None
+    """Its fraction of mu^2; those of all phases are normalised to one. Null: the recipe's."""
+    rounds: Annotated[int, Field(ge=1, le=10**6)] | None
+    """How often it asks. Null: the recipe's."""
     sampling_rate: Fraction
     """Probability that a record, or a person, takes part in a round."""
-    sum_alignment: Annotated[float, Field(ge=0, le=1)]
-    """Guess of |sum of a site's vectors| / (their number * clip norm); too small a guess clamps."""
+    sum_alignment: Annotated[float, Field(ge=0, le=1)] | None
+    """Guess of |sum of a site's vectors| / (their number * clip norm); too small a guess clamps.
+    Null: the recipe's."""
 
 
 class ModelGroup(Settings):
@@ -220,17 +222,54 @@ class Config(Settings):
             **own, sites=self.sites, records=self.records, mechanism=self.mechanism
         )
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the closed form's settings are that were left to be chosen, its phases, and why.
+
+        Raises PlanError if there are too few units for anything; ConfigError if facts are unknown.
+        """
+        groups = self._groups
+        given = {key: v for key, v in groups.get("mixture", {}).items() if v is not None}
+        base = ModelConfig.of(self.shape, self.classes, {**groups, "mixture": given}).base_shape
+        privacy = self.privacy_request()
+        return choose_recipe(base, self.classes, privacy.records, privacy.total_mu, given)
+
     def score_model(self) -> ModelConfig:
         """Return the public configuration of the model, before public records name themselves."""
-        return ModelConfig.of(self.shape, self.classes, self.model.model_extra or {})
+        groups = dict(self._groups)
+        if "mixture" in groups:
+            groups["mixture"] = {**groups["mixture"], **self.recipe.settings}
+        return ModelConfig.of(self.shape, self.classes, groups)
 
     def phase_requests(self) -> list[PhaseRequest]:
-        """Return the phases in order, with the dimensions that the model gives them."""
-        model = self.score_model()
-        return [
-            PhaseRequest(name=name, dimension=dimension_of(name, model), **dict(phase))
-            for name, phase in self.model.phases.items()
-        ]
+        """Return the phases in order, with the dimensions that the model gives them.
+
+        One that the recipe leaves out and the configuration says nothing of is not asked. Raises
+        ConfigError if neither says enough.
+        """
+        model, requests = self.score_model(), []
+        for name, phase in self.model.phases.items():
+            chosen = self.recipe.phases.get(name, {}) if "mixture" in self._groups else {}
+            given = {key: value for key, value in dict(phase).items() if value is not None}
+            if not chosen and not given.keys() & set(_CHOSEN):
+                continue
+            asked: dict[str, Any] = {**chosen, **given}
+            unknown = [key for key in _CHOSEN if key not in asked]
+            if unknown:
+                raise ConfigError(
+                    f"model.phases.{name}.{unknown[0]} is not given, and the recipe leaves the "
+                    "phase out.",
+                    "Give budget_fraction, rounds and sum_alignment, or none of them.",
+                )
+            requests.append(PhaseRequest(name=name, dimension=dimension_of(name, model), **asked))
+        return requests
+
+    @property
+    def _groups(self) -> dict[str, Any]:
+        return self.model.model_extra or {}
+
+
+_CHOSEN = ("budget_fraction", "rounds", "sum_alignment")  # of a phase, if they are null
 
 
 def _known(key: str, value: T | None) -> T:
@@ -245,14 +284,9 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     Raises ConfigError if an override names an unknown key or group, or cannot be parsed.
     """
     try:
-        tree = _compose(overrides)
-        if not any(o.startswith("model=") for o in overrides):
-            budget = tree["privacy"]["epsilon"]
-            if isinstance(budget, int | float) and budget < SMALL_BUDGET:
-                tree = _compose(["model=mixture_small", *overrides])
+        return _compose(overrides)
     except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise _explain(error, overrides) from None  # the last two: long numbers, deep nesting
-    return tree
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +12,8 @@ from dppm_model.mechanism.base import RoundSpec, View
 from dppm_model.mechanism.quantize import CLIP_NORM
 from dppm_model.planning.base import Planner
 from dppm_model.planning.binomial import BinomialPlanner
-from dppm_model.privacy.accountant import check_delta, check_epsilon
+from dppm_model.privacy.accountant import RoundCost, check_delta, check_epsilon
+from dppm_model.privacy.calibration import calibrate
 from dppm_model.records.units import Unit
 
 Calibration = Literal["noise", "rounds", "rate"]
@@ -94,6 +96,22 @@ class PrivacyRequest:
     def honest_sites(self) -> int:
         """n, the least number of honest sites in any opened sum."""
         return honest_reports(SECURE_SUM, self.sites, self.min_survivors, self.colluding_sites)
+
+    @property
+    def total_mu(self) -> float:
+        """The Gaussian mechanism's mu that the target allows the whole run, for the noise of sums.
+
+        In the view of a single site, each of the honest sites' reports has the noise of the target:
+        that of their sum is as if mu were sqrt(n) times as large.
+        """
+        mu = calibrate(
+            lambda mu: [RoundCost(mu, 1.0, 1)],
+            epsilon=self.epsilon,
+            delta=self.delta,
+            low=1e-6,
+            high=100.0,
+        )
+        return mu * math.sqrt(self.honest_sites) if self.view == "site" else mu
 
     def spec(self, phase: PhaseRequest, tail: float) -> RoundSpec:
         """Return the public facts of a round of a phase."""

@@ -29,7 +29,7 @@ TINY = [
     "privacy.epsilon=8",
     "model.mixture.components=2",
     "model.mixture.band=16",
-    "model.mixture.texture=9",
+    "model.mixture.axes=8",
 ]
 SMALL = ["pool.workers=0", "sampler.per_class=20", "sampler.num_levels=6"]
 _FINISHED: list[Path] = []  # made by the first test that asks

@@ -175,18 +175,14 @@ def _round(config: Config, phase: PhasePlan, plan_bytes: int) -> ScaledRound:
 
 def _request(config: Config, sites: int, parameters: int) -> PhaseRequest:
     """The configuration's gradient phase, or that of ``model=residual``, at the rate of a site."""
-    phases = config.model.phases
-    if not (names := [name for name in phases if name in GRADIENTS]):
-        other = check_config(compose_config(["model=residual"]))
-        phases, names = other.model.phases, [GRADIENTS[0]]
-    own = phases[names[0]]
-    return PhaseRequest(
-        name=names[0],
+    if not any(name in GRADIENTS for name in config.model.phases):
+        config = config.replace(model=check_config(compose_config(["model=residual"])).model)
+    own = next(r for r in config.phase_requests() if r.name in GRADIENTS)
+    return replace(
+        own,
         dimension=parameters,
         sampling_rate=min(1.0, own.sampling_rate * config.sites / sites),
-        rounds=own.rounds,
         budget_fraction=1.0,
-        sum_alignment=own.sum_alignment,
     )
 
 

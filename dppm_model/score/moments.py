@@ -188,7 +188,7 @@ class PooledCovarianceQuery(MomentQuery):
 
 
 class _AxesQuery(ClassSumQuery):
-    """A question about records in the first r axes, whitened by their pooled variances."""
+    """A question about records in the first r axes, half-whitened by their pooled variances."""
 
     needed = frozenset(
         f"mixture.{name}"
@@ -205,15 +205,16 @@ class _AxesQuery(ClassSumQuery):
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
         d, r = model.scales.band, model.scales.axes
-        self.std = nn.Buffer(model.tensor("mixture.axis_variance")[:r].double().sqrt())
+        std = model.tensor("mixture.axis_variance")[:r].double().sqrt()
+        self.whitening = nn.Buffer(half_whitening(std))
         axes = model.tensor("mixture.axes")[:, :r].double()
-        self.projection = nn.Buffer((axes / self.std).float())
+        self.projection = nn.Buffer((axes * self.whitening).float())
         self.mean = nn.Buffer(model.tensor("mixture.mean")[:, :d])
         self.weights = nn.Buffer(model.tensor("mixture.component_weights"))
-        self.components = nn.Buffer((model.tensor("mixture.components") / self.std).float())
+        self.components = nn.Buffer((model.tensor("mixture.components") * self.whitening).float())
 
     def projected(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return residuals to the class means in the whitened axes, (n, r)."""
+        """Return residuals to the class means in the half-whitened axes, (n, r)."""
         low = self.basis.forward(x)[:, : len(self.projection)] - self.mean[y]
         return rows_by(low, self.projection)
 
@@ -228,16 +229,17 @@ class _AxesQuery(ClassSumQuery):
 class CovarianceQuery(_AxesQuery):
     """``covariance``: how the images of a class vary around its components, in the axes.
 
-    A record answers the outer product of its whitened residual, less what the model holds, as an
-    upper triangle with off-diagonals times sqrt(2) (an isometry).
+    A record answers the outer product of its half-whitened residual, less what the model holds, as
+    an upper triangle with off-diagonals times sqrt(2) (an isometry).
     """
 
     needed = _AxesQuery.needed | {"mixture.covariance"}
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
-        held = model.tensor("mixture.covariance").double() / self.std / self.std[:, None]
-        unit = model.config.mixture.covariance_clip_norm**2 * len(self.std)
+        w = self.whitening
+        held = model.tensor("mixture.covariance").double() * w * w[:, None]
+        unit = model.config.mixture.covariance_clip_norm**2
         self.keep_sums(
             Sums(torch.zeros(0), upper(held)),
             Sums(torch.zeros(0), torch.tensor(unit, dtype=torch.float64)),
@@ -265,10 +267,10 @@ class ComponentsQuery(_AxesQuery):
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
         self.every = nn.Buffer(torch.ones_like(self.weights))  # an empty one may win some records
-        self.clip_norm = model.config.mixture.components_clip_norm * math.sqrt(len(self.std))
+        self.clip_norm = model.config.mixture.components_clip_norm
         frequency = model.tensor("mixture.class_weights")[:, None] * self.weights
         centres = model.tensor("mixture.components").flatten(0, 1)
-        _keep_counted(self, frequency.flatten(), centres, self.clip_norm * self.std)
+        _keep_counted(self, frequency.flatten(), centres, self.clip_norm / self.whitening)
 
     @classmethod
     def layout(cls, config: ModelConfig) -> Layout:
@@ -291,9 +293,9 @@ class ComponentCovarianceQuery(_AxesQuery):
     of its residual to the nearest component, in the principal axes of its class, less what the
     model holds.
 
-    The principal axes are half-whitened with the class covariance: coordinates have the standard
-    deviations ``class_std`` (classes, m), whose squares are the square roots of the variances. As
-    for `half_whitening`, it is where a given clip norm lets the least noise come back.
+    The principal axes are half-whitened once more, with the class covariance: coordinates have the
+    standard deviations ``class_std`` (classes, m), whose squares are the square roots of the
+    variances, because there a given clip norm lets the least noise come back.
     """
 
     needed = _AxesQuery.needed | {"mixture.principal_axes", "mixture.component_covariance"}
@@ -302,8 +304,8 @@ class ComponentCovarianceQuery(_AxesQuery):
         super().__init__(model)
         mixture = model.config.mixture
         self.principal_axes, self.components_each = model.scales.principal_axes, mixture.components
-        axes = model.tensor("mixture.principal_axes").double() / self.std[:, None]
-        variance = (axes**2).sum(1)  # (classes, m), whitened
+        axes = model.tensor("mixture.principal_axes").double() * self.whitening[:, None]
+        variance = (axes**2).sum(1)  # (classes, m), half-whitened
         self.class_std = nn.Buffer(variance**0.25)
         self.class_projection = nn.Buffer((axes * (self.class_std / variance)[:, None]).float())
         norm = mixture.component_covariance_clip_norm

@@ -28,7 +28,6 @@ class ComponentsLearner:
         self._seed = seed
         self._rounds = 0
         self._total = _total_covariance(model)
-        self._std = model.tensor("mixture.axis_variance")[: model.scales.axes].double().sqrt()
         centres = torch.from_numpy(model.arrays["mixture.components"]).double()
         weights = torch.from_numpy(model.arrays["mixture.component_weights"]).double()
         if not centres.any():  # else those that are there go on
@@ -52,10 +51,10 @@ class ComponentsLearner:
         least = _SEEN * std * float(query.scale.head)
         count = (query.centre.head + moved.head * query.scale.head).reshape(shape)
         size = count.clamp(min=max(least, torch.finfo(torch.float64).tiny))
-        unit = query.scale.body / self._std
+        w = query.whitening
+        unit = float(query.scale.body[0] * w[0])  # the same for every coordinate
         move = moved.body.reshape(*shape, query.body) * unit / size[:, :, None]
-        noise = (std * float(unit[0]) / size) ** 2  # of each whitened coordinate of the move
-        w = 1 / self._std
+        noise = (std * unit / size) ** 2  # of each half-whitened coordinate of the move
         offset = query.components + move
         seen = count > least
         values, vectors = torch.linalg.eigh(self._total * w * w[:, None])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dppm_model.score.class_sums import MomentQuery, Sums
 from dppm_model.score.closed_form import class_weights
 from dppm_model.score.matrices import clip_eigenvalues, symmetric, upper
+from dppm_model.score.mixture_config import half_whitening
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import (
     ComponentCovarianceQuery,
@@ -191,13 +192,15 @@ class PooledCovarianceLearner(MomentLearner[PooledCovarianceQuery]):
         turn = before[:, :rank].T @ axes[:, :rank]
         held = self._start.tensor("mixture.axis_variance")[:rank].double()
         own = self._start.tensor("mixture.covariance").double() - torch.diag(held)
-        std = variance[:rank].sqrt()
-        relative = turn.T @ own @ turn / std / std[:, None] + torch.eye(rank, dtype=own.dtype)
+        deviation = variance[:rank].sqrt()
+        relative = turn.T @ own @ turn / deviation / deviation[:, None] + torch.eye(
+            rank, dtype=own.dtype
+        )
         relative = clip_eigenvalues(relative, _LEAST_AXIS, 1 / _LEAST_AXIS)
         return {
             "mixture.axes": axes,
             "mixture.axis_variance": variance,
-            "mixture.covariance": relative * std * std[:, None],
+            "mixture.covariance": relative * deviation * deviation[:, None],
             "mixture.components": self._start.tensor("mixture.components").double() @ turn,
         }
 
@@ -215,7 +218,7 @@ class CovarianceLearner(MomentLearner[CovarianceQuery]):
         A class of few records has much noise: it keeps the pooled covariance, but for its size.
         """
         frequency = torch.from_numpy(class_weights(self._start.arrays))
-        rank = len(query.std)
+        rank = len(query.whitening)
         whitened = symmetric(centre.body + moved.body / frequency[:, None], rank)
         known = symmetric(query.centre.body.double(), rank)
         noise = std / math.sqrt(2) * query.scale.body / frequency  # off the diagonal
@@ -225,7 +228,7 @@ class CovarianceLearner(MomentLearner[CovarianceQuery]):
                 for matrix, held, deviation in zip(whitened, known, noise, strict=True)
             ]
         )
-        return {"mixture.covariance": cleaned * query.std * query.std[:, None]}
+        return {"mixture.covariance": cleaned / query.whitening / query.whitening[:, None]}
 
 
 class ComponentCovarianceLearner(MomentLearner[ComponentCovarianceQuery]):
@@ -236,7 +239,7 @@ class ComponentCovarianceLearner(MomentLearner[ComponentCovarianceQuery]):
         scales = model.scales
         covariance = model.tensor("mixture.covariance").double()
         std = model.tensor("mixture.axis_variance")[: scales.axes].double().sqrt()
-        axes = principal_axes(covariance, 1 / std, scales.principal_axes)
+        axes = principal_axes(covariance, half_whitening(std), scales.principal_axes)
         _, slots, body = self._question.layout(model.config)
         same = torch.zeros(model.classes, slots // model.classes, body)
         return shared(model).released(
