@@ -28,10 +28,10 @@ from dppm_model.errors import PlanError
 
 _BAND_EDGE, _AXES_EDGE = 1.5, 0.5
 _COVARIANCE = 2.4  # of 2 sqrt(n) times noise of 1.3² n/sqrt(2) off the diagonal
-_FIRST, _MEANS = 100.0, 300.0  # mu N of a class
+_FIRST = _MEANS = 300.0  # mu N of a class
 _VARIANCES = 20.0  # mu N over the root of twice the coefficients
 # Limits of their budget fractions; and those of the rest, beside each other.
-_FIRST_LIMITS, _VARIANCES_LIMITS, _MEANS_LIMITS = (0.001, 0.03), (0.001, 0.03), (0.05, 0.4)
+_FIRST_LIMITS, _VARIANCES_LIMITS, _MEANS_LIMITS = (0.001, 0.03), (0.001, 0.03), (0.07, 0.4)
 _ONE_GAUSSIAN = {"pooled_covariance": 0.25, "covariance": 0.6}
 _MANY = {
     "pooled_covariance": 0.1,
