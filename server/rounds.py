@@ -84,7 +84,7 @@ def train(
             )
             ledger.debit(plan.debit(index, round_))
             reached(FaultPoint.SERVER_DEBITED)
-            question = write_question(phase.name, learner.result())
+            question = write_question(phase.name, learner.query().model)
             answer = aggregation.aggregate(index, round_, question)
             total, sites = released(run, plan, index, round_, answer)
             mean = estimate(total, sites, phase, plan.signs_seed(index, round_))
