@@ -66,7 +66,8 @@ class Settings(BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values, checked as a whole; raises as `of` does."""
-        return type(self).of(dict(self) | changes)
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).of(own | (self.model_extra or {}) | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON and YAML, that `of` reads back."""
