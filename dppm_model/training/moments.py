@@ -143,6 +143,10 @@ class MeansLearner(MomentLearner[MeansQuery]):
 class VariancesLearner(MomentLearner[VariancesQuery]):
     """The variance of each coefficient within the classes."""
 
+    def query(self) -> VariancesQuery:
+        """Ask the same question each round: answers are in units of the variances asked by."""
+        return self._question(self._start)
+
     def fit(self, query: VariancesQuery, centre: Sums, moved: Sums, std: float) -> Arrays:
         """Shrink towards the means of half octaves; the axes scale along."""
         before = query.variance.double()
