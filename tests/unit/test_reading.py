@@ -136,7 +136,7 @@ def folder(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
         folder = tmp_path_factory.mktemp("read") / "run"
-        assert main(["simulate", str(folder), *TINY, "model=gaussian"]) == 0
+        assert main(["simulate", str(folder), *TINY]) == 0
         small = ["pool.workers=0", "sampler.per_class=2", "sampler.num_levels=3"]
         assert main(["sample", str(folder), *small]) == 0
     shutil.copytree(tiny_store / "tiny" / "train", folder / "shards")
@@ -216,7 +216,7 @@ def test_a_failed_write_is_reported_in_a_line(tmp_path: Path, tiny: Path, size: 
     def work() -> int:
         sys.stderr = os.fdopen(write, "w")
         with small_files(size):
-            return main(["simulate", str(run), *TINY, "model=gaussian"])
+            return main(["simulate", str(run), *TINY])
 
     code = ended(forked(work))
     os.close(write)
@@ -225,7 +225,7 @@ def test_a_failed_write_is_reported_in_a_line(tmp_path: Path, tiny: Path, size: 
     assert "Traceback" not in said
     assert ("Fix: " in said) == (code != 0)
     assert code in (0, StorageError.exit_code, LedgerError.exit_code, TooFewSites.exit_code)
-    assert main(["simulate", str(run), *TINY, "model=gaussian"]) == 0
+    assert main(["simulate", str(run), *TINY]) == 0
     assert not left_over(run)
 
 
