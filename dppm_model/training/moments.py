@@ -154,7 +154,7 @@ class VariancesLearner(MomentLearner[VariancesQuery]):
         noise = (std * query.scale.body) ** 2
         shell = octaves(self._start.scales.std)
         level = shell_means(ratio, shell)
-        level = level.clamp(min=_LEAST_SHELL * float(level.max()))
+        level = level.clamp(min=_LEAST_SHELL * max(float(level.max()), _LEAST_SHELL))
         ratio = level + wiener((ratio - level)[None], noise, shell)[0]
         variance = before * ratio.maximum(_LEAST_RATIO * level)
         axes = self._start.tensor("mixture.axes").double()
