@@ -19,13 +19,13 @@ SMALL = ModelConfig.of(
     (1, 8, 8),
     2,
     {
-        "mixture": {"band": 16, "components": 2, "principal_axes": 5, "fine_band": 20},
+        "mixture": {"band": 16, "axes": 10, "components": 2, "principal_axes": 5},
         "residual": {"network": {"kind": "dct_mlp", "channels": 4, "blocks": 1}, "band": 8},
     },
 )
 PATHS = [
-    ["means", "covariance", "components", "component_covariance", "fine_covariance", "score"],
-    ["component_covariance", "means"],
+    ["means", "variances", "pooled_covariance", "covariance", "components", "score"],
+    ["component_covariance", "pooled_covariance", "means"],
 ]
 
 Answer = Callable[[int, np.random.Generator], np.ndarray]
@@ -53,7 +53,7 @@ def learn(path: list[str], answer: Answer, std: float, flat: bool = False) -> Sc
     if flat:  # as public images that hardly differ teach it
         config = replace(SMALL, public=PublicData("plain", "0" * 64))
         covariance = model.arrays["mixture.covariance"]
-        least = np.broadcast_to(LEAST_VARIANCE * np.eye(16, dtype=np.float32), covariance.shape)
+        least = np.broadcast_to(LEAST_VARIANCE * np.eye(10, dtype=np.float32), covariance.shape)
         model = ScoreModel(config, {**model.arrays, "mixture.covariance": least.copy()})
     for phase in path:
         learner = build_learner(phase, model, 0)
@@ -81,3 +81,19 @@ def test_any_numbers_are_brought_to_what_an_array_must_be(name: str) -> None:
         near = spec.nearest(wrong)
         assert spec.problem(near) is None
         assert np.array_equal(spec.nearest(near), near)  # what fits stays
+
+
+def test_axes_are_orthonormal_or_refused() -> None:
+    spec = array_specs(SMALL)["mixture.axes"]
+    axes = spec.draw(np.random.default_rng(2), 1.0)
+    assert spec.problem(axes) is None
+    assert np.array_equal(spec.nearest(axes), axes)
+    bent, short = axes.copy(), 0.99 * axes
+    bent[0] *= -1
+    bent[:, 0] = axes[:, 1]
+    for wrong in (bent, short.astype(np.float32), np.zeros_like(axes)):
+        assert "not orthonormal" in str(spec.problem(wrong))
+        with pytest.raises(ModelError, match="not orthonormal"):
+            ScoreModel.start(SMALL).replace({"mixture.axes": wrong})
+        assert spec.problem(spec.nearest(wrong)) is None
+    assert np.allclose(spec.nearest(0.99 * axes), axes, atol=1e-6)  # the directions stay

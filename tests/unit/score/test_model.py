@@ -12,7 +12,7 @@ from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.residual import Band, ResidualDenoiser
 
-SETTINGS = {"mixture": {"band": 10, "components": 2, "texture": 6}}
+SETTINGS = {"mixture": {"band": 10, "axes": 6, "components": 2}}
 
 
 def model(shape: tuple[int, int, int] = (1, 6, 6)) -> ScoreModel:
@@ -62,8 +62,8 @@ def test_arrays_must_fit_the_configuration() -> None:
     m = model()
     with pytest.raises(ModelError, match=r"mixture\.mean"):
         m.replace({"mixture.mean": np.zeros((3, 5), np.float32)})
-    with pytest.raises(ModelError, match="texture"):
-        ScoreModel.from_bytes(m.without("mixture.texture").to_bytes())
+    with pytest.raises(ModelError, match="variance"):
+        ScoreModel.from_bytes(m.without("mixture.variance").to_bytes())
     other = m.to_bytes().replace(b'\\"classes\\": 3', b'\\"classes\\": 4')
     with pytest.raises(ModelError, match=r"mixture\..* of shape"):
         ScoreModel.from_bytes(other)
@@ -96,7 +96,7 @@ def test_a_residual_adds_to_the_closed_form() -> None:
     [
         ("band", 0),
         ("components", True),
-        ("texture", 2.5),
+        ("axes", 2.5),
         ("pixel_variance", 0.0),
         ("pixel_variance", float("nan")),
         ("background", -1.5),

@@ -1,5 +1,6 @@
 """The moment phases: bounded answers, exact recovery without noise, sane results with much."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.score.class_sums import MomentQuery, Sums
 from dppm_model.score.closed_form import class_weights, covariances
+from dppm_model.score.mixture_config import half_whitening
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.moments import ComponentCovarianceQuery, MeansQuery
+from dppm_model.score.moments import ComponentCovarianceQuery, MeansQuery, VariancesQuery
 from dppm_model.score.phases import (
     PHASES,
     build_query,
@@ -22,7 +24,12 @@ from dppm_model.score.phases import (
 )
 from dppm_model.score.query import Query
 from dppm_model.training.learner import Learner, build_learner
-from dppm_model.training.moments import Arrays, ComponentCovarianceLearner, MeansLearner
+from dppm_model.training.moments import (
+    Arrays,
+    ComponentCovarianceLearner,
+    MeansLearner,
+    VariancesLearner,
+)
 from tests.support.mutations import twin
 
 MOMENTS = [n for n, kind in PHASES.items() if issubclass(kind.question, MomentQuery)]
@@ -31,20 +38,19 @@ SEEDS = torch.arange(100_000)
 GRID = Grid(1.0, 1 << 24)
 
 
-def initial(components: int = 2, radius: float = 30.0, band: int = BAND) -> ScoreModel:
+def initial(components: int = 2, radius: float = 30.0, axes: int = BAND) -> ScoreModel:
     """Radii are wide unless a test is about clipping: sums are then plain moments."""
     mixture = {
-        "band": band,
+        "band": BAND,
+        "axes": axes,
         "components": components,
         "principal_axes": 5,
-        "fine_band": 20,
-        "texture": 8,
         "background": 0.0,
         "means_clip_norm": radius,
+        "variances_clip_norm": radius,
         "covariance_clip_norm": radius,
         "components_clip_norm": radius,
         "component_covariance_clip_norm": radius,
-        "fine_covariance_clip_norm": radius,
     }
     return ScoreModel.initial(SHAPE, CLASSES, {"mixture": mixture})
 
@@ -77,8 +83,19 @@ def learner(kind: str, model: ScoreModel) -> Learner:
 
 def trained(components: int = 2) -> ScoreModel:
     x, y = records()
-    model = ask(learner("means", initial(components)), x, y)
-    return ask(learner("covariance", model), x, y)
+    model = initial(components)
+    for phase in ("means", "variances", "pooled_covariance", "covariance"):
+        model = ask(learner(phase, model), x, y)
+    return model
+
+
+def in_band(model: ScoreModel) -> torch.Tensor:
+    """The classes' covariances within their components, in the coefficients of the band."""
+    axes = model.tensor("mixture.axes").double()
+    r = model.scales.axes
+    whole = torch.diag(model.tensor("mixture.axis_variance").double()).repeat(CLASSES, 1, 1)
+    whole[:, :r, :r] = model.tensor("mixture.covariance").double()
+    return axes @ whole @ axes.T
 
 
 def ready(kind: str) -> ScoreModel:
@@ -129,18 +146,15 @@ def _rounded_only(_: Any) -> Any:
 
 
 @twin(
-    "matrices of fine coefficients are rounded to integers, and not clipped",
-    "dppm_model.score.moments:FineCovarianceQuery.clipped_sum",
+    "matrices of the band are rounded to integers, and not clipped",
+    "dppm_model.score.moments:PooledCovarianceQuery.clipped_sum",
     _rounded_only,
-    only="[fine_covariance]",
+    only="[pooled_covariance]",
 )
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_no_record_exceeds_the_clip_norm(kind: str) -> None:
     query = learner(kind, initial(radius=0.5)).query()
     assert 0.5 * GRID.steps**2 < longest(query, GRID) <= GRID.steps**2
-    if kind in ("means", "components"):
-        query.body_weight = 2.0  # a question that is too long by itself
-    assert longest(query, GRID) <= GRID.steps**2
     assert longest(query, RoundsOnly(1.0, GRID.steps)) > GRID.steps**2
 
 
@@ -170,12 +184,26 @@ def test_no_records_give_zeros(kind: str) -> None:
 
 
 def test_dimensions() -> None:
-    config = initial().config
+    config = initial(axes=10).config
     assert dimension_of("means", config) == 3 + 3 * 36
-    assert dimension_of("covariance", config) == 8 + 3 * 78
-    assert dimension_of("components", config) == 6 + 6 * 12
+    assert dimension_of("variances", config) == 36
+    assert dimension_of("pooled_covariance", config) == 12 * 12
+    assert dimension_of("covariance", config) == 3 * 55
+    assert dimension_of("components", config) == 6 + 6 * 10
     assert dimension_of("component_covariance", config) == 6 * 15
-    assert dimension_of("fine_covariance", config) == 20 * 20
+
+
+def test_half_whitening_lets_the_least_noise_come_back() -> None:
+    std = 1 / torch.arange(1, 20, dtype=torch.float64)
+
+    def noise(weights: torch.Tensor) -> float:
+        weights = weights / (weights * std).norm()  # an expected squared norm of one
+        return float((weights**-2).sum())
+
+    weights = half_whitening(std)
+    assert float((weights * std).norm()) == pytest.approx(1)
+    assert float((weights**-2).sum()) == pytest.approx(noise(std**-0.5))
+    assert noise(std**-0.5) < min(noise(std**-p) for p in (0.0, 0.4, 0.6, 1.0))
 
 
 def test_a_kind_can_be_asked_again_under_another_name() -> None:
@@ -205,9 +233,9 @@ class ForgetsTheCentre(MeansLearner):
 
 def mean_error_of(model: ScoreModel) -> float:
     x, y = records()
-    u = model.scales.basis.forward(x)
+    u = model.scales.basis.forward(x)[:, :BAND]
     means = torch.stack([u[y == k].mean(0) for k in range(CLASSES)])
-    return float((torch.from_numpy(model.arrays["mixture.mean"]) - means).abs().max())
+    return float((model.tensor("mixture.mean")[:, :BAND] - means).abs().max())
 
 
 def test_means_without_noise_are_the_sample_means() -> None:
@@ -218,26 +246,154 @@ def test_means_without_noise_are_the_sample_means() -> None:
     assert mean_error_of(ask(ForgetsTheCentre(MeansQuery, initial()), x, y, rounds=3)) > 0.1
 
 
+def test_beyond_the_band_all_classes_have_the_common_mean() -> None:
+    x, y = records()
+    model = ask(learner("means", initial()), x, y)
+    high = model.tensor("mixture.mean")[:, BAND:]
+    assert torch.allclose(high, model.scales.basis.forward(x)[:, BAND:].mean(0), atol=1e-3)
+    start = initial().replace({"mixture.mean": trained().arrays["mixture.mean"] + 0.5})
+    noisy = ask(learner("means", start), x, y, std=1e-3)
+    steps = noisy.tensor("mixture.mean") - start.tensor("mixture.mean")
+    assert torch.allclose(steps[:, BAND:], steps[:1, BAND:], atol=1e-5)
+    assert (steps[:, :BAND] - steps[:1, :BAND]).abs().max() > 0.01
+
+
+class ForgetsTheUnits(VariancesLearner):
+    """Broken twin: asks in units of what it has just learned, and averages the ratios."""
+
+    def query(self) -> VariancesQuery:
+        return VariancesQuery(self.result())
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_variances_without_noise_are_the_sample_variances(rounds: int) -> None:
+    x, y = records()
+    model = ask(learner("means", initial()), x, y)
+    sample = ((model.scales.basis.forward(x) - model.tensor("mixture.mean")[y]) ** 2).mean(0)
+
+    def error(made: Learner) -> float:
+        return float((ask(made, x, y, rounds).tensor("mixture.variance") / sample - 1).abs().max())
+
+    assert error(learner("variances", model)) < 0.01
+    if rounds > 1:
+        assert error(ForgetsTheUnits(VariancesQuery, model)) > 0.1
+
+
+def test_under_noise_variances_are_those_of_their_octave() -> None:
+    """Images that vary as the public prior says, but twice as far: a ratio of 4 everywhere."""
+    model, g = initial(), torch.Generator().manual_seed(3)
+    u = 2 * torch.randn((2000, 36), generator=g, dtype=torch.float64) * model.scales.std
+    x, y = model.scales.basis.inverse(u).float(), torch.arange(2000) % CLASSES
+    std = 1 / (30 * math.sqrt(2 * 36))  # of a ratio: 1
+    noisy = ask(learner("variances", model), x, y, std=std)
+    ratio = noisy.tensor("mixture.variance") / model.tensor("mixture.variance")
+    assert float((ratio - 4).square().mean().sqrt()) < 0.6
+    assert float(ratio.min()) > 0.4
+
+
+def test_the_axes_scale_along_with_the_variances() -> None:
+    """Where all coefficients vary k times as much, so do axes and class covariances."""
+    x, y = records()
+    model = trained()
+    y_mean = model.scales.basis.inverse(model.tensor("mixture.mean")[y])
+    wider = ask(learner("variances", model), y_mean + 2 * (x - y_mean), y)
+    for name in ("variance", "axis_variance", "covariance"):
+        before, after = (m.tensor(f"mixture.{name}") for m in (model, wider))
+        assert torch.allclose(after, 4 * before, rtol=0.01, atol=1e-4 * float(after.abs().max()))
+    assert torch.equal(wider.tensor("mixture.axes"), model.tensor("mixture.axes"))
+
+
 @pytest.mark.parametrize("components", [1, 2])
 def test_covariance_without_noise_is_the_sample_covariance(components: int) -> None:
     x, y = records()
     model = trained(components)
-    u = model.scales.basis.forward(x)[:, :BAND]
-    for k in range(CLASSES):
-        centred = u[y == k] - torch.from_numpy(model.arrays["mixture.mean"])[k, :BAND]
-        sample = (centred.T @ centred / len(centred)).numpy()
-        released = model.arrays["mixture.covariance"][k]
-        assert np.abs(released - sample).max() < 2e-3 * np.abs(sample).max()
+    u = model.scales.basis.forward(x)[:, :BAND] - model.tensor("mixture.mean")[y, :BAND]
+    for k, released in enumerate(in_band(model)):
+        own = u[y == k].double()
+        sample = own.T @ own / len(own)
+        assert (released - sample).abs().max() < 5e-3 * sample.abs().max()
 
 
-def test_texture_finds_where_images_vary() -> None:
+def planted(n: int = 4000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Records that vary along three directions (12, 3) of the band, and hardly elsewhere."""
+    g = torch.Generator().manual_seed(5)
+    directions = torch.linalg.qr(torch.randn((BAND, 3), generator=g))[0]
+    u = 0.02 * torch.randn((n, 36), generator=g)
+    u[:, :BAND] += torch.randn((n, 3), generator=g) @ (torch.tensor([1.5, 1, 0.7]) * directions).T
+    return initial().scales.basis.inverse(u.double()).float(), torch.arange(n) % CLASSES, directions
+
+
+@pytest.mark.parametrize("std", [0.0, 2e-6])
+def test_the_pooled_covariance_gives_the_axes(std: float) -> None:
+    x, y, directions = planted()
+    model = ask(learner("pooled_covariance", initial(axes=3)), x, y, std=std)
+    axes, variance = model.tensor("mixture.axes"), model.tensor("mixture.axis_variance")
+    assert torch.allclose(axes.T @ axes, torch.eye(BAND), atol=1e-5)
+    assert torch.linalg.svdvals(axes[:, :3].T @ directions).min() > 0.99
+    assert variance[:3].sqrt().tolist() == pytest.approx([1.5, 1, 0.7], rel=0.05)
+    assert variance[3:].max() < 0.05
+    assert torch.allclose(model.tensor("mixture.covariance"), torch.diag(variance[:3]), atol=1e-4)
+
+
+def test_the_pooled_covariance_counts_both_triangles() -> None:
+    """Noise is on the whole matrix: the released one is symmetric, and shrunk for half of it."""
     x, y = records()
-    x[:, :, :, 3:] *= 0.1  # the right half hardly varies
-    model = ask(learner("means", initial()), x, y)
-    model = ask(learner("covariance", model), x, y)
-    texture = model.arrays["mixture.texture"]
-    assert texture[:, :, 0].mean() > 5 * texture[:, :, 5].mean()
-    assert texture.min() > 0
+    found = []
+    for entry in ((0, 1), (1, 0)):
+        made = learner("pooled_covariance", trained())
+        noise = np.zeros((BAND, BAND))
+        noise[entry] = 1e-3
+        total = GRID.to_float(made.query().clipped_sum(x, y, GRID, SEEDS)) / len(y)
+        made.step(total + noise.flatten(), 1e-9)
+        found.append(in_band(made.result()))
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def test_new_axes_keep_what_tells_the_classes_apart() -> None:
+    x, y = records()
+    x[y == 1] *= 1.5
+    model = initial()
+    for phase in ("means", "variances", "pooled_covariance", "covariance", "components"):
+        model = ask(learner(phase, model), x, y)
+    again = ask(learner("pooled_covariance", model), x + records(seed=9)[0], y)
+    axes = [m.tensor("mixture.axes") for m in (model, again)]
+    assert not torch.allclose(*axes, atol=0.1)
+    before, after = (in_band(m) for m in (model, again))
+    for k in (1, 2):
+        kept, held = after[k] - after[0], before[k] - before[0]
+        assert (kept - held).abs().max() < 2e-3 * held.abs().max()
+    centres = [m.tensor("mixture.components") @ m.tensor("mixture.axes").T for m in (model, again)]
+    assert torch.allclose(*centres, atol=1e-4)
+
+
+def few_of_the_last(n: int = 6000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two large classes that vary differently, and a small one (2 %) that varies like the first."""
+    g = torch.Generator().manual_seed(6)
+    y = torch.arange(n) % 2
+    y[::50] = 2
+    factor = torch.tensor([2.0, 0.5]).repeat_interleave(BAND // 2)
+    u = 0.05 * torch.randn((n, 36), generator=g)
+    u[:, :BAND] *= 10 * torch.where((y == 1)[:, None], factor.flip(0), factor)
+    return initial().scales.basis.inverse(u.double()).float(), y
+
+
+def test_a_class_of_few_records_keeps_the_pooled_covariance() -> None:
+    x, y = few_of_the_last()
+    model = initial()
+    for phase in ("means", "variances", "pooled_covariance"):
+        model = ask(learner(phase, model), x, y)
+
+    def shapes(m: ScoreModel) -> torch.Tensor:
+        w = half_whitening(m.tensor("mixture.axis_variance").double().sqrt())
+        own = m.tensor("mixture.covariance").double() * w * w[:, None]
+        return own / own.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+
+    pooled = shapes(model)[0]
+    for std, moved in ((0.0, [True, True, True]), (8e-7, [True, True, False])):
+        found = shapes(ask(learner("covariance", model), x, y, std=std))
+        gaps = torch.linalg.matrix_norm(found - pooled) / torch.linalg.matrix_norm(pooled)
+        assert [float(gap) > 0.1 for gap in gaps] == moved
+        assert float(gaps[2]) < 1e-3 or moved[2]
 
 
 def test_components_without_noise_find_the_clusters() -> None:
@@ -250,7 +406,8 @@ def test_components_without_noise_find_the_clusters() -> None:
     model = ask(learner("covariance", model), x, y)
     before = model.arrays["mixture.covariance"]
     model = ask(learner("components", model), x, y, rounds=4)
-    brightness = np.sort(model.arrays["mixture.components"][:, :, 0] / 6, axis=1)
+    level = model.tensor("mixture.components")[:, :, 0] + model.tensor("mixture.mean")[:, :1]
+    brightness = np.sort(level / 6, axis=1)
     assert np.allclose(brightness, [[-0.7, 0.7]] * CLASSES, atol=0.05)
     assert np.allclose(model.arrays["mixture.component_weights"], 0.5, atol=0.05)
     # What the centres explain has left the covariance: 0.7² · 36 pixels on the first coefficient.
@@ -264,10 +421,9 @@ def test_components_keep_the_class_mean_and_covariance() -> None:
     split = ask(learner("components", model), x, y, rounds=3)
     weights = split.arrays["mixture.component_weights"][:, :, None]
     components = split.arrays["mixture.components"]
-    mean = (weights * components).sum(1)
-    assert np.allclose(mean, model.arrays["mixture.mean"][:, :BAND], atol=1e-5)
-    offset = components - mean[:, None]
-    between = np.einsum("kja,kjb->kab", weights * offset, offset)
+    assert np.allclose((weights * components).sum(1), 0, atol=1e-5)
+    assert np.array_equal(split.arrays["mixture.mean"], model.arrays["mixture.mean"])
+    between = np.einsum("kja,kjb->kab", weights * components, components)
     total = split.arrays["mixture.covariance"] + between
     assert np.allclose(total, model.arrays["mixture.covariance"], atol=2e-3)
 
@@ -338,44 +494,10 @@ def test_component_covariance_refuses_a_model_without_axes() -> None:
         build_query("component_covariance", trained())
 
 
-@pytest.mark.parametrize(
-    ("phase", "field"),
-    [("component_covariance", "principal_axes"), ("fine_covariance", "fine_band")],
-)
-def test_a_phase_that_was_given_no_room_is_refused(phase: str, field: str) -> None:
+def test_a_phase_that_was_given_no_room_is_refused() -> None:
     bare = ModelConfig.of(SHAPE, CLASSES, {"mixture": {"band": BAND, "components": 2}})
-    with pytest.raises(ConfigError, match=f"mixture.{field} is 0"):
-        dimension_of(phase, bare)
-
-
-def test_fine_covariance_without_noise_is_the_pooled_sample() -> None:
-    x, y = records()
-    model = ask(learner("fine_covariance", trained()), x, y, rounds=2)
-    u = model.scales.basis.forward(x) - torch.from_numpy(model.arrays["mixture.mean"])[y]
-    fine = u[:, BAND : BAND + 20].double()
-    sample = fine.T @ fine / len(fine)
-    high = model.denoiser
-    released = (high.high_vectors * high.high_values) @ high.high_vectors.T
-    assert float((released[:20, :20] - sample).abs().max()) < 5e-3 * float(sample.abs().max())
-    assert float(released[:20, 20:].abs().max()) < 1e-6  # above them the prior, by itself
-    assert float(released[20:, 20:].diagonal().min()) > 0
-
-
-def test_fine_covariance_counts_both_triangles() -> None:
-    """Noise is on the whole matrix: the released one is symmetric, and shrunk for half of it."""
-    x, y = records()
-    first = learner("fine_covariance", trained())
-    query = first.query()
-    total = GRID.to_float(query.clipped_sum(x, y, GRID, SEEDS)) / len(y)
-    noise = np.zeros((20, 20))
-    noise[0, 1] = 1e-3
-    first.step(total + noise.flatten(), 1e-9)
-    second = learner("fine_covariance", trained())
-    second.step(total + noise.T.flatten(), 1e-9)
-    assert np.allclose(
-        first.result().arrays["mixture.fine_covariance"],
-        second.result().arrays["mixture.fine_covariance"],
-    )
+    with pytest.raises(ConfigError, match=r"mixture\.principal_axes is 0"):
+        dimension_of("component_covariance", bare)
 
 
 @pytest.mark.parametrize("std", [1e-4, 1e-2, 1.0, 100.0])
@@ -387,7 +509,8 @@ def test_heavy_noise_leaves_a_valid_model(std: float) -> None:
         weights = class_weights(model.arrays)
         assert weights.min() > 0
         assert weights.sum() == pytest.approx(1)
-        assert np.linalg.eigvalsh(model.arrays["mixture.covariance"].astype(float)).min() > 0
+        if std < 1:  # beyond, single numbers are brought into their range
+            assert np.linalg.eigvalsh(model.arrays["mixture.covariance"].astype(float)).min() > 0
         assert model.arrays["mixture.component_weights"].min() >= 0
         assert np.allclose(model.arrays["mixture.component_weights"].sum(1), 1, atol=1e-5)
         assert all(np.isfinite(array).all() for array in model.arrays.values())
@@ -436,6 +559,10 @@ def test_a_query_is_built_from_the_model_that_travels() -> None:
 def test_means_query_centres_at_the_model() -> None:
     """Coherent sums are what costs bits: around the released means a site's sum nearly cancels."""
     x, y = records()
-    before = MeansQuery(initial()).clipped_sum(x, y, GRID, SEEDS)
-    after = MeansQuery(trained()).clipped_sum(x, y, GRID, SEEDS)
-    assert np.linalg.norm(after) < 0.05 * np.linalg.norm(before)
+    asked = [learner("means", initial()) for _ in range(2)]
+    ask(asked[1], x, y)
+    before, after = (
+        q.split(torch.from_numpy(q.clipped_sum(x, y, GRID, SEEDS)).double()).body[:, :BAND].norm()
+        for q in (a.query() for a in asked)
+    )
+    assert after < 0.01 * before

@@ -24,7 +24,7 @@ from sampler.settings import SamplerSettings
 from sampler.stages import draw_images
 from tests.support.mutations import twin
 
-MIXTURE = {"band": 16, "components": 2, "principal_axes": 4, "fine_band": 20}
+MIXTURE = {"band": 16, "axes": 8, "components": 2, "principal_axes": 4}
 SMALL = {kind: {"network": {"kind": kind, "channels": 6}, "band": 8} for kind in KINDS}
 
 
@@ -147,7 +147,7 @@ def test_records_are_encoded_and_samples_decoded(monkeypatch: pytest.MonkeyPatch
     model = ScoreModel.initial((1, 8, 8), 2, {"mixture": {"band": 16}, "flipped": {}})
     plain = ScoreModel.initial((1, 8, 8), 2, {"mixture": {"band": 16}})
     pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
-    for phase in ("means", "covariance", "components"):
+    for phase in ("means", "variances", "pooled_covariance", "covariance", "components"):
         seen = build_query(phase, model).view(pixels, torch.arange(5))
         assert torch.equal(seen, -0.5 * to_tensor(pixels).flip(2))
     assert torch.equal(model.decode(model.encode(pixels)), plain.encode(pixels))

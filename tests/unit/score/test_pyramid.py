@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from dppm_model.config import compose_config
+from dppm_model.config import check_config, compose_config
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.quantize import Grid
 from dppm_model.records.pixels import to_tensor
@@ -105,14 +105,14 @@ def test_refusals(values: dict, image: tuple, message: str) -> None:
     assert message in f"{caught.value.message} {caught.value.hint}"
 
 
-@pytest.mark.parametrize(("name", "components"), [("pyramid", 20), ("pyramid_small", 1)])
-def test_both_configurations_end_with_details(name: str, components: int) -> None:
-    tree = compose_config([f"model={name}", "model.phases.detail.rounds=7"])["model"]
-    assert list(tree["phases"])[-1] == "detail"
-    model = ScoreModel.initial((3, 256, 256), 2, tree)
-    assert (pyramid_of(model).stages, pyramid_of(model).rounds) == (3, 7)
-    assert model.config.mixture.components == components
-    assert pyramid_of(model).learning_rate == (0.004 if components > 1 else 0.0005)
+def test_the_configuration_ends_with_details() -> None:
+    facts = ["facts.shape=[3,256,256]", "facts.classes=2", "facts.records=5000"]
+    unit = ["privacy.unit=record", "privacy.records_per_person=1"]
+    tree = compose_config(["model=pyramid", "model.phases.detail.rounds=7", *facts, *unit])
+    config = check_config(tree)
+    assert [request.name for request in config.phase_requests()][-1] == "detail"
+    pyramid = config.score_model().part(PyramidConfig)
+    assert (pyramid.stages, pyramid.rounds, pyramid.learning_rate) == (3, 7, 0.004)
 
 
 def test_a_model_without_details_draws_nothing() -> None:
