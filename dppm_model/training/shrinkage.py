@@ -85,7 +85,8 @@ def shrink_difference(
     matrix
         (d, d) with Gaussian noise of ``std`` off the diagonal (on it: sqrt(2) times as much).
     known
-        (d, d) positive definite; it is first brought to the trace of ``matrix``.
+        (d, d) positive definite; it is first brought to the trace of ``matrix``, as far as noise
+        does not explain how the two differ.
     least
         The smallest eigenvalue of the result, over the mean one.
 
@@ -94,8 +95,12 @@ def shrink_difference(
     """
     size = len(matrix)
     edge = 2 * math.sqrt(size) * std
-    mean = max(float(matrix.trace()), size * std) / size
-    start = known * (mean * size / known.trace())
+    trace = float(known.trace())
+    moved = float(matrix.trace()) - trace
+    if moved:
+        moved *= max(0.0, 1 - 2 * size * std**2 / moved**2)
+    mean = max(trace + moved, least * trace) / size
+    start = known * (mean * size / trace)
     values, vectors = torch.linalg.eigh(matrix - start)
     root = (values**2 - edge**2).clamp(min=0).sqrt()
     kept = torch.where(values.abs() > edge, values.sign() * (values.abs() + root) / 2, 0.0)
