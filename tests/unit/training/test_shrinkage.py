@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from dppm_model.score.matrices import symmetric, upper, upper_outer
-from dppm_model.training.shrinkage import octaves, shrink_covariance, subtract_covariance, wiener
+from dppm_model.training.moments import principal_basis
+from dppm_model.training.shrinkage import (
+    octaves,
+    shell_means,
+    shrink_covariance,
+    shrink_difference,
+    subtract_covariance,
+    wiener,
+)
 
 
 def symmetric_noise(size: int, std: float, seed: int) -> torch.Tensor:
@@ -46,6 +54,61 @@ def test_covariance_shrinkage_helps(std: float) -> None:
         assert torch.linalg.matrix_norm(clean - c) < torch.linalg.matrix_norm(noisy - c)
 
 
+def test_of_a_difference_only_what_stands_out_of_the_noise_is_kept() -> None:
+    known, least = truth() / 40, 0.05
+    loud = torch.zeros(40, dtype=known.dtype)
+    loud[3] = 1
+    own = 1.5 * known + 5 * torch.outer(loud, loud)
+    exact = shrink_difference(own, known, 0.0, least)
+    assert torch.linalg.eigvalsh(exact).min() > 0
+    floor = torch.linalg.eigvalsh(own).clamp(min=least * own.trace() / 40)
+    assert torch.allclose(torch.linalg.eigvalsh(exact), floor)  # as it is, but for the least
+    same = shrink_difference(1.5 * known, known, 0.0, 1e-9)
+    assert torch.allclose(same, 1.5 * known)
+    for seed in range(5):
+        noisy = own + symmetric_noise(40, 0.1, seed)
+        found = shrink_difference(noisy, known, 0.1, least)
+        error, raw = (torch.linalg.matrix_norm(m - own) for m in (found, noisy))
+        assert error < 0.5 * raw
+        assert 2.5 < float(found[3, 3] - known[3, 3]) < 7.5
+
+
+def test_under_noise_that_covers_it_a_covariance_is_the_known_one_but_for_its_size() -> None:
+    known = truth()
+    values, vectors = torch.linalg.eigh(known)
+    for seed in range(5):
+        found = shrink_difference(known + symmetric_noise(40, 45.0, seed), known, 50.0, 0.05)
+        size = float(torch.linalg.eigvalsh(found)[-1] / values[-1])
+        floor = 0.05 * size * known.trace() / 40
+        expected = (vectors * (size * values).clamp(min=floor)) @ vectors.T
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 40])
+def test_a_principal_basis_is_orthonormal_and_holds_the_covariance(rank: int) -> None:
+    covariance = truth()
+    whitening = torch.linspace(1, 3, 40, dtype=covariance.dtype)
+    axes, variance = principal_basis(covariance, whitening, rank)
+    assert torch.allclose(axes.T @ axes, torch.eye(40, dtype=axes.dtype), atol=1e-12)
+    turned = axes.T @ covariance @ axes
+    for block in (slice(rank), slice(rank, 40)):
+        assert torch.allclose(turned[block, block], torch.diag(variance[block]), atol=1e-10)
+        assert (variance[block].diff() <= 0).all()
+    even = torch.ones_like(whitening)  # without weights they are the covariance's own
+    axes, variance = principal_basis(covariance, even, rank)
+    assert torch.allclose((axes * variance) @ axes.T, covariance, atol=1e-10)
+
+
+def test_the_first_axes_span_what_is_largest_under_the_weights() -> None:
+    """A direction of small variance comes first if its weight says so."""
+    covariance = torch.diag(torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64))
+    first = {
+        w: principal_basis(covariance, torch.tensor(w), 1)[0][:, 0].abs().argmax().item()
+        for w in ((1.0, 1.0, 1.0), (1.0, 1.0, 3.0))
+    }
+    assert list(first.values()) == [0, 2]
+
+
 def test_subtracting_covariances() -> None:
     total, part = truth(), 0.5 * truth()
     assert torch.allclose(subtract_covariance(total, part), total - part)
@@ -72,3 +135,8 @@ def test_octaves_start_at_zero_and_grow() -> None:
     shell = octaves(std)
     assert shell[0] == 0
     assert (shell.diff() >= 0).all()
+
+
+def test_a_shell_has_the_mean_of_its_values() -> None:
+    values, shell = torch.tensor([1.0, 3.0, 10.0, 5.0]), torch.tensor([0, 0, 2, 0])
+    assert shell_means(values, shell).tolist() == [3, 3, 10, 3]
