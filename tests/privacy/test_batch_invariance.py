@@ -108,7 +108,7 @@ def test_every_question_passes_on_this_machine(name: str, kind: str) -> None:
 @pytest.mark.parametrize("network", KINDS)
 def test_every_network_passes_on_this_machine(network: str) -> None:
     residual = {"network": {"kind": network, "channels": 6}, "band": 8}
-    settings = {"mixture": {"band": 16, "texture": 9}, "residual": residual}
+    settings = {"mixture": {"band": 16, "axes": 9}, "residual": residual}
     check_batch_invariance("score", ModelConfig.of((1, 16, 16), 3, settings))
 
 

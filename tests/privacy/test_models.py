@@ -1,13 +1,12 @@
 """A question knows nothing but the record and what the server sends: nothing is left over."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pyramid import build_upsampler
 from dppm_model.score.residual import ResidualConfig
 from tests.support.mutations import twin
@@ -35,11 +34,6 @@ def test_weights_that_are_not_sent_are_zero_not_what_was_freed(kind: str) -> Non
         assert all(bool((p == 0).all()) for p in build().parameters())
 
 
-def other(start: ScoreModel, **mixture: float) -> ScoreModel:
-    config = start.config.replace(replace(start.config.mixture, **mixture))
-    return ScoreModel(config, start.arrays)
-
-
 @twin(
     "a closed form is cached by its arrays alone",
     "dppm_model.score.closed_form:_key",
@@ -51,15 +45,15 @@ def other(start: ScoreModel, **mixture: float) -> ScoreModel:
 )
 def test_another_model_never_finds_the_closed_form_of_the_last_one() -> None:
     """If it did, whether a record was sampled in the last round would show in this one."""
-    start = ScoreModel.initial((1, 16, 16), 2, {"mixture": {"band": 16}})
-    first = closed_form(start)
-    assert closed_form(ScoreModel.from_bytes(start.to_bytes())) is first
+    settings = {"mixture": {"band": 16, "axes": 8}}
+    start = ScoreModel.initial((1, 16, 16), 2, settings)
+    assert closed_form(ScoreModel.from_bytes(start.to_bytes())) is closed_form(start)
     for changed in (
-        other(start, pixel_variance=0.5),
-        other(start, background=0.0),
-        start.replace({"mixture.texture": np.full((1, 16, 16), 2.0, np.float32)}),
+        ScoreModel(ModelConfig.of((1, 8, 32), 2, settings), start.arrays),
+        start.replace({"mixture.axis_variance": np.full(16, 2.0, np.float32)}),
+        start.replace({"mixture.axes": np.eye(16, dtype=np.float32)[::-1]}),
     ):
-        closed_form(start)
-        found = closed_form(changed)
-        assert found is not first
-        assert torch.equal(found.high_values, changed.denoiser.high_values)
+        before, found = closed_form(start), closed_form(changed)
+        assert found is not before
+        question = torch.zeros(1, *changed.config.shape), torch.ones(1), torch.zeros(1).long()
+        assert torch.equal(found.denoise(*question), changed.denoiser.denoise(*question))

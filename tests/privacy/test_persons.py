@@ -46,7 +46,7 @@ OWNED = [150, *[5] * 20, *[1] * 50]  # records of each person
 @cache
 def question(kind: str) -> Query:
     settings = {
-        "mixture": {"band": 16, "components": 2, "principal_axes": 8, "fine_band": 40},
+        "mixture": {"band": 40, "axes": 16, "components": 2, "principal_axes": 8},
         "residual": {"band": 16, "network": {"kind": "conv", "channels": 16, "blocks": 2}},
         **({"pyramid": {"stages": 1}} if kind == "detail" else {}),
     }

@@ -35,7 +35,7 @@ CONFIGS = {
         (1, 16, 16),
         3,
         {
-            "mixture": {"band": 16, "components": 2, "principal_axes": 5, "fine_band": 20},
+            "mixture": {"band": 16, "axes": 10, "components": 2, "principal_axes": 5},
             "residual": {
                 "network": {"kind": "dct_mlp", "channels": 5, "blocks": 1},
                 "band": 8,
@@ -82,13 +82,13 @@ def test_a_question_takes_exactly_its_arrays_each_in_its_range(name: str, kind: 
             read_question(kind, config, save(less))
     for array_name, array in arrays.items():
         spec = array_specs(config)[array_name]
-        beyond = np.float64(spec.most) * (1 + 1e-3) + 1e-3
+        least, most = np.array([spec.least, spec.most], spec.dtype)
         for wrong in (
             with_one(array, np.nan),
             with_one(array, np.inf),
             with_one(array, -np.inf),
-            with_one(array, beyond),
-            with_one(array, min(spec.least * (1 - 1e-3), spec.least - 1e-3)),
+            with_one(array, np.nextafter(most, np.inf, dtype=spec.dtype)),
+            with_one(array, np.nextafter(least, -np.inf, dtype=spec.dtype)),
             array.astype(np.float16),
             array.astype(np.float64 if array.dtype == np.float32 else np.float32),
             array.view(np.int32),
@@ -110,7 +110,7 @@ def with_one(array: np.ndarray, value: float) -> np.ndarray:
 STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
     "class weights": ("mixture.class_weights", lambda a: a / 2, "do not add up"),
     "component weights": ("mixture.component_weights", lambda a: a * 0, "do not add up"),
-    "skew covariance": ("mixture.covariance", lambda a: np.triu(a) + np.eye(16), "not symmetric"),
+    "skew covariance": ("mixture.covariance", lambda a: np.triu(a) + np.eye(10), "not symmetric"),
     "no variance": ("mixture.covariance", lambda a: a * 0, "variance is below"),
     "negative variance": ("mixture.covariance", lambda a: -a, "variance is below"),
     "axes of length zero": ("mixture.principal_axes", lambda a: a * 0, "one is shorter"),
@@ -119,7 +119,9 @@ STRUCTURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
         lambda a: a * 0 - 1.5,
         "relative variance",
     ),
-    "fine variance": ("mixture.fine_covariance", lambda a: a * 0, "variance is below"),
+    "longer axes": ("mixture.axes", lambda a: a * 1.001, "not orthonormal"),
+    "one axis twice": ("mixture.axes", lambda a: a[:, [0, *range(15)]], "not orthonormal"),
+    "no axes": ("mixture.axes", lambda a: a * 0, "not orthonormal"),
 }
 
 
@@ -175,7 +177,7 @@ def test_other_arrays_and_other_settings_have_no_say() -> None:
     """Names that are not the question's, and a configuration in the header, change nothing."""
     config = CONFIGS["mlp"]
     arrays = sent(config, "means")
-    stranger = {**arrays, "mixture.texture": np.ones((1, 16, 16), np.float32)}
+    stranger = {**arrays, "mixture.axes": np.eye(16, dtype=np.float32)}
     with pytest.raises(ModelError, match=r"does not use"):
         read_question("means", config, save(stranger))
     with pytest.raises(ModelError, match="not part of such a model"):
@@ -183,7 +185,7 @@ def test_other_arrays_and_other_settings_have_no_say() -> None:
     other = config.replace(replace(config.mixture, means_clip_norm=1e6, band=3))
     meta = {"dppm": json.dumps(other.to_dict())}
     query: Any = read_question("means", config, save(arrays, meta))
-    assert (query.clip_norm, query.scales.band) == (1.3, 16)
+    assert (query.clip_norm, query.scales.band) == (1.4, 16)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,7 @@ def test_a_plan_says_each_number_in_one_way_only(plan: Plan) -> None:
 
 def test_the_server_and_the_sampler_read_models_by_the_same_table(tmp_path: Path) -> None:
     model = ScoreModel.start(CONFIGS["mlp"])
-    for name, value in (("mixture.mean", np.inf), ("mixture.texture", -1.0)):
+    for name, value in (("mixture.mean", np.inf), ("mixture.variance", 0.0)):
         bad = {**model.arrays, name: with_one(model.arrays[name], value)}
         content = save(bad, {"dppm": json.dumps(model.config.to_dict())})
         (tmp_path / "model").write_bytes(content)

@@ -28,7 +28,7 @@ from tests.support.mutations import nothing, twin
 
 GRID = Grid(1.0, 1 << 24)
 N = 70  # more than a chunk of a gradient phase
-MIXTURE = {"band": 16, "components": 3, "principal_axes": 5, "fine_band": 9, "texture": 7}
+MIXTURE = {"band": 16, "axes": 9, "components": 3, "principal_axes": 5}
 CONFIGS = {
     # Sizes that no kernel likes, and layers of one, five and seven units.
     "grey, mlp": ModelConfig.of(
