@@ -51,9 +51,10 @@ def test_another_model_never_finds_the_closed_form_of_the_last_one() -> None:
     for changed in (
         ScoreModel(ModelConfig.of((1, 8, 32), 2, settings), start.arrays),
         start.replace({"mixture.axis_variance": np.full(16, 2.0, np.float32)}),
-        start.replace({"mixture.axes": np.eye(16, dtype=np.float32)[::-1]}),
+        start.replace({"mixture.axes": np.roll(np.eye(16, dtype=np.float32), 1, 1)}),
     ):
         before, found = closed_form(start), closed_form(changed)
         assert found is not before
-        question = torch.zeros(1, *changed.config.shape), torch.ones(1), torch.zeros(1).long()
+        x = torch.linspace(-1, 1, 256).reshape(1, *changed.config.shape)
+        question = x, torch.ones(1), torch.zeros(1, dtype=torch.int64)
         assert torch.equal(found.denoise(*question), changed.denoiser.denoise(*question))
