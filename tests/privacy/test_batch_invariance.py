@@ -118,9 +118,11 @@ def plain_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 FAULTS = {
     "mixture": (mixture, "rows_by", "score", plain_rows),
+    "covariance": (moments, "rows_by", "covariance", plain_rows),
     "components": (moments, "rows_by", "components", plain_rows),
     "component_covariance": (moments, "rows_by", "component_covariance", plain_rows),
     "images": (dct, "sides", "means", lambda left, x, right: left @ x @ right.T),
+    "squares": (dct, "sides", "variances", lambda left, x, right: left @ x @ right.T),
     "layers": (products, "rows_by", "score", plain_rows),
 }
 

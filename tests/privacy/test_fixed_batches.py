@@ -9,12 +9,13 @@ import torch
 
 from dppm_model.mechanism.gradients import CHUNK, Method, clipped_sum
 from dppm_model.mechanism.quantize import Grid
+from dppm_model.score.arrays import draw_arrays
 from dppm_model.score.class_sums import MomentQuery
 from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import ComponentCovarianceQuery, nearest
 from dppm_model.score.networks import KINDS
-from dppm_model.score.phases import PHASES
+from dppm_model.score.phases import PHASES, build_query
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery
 from dppm_model.training.gradient import DetailLearner, ResidualLearner
@@ -30,7 +31,7 @@ Sum = Callable[[slice], np.ndarray]
 def model(**residual: object) -> ScoreModel:
     network = {"kind": "conv", "channels": 16, "blocks": 2}
     settings = {"band": 16, "network": network} | residual
-    mixture = {"band": 16, "components": 2, "principal_axes": 16, "fine_band": 200}
+    mixture = {"band": 200, "axes": 40, "components": 2, "principal_axes": 16}
     config = {"mixture": mixture, "residual": settings}
     return ScoreModel.initial((1, 16, 16), 3, config)
 
@@ -42,7 +43,9 @@ def records() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def moments(phase: str) -> Sum:
-    query = build_learner(phase, model(), 0).query()
+    config = model().config  # axes and all else are drawn
+    arrays = draw_arrays(config, PHASES[phase].question.needed, np.random.default_rng(0), 0.01)
+    query = build_query(phase, ScoreModel(config, arrays))
     x, y = records()
     seeds = torch.arange(N)
     return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, seeds[rows])
@@ -142,14 +145,23 @@ def large_mixture(own: bool = False) -> tuple[ScoreModel, torch.Tensor]:
 
     With ``own`` each component has a covariance of its own.
     """
-    settings = {"components": 20, "principal_axes": 64} if own else {"components": 50}
+    settings = {"band": 144, "axes": 144} | (
+        {"components": 20, "principal_axes": 64} if own else {"components": 50}
+    )
     start = ScoreModel.initial((1, 28, 28), 2, {"mixture": settings})
     rng = np.random.default_rng(0)
     root = 0.2 * rng.standard_normal((2, 144, 144)).astype(np.float32)
     components = start.arrays["mixture.components"]
     components = components + rng.standard_normal(components.shape).astype(np.float32)
     covariance = root @ root.transpose(0, 2, 1)
-    model = start.replace({"mixture.components": components, "mixture.covariance": covariance})
+    axes = np.linalg.qr(rng.standard_normal((144, 144)))[0].astype(np.float32)
+    model = start.replace(
+        {
+            "mixture.axes": axes,
+            "mixture.components": components,
+            "mixture.covariance": covariance,
+        }
+    )
     if own:
         model = build_learner("component_covariance", model, 0).result()
         spread = 0.02 * rng.standard_normal(model.arrays["mixture.component_covariance"].shape)
@@ -226,8 +238,8 @@ def test_the_size_of_a_class_decides_nothing_of_distances(monkeypatch: pytest.Mo
 
 
 @twin(
-    "residuals are projected class by class",
-    "dppm_model.score.moments:ComponentCovarianceQuery.projected",
+    "residuals are turned into principal axes class by class",
+    "dppm_model.score.moments:ComponentCovarianceQuery.in_principal_axes",
     _class_by_class(2),
 )
 def test_component_covariance_ignores_the_size_of_a_class(
@@ -236,5 +248,5 @@ def test_component_covariance_ignores_the_size_of_a_class(
     model, x = large_mixture(own=True)
     query = ComponentCovarianceQuery(model)
     r = x.flatten(1)[:, :144]
-    assert rows_of_products(monkeypatch, lambda y: query.projected(r, y)) == {CHUNK}
-    assert same_in_any_class_sizes(lambda y: query.projected(r, y))
+    assert rows_of_products(monkeypatch, lambda y: query.in_principal_axes(r, y)) == {CHUNK}
+    assert same_in_any_class_sizes(lambda y: query.in_principal_axes(r, y))
