@@ -32,7 +32,7 @@ from tests.support.seeded_rng import SeededRNG, chi_square
 def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
-        settings = ["model=gaussian", "server.max_retries=0", "sites=4"]
+        settings = ["server.max_retries=0", "sites=4"]
         folder = tmp_path_factory.mktemp("lies") / "run"
         return simulation.prepare(folder, [*TINY, *settings])[0]
 
@@ -281,8 +281,9 @@ def test_every_byte_that_leaves_a_site_is_declared(
 
     play(run, seen=seen)
     assert caplog.text == "" and capfd.readouterr() == ("", "")
+    rounds = [(i, j) for i, phase in enumerate(plan.phases) for j in range(phase.rounds)]
     for number, reports in masked.items():
-        sum_ = Sum.of(plan, number, 0)
+        sum_ = Sum.of(plan, *rounds[number])
         assert {len(r) for r in reports} == {sum_.ring.packed_bytes}
         assert len(set(reports)) == 4
         values = np.concatenate([sum_.ring.unpack(r) for r in reports]) >> max(0, sum_.bits - 8)

@@ -2,72 +2,38 @@
 
 from functools import cache
 from math import exp, pi, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from mpmath import mpf
 from scipy.integrate import quad
 from scipy.special import ndtr
 
-import dppm_model
-from dppm_model.planner import epsilon_fields, make_plan, summary
-from dppm_model.requests import PhaseRequest, PrivacyRequest
+from deploy.simulate import plan_of
+from dppm_model.config import check_config, compose_config
+from dppm_model.planner import epsilon_fields, summary
 from tests.privacy import independent
 from tests.privacy import reference_gdp as reference
-from tests.support.plan_factory import MODEL
 
-PRIVACY = {
-    "epsilon": 10.0,
-    "delta": 1e-5,
-    "view": "secure_sum",
-    "unit": "record",
-    "records_per_person": 1,
-    "sites": 10,
-    "records": 60_000,
-    "min_survivors": 10,
-    "colluding_sites": 0,
-}
-PLANS: dict[str, tuple[str, dict[str, Any]]] = {
-    "epsilon 10": ("mixture", {}),
-    "epsilon 1": ("mixture_small", {"epsilon": 1.0}),
-    "site view, epsilon 20": ("mixture", {"view": "site", "epsilon": 20.0}),
-    "8 of 10 sites, 1 colludes": ("mixture", {"min_survivors": 8, "colluding_sites": 1}),
-    "residual": ("residual", {}),
-}
-DIMENSIONS = {  # on MNIST
-    **{"means-first": 7850, "means": 7850, "covariance-first": 104_500, "covariance": 104_500},
-    **{
-        "components": 29_000,
-        "component_covariance": 416_000,
-        "fine_covariance": 409_600,
-        "score": 30_520,
-    },
+FACTS = ["facts.shape=[1,28,28]", "facts.classes=10", "facts.records=60000"]
+RECORDS = ["privacy.unit=record", "privacy.records_per_person=1"]
+PLANS = {
+    "epsilon 10": [],
+    "epsilon 1": ["privacy.epsilon=1"],
+    "site view, epsilon 20": ["privacy.view=site", "privacy.epsilon=20"],
+    "8 of 10 sites, 1 colludes": ["privacy.min_survivors=8", "privacy.colluding_sites=1"],
+    "residual": ["model=residual"],
 }
 VIEWS = ("secure_sum", "site")
 TRUTH = 1 - 2e-4  # the second accountant's numerical error, generously
 SLACK = 1.005  # the package's slopes are certified to 0.2 percent, from above
 
 
-def phases_of(model: str) -> dict[str, dict[str, float]]:
-    conf = Path(dppm_model.__file__).parent / "conf" / "model"
-    tree = yaml.safe_load((conf / f"{model}.yaml").read_text())
-    inherited = [phases_of(base) for base in tree.get("defaults", []) if base != "_self_"]
-    phases = {name: phase for parent in inherited for name, phase in parent.items()}
-    return phases | tree.get("phases", {})
-
-
 @cache
 def shipped(name: str) -> dict[str, Any]:
-    """Return a plan as `dppm plan --json` prints it."""
-    model, changes = PLANS[name]
-    phases = [
-        PhaseRequest(name=phase, dimension=DIMENSIONS[phase], **values)  # type: ignore[arg-type]
-        for phase, values in phases_of(model).items()
-    ]
-    plan = make_plan(PrivacyRequest(**(PRIVACY | changes)), phases, MODEL, run="plan")
+    """Return a plan as `dppm plan --json` prints it, for data such as MNIST."""
+    plan = plan_of(check_config(compose_config([*FACTS, *RECORDS, *PLANS[name]])), "plan")
     return summary(plan) | epsilon_fields(plan)
 
 
