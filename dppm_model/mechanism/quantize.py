@@ -12,7 +12,7 @@ norm of these integers decides whether they or zeros are added: no earlier fault
 vector pass. From there on only integers exist, below 2^53 in float64, where sums are exact in any
 order; and before they become int64 the sum is checked against n·G once more (`Grid.whole`), so that
 no cast can wrap. The same holds where a gradient stays in two factors (`mechanism.ghost_clipping`)
-and where it is r rᵀ (`score.fine_covariance`): the norm compared with G is that of the integers
+and where it is r rᵀ (`score.moments`): the norm compared with G is that of the integers
 that are added. `tests/privacy/test_sensitivity.py` tries it on every question, with arrays from the
 whole range that a site accepts.
 """

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,16 +27,40 @@ from sampler.settings import SamplerSettings
 from tests.benchmarks.central import train_centrally
 from tests.benchmarks.runner import benchmark, judged, record
 
-# Each variant: the noise, and what is changed. `~` takes a phase away; the others share its part.
-VARIANTS: dict[str, tuple[float, list[str]]] = {
-    "central": (1.0, []),
-    "no noise": (0.0, []),
-    "one covariance a class": (1.0, ["~model.phases.component_covariance"]),
-    "no pooled fine covariance": (1.0, ["~model.phases.fine_covariance"]),
-    "neither": (1.0, ["~model.phases.component_covariance", "~model.phases.fine_covariance"]),
-    "one Gaussian a class": (1.0, ["model=mixture_small"]),
-    "with a residual network": (1.0, ["model=residual"]),
+
+class Variant(NamedTuple):
+    """What is changed: times the noise, overrides (`~` takes a phase away), a size that is halved.
+
+    The phases that are left share the budget fraction of one that is not.
+    """
+
+    noise: float = 1.0
+    changes: tuple[str, ...] = ()
+    halved: str | None = None
+
+
+VARIANTS = {
+    "central": Variant(),
+    "no noise": Variant(0.0),
+    "half the band": Variant(halved="band"),
+    "half the axes": Variant(halved="axes"),
+    "no variances": Variant(changes=("~model.phases.variances",)),
+    "cosines for axes": Variant(changes=("~model.phases.pooled_covariance",)),
+    "one covariance for all classes": Variant(changes=("~model.phases.covariance",)),
+    "one covariance a class": Variant(changes=("~model.phases.component_covariance",)),
+    "one Gaussian a class": Variant(changes=("model.mixture.components=1",)),
+    "with a residual network": Variant(changes=("model=residual",)),
 }
+
+
+def overrides_of(name: str, data: str, epsilon: float) -> list[str]:
+    """Return the overrides of a variant; a size is half of the recipe's."""
+    chosen = VARIANTS[name]
+    overrides = [f"data={data}", f"privacy.epsilon={epsilon}", *chosen.changes]
+    if chosen.halved:
+        size = resolve(overrides).recipe.settings[chosen.halved] // 2
+        overrides.append(f"model.mixture.{chosen.halved}={size}")
+    return overrides
 
 
 def variant(
@@ -84,9 +108,8 @@ def measure(
     if run is not None:
         rows["federated"] = figures_of(Run(run).read_json(Run(run).evaluation))
     for name in only:
-        noise, changes = VARIANTS[name]
-        overrides = [f"data={data}", f"privacy.epsilon={epsilon}", *changes]
-        rows[name] = variant(overrides, noise, per_class, seeds, workers)
+        overrides = overrides_of(name, data, epsilon)
+        rows[name] = variant(overrides, VARIANTS[name].noise, per_class, seeds, workers)
         print(name, rows[name], flush=True)
         record(f"ablation-{data}-eps{epsilon:g}", {"per_class": per_class, "rows": rows})
 

@@ -72,9 +72,9 @@ def plan_of(sites: int, dimension: int) -> Plan:
     least = sites - sites // 5
     honest = honest_reports(SECURE_SUM, sites, least, 0)
     side = math.isqrt(dimension)  # as many coordinates as a phase of this kind asks for
-    model = ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 1, "fine_band": side}})
+    model = ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": side, "axes": 1}})
     phase = PhasePlan(
-        name="fine_covariance",
+        name="pooled_covariance",
         mechanism=BinomialMechanism(1.0, 0.05, RESPONSES),
         clip_norm=1.0,
         sampling_rate=1.0,

@@ -15,13 +15,14 @@ from dppm_model.plan import Plan
 from dppm_model.planner import epsilons
 from dppm_model.run import Run
 from tests.conftest import TINY
+from tests.support.few_rounds import FOUR_ROUNDS
 from tests.support.flaky_grid import play, twin_of
 from tests.support.plain_sum import NAME, registered
 
 
 @pytest.fixture
 def run(tiny: Path, tmp_path: Path) -> Run:
-    return simulation.prepare(tmp_path / "run", [*TINY, "model=gaussian", "privacy.view=site"])[0]
+    return simulation.prepare(tmp_path / "run", [*TINY, *FOUR_ROUNDS, "privacy.view=site"])[0]
 
 
 def plain(plan: Plan) -> Plan:

@@ -17,6 +17,7 @@ from dppm_model.planner import epsilons
 from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from tests.conftest import TINY
+from tests.support.few_rounds import FOUR_ROUNDS
 from tests.support.flaky_grid import (
     Killed,
     LateGrid,
@@ -27,7 +28,7 @@ from tests.support.flaky_grid import (
     twin_of,
 )
 
-SHORT = [*TINY, "model=gaussian", "server.max_retries=1", "server.retry_seconds=0.001"]
+SHORT = [*TINY, *FOUR_ROUNDS, "server.max_retries=1", "server.retry_seconds=0.001"]
 
 
 def prepare(folder: Path, *extra: str) -> Run:

@@ -21,11 +21,12 @@ from dppm_model.run import Run
 from tests.conftest import SMALL, TINY
 from tests.conftest import run as typed
 from tests.support.fault_injection import POINTS, dying, ended, forked, killed, left_over
+from tests.support.few_rounds import FOUR_ROUNDS
 from tests.support.flaky_grid import assert_same_model, play, twin_of
 from tests.support.mutations import nothing, twin
 from tests.support.seeded_rng import SeededRNG
 
-GAUSSIAN = [*TINY, "model=gaussian", "server.retry_seconds=0.001"]
+SHORT = [*TINY, *FOUR_ROUNDS, "server.retry_seconds=0.001"]
 
 
 def secrets_of(run: Run) -> dict[str, object]:
@@ -45,7 +46,7 @@ def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
         folder = tmp_path_factory.mktemp("kills")
-        run = simulation.prepare(folder / "prepared", GAUSSIAN)[0]
+        run = simulation.prepare(folder / "prepared", SHORT)[0]
         reference = twin_of(run, folder / "whole")
         play(reference)
     return run, reference
@@ -138,16 +139,16 @@ def test_a_run_that_was_begun_by_nobody_is_left_alone(tmp_path: Path, tiny: Path
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "cat.png").write_text("cat")
-    assert typed("simulate", folder, *GAUSSIAN) == RunFolderError.exit_code
+    assert typed("simulate", folder, *SHORT) == RunFolderError.exit_code
     assert [p.name for p in folder.iterdir()] == ["cat.png"]
     run = tmp_path / "run"
-    assert typed("simulate", run, *GAUSSIAN) == 0
+    assert typed("simulate", run, *SHORT) == 0
     (run / "plan.json").unlink()
     before = sorted(run.rglob("*"))
-    assert typed("simulate", run, *GAUSSIAN) == RunFolderError.exit_code
+    assert typed("simulate", run, *SHORT) == RunFolderError.exit_code
     assert sorted(run.rglob("*")) == before
-    assert typed("simulate", tmp_path / "failed", *GAUSSIAN, "privacy.epsilom=1") != 0
-    assert typed("simulate", tmp_path / "too" / "many", *GAUSSIAN, "sites=599") != 0
+    assert typed("simulate", tmp_path / "failed", *SHORT, "privacy.epsilom=1") != 0
+    assert typed("simulate", tmp_path / "too" / "many", *SHORT, "sites=599") != 0
     assert not (tmp_path / "failed").exists() and not (tmp_path / "too" / "many").exists()
 
 
@@ -159,11 +160,11 @@ def test_a_preparation_that_was_killed_is_begun_again(tmp_path: Path, tiny: Path
 
     def work() -> None:
         with dying("written", nth):
-            typed("simulate", run, *GAUSSIAN, "sites=5")
+            typed("simulate", run, *SHORT, "sites=5")
 
     assert ended(forked(work)) == -9
     assert (run / ".making").exists()
-    assert typed("simulate", run, *GAUSSIAN) == 0
+    assert typed("simulate", run, *SHORT) == 0
     assert len(list((run / "sites").iterdir())) == 3 and not left_over(run)
 
 

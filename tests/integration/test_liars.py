@@ -18,6 +18,7 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from server.securesum.aggregation import Aggregate, SecureSum
 from tests.conftest import TINY
+from tests.support.few_rounds import FOUR_ROUNDS
 from tests.support.flaky_grid import Killed, assert_same_model, dies, play, twin_of
 from tests.support.lying_sites import LIES, WITH_A_DROP_OUT, Liar, edits
 from tests.support.mutations import nothing, twin
@@ -28,7 +29,7 @@ Prepared = Callable[[int], Run]  # by the number of sites
 
 
 def prepare(folder: Path, sites: int) -> Run:
-    settings = ["model=gaussian", "server.max_retries=0", "server.wait_seconds=0.01"]
+    settings = [*FOUR_ROUNDS, "server.max_retries=0", "server.wait_seconds=0.01"]
     settings += [f"sites={sites}", "privacy.min_survivors=4"]
     return simulation.prepare(folder, [*TINY, *settings])[0]
 
@@ -274,7 +275,7 @@ def test_where_nobody_can_be_spared_the_pair_is_named_and_the_command_resumes(
 ) -> None:
     """Three of three must survive: a lie ends the run, until it is mended."""
     monkeypatch.setenv("DPPM_DATA", str(tiny_store))
-    settings = [*TINY, "model=gaussian", "server.max_retries=0"]
+    settings = [*TINY, *FOUR_ROUNDS, "server.max_retries=0"]
     run = simulation.prepare(tmp_path / "run", settings)[0]
     edit, seen = edits(Liar(run, 1), LIES["shares wrong"])
     for _ in range(2):

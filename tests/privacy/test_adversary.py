@@ -22,6 +22,7 @@ from dppm_model.privacy.ledger import Ledger
 from dppm_model.run import Run
 from dppm_model.securesum.masks import Sum
 from tests.conftest import TINY
+from tests.support.few_rounds import FOUR_ROUNDS
 from tests.support.flaky_grid import FlakyGrid, check_declared, play, twin_of
 from tests.support.mutations import twin
 from tests.support.plan_factory import with_mechanism
@@ -32,7 +33,7 @@ from tests.support.seeded_rng import SeededRNG, chi_square
 def prepared(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPM_DATA", str(tiny_store))
-        settings = ["server.max_retries=0", "sites=4"]
+        settings = [*FOUR_ROUNDS, "server.max_retries=0", "sites=4"]
         folder = tmp_path_factory.mktemp("lies") / "run"
         return simulation.prepare(folder, [*TINY, *settings])[0]
 
