@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from dppm_model.score.model_config import ModelConfig
 
 _LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above holds a crop
-_BASE = 32  # pixels of the shorter side that a base has at least, if nothing is said
-_LARGEST_BASE = 64  # and at most: its covariance has as many rows as it has pixels
+_BASE = 64  # pixels of the shorter side that a base has at least, if nothing is said
+_LARGEST_BASE = 127  # and at most: a larger one would be halved once more
 _PLACES = 1 << 14  # of the network, in one evaluation: what bounds its memory
 START = Path(__file__).with_name("shapes.safetensors")  # see `synthetic_pretraining`
 KINDS = {1: "grey", 3: "rgb"}
@@ -98,7 +98,7 @@ class PyramidConfig(Part):
     def of(cls, values: Mapping[str, Any], image: Shape) -> PyramidConfig:
         """Build it for images (C, H, W), and name this installation's public weights.
 
-        Where ``stages`` is None, it is as many as leave the shorter side of the base at least 32
+        Where ``stages`` is None, it is as many as leave the shorter side of the base at least 64
         pixels.
 
         Raises
