@@ -12,7 +12,7 @@ from deploy.configuration import composed, keys, type_text
 from dppm_model.config import CONF, check_config, compose_config
 from dppm_model.errors import ConfigError
 
-PARTIAL = {f"model/{name}" for name in ("base", "centres", "score", "upsampling")}  # of others
+PARTIAL = {f"model/{name}" for name in ("score", "upsampling")}  # of others
 
 
 @pytest.mark.parametrize(
