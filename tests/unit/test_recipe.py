@@ -13,7 +13,7 @@ from dppm_model.errors import ConfigError, PlanError
 from dppm_model.planning.recipe import Recipe, choose_recipe
 from dppm_model.records.writing import write_records
 from dppm_model.score.phases import PHASES, kind_of
-from tests.conftest import TINY, tiny_images
+from tests.conftest import TINY, run, tiny_images
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 64, 64)]
 UNITS = [500, 1_000, 5_000, 20_000, 60_000, 250_000, 1_000_000]
@@ -70,6 +70,7 @@ def test_ten_classes_of_five_hundred_records_are_enough_at_a_usual_epsilon() -> 
 def test_more_units_and_more_budget_pay_for_more(
     shape: tuple[int, int, int], components: int
 ) -> None:
+    """For a number of components; where they begin to pay, they take budget from the others."""
     for key in ("band", "axes"):
         by_units = [chosen(n, MU, shape, components=components).settings[key] for n in UNITS]
         by_budget = [
@@ -136,6 +137,21 @@ def test_the_recipe_fills_what_is_null_and_nothing_else() -> None:
     (means,) = (r for r in found.phase_requests() if r.name == "means")
     assert means.rounds == 5
     assert means.budget_fraction == found.recipe.phases["means"]["budget_fraction"]
+
+
+def test_a_plan_says_why(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", *TINY) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    for reason in resolve(TINY).recipe.reasons:
+        assert reason in shown
+
+
+def test_a_configuration_with_other_facts_has_another_recipe() -> None:
+    config = configured()
+    few = config.recipe
+    more = config.replace(facts=config.facts.replace(records=60_000))
+    assert more.recipe.phases["means"]["budget_fraction"] < few.phases["means"]["budget_fraction"]
+    assert config.recipe == few
 
 
 def test_a_phase_that_is_deleted_is_not_asked() -> None:
