@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from dppm_model.fault_points import FaultPoint, watched
 from dppm_model.run import Run
 from dppm_model.score.closed_form import closed_form
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.phases import write_question
 from tests.conftest import TINY
 from tests.support.flaky_grid import FIELDS, Killed, assert_same_model, dies, play, twin_of
 
@@ -48,6 +50,24 @@ def test_training_learns_and_accounts_for_every_round(tmp_path: Path, tiny: Path
     means = mixture.basis.inverse(mixture.mean)
     assert means[0, 0, 4:, :4].mean() > means[0, 0, 4:, 4:].mean() + 0.3
     assert means[1, 0, :4, 4:].mean() > means[1, 0, 4:, 4:].mean() + 0.3
+
+
+def test_sites_are_asked_what_the_learner_takes_their_answers_for(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both rounds of variances ask by the same ones; the result of the first is for nobody yet."""
+    asked = []
+
+    def recorded(phase: str, model: ScoreModel) -> bytes:
+        asked.append((phase, model.arrays["mixture.variance"]))
+        return write_question(phase, model)
+
+    monkeypatch.setattr("server.rounds.write_question", recorded)
+    run = prepare(tmp_path / "run")
+    play(run)
+    first, second = (variance for phase, variance in asked if phase == "variances")
+    assert np.array_equal(first, second)
+    assert not np.array_equal(second, ScoreModel.load(run.model).arrays["mixture.variance"])
 
 
 def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path, tiny: Path) -> None:

@@ -550,10 +550,13 @@ def test_a_saved_state_does_not_change_with_the_learner() -> None:
 def test_a_query_is_built_from_the_model_that_travels() -> None:
     x, y = records(20)
     for kind in MOMENTS:
-        model = ready(kind)
-        there = read_question(kind, model.config, write_question(kind, model))
-        sums = [q.clipped_sum(x, y, GRID, SEEDS) for q in (build_query(kind, model), there)]
-        assert np.array_equal(*sums)
+        asking = learner(kind, trained())
+        for _ in range(2):
+            query = asking.query()
+            there = read_question(kind, query.model.config, write_question(kind, query.model))
+            sums = [q.clipped_sum(x, y, GRID, SEEDS) for q in (query, there)]
+            assert np.array_equal(*sums)
+            ask(asking, x, y)
 
 
 def test_means_query_centres_at_the_model() -> None:
