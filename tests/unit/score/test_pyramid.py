@@ -68,8 +68,8 @@ def discs(n: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     ("image", "stages", "base"),
     [
-        ((1, 256, 256), None, (1, 32, 32)),
-        ((3, 192, 128), None, (3, 48, 32)),
+        ((1, 256, 256), None, (1, 64, 64)),
+        ((3, 192, 128), None, (3, 96, 64)),
         ((1, 64, 64), 2, (1, 16, 16)),
     ],
 )
@@ -93,10 +93,10 @@ def test_the_base_is_the_image_halved(image: tuple, stages: int | None, base: tu
         ({"stages": 1.5}, (1, 64, 64), "pyramid.stages is 1.5"),
         ({"stages": 2.0}, (1, 64, 64), "pyramid.stages is 2.0"),
         ({"stages": 1, "clip_share": 0}, (1, 64, 64), "pyramid.clip_share is 0"),
-        ({"stages": None}, (1, 244, 244), "244 x 244 pixels, but their base has sides of 122"),
+        ({"stages": None}, (1, 268, 268), "268 x 268 pixels, but their base has sides of 134"),
         ({"stages": 1, "switch_sigma": 5.0}, (1, 64, 64), "pyramid.switch_sigma is 5.0"),
         ({"stages": 1, "ema": 1.0}, (1, 64, 64), "pyramid.ema is 1.0"),
-        ({"stage": 1}, (1, 64, 64), "pyramid.stage is not a setting"),
+        ({"stages": 1, "stage": 1}, (1, 64, 64), "pyramid.stage is not a setting"),
     ],
 )
 def test_refusals(values: dict, image: tuple, message: str) -> None:
@@ -112,7 +112,7 @@ def test_the_configuration_ends_with_details() -> None:
     config = check_config(tree)
     assert [request.name for request in config.phase_requests()][-1] == "detail"
     pyramid = config.score_model().part(PyramidConfig)
-    assert (pyramid.stages, pyramid.rounds, pyramid.learning_rate) == (3, 7, 0.004)
+    assert (pyramid.stages, pyramid.rounds, pyramid.learning_rate) == (2, 7, 0.004)
 
 
 def test_a_model_without_details_draws_nothing() -> None:
