@@ -59,13 +59,13 @@ class Command(click.Command):
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Separate the run folder from the overrides, which have an equals sign."""
-    overrides = [a for a in arguments if "=" in a]
-    folders = [a for a in arguments if "=" not in a]
+    """Separate the run folder from the overrides: key=value, or ~key to take a phase away."""
+    overrides = [a for a in arguments if "=" in a or a.startswith("~")]
+    folders = [a for a in arguments if a not in overrides]
     if len(folders) > 1:
         raise ConfigError(
             f"More than one run folder: {' and '.join(folders)}.",
-            "Name one; overrides are key=value.",
+            "Name one; overrides are key=value or ~key.",
         )
     return (Path(folders[0]) if folders else None), overrides
 
