@@ -56,6 +56,11 @@ class Basis(nn.Module):
     prior_variance: torch.Tensor  # (P,) float64: the public spectrum, mean 1
 
     @property
+    def channel(self) -> torch.Tensor:
+        """(P,) int64: the opponent colour that each coefficient is of; 0 is brightness."""
+        return self.order // (self.shape[1] * self.shape[2])
+
+    @property
     def size(self) -> int:
         """P = C·H·W, the number of coefficients."""
         return math.prod(self.shape)

@@ -129,7 +129,7 @@ class MeansLearner(MomentLearner[MeansQuery]):
         frequency = (centre.head + moved.head).clamp(min=_LEAST_WEIGHT / query.slots)
         mean = centre.body + moved.body / frequency[:, None]
         noise = (std * query.scale.body * query.slots) ** 2  # of a class of the average size
-        shell = octaves(self._start.scales.std)
+        shell = octaves(self._start.scales.std, self._start.scales.basis.channel)
         share = frequency / frequency.sum()
         before = query.centre.body.double()
         step = mean - before
@@ -152,7 +152,7 @@ class VariancesLearner(MomentLearner[VariancesQuery]):
         before = query.variance.double()
         ratio = (centre.body + moved.body)[0]
         noise = (std * query.scale.body) ** 2
-        shell = octaves(self._start.scales.std)
+        shell = octaves(self._start.scales.std, self._start.scales.basis.channel)
         level = shell_means(ratio, shell)
         level = level.clamp(min=_LEAST_SHELL * max(float(level.max()), _LEAST_SHELL))
         ratio = level + wiener((ratio - level)[None], noise, shell)[0]

@@ -10,9 +10,13 @@ import math
 import torch
 
 
-def octaves(std: torch.Tensor) -> torch.Tensor:
-    """Number each coefficient (P,) by its half octave of the public prior, int64 from 0."""
-    return (4 * torch.log2(std[0] / std)).long().clamp(min=0)
+def octaves(std: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
+    """Number each coefficient (P,) by its channel and its half octave of the public prior, int64.
+
+    Channels have shells of their own: an image may have no colour at all.
+    """
+    half = (4 * torch.log2(std[0] / std)).long().clamp(min=0)
+    return half + channel * (int(half.max()) + 1)
 
 
 def shell_means(values: torch.Tensor, shell: torch.Tensor) -> torch.Tensor:

@@ -130,11 +130,14 @@ def test_wiener_keeps_signal_and_drops_noise() -> None:
     assert torch.allclose(wiener(noisy, torch.zeros_like(noise), shell), noisy)
 
 
-def test_octaves_start_at_zero_and_grow() -> None:
+def test_octaves_start_at_zero_and_grow_in_each_channel() -> None:
     std = 1 / torch.sqrt(1 + torch.arange(100, dtype=torch.float64) ** 2)
-    shell = octaves(std)
+    channel = torch.arange(100) % 3
+    shell = octaves(std, channel)
     assert shell[0] == 0
-    assert (shell.diff() >= 0).all()
+    found = [shell[channel == c] for c in range(3)]
+    assert all((own.diff() >= 0).all() for own in found)
+    assert found[0].max() < found[1].min() < found[1].max() < found[2].min()
 
 
 def test_a_shell_has_the_mean_of_its_values() -> None:
