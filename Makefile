@@ -30,7 +30,7 @@ demo: setup ## Train, sample and judge on MNIST under privacy (ARGS="privacy.eps
 	$(BIN)/dppm demo $(ARGS)
 
 demo-256: setup ## The same for 256x256 images: letters of thousands of fonts (about 40 minutes)
-	$(BIN)/dppm demo runs/demo-256 data=glyphs-aj privacy.unit=record model=pyramid sampler.per_class=150 $(ARGS)
+	$(BIN)/dppm demo runs/demo-256 data=glyphs-aj privacy.unit=record model=pyramid_details sampler.per_class=150 $(ARGS)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

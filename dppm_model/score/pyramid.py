@@ -71,6 +71,10 @@ class PyramidConfig(Part):
     ----------
     stages
         How often the base image is doubled.
+    details
+        Whether a network adds what is finer than the base, after private rounds. Taught by drawn
+        shapes, it gives letters sharp edges and tears photographs: without it, images are enlarged
+        by cubic interpolation, which costs no privacy.
     switch_sigma, stage_switch_sigma
         Noise level at which the first stage takes over from the base, and each other stage from
         the one low_res: what is finer than that level is left to it.
@@ -83,6 +87,7 @@ class PyramidConfig(Part):
     """
 
     stages: Annotated[int, Between(1, 8)] = 1
+    details: bool = True
     switch_sigma: Annotated[float, Between(LEAST_SIGMA, MOST_LOW_RES_SIGMA)] = 0.3
     stage_switch_sigma: Annotated[float, Between(LEAST_SIGMA, MOST_LOW_RES_SIGMA)] = 0.1
     weights: str = ""
@@ -118,7 +123,8 @@ class PyramidConfig(Part):
                 f"Images have {image[1]} x {image[2]} pixels, but their base has sides of {side}.",
                 "Import them with a --size such as 128, 192 or 256, or set pyramid.stages.",
             )
-        return replace(config, weights=digest_of(start_weights(image[0])))
+        weights = digest_of(start_weights(image[0])) if config.details else ""
+        return replace(config, weights=weights)
 
     def check(self, config: ModelConfig) -> None:
         """Refuse stages that images do not have.
@@ -154,8 +160,19 @@ class PyramidConfig(Part):
         del arrays
         return functional.avg_pool2d(x, 2**self.stages)
 
+    def decode(self, x: torch.Tensor, arrays: Arrays) -> torch.Tensor:
+        """Enlarge base images, if there is no network that has."""
+        del arrays
+        if self.details:
+            return x
+        return functional.interpolate(
+            x, scale_factor=2**self.stages, mode="bicubic", align_corners=False
+        )
+
     def specs(self, config: ModelConfig) -> dict[str, ArraySpec]:
         """Return ``detail.start``, the public weights, and those of them that rounds train."""
+        if not self.details:
+            return {}
         network = lay_out_upsampler(config.shape[0])
         size = sum(p.numel() for p in network.parameters())
         start = ArraySpec((size,), -MOST_WEIGHT, MOST_WEIGHT, role="public", digest=self.weights)
@@ -163,10 +180,14 @@ class PyramidConfig(Part):
 
     def public_arrays(self, config: ModelConfig) -> Arrays:
         """Return the weights that drawn shapes taught."""
-        return {_START: start_weights(config.shape[0])}
+        return {_START: start_weights(config.shape[0])} if self.details else {}
 
-    def upsampling(self, config: ModelConfig, arrays: Arrays, device: torch.device) -> Pyramid:
-        """Build the stages with the averaged weights."""
+    def upsampling(
+        self, config: ModelConfig, arrays: Arrays, device: torch.device
+    ) -> Pyramid | None:
+        """Build the stages with the averaged weights, if there is a network."""
+        if not self.details:
+            return None
         require(arrays, (_START, "detail.ema"))
         network = build_upsampler(config.shape[0], arrays)
         set_weights(trainable(network).values(), arrays["detail.ema"])

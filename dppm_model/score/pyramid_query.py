@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from dppm_model.errors import ConfigError
 from dppm_model.records.pixels import to_tensor
 from dppm_model.score.closed_form import CLOSED_FORM
 from dppm_model.score.gradient import GradientQuery
@@ -239,9 +240,10 @@ class DetailQuery(GradientQuery):
         Raises
         ------
         ConfigError
-            If there is no stage.
+            If there is no stage, or no network to train.
         """
-        config.part(PyramidConfig, "Use model=pyramid.")
+        if not config.part(PyramidConfig, "Use model=pyramid_details.").details:
+            raise ConfigError("model.pyramid.details is false.", "Use model=pyramid_details.")
         return super().dimension_of(config)
 
     def build(self, model: ScoreModel) -> nn.Module:

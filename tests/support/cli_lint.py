@@ -31,7 +31,13 @@ _GROUPS = {
     "serve": ("sampler", "pool", "device"),
     "evaluate": ("evaluation", "device"),
 }
-_MODELS = [[], ["model=pyramid"], ["model=residual"], ["mechanism=directions"]]
+_MODELS = [
+    [],
+    ["model=pyramid"],
+    ["model=pyramid_details"],
+    ["model=residual"],
+    ["mechanism=directions"],
+]
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_-]+)*=\S+")
 _DRAWN = re.compile("[┌└▶◀]")  # boxes and arrows: a drawing, which may name commands
 _REFUSALS = (DppmError, click.UsageError, json_format.Error, ValueError, SyntaxError)

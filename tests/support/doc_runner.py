@@ -37,7 +37,7 @@ INSTEAD: dict[str, dict[str, str]] = {
         "sampler.per_class=5000": "sampler.per_class=200",
     },
     "docs/how_it_works.md": {
-        "data=scans model=pyramid": f"data=scans model=pyramid {_FEW}",
+        "data=scans model=pyramid": "data=scans model=pyramid sampler.per_class=10",
         "make demo-256": f'make demo-256 ARGS="data=shapes {_FEW}"',
         "data=glyphs-aj": f"data=shapes {_FEW}",
         "sampler.per_class=150": "",

@@ -108,7 +108,7 @@ def test_refusals(values: dict, image: tuple, message: str) -> None:
 def test_the_configuration_ends_with_details() -> None:
     facts = ["facts.shape=[3,256,256]", "facts.classes=2", "facts.records=5000"]
     unit = ["privacy.unit=record", "privacy.records_per_person=1"]
-    tree = compose_config(["model=pyramid", "model.phases.detail.rounds=7", *facts, *unit])
+    tree = compose_config(["model=pyramid_details", "model.phases.detail.rounds=7", *facts, *unit])
     config = check_config(tree)
     assert [request.name for request in config.phase_requests()][-1] == "detail"
     pyramid = config.score_model().part(PyramidConfig)
@@ -348,3 +348,21 @@ def test_a_model_that_lacks_what_the_question_needs_is_refused() -> None:
             build_query("detail", model.without(name))
     with pytest.raises(ConfigError, match="no pyramid"):
         dimension_of("detail", ModelConfig((1, 28, 28), 2, (MixtureConfig(),)))
+
+
+def test_without_details_the_base_is_enlarged_and_nothing_is_trained() -> None:
+    settings = {"mixture": {"band": 16}, "pyramid": {"stages": 2, "details": False}}
+    model = ScoreModel.initial((3, 256, 256), 2, settings)
+    assert model.pyramid is None
+    assert not [name for name in model.arrays if name.startswith("detail")]
+    base = torch.linspace(-1, 1, 64).expand(2, 3, 64, 64)
+    assert model.shape == base.shape[1:]
+    images = model.decode(base)
+    assert images.shape == (2, *model.image_shape)
+    inside = (..., slice(8, -8), slice(8, -8))
+    assert torch.allclose(
+        images[inside], torch.linspace(-1, 1, 64).repeat_interleave(4)[8:-8], atol=0.02
+    )
+    assert abs(float((torch.nn.functional.avg_pool2d(images, 4) - base).mean())) < 1e-3
+    with pytest.raises(ConfigError, match=r"model\.pyramid\.details is false"):
+        dimension_of("detail", model.config)
