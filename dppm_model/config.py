@@ -226,10 +226,13 @@ class Config(Settings):
     def recipe(self) -> Recipe:
         """What the closed form's settings are that were left to be chosen, its phases, and why.
 
-        Raises PlanError if there are too few units for anything; ConfigError if facts are unknown.
+        It is empty for a model without a closed form. Raises PlanError if there are too few units
+        for anything; ConfigError if facts are unknown.
         """
         groups = self._groups
-        given = {key: v for key, v in groups.get("mixture", {}).items() if v is not None}
+        if "mixture" not in groups:
+            return Recipe({}, {}, ())
+        given = {key: v for key, v in groups["mixture"].items() if v is not None}
         base = ModelConfig.of(self.shape, self.classes, {**groups, "mixture": given}).base_shape
         privacy = self.privacy_request()
         return choose_recipe(base, self.classes, privacy.records, privacy.total_mu, given)
@@ -249,7 +252,7 @@ class Config(Settings):
         """
         model, requests = self.score_model(), []
         for name, phase in self.model.phases.items():
-            chosen = self.recipe.phases.get(name, {}) if "mixture" in self._groups else {}
+            chosen = self.recipe.phases.get(name, {})
             given = {key: value for key, value in dict(phase).items() if value is not None}
             if not chosen and not given.keys() & set(_CHOSEN):
                 continue
