@@ -124,8 +124,21 @@ COMMANDS = (
         argument("source", "folder, CSV or npz file", type=PATH),
         option("--name", "name of the new data set"),
         option("--size", "side in pixels to resize to", type=int),
-        option("--test-fraction", "held-out share", default=0.1),
-        examples=["~/scans --name scans --size 64"],
+        file("--test", "images to hold out: folder, CSV or npz file"),
+        option(
+            "--test-fraction",
+            "held-out share of each class (default: 0.1, unless the source has a test split)",
+            type=float,
+        ),
+        option("--person", "column of the CSV that says whose an image is"),
+        flag("--no-person", "protect records, although the CSV names persons"),
+        flag("--pages", "make each page of a file a record"),
+        flag("--drop-duplicates", "leave out exact copies"),
+        flag("--as-written", "take values that look like two spellings of one for different"),
+        examples=[
+            "~/scans --name scans --size 64",
+            "scans/train.csv --test scans/test.csv --name scans --person patient_id",
+        ],
     ),
     Command(
         "data list",

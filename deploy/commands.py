@@ -18,7 +18,7 @@ from deploy.cost.workload import workloads
 from deploy.pages.report import show_summary, write_evaluation_table, write_reports
 from deploy.pages.watch import beside
 from deploy.sampling import draw, retaken, trained
-from deploy.show import console, epsilon_text, plan_table, print_json, progress
+from deploy.show import console, epsilon_text, plain, plan_table, print_json, progress
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.device import device_of
 from dppm_model.errors import ConfigError, RunFolderError
@@ -26,6 +26,7 @@ from dppm_model.files import write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import adjacency, epsilon_if_colluding
 from dppm_model.records import importers, sources
+from dppm_model.records.listing import Choices
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS
@@ -45,16 +46,33 @@ def fetch(name: str, *, as_json: bool) -> None:
 
 
 def import_data(
-    source: Path, name: str | None, size: int | None, test_fraction: float, *, as_json: bool
+    source: Path,
+    name: str | None,
+    size: int | None,
+    test: Path | None,
+    test_fraction: float | None,
+    *,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """`dppm data import PATH`."""
     source = source.expanduser()
     name = name or source.stem
+    notes: list[str] = []
     with progress(f"importing {source}") as bar:
         path = importers.import_dataset(
-            source, name, size=size, test_fraction=test_fraction, seed=0, progress=bar
+            source,
+            name,
+            size=size,
+            test=test.expanduser() if test else None,
+            test_fraction=test_fraction,
+            choices=Choices(**choices),
+            progress=bar,
+            say=notes.append,
         )
-    console.print(f"{name} is in {path}")
+    console.print(f"{name} is in {path}", markup=False)
+    for note in notes:
+        console.print(f"- {plain(note)}", markup=False, highlight=False)
     if as_json:
         print_json(sources.available())
 

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
+import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from dppm_model.errors import ConfigError, DataError
-from dppm_model.progress import Progress, silent
+from dppm_model.progress import Progress, part, silent
+from dppm_model.records.copies import exact_copies, near_copies
+from dppm_model.records.folders import list_folder
+from dppm_model.records.hold_out import check_classes, check_sides, hold_out
+from dppm_model.records.listing import Choices, Listing, with_test
+from dppm_model.records.npz import list_npz
+from dppm_model.records.pictures import Look, look_at, pixels_of
 from dppm_model.records.sources import DATASETS, data_root
+from dppm_model.records.tables import list_csv
 from dppm_model.records.writing import replacing, write_records
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-_GREY = {"1", "L", "LA"}
-_HINT = "Remove or mend it."
+T = TypeVar("T")
+R = TypeVar("R")
+Say = Callable[[str], None]
 _CHUNK = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """Files with labels and, if the CSV names them, persons."""
-
-    files: list[Path]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    persons: NDArray[np.int64] | None
+_TEST_FRACTION = 0.1
+_NO_CHOICES = Choices()
 
 
 def import_dataset(
@@ -42,9 +41,12 @@ def import_dataset(
     *,
     root: Path | None = None,
     size: int | None = None,
-    test_fraction: float = 0.1,
+    test: Path | None = None,
+    test_fraction: float | None = None,
+    choices: Choices = _NO_CHOICES,
     seed: int = 0,
     progress: Progress = silent,
+    say: Say = lambda _: None,
 ) -> Path:
     """Import images as data set ``name``, in one of three formats.
 
@@ -55,153 +57,200 @@ def import_dataset(
     Parameters
     ----------
     path
-        A folder with one sub-folder per class; a CSV with columns ``file``, ``label`` and perhaps
-        ``person`` (files relative to the CSV); or a MedMNIST npz.
+        A folder with one sub-folder per class, perhaps inside ``train`` and ``test``; a CSV with
+        columns ``file``, ``label`` and perhaps ``person`` and ``split`` (files relative to the
+        CSV); or a MedMNIST npz.
     root
         The local store; by default `data_root()`.
     size
-        Pixels a side to resize to; needed where the images differ in size. Not for npz.
+        Pixels a side to resize to; needed where the images differ in size.
+    test
+        Images to hold out, in any of the formats.
     test_fraction
-        Share held out for `dppm evaluate`, by whole persons if the data name them. An npz brings
-        its own test split.
+        Share held out for `dppm evaluate`, of each class, by whole persons if the data name them;
+        None: a tenth, unless the source brings a test split.
+    choices
+        What only the owner of the images can decide.
     seed
         Of the choice of the test split.
+    say
+        Gets the summary, a sentence at a time.
     """
     if size is not None and size < 1:
         raise ConfigError(f"--size is {size}.", "Give a number of pixels above zero.")
-    if path.is_dir():
-        listing = _list_folder(path)
-    elif path.suffix.lower() == ".csv" and path.is_file():
-        listing = _list_csv(path)
-    elif path.suffix.lower() == ".npz" and path.is_file():
-        if size is not None:
-            raise ConfigError(
-                f"--size is {size}, but {path} is not resized.", "Leave --size out for npz files."
-            )
-        return _import_medmnist(path, name, root=root)
-    else:
-        raise DataError(
-            f"{path} is not a folder, .csv or .npz file.", "See `dppm data --help` for the formats."
+    if test_fraction is not None and not 0 <= test_fraction < 1:
+        raise ConfigError(f"--test-fraction is {test_fraction}.", "Give a number in [0, 1).")
+    target = _free_place(name, root)
+    listing = _list(path, test, choices)
+    if listing.held_out is not None and test_fraction is not None:
+        raise ConfigError(
+            f"--test-fraction is {test_fraction}, but {path} has a test split.",
+            "Leave one of them out.",
         )
-    return _import_files(listing, name, root, size, test_fraction, seed, progress)
-
-
-def _list_folder(folder: Path) -> _Listing:
-    """List a folder with one sub-folder per class; names with a leading dot are passed over."""
-    classes = tuple(
-        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    check_sides(listing)
+    looks = _mapped(
+        look_at, listing.pictures, part(progress, 0.0, 0.5), lambda done: f"{name}: {done} read"
     )
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    ]
-    if not files:
-        raise DataError(f"{folder} has no images.", "Put images into one sub-folder per class.")
-    labels = np.array([label for _, label in files], dtype=np.int64)
-    if missing := sorted(set(range(len(classes))) - set(labels.tolist())):
-        raise DataError(
-            f"{folder / classes[missing[0]]} has no images.", "Fill or remove that folder."
-        )
-    return _Listing([path for path, _ in files], labels, classes, None)
-
-
-def _list_csv(path: Path) -> _Listing:
-    """List the rows of a CSV with columns ``file``, ``label`` and perhaps ``person``."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV in UTF-8 ({error}).", "Save it as UTF-8.") from None
-    if not rows or not {"file", "label"} <= rows[0].keys():
-        raise DataError(
-            f"{path} has no rows, or no columns file,label.",
-            "Start the file with: file,label[,person]",
-        )
-    columns = [column for column in ("file", "label", "person") if column in rows[0]]
-    seen: set[str] = set()
-    for line, row in enumerate(rows, start=2):
-        if empty := [column for column in columns if not row[column]]:
-            raise DataError(f"{path}, row {line}: {empty[0]} is empty.", "Fill it in.")
-        # A file listed twice would be twice in the sum, and perhaps on both sides of the split.
-        if row["file"] in seen:
-            raise DataError(
-                f"{path}, row {line} names {row['file']} again.", "Name each file once."
-            )
-        seen.add(row["file"])
-    classes, labels = np.unique([row["label"] for row in rows], return_inverse=True)
-    persons = None
-    if "person" in columns:
-        persons = np.unique([row["person"] for row in rows], return_inverse=True)[1]
-    files = [path.parent / row["file"] for row in rows]
-    return _Listing(files, labels, tuple(map(str, classes)), persons)
-
-
-def _import_files(
-    listing: _Listing,
-    name: str,
-    root: Path | None,
-    size: int | None,
-    test_fraction: float,
-    seed: int,
-    progress: Progress,
-) -> Path:
-    held_out = _hold_out(listing, test_fraction, np.random.default_rng(seed))
-    grey = all_grey(listing.files)
-    shape = read_picture(listing.files[0], grey=grey, size=size).shape
-    read = 0
-
-    def images(index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        nonlocal read
-        for start in range(0, len(index), _CHUNK):
-            chosen = [listing.files[i] for i in index[start : start + _CHUNK]]
-            yield np.stack([_same(shape, path, grey, size) for path in chosen])
-            read += len(chosen)
-            progress(f"{name}: {read} images", read / len(listing.files))
-
-    with _new_dataset(name, root) as (folder, target):
-        for split, chosen in (("train", ~held_out), ("test", held_out)):
-            index = np.flatnonzero(chosen)
-            if index.size:
-                write_records(
-                    folder / split,
-                    images(index),
-                    listing.labels[index],
-                    name=name,
-                    split=split,
-                    classes=listing.classes,
-                    persons=None if listing.persons is None else listing.persons[index],
-                )
+    listing, looks = _without_copies(listing, looks, choices, say)
+    grey = all(look.grey for look in looks)
+    _check_sizes(listing, looks, size)
+    if listing.held_out is None:
+        fraction = _TEST_FRACTION if test_fraction is None else test_fraction
+        chosen = hold_out(listing, fraction, np.random.default_rng(seed))
+        listing = replace(listing, held_out=chosen)
+    check_classes(listing)
+    _write(listing, target, name, grey, size, part(progress, 0.5, 0.5))
+    for note in (*listing.notes, *_summary(listing, looks, grey)):
+        say(note)
     return target
 
 
-def _same(shape: tuple[int, ...], path: Path, grey: bool, size: int | None) -> NDArray[np.uint8]:
-    array = read_picture(path, grey=grey, size=size)
-    if array.shape != shape:
+def _list(path: Path, test: Path | None, choices: Choices) -> Listing:
+    """List a source, and another one as its test split."""
+    if choices.person is not None and choices.no_person:
+        raise ConfigError("--person and --no-person were given.", "Leave one of them out.")
+    listing = _list_source(path, choices)
+    if test is None:
+        return listing
+    more = _list_source(test, choices)
+    for one, whose in ((listing, path), (more, test)):
+        if one.held_out is not None:
+            raise ConfigError(
+                f"--test is {test}, but {whose} has a test split.",
+                "Leave out --test, or name a part.",
+            )
+    return with_test(listing, more)
+
+
+def _list_source(path: Path, choices: Choices) -> Listing:
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return list_csv(path, choices)
+    if not path.is_dir() and not (path.suffix.lower() == ".npz" and path.is_file()):
         raise DataError(
-            f"{path} has shape {array.shape}, the first image {shape}.",
-            "Pass --size to resize all.",
+            f"{path} is not a folder, .csv or .npz file.", "See `dppm data --help` for the formats."
         )
-    return array
+    if choices.person is not None:
+        raise ConfigError(
+            f"--person is {choices.person!r}, but {path} has no columns.",
+            "List the images in a CSV: file,label,person.",
+        )
+    return list_folder(path, choices) if path.is_dir() else list_npz(path)
 
 
-def _hold_out(listing: _Listing, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose the test records, whole persons at a time; at least one if any are asked for."""
-    if not 0 <= fraction < 1:
-        raise ConfigError(f"--test-fraction is {fraction}.", "Give a number in [0, 1).")
-    owners = np.arange(len(listing.labels)) if listing.persons is None else listing.persons
-    units = np.unique(owners)
-    number = max(round(fraction * len(units)), int(fraction > 0))
-    held_out = np.isin(owners, rng.permutation(units)[:number])
-    if held_out.all():
-        raise DataError("The test split would take every record.", "Lower --test-fraction.")
-    return held_out
+def _without_copies(
+    listing: Listing, looks: list[Look], choices: Choices, say: Say
+) -> tuple[Listing, list[Look]]:
+    """Report copies; leave out the exact ones if that was asked for."""
+    names = [picture.name for picture in listing.pictures]
+    exact = exact_copies([look.digest for look in looks])
+    apart = [pair for pair in exact if not _of_one(listing, *pair)]
+    if apart and choices.drop_duplicates:
+        copy, original = apart[0]
+        raise DataError(
+            f"{len(apart)} exact copies have another class or person than their originals, such as "
+            f"{names[copy]} of {names[original]}.",
+            "Decide whose they are; --drop-duplicates would keep the first of each.",
+        )
+    if exact:
+        copy, original = exact[0]
+        done = "left out" if choices.drop_duplicates else "kept; --drop-duplicates leaves them out"
+        say(f"{len(exact)} exact copies, such as {names[copy]} of {names[original]}: {done}.")
+    if apart:
+        copy, original = apart[0]
+        say(
+            f"{len(apart)} of them under another class or person, such as {names[copy]} of "
+            f"{names[original]}."
+        )
+    kept = np.ones(len(listing), dtype=bool)
+    kept[[copy for copy, _ in exact]] = False
+    at = np.flatnonzero(kept)
+    prints = np.stack([looks[i].fingerprint for i in at])
+    near = [(int(at[copy]), int(at[original])) for copy, original in near_copies(prints)]
+    if near := [pair for pair in near if not _of_one_person(listing, *pair)]:
+        copy, original = near[0]
+        say(
+            f"{len(near)} images look like another one, such as {names[copy]} like "
+            f"{names[original]}. If they show the same, ε for one record means little: name whose "
+            "they are in a column person."
+        )
+    if not choices.drop_duplicates:
+        return listing, looks
+    return listing.select(kept), [looks[i] for i in at]
 
 
-@contextlib.contextmanager
-def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Yield a hidden folder for the splits, which gets its name when all of them are whole."""
+def _of_one(listing: Listing, copy: int, original: int) -> bool:
+    same_person = listing.persons is None or _of_one_person(listing, copy, original)
+    return bool(listing.labels[copy] == listing.labels[original]) and same_person
+
+
+def _of_one_person(listing: Listing, copy: int, original: int) -> bool:
+    persons = listing.persons
+    return persons is not None and bool(persons[copy] == persons[original])
+
+
+def _check_sizes(listing: Listing, looks: list[Look], size: int | None) -> None:
+    for picture, look in zip(listing.pictures, looks, strict=True):
+        if size is None and look.size != looks[0].size:
+            raise DataError(
+                f"{picture.name} is {look.size[0]}x{look.size[1]} pixels, the first image "
+                f"{looks[0].size[0]}x{looks[0].size[1]}.",
+                "Pass --size to resize all.",
+            )
+
+
+def _mapped(
+    what: Callable[[T], R], items: Sequence[T], progress: Progress, text: Callable[[int], str]
+) -> list[R]:
+    """Apply a function on all cores, some items at a time, so that an error ends it soon."""
+    found: list[R] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(items), _CHUNK):
+            found += pool.map(what, items[start : start + _CHUNK])
+            progress(text(len(found)), len(found) / len(items))
+    return found
+
+
+def _write(
+    listing: Listing, target: Path, name: str, grey: bool, size: int | None, progress: Progress
+) -> None:
+    """Write both splits; a hidden folder gets its name when all of them are whole."""
+    assert listing.held_out is not None
+    places = {name: number for number, name in enumerate(listing.classes)}
+    labels = np.array([places[label] for label in listing.labels], dtype=np.int64)
+    persons = None
+    if listing.persons is not None:
+        persons = np.unique(listing.persons, return_inverse=True)[1]
+    written = 0
+
+    def images(index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        nonlocal written
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(index), _CHUNK):
+                chosen = [listing.pictures[i] for i in index[start : start + _CHUNK]]
+                yield np.stack([*pool.map(lambda p: pixels_of(p, grey=grey, size=size), chosen)])
+                written += len(chosen)
+                progress(f"{name}: {written} images", written / len(listing))
+
+    with replacing(target) as made:
+        for split, side in (("train", False), ("test", True)):
+            index = np.flatnonzero(listing.held_out == side)
+            if index.size:
+                write_records(
+                    made / split,
+                    images(index),
+                    labels[index],
+                    name=name,
+                    split=split,
+                    classes=listing.classes,
+                    persons=None if persons is None else persons[index],
+                )
+        if target.exists():
+            raise ConfigError(
+                f"--name is {name!r}, and {target} was created meanwhile.", "Take another."
+            )
+
+
+def _free_place(name: str, root: Path | None) -> Path:
     if not _NAME.fullmatch(name) or name in DATASETS:
         raise ConfigError(
             f"--name is {name!r}.",
@@ -212,121 +261,21 @@ def _new_dataset(name: str, root: Path | None) -> Iterator[tuple[Path, Path]]:
         raise ConfigError(
             f"--name is {name!r}, and {target} exists.", "Take another name or remove that folder."
         )
-    with replacing(target) as made:
-        yield made, target
-        if target.exists():
-            raise ConfigError(
-                f"--name is {name!r}, and {target} was created meanwhile.", "Take another."
-            )
-
-
-def _import_medmnist(path: Path, name: str, *, root: Path | None = None) -> Path:
-    """Import a file in MedMNIST's format: ``train_images``, ``train_labels``, ``test_images``, ...
-
-    The validation split joins the training split: nothing here is tuned on it.
-    """
-    with _open_npz(path) as file, _new_dataset(name, root) as (folder, target):
-        parts = [p for p in ("train", "val", "test") if f"{p}_images" in file.files]
-        needed = {"train_images", *(f"{part}_labels" for part in ("train", *parts))}
-        if missing := sorted(needed - {*file.files}):
-            raise DataError(f"{path} lacks {', '.join(missing)}.", "Use MedMNIST's format.")
-        labels = {part: _labels(_member(file, f"{part}_labels", path), path) for part in parts}
-        classes = 1 + max(int(own.max(initial=0)) for own in labels.values())
-        for split, members in (("train", {"train", "val"}), ("test", {"test"})):
-            own = [part for part in parts if part in members]
-            if own:
-                write_records(
-                    folder / split,
-                    (_images(_member(file, f"{part}_images", path), path) for part in own),
-                    np.concatenate([labels[part] for part in own]),
-                    name=name,
-                    split=split,
-                    classes=[str(i) for i in range(classes)],
-                )
     return target
 
 
-def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
-    try:
-        file = np.load(path, allow_pickle=False)
-    except Exception as error:  # a damaged archive raises OSError, zlib.error, BadZipFile, ...
-        raise DataError(f"{path} is not a readable npz file ({error}).", "Get it again.") from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise DataError(f"{path} is not an npz file.", "Save it with numpy.savez.")
-    return file
-
-
-def _member(file: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = file[key]
-    except Exception as error:
-        raise DataError(f"{path}: {key} is not readable ({error}).", "Get it again.") from None
-    return array
-
-
-def _labels(labels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Bring (n,) or (n, 1) to (n,)."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        return labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(
-            f"{path}: labels have shape {labels.shape}.", "One label per image; choose one column."
-        )
-    return labels
-
-
-def _images(images: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Bring (n, H, W) or (n, H, W, 3) to (n, C, H, W)."""
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[3] == 3:
-        return np.moveaxis(images, -1, 1)
-    raise DataError(
-        f"{path}: images have shape {images.shape}.",
-        "Give (n, H, W) or (n, H, W, 3); volumes are not supported.",
-    )
-
-
-def all_grey(files: Iterable[Path]) -> bool:
-    """Say whether no file has colour, from the headers alone."""
-    return all(_mode(path) in _GREY for path in files)
-
-
-def _mode(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            return image.mode
-    except Exception as error:  # damaged files make decoders raise anything, even SyntaxError
-        raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
-
-
-def read_picture(path: Path, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
-    """Read one image, turned upright as its EXIF says and laid on white where transparent.
-
-    With ``size``, the largest centred square is cut out and resized to ``size`` pixels a side.
-    Raises DataError if it is damaged, or has more than 8 bits a pixel: only the owner of the images
-    knows which bits matter (a window for scans), and cutting some off would spoil them silently.
-
-    Returns
-    -------
-    uint8 (C, H, W), C = 1 or 3.
-    """
-    mode = _mode(path)
-    if mode.startswith(("I", "F")):
-        raise DataError(
-            f"{path} has more than 8 bits a pixel (mode {mode}).",
-            "Convert the images to 8-bit grey or RGB.",
-        )
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA"))
-            image = image.convert("L" if grey else "RGB")
-            if size is not None:
-                image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-            array = np.asarray(image, dtype=np.uint8)
-    except Exception as error:
-        raise DataError(f"{path} is no readable image ({error}).", _HINT) from None
-    return array[None] if grey else np.moveaxis(array, -1, 0)
+def _summary(listing: Listing, looks: list[Look], grey: bool) -> Iterator[str]:
+    """Yield what was taken, in sentences."""
+    assert listing.held_out is not None
+    in_colour = sum(look.in_colour for look in looks)
+    if grey and in_colour:
+        yield f"{in_colour} images are stored in colour without having any: kept as grey."
+    elif not grey and (plain := sum(look.grey for look in looks)):
+        yield f"{plain} of {len(looks)} images are grey, and become RGB as the others."
+    for split, side in (("Training", False), ("Test", True)):
+        own = listing.held_out == side
+        counts = Counter(listing.labels[own].tolist())
+        shown = ", ".join(f"{name} {counts[name]}" for name in listing.classes[:12])
+        more = ", …" if len(listing.classes) > 12 else ""
+        whose = "" if listing.persons is None else f" of {len({*listing.persons[own]})} persons"
+        yield f"{split}: {own.sum()} images{whose} ({shown}{more})."

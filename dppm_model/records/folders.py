@@ -1,0 +1,189 @@
+"""A folder with a sub-folder per class, perhaps inside train/ and test/.
+
+Whatever is passed over is counted in the notes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from dppm_model.errors import DataError
+from dppm_model.records.listing import (
+    Choices,
+    Listing,
+    check_spelling,
+    file_identity,
+    page_numbers,
+    split_of,
+    with_test,
+)
+from dppm_model.records.pictures import SUFFIXES, FilePicture
+
+_OTHERS = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found"}  # made by systems
+
+
+@dataclass
+class _Walk:
+    """The files found so far, and what was passed over."""
+
+    classes: dict[tuple[int, int], tuple[Path, str]] = field(default_factory=dict)
+    passed: Counter[str] = field(default_factory=Counter)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what was passed over."""
+        said = ", ".join(f"{count} {what}" for what, count in sorted(self.passed.items()))
+        return (f"Passed over: {said}.",) if said else ()
+
+
+def list_folder(folder: Path, choices: Choices) -> Listing:
+    """List a folder of classes, or of splits that have a folder of classes each.
+
+    Raises DataError if it has no images, a class has none, a folder cannot be read, or a file has
+    two classes or is on both sides of the split.
+    """
+    walk = _Walk()
+    inner = _folders(folder)
+    _note_loose(folder, walk)
+    splits = {name: split_of(name) for name in inner}
+    kinds = {split for split in splits.values() if split}
+    # A folder called train alone may be a class, of railways.
+    if "train" not in kinds or not (
+        len(kinds) > 1 or (len(inner) == 1 and _folders(folder / inner[0]))
+    ):
+        return _with_notes(_classes(folder, inner, "", choices, walk), walk)
+    if others := [name for name, split in splits.items() if split is None]:
+        raise DataError(
+            f"{folder} has splits ({', '.join(n for n in inner if splits[n])}) and other folders "
+            f"({', '.join(others)}).",
+            "Keep the splits in a folder of their own, or pass one as --test.",
+        )
+    for name in inner:
+        _note_loose(folder / name, walk)
+    parts = {
+        side: [
+            _classes(folder / name, _folders(folder / name), side, choices, walk)
+            for name, split in splits.items()
+            if split in members
+        ]
+        for side, members in (("train", {"train", "val"}), ("test", {"test"}))
+    }
+    found = parts["train"][0]
+    for more in parts["train"][1:]:
+        found = replace(with_test(found, more), held_out=None)
+    for more in parts["test"]:
+        found = with_test(found, more)
+    listed = ", ".join(inner)
+    note = f"The folders {listed} are taken as splits, not as classes" + (
+        "; val joins train." if "val" in kinds else "."
+    )
+    check_spelling(f"classes in {folder}", found.classes, as_written=choices.as_written)
+    return _with_notes(replace(found, notes=(note,)), walk)
+
+
+def _with_notes(listing: Listing, walk: _Walk) -> Listing:
+    return replace(listing, notes=(*listing.notes, *walk.notes()))
+
+
+def _classes(folder: Path, names: list[str], side: str, choices: Choices, walk: _Walk) -> Listing:
+    """List one sub-folder per class; ``side`` is the split's, if there are splits."""
+    check_spelling(f"classes in {folder}", names, as_written=choices.as_written)
+    pictures: list[FilePicture] = []
+    labels: list[str] = []
+    for name in names:
+        if {"train", "test"} <= {split_of(inner) for inner in _folders(folder / name)}:
+            raise DataError(
+                f"{folder / name} holds splits: it is no class.",
+                f"Import {folder / name}, or bring each class into one folder.",
+            )
+        files = [
+            file for file in sorted(_images(folder / name, walk)) if _new(file, side, name, walk)
+        ]
+        if not files:
+            raise DataError(f"{folder / name} has no images.", "Fill or remove that folder.")
+        for file in files:
+            own = [FilePicture(file, page) for page in page_numbers(file, pages=choices.pages)]
+            pictures += own
+            labels += [name] * len(own)
+    if not pictures:
+        raise DataError(f"{folder} has no images in sub-folders.", "Make one sub-folder per class.")
+    return Listing([*pictures], np.array(labels), tuple(names))
+
+
+def _new(file: Path, side: str, name: str, walk: _Walk) -> bool:
+    """Say whether a file was not found before under another name; refuse one with two meanings."""
+    here = f"{side} {name}".strip()
+    first, there = walk.classes.setdefault(file_identity(file), (file, here))
+    if there != here:
+        raise DataError(
+            f"{file} is the same file as {first}: it would be both {there} and {here}.",
+            "Remove one of these links.",
+        )
+    if first != file:
+        walk.passed["further names of the same file"] += 1
+    return first == file
+
+
+def _images(folder: Path, walk: _Walk) -> Iterator[Path]:
+    """Yield the images in a folder and below; links are followed, each folder once."""
+    seen = {file_identity(folder)}
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        for name in [*folders]:
+            identity = file_identity(Path(place, name))
+            if _hidden(name):
+                walk.passed["hidden folders"] += 1
+                folders.remove(name)
+            elif identity in seen:
+                walk.passed["further names of the same folder"] += 1
+                folders.remove(name)
+            seen.add(identity)
+        for name in files:
+            path = Path(place, name)
+            if _hidden(name):
+                walk.passed["hidden files"] += 1
+            elif path.suffix.lower() in SUFFIXES:
+                yield path
+            elif path.is_symlink() and not path.exists():
+                file_identity(path)  # refuses it: nobody knows what was behind it
+            else:
+                walk.passed[f"files {path.suffix.lower() or 'without a suffix'}"] += 1
+
+
+def _folders(folder: Path) -> list[str]:
+    """Return the names of the sub-folders that count, sorted."""
+    return sorted(e.name for e in _entries(folder) if e.is_dir() and not _hidden(e.name))
+
+
+def _note_loose(folder: Path, walk: _Walk) -> None:
+    """Count what lies beside the folders that count."""
+    for entry in _entries(folder):
+        if _hidden(entry.name):
+            walk.passed["hidden folders" if entry.is_dir() else "hidden files"] += 1
+        elif not entry.is_dir():
+            file_identity(Path(entry.path))  # a broken link is refused
+            walk.passed["files beside the class folders"] += 1
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [*entries]
+    except OSError as error:
+        _refuse(error)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _OTHERS
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(
+        f"{error.filename} cannot be read ({error.strerror}).",
+        "Let this user read it, or take it out of the folder.",
+    ) from None

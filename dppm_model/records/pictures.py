@@ -1,0 +1,139 @@
+"""One picture of people's own data: a file, a page of a file, or an array of an npz."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from dppm_model.errors import DataError
+from dppm_model.records.copies import fingerprint
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+_GREY = {"1", "L", "LA"}
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
+
+
+class Picture(Protocol):
+    """A picture that is read when it is opened."""
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+
+    def open(self) -> Image.Image:
+        """Return it upright, in mode L or RGB."""
+
+
+@dataclass(frozen=True)
+class FilePicture:
+    """A picture in a file; ``page`` counts from zero."""
+
+    path: Path
+    page: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The path, and the page if the file has several."""
+        return str(self.path) if self.page is None else f"{self.path}, page {self.page + 1}"
+
+    def open(self) -> Image.Image:
+        """Return it turned upright as its EXIF says, and laid on white where it is transparent.
+
+        Raises DataError if it is damaged, or has more than 8 bits a channel: only the owner of the
+        images knows which bits matter (a window for scans), and Pillow keeps the high ones.
+        """
+        try:
+            with Image.open(self.path, formats=_FORMATS) as file:
+                file.seek(self.page or 0)
+                if _is_deep(file):
+                    raise DataError(
+                        f"{self.name} has more than 8 bits a channel (mode {file.mode}).",
+                        "Convert the images to 8-bit grey or RGB, with the window that matters.",
+                    )
+                grey = file.mode in _GREY
+                image = ImageOps.exif_transpose(file)
+                if image.has_transparency_data:
+                    white = Image.new("RGBA", image.size, "white")
+                    image = Image.alpha_composite(white, image.convert("RGBA"))
+                return image.convert("L" if grey else "RGB")
+        except DataError:
+            raise
+        except Exception as error:  # damaged files make decoders raise anything, even SyntaxError
+            raise _unreadable(self.path, error) from None
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPicture:
+    """A picture in memory: uint8 (H, W) or (H, W, 3)."""
+
+    name: str
+    array: NDArray[np.uint8]
+
+    def open(self) -> Image.Image:
+        """Return it as an image."""
+        return Image.fromarray(self.array)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The facts about a picture that decide how all are taken."""
+
+    size: tuple[int, int]  # (W, H)
+    in_colour: bool  # stored with three channels
+    grey: bool  # all channels are equal
+    digest: bytes  # of the pixels, the same for grey stored as grey or as RGB
+    fingerprint: NDArray[np.uint64]  # close to that of pictures that look alike
+
+
+def pages_of(path: Path) -> int:
+    """Count the pages of a file; the further images of a phone's MPO are views of the first."""
+    try:
+        with Image.open(path, formats=_FORMATS) as file:
+            return 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def look_at(picture: Picture) -> Look:
+    """Read a picture and describe it; raises as its ``open``."""
+    image = picture.open()
+    pixels = np.asarray(image)
+    in_colour = pixels.ndim == 3
+    grey = not in_colour or bool((pixels == pixels[..., :1]).all())
+    plain = pixels[..., 0] if in_colour and grey else pixels
+    digest = hashlib.sha256(str(plain.shape).encode())
+    digest.update(np.ascontiguousarray(plain).data)
+    return Look(image.size, in_colour, grey, digest.digest(), fingerprint(image))
+
+
+def pixels_of(picture: Picture, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
+    """Read a picture as uint8 (C, H, W) with C = 1 or 3.
+
+    With ``size``, the largest centred square is cut out and resized to ``size`` pixels a side.
+    """
+    image = picture.open().convert("L" if grey else "RGB")
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    array = np.asarray(image, dtype=np.uint8)
+    return array[None] if grey else np.moveaxis(array, -1, 0)
+
+
+def _is_deep(file: Image.Image) -> bool:
+    """Say whether a file has more than 8 bits a channel; in colour, its mode does not tell."""
+    if file.mode.startswith(("I", "F")):
+        return True
+    if file.format == "TIFF":
+        bits: tuple[int, ...] = file.tag_v2.get(_BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
+        return max(bits) > 8
+    return file.format == "PNG" and any(";16" in str(tile[3]) for tile in file.tile)  # type: ignore[attr-defined]
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is no readable image ({error}).", "Remove or mend it.")
