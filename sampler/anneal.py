@@ -63,7 +63,8 @@ def annealed(
             x = flow_step(state.position, denoised, slope, above, sigma)
             state = state._replace(position=x, logdensity_grad=score(x))
             # How D changed along the flow, for the next move.
-            slope = (x + sigma**2 * state.logdensity_grad - denoised) / (sigma - above)
+            change = torch.add(x, state.logdensity_grad, alpha=sigma**2).sub_(denoised)
+            slope = change.div_(sigma - above)
         infos, accepted = [], 0.0
         for _ in range(settings.transitions_per_level):
             state, info = algorithm.step(noise, state)
@@ -72,7 +73,7 @@ def annealed(
             if watch is not None:
                 infos.append(info)
         acceptance.append(accepted / settings.transitions_per_level)
-        denoised = state.position + sigma**2 * state.logdensity_grad
+        denoised = torch.add(state.position, state.logdensity_grad, alpha=sigma**2)
         if watch is not None:
             watch(sigma, denoised, infos)
     end = denoised if denoise else state.position

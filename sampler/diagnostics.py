@@ -53,7 +53,7 @@ def watch(
 
     Returns the levels; denoised images (levels, n, C, H, W) after each; labels (n,).
     """
-    settings = base_settings(model, settings)
+    settings, base = base_settings(model, settings), model.coordinates
     names = [(label, i) for label in range(model.classes) for i in range(per_class)]
     y = torch.tensor([label for label, _ in names], device=device)
     levels: list[Level] = []
@@ -70,10 +70,10 @@ def watch(
                 int(torch.cat([i.is_divergent for i in infos]).sum()),
             )
         )
-        frames.append(to_pixels(denoised.clone()))
+        frames.append(to_pixels(base.image(denoised)))
 
     with torch.inference_mode():
-        annealed(model, y, ImageNoise(seed, names, device), settings, watch=keep)
+        annealed(base, y, ImageNoise(seed, names, device), settings, watch=keep)
     return levels, np.stack(frames), y.cpu().numpy()
 
 
@@ -96,20 +96,20 @@ def mixing(
     Returns ``sigma``, and over the projections the largest R-hat, the smallest effective sample
     size of the second half (Vehtari et al. 2021), and that size for each evaluation of the network.
     """
-    settings = base_settings(model, settings)
+    settings, base = base_settings(model, settings), model.coordinates
     sigma = noise_levels(settings.sigma_max, settings.sigma_min, settings.num_levels, settings.rho)[
         level
     ]
     noise = ImageNoise(seed, [(0, i) for i in range(chains)], device)
     y = torch.zeros(chains, dtype=torch.int64, device=device)
     probes = torch.from_numpy(
-        np.random.default_rng(seed).standard_normal((_PROBES, int(np.prod(model.shape))))
+        np.random.default_rng(seed).standard_normal((_PROBES, int(np.prod(base.shape))))
     ).to(device)
-    target = Target(model, y, settings.guidance)
+    target = Target(base, y, settings.guidance)
     score = partial(target.score, sigma)
     algorithm = kernel(settings)(score, settings.step_sizes[level] * sigma)
     with torch.inference_mode():
-        state = algorithm.init(2 * sigma * noise.normal(model.shape), noise)
+        state = algorithm.init(2 * sigma * noise.normal(base.shape), noise)
         path = np.empty((_PROBES, chains, draws))
         for t in range(draws):
             state, _ = algorithm.step(noise, state)

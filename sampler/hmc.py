@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from sampler.integrators import ScoreFn, delta_kinetic, leapfrog
+from sampler.integrators import ScoreFn, leapfrog
 from sampler.kernels import MetropolisInfo, SamplingAlgorithm, choose, metropolis_test
 from sampler.noise import NoiseSource
 
@@ -63,8 +63,7 @@ def hmc(
             step_size,
             num_integration_steps,
         )
-        delta_energy = end.delta_potential + delta_kinetic(momentum, end.momentum)
-        info = metropolis_test(end.position, delta_energy, noise, adjust=metropolis)
+        info = metropolis_test(end.position, end.delta_energy, noise, adjust=metropolis)
         new = HMCState(
             choose(info.is_accepted, end.position, state.position),
             choose(info.is_accepted, end.momentum, -momentum),
@@ -77,4 +76,4 @@ def hmc(
 
 def refresh(momentum: torch.Tensor, fresh: torch.Tensor, persistence: float) -> torch.Tensor:
     """Partial refreshment alpha·p + sqrt(1 - alpha²)·xi, which leaves N(0, I) as it is."""
-    return persistence * momentum + math.sqrt(1 - persistence**2) * fresh
+    return torch.mul(fresh, math.sqrt(1 - persistence**2)).add_(momentum, alpha=persistence)

@@ -65,12 +65,13 @@ class ImageNoise:
         are the same but for one in many millions.
         """
         size = math.prod(shape)
-        uniform = [(word.double() + 0.5) * 2.0**-32 for word in self._words(-(-size // 4))]
+        words = self._words(-(-size // 4))
+        uniform = [word.double().add_(0.5).mul_(2.0**-32) for word in words]
         draws = []
         for u, v in (uniform[:2], uniform[2:]):
             radius, angle = u.log_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
-            draws += [radius * angle.cos(), radius * angle.sin()]
-        return torch.cat(draws, dim=1)[:, :size].float().reshape(-1, *shape)
+            draws += [angle.cos().mul_(radius).float(), angle.sin_().mul_(radius).float()]
+        return torch.cat(draws, dim=1)[:, :size].reshape(-1, *shape)
 
     def uniform(self) -> torch.Tensor:
         """See `NoiseSource`."""
@@ -100,9 +101,9 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
         # The product of two words, modulo 2^64: int64 has its bits, if not its sign.
         first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            ((second >> 32) & _WORD) ^ c1 ^ k0,
-            second & _WORD,
-            ((first >> 32) & _WORD) ^ c3 ^ k1,
-            first & _WORD,
+            (second >> 32).bitwise_and_(_WORD).bitwise_xor_(c1).bitwise_xor_(k0),
+            second.bitwise_and_(_WORD),
+            (first >> 32).bitwise_and_(_WORD).bitwise_xor_(c3).bitwise_xor_(k1),
+            first.bitwise_and_(_WORD),
         )
     return c0, c1, c2, c3

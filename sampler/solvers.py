@@ -35,7 +35,7 @@ def flow_step(
     """
     ratio = lower / sigma
     bend = sigma - lower + lower * math.log(ratio)
-    return denoised + ratio * (x - denoised) - bend * slope
+    return torch.lerp(denoised, x, ratio).sub_(slope, alpha=bend)
 
 
 class EDMState(NamedTuple):

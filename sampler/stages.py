@@ -36,12 +36,13 @@ def draw_images(
     ConfigError
         See `stage_settings`.
     """
-    sample = SAMPLERS[settings.method]
+    sample, base = SAMPLERS[settings.method], model.coordinates
     if model.pyramid is None:
-        x, info = sample(model, y, noise, settings)
-        return model.decode(x), info
-    base, *above = stage_settings(model.pyramid.levels, settings)
-    x, info = sample(model, y, noise, base, denoise=False)
+        x, info = sample(base, y, noise, settings)
+        return model.decode(base.image(x)), info
+    of_base, *above = stage_settings(model.pyramid.levels, settings)
+    x, info = sample(base, y, noise, of_base, denoise=False)
+    x = base.image(x)
     for index, of_stage in enumerate(above):
         stage = model.pyramid.stage(index, x)
         residual, more = sample(stage, y, noise, of_stage, denoise=index == len(above) - 1)
@@ -58,8 +59,9 @@ def draw_base(
     model: ImageModel, y: torch.Tensor, noise: NoiseSource, settings: SamplerSettings
 ) -> torch.Tensor:
     """Draw denoised base images (n, C, h, w) alone: of a pyramid, what takes little time."""
-    x, _ = SAMPLERS[settings.method](model, y, noise, base_settings(model, settings))
-    return model.decode(x)
+    base = model.coordinates
+    x, _ = SAMPLERS[settings.method](base, y, noise, base_settings(model, settings))
+    return model.decode(base.image(x))
 
 
 def stage_settings(levels: Sequence[float], settings: SamplerSettings) -> list[SamplerSettings]:

@@ -57,12 +57,12 @@ class Target:
 
     def score(self, sigma: float, x: torch.Tensor) -> torch.Tensor:
         """Return grad log p(x; sigma) = (D(x; sigma) - x)/sigma² (Karras et al. 2022, eq. 3)."""
-        return (self.denoise(x, sigma) - x) / sigma**2
+        return (self.denoise(x, sigma) - x).div_(sigma**2)
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Return D(x; sigma), with one sigma for the whole batch."""
+        """Return D(x; sigma), with one sigma for the whole batch, which a denoiser can see."""
         self.evaluations += 1
-        sigmas = torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)
+        sigmas = torch.full((1,), sigma, dtype=x.dtype, device=x.device).expand(len(x))
         denoised = self._model.denoise(x, sigmas, self._y)
         if self._guidance == 1:
             return denoised

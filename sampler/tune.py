@@ -95,7 +95,7 @@ def tune(
     # With one as the step over sigma, what the kernel is given as its step is sigma itself.
     pilot = replace(settings, step_size=1.0, transitions_per_level=_TRANSITIONS, metropolis=True)
     with torch.inference_mode():
-        annealed(model, y, noise, pilot, kernel_of=adapting, watch=next_level)
+        annealed(model.coordinates, y, noise, pilot, kernel_of=adapting, watch=next_level)
     return tuple(found)
 
 

@@ -40,6 +40,18 @@ class Denoiser(Protocol):
         ...
 
 
+class Coordinates(Denoiser, Protocol):
+    """A `Denoiser` of the same images in orthonormal coordinates, in which it costs least.
+
+    White noise is white noise there, and Hamiltonian dynamics are the same: a sampler may run in
+    either. ``shape`` is that of the coordinates.
+    """
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the images (n, C, H, W) of coordinates (n, *shape)."""
+        ...
+
+
 class ConditionalDenoiser(Denoiser, Protocol):
     """A `Denoiser` of what one stage adds to the images that it was set upon."""
 
@@ -63,6 +75,11 @@ class Upsampling(Protocol):
 
 class ImageModel(Denoiser, Protocol):
     """What draws images: the `Denoiser` of the base image, and what makes it an image."""
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The base image's density, in the coordinates in which samplers run."""
+        ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -95,6 +112,15 @@ class BaseDenoiser(nn.Module, ABC):
     def device(self) -> torch.device:
         """See `Denoiser`."""
         return next(chain(self.buffers(), self.parameters())).device
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The same density in the coordinates in which it costs least; pixels, unless known."""
+        return self
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Coordinates`."""
+        return x
 
     @abstractmethod
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,9 @@ The first r of them tell classes apart, the others only have variances v:
 
 where the components of a class may share one Sigma_y. Adding white noise of standard deviation
 sigma keeps the form (Sigma + sigma² I), so density, posterior mean and posterior variance are
-matrix products in the eigenbases of the Sigma. An image of P pixels takes O(P + d² + r²).
+matrix products in the eigenbases of the Sigma. In the coordinates (a, beyond), which are
+orthonormal, an image of P pixels takes O(P + r²); to get there and back, a cosine transform and
+O(d²). A sampler therefore moves in these coordinates (`InAxes`), and leaves them at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from dppm_model.mechanism.products import rows_by
 from dppm_model.score.dct import Basis
-from dppm_model.score.denoiser import BaseDenoiser
+from dppm_model.score.denoiser import BaseDenoiser, Coordinates
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -59,7 +61,7 @@ class Mixture(BaseDenoiser):
         Precision of the computation.
     """
 
-    mean: torch.Tensor  # (classes, P)
+    mean: torch.Tensor  # (classes, P), in the axes
     axes: torch.Tensor  # (d, d)
     values: torch.Tensor  # (classes, G, r)
     vectors: torch.Tensor  # (classes, r, G r): the eigenbases of a class, for one product
@@ -86,9 +88,11 @@ class Mixture(BaseDenoiser):
         values, vectors = eigh(covariance)
         offset = np.asarray(centres, np.float64).reshape(self.classes, groups, -1, self.rank)
         side_by_side = vectors.transpose(0, 2, 1, 3).reshape(self.classes, self.rank, -1)
+        d = len(axes)
+        turned = np.concatenate([np.asarray(mean[:, :d], np.float64) @ axes, mean[:, d:]], axis=1)
         log_weights = torch.log(torch.tensor(weights / weights.sum(1, keepdims=True), dtype=dtype))
         for name, array in (
-            ("mean", mean),
+            ("mean", turned),
             ("axes", axes),
             ("values", np.maximum(values, 0)),
             ("vectors", side_by_side),
@@ -101,7 +105,13 @@ class Mixture(BaseDenoiser):
             self.register_buffer("class_log_weights", torch.from_numpy(class_weights).log())
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the posterior mean E[image | x = image + sigma · noise, y], (n, C, H, W).
+        """Return the posterior mean E[image | x = image + sigma · noise, y], (n, C, H, W)."""
+        return self.from_axes(self.denoise_in_axes(self.to_axes(x), sigma, y)).to(x.dtype)
+
+    def denoise_in_axes(
+        self, u: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the posterior mean in the axes, (n, P), given the noisy coordinates u (n, P).
 
         With responsibilities r_j of the components at this sigma,
         D = sum_j r_j (mu_j + Sigma_j (Sigma_j + sigma² I)^-1 (u - mu_j)).
@@ -109,11 +119,12 @@ class Mixture(BaseDenoiser):
         Products are over all rows for each class that occurs, whichever rows are of it: their size,
         and with it a row's last bits, do not tell how many others are of its class.
         """
-        u = self._turned(x, y)
-        variance = self._variance(sigma)
-        low, out = u[:, : self.rank], torch.empty_like(u)
-        out[:, self.rank :] = u[:, self.rank :] * (self.variance / (self.variance + variance))
-        for k, rows in _by_class(y):
+        variance, classes = self._variance(sigma), _by_class(y)
+        centre = self._centre(y, classes)
+        out = u - centre
+        low = out[:, : self.rank].clone()
+        out[:, self.rank :] *= self.variance / (self.variance + variance)
+        for k, rows in classes:
             a = self._rotated(k, low)
             share = self._logits(k, a, variance).flatten(1).softmax(1)
             share = share.view(-1, *self.log_weights[k].shape)
@@ -121,21 +132,30 @@ class Mixture(BaseDenoiser):
             gain = self.values[k] / (self.values[k] + variance[:, None])
             mean = c + gain * (share.sum(2, keepdim=True) * a - c)
             out[rows, : self.rank] = rows_by(mean.flatten(1), self.vectors[k].T)[rows]
-        return self._image(out, y).to(x.dtype)
+        return out.add_(centre)
 
     def log_density(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return log p(x; sigma | y), (n,); its gradient is the score (D - x)/sigma²."""
-        u = self._turned(x, y)
-        variance = self._variance(sigma)
-        low = u[:, : self.rank]
-        out = _gaussian_log_density(u[:, self.rank :], self.variance + variance)
-        for k, rows in _by_class(y):
-            logits = self._logits(k, self._rotated(k, low[rows]), variance[rows]).flatten(1)
-            out = out.index_add(0, rows, torch.logsumexp(logits, 1) - self.rank * _LOG_2PI / 2)
-        return out.to(x.dtype)
+        return self._log_density(self.to_axes(x), sigma, y).to(x.dtype)
+
+    def _log_density(self, u: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        variance, classes = self._variance(sigma), _by_class(y)
+        a = u - self._centre(y, classes)
+        out = _gaussian_log_density(a[:, self.rank :], self.variance + variance)
+        for k, rows in classes:
+            logits = self._logits(k, self._rotated(k, a[:, : self.rank]), variance)[rows]
+            low = torch.logsumexp(logits.flatten(1), 1) - self.rank * _LOG_2PI / 2
+            out = out.index_add(0, rows, low)
+        return out
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return D(x; sigma, y) - D(x; sigma) = sigma² grad log p(y | x; sigma), (n, C, H, W).
+        """Return D(x; sigma, y) - D(x; sigma) = sigma² grad log p(y | x; sigma), (n, C, H, W)."""
+        return self.from_axes(self.class_shift_in_axes(self.to_axes(x), sigma, y)).to(x.dtype)
+
+    def class_shift_in_axes(
+        self, u: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the shift in the axes, (n, P), given the noisy coordinates u (n, P).
 
         The mean without a class is that of all classes, weighed by their posterior probability
         with the class weights as prior.
@@ -143,10 +163,10 @@ class Mixture(BaseDenoiser):
         means, logits = [], []
         for k, weight in enumerate(self.class_log_weights):
             label = torch.full_like(y, k)
-            means.append(self.denoise(x, sigma, label))
-            logits.append(weight + self.log_density(x, sigma, label).double())
+            means.append(self.denoise_in_axes(u, sigma, label))
+            logits.append(weight + self._log_density(u, sigma, label).double())
         every = torch.stack(means, dim=1)
-        share = torch.stack(logits, dim=1).softmax(1).to(x.dtype)[:, :, None, None, None]
+        share = torch.stack(logits, dim=1).softmax(1).to(u.dtype)[:, :, None]
         return every[torch.arange(len(y), device=y.device), y] - (share * every).sum(1)
 
     def posterior_variance(self, sigma: torch.Tensor) -> torch.Tensor:
@@ -176,22 +196,31 @@ class Mixture(BaseDenoiser):
             placed = low.new_zeros(len(rows), *self.values[k].shape)
             placed[torch.arange(len(rows), device=self.device), g] = low
             a[rows, : self.rank] = placed.flatten(1) @ self.vectors[k].T
-        return self._image(a, y)
+        return self.from_axes(a + self.mean[y])
 
-    def _turned(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return images in the axes, less the means of their classes: (n, P)."""
-        u = self.basis.forward(x.to(self.mean.dtype)) - self.mean[y]
-        d = len(self.axes)
+    @property
+    def coordinates(self) -> Coordinates:
+        """See `BaseDenoiser`: those in the axes."""
+        return InAxes(self)
+
+    def to_axes(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the coordinates of images in the axes: (n, C, H, W) -> (n, P)."""
+        u, d = self.basis.forward(x.to(self.mean.dtype)), len(self.axes)
         return torch.cat([rows_by(u[:, :d], self.axes), u[:, d:]], dim=1)
 
-    def _image(self, a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Undo `_turned`: (n, C, H, W)."""
+    def from_axes(self, u: torch.Tensor) -> torch.Tensor:
+        """Return the images of coordinates in the axes: (n, P) -> (n, C, H, W)."""
         d = len(self.axes)
-        u = torch.cat([rows_by(a[:, :d], self.axes.T), a[:, d:]], dim=1)
-        return self.basis.inverse(u + self.mean[y])
+        return self.basis.inverse(torch.cat([rows_by(u[:, :d], self.axes.T), u[:, d:]], dim=1))
 
     def _variance(self, sigma: torch.Tensor) -> torch.Tensor:
-        return (sigma.to(self.mean.dtype) ** 2)[:, None]
+        """Return sigma² (n, 1); (1, 1) of one number that is expanded to all rows."""
+        levels = sigma[:1] if sigma.stride(0) == 0 else sigma
+        return (levels.to(self.mean.dtype) ** 2)[:, None]
+
+    def _centre(self, y: torch.Tensor, classes: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+        """Return the means of the rows' classes in the axes, (n, P); of a single class, (1, P)."""
+        return self.mean[classes[0][0]][None] if len(classes) == 1 else self.mean[y]
 
     def _rotated(self, k: int, low: torch.Tensor) -> torch.Tensor:
         """Return low coefficients (n, d) in each eigenbasis of class k, (n, G, d)."""
@@ -204,6 +233,31 @@ class Mixture(BaseDenoiser):
         square = (a**2 / total).sum(2, keepdim=True) + _inner(1 / total, b**2)
         square = square - 2 * _inner(a / total, b)
         return self.log_weights[k] - (square + torch.log(total).sum(2, keepdim=True)) / 2
+
+
+class InAxes:
+    """A mixture's density over coordinates in its axes, as a `Denoiser` of "images" (1, 1, P)."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+        self.shape = 1, 1, mixture.basis.size
+        self.classes, self.device = mixture.classes, mixture.device
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """See `Denoiser`."""
+        return self._mixture.denoise_in_axes(self._flat(x), sigma, y).view(x.shape).to(x.dtype)
+
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """See `Denoiser`."""
+        shift = self._mixture.class_shift_in_axes(self._flat(x), sigma, y)
+        return shift.view(x.shape).to(x.dtype)
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Coordinates`."""
+        return self._mixture.from_axes(self._flat(x)).to(x.dtype)
+
+    def _flat(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1).to(self._mixture.mean.dtype)
 
 
 def _weighted(share: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:

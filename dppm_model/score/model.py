@@ -26,7 +26,7 @@ from dppm_model.errors import ConfigError, ModelError
 from dppm_model.reading import parse_json, read_bytes, reading
 from dppm_model.records.pixels import to_tensor
 from dppm_model.score.arrays import Arrays, array_specs, check_arrays, require
-from dppm_model.score.denoiser import BaseDenoiser, Upsampling
+from dppm_model.score.denoiser import BaseDenoiser, Coordinates, Upsampling
 from dppm_model.score.mixture_config import Scales
 from dppm_model.score.model_config import ModelConfig
 
@@ -205,6 +205,11 @@ class ScoreModel:
         for part in self.config.parts:
             x = part.decode(x, self.arrays)
         return x
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The base's density in the coordinates in which samplers run; see `ImageModel`."""
+        return self.denoiser.coordinates
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return D(x; sigma, y) of base images (n, C, h, w); see `Denoiser`."""

@@ -4,7 +4,8 @@
     python -m tests.benchmarks.sampling runs/demo-256 --per-class 8 --name sampling-256
 
 Overhead: seconds of a sampler over seconds of as many bare evaluations of the network on the same
-batch, in turn; of the closed form, or of the last stage of a pyramid. Weak scaling: images per
+batch, in turn; of the closed form, or of the last stage of a pyramid. Axes: images a second of HMC
+on one thread in the model's coordinates, over those in pixels, in turn. Weak scaling: images per
 second and worker of two workers over those of one, Ray's start left out. Memory: resident size of
 the workers while many images are drawn.
 """
@@ -23,6 +24,7 @@ import torch
 from dppm_model.run import Run
 from dppm_model.score.denoiser import Denoiser
 from dppm_model.score.model import ScoreModel
+from sampler.draw import Worker, load_model
 from sampler.generate import generate
 from sampler.images import shard_size
 from sampler.noise import ImageNoise
@@ -40,7 +42,7 @@ def overhead(model: ScoreModel) -> dict[str, float]:
     batch, turns = shard_size(model.image_shape), TURNS if model.pyramid is None else 3
     y = torch.arange(batch) % model.classes
     names = [(int(label), i) for i, label in enumerate(y)]
-    denoiser: Denoiser = model
+    denoiser: Denoiser = model.coordinates
     if model.pyramid is not None:
         c, h, w = model.image_shape
         last = model.pyramid.config.stages - 1
@@ -62,6 +64,26 @@ def overhead(model: ScoreModel) -> dict[str, float]:
         ratios[method] = statistics.median(found)
         print(f"{method:10s} {ratios[method]:.3f} x bare evaluations")
     return ratios
+
+
+def axes(model: ScoreModel) -> dict[str, float]:
+    """Images a second of HMC on the base in its coordinates, and over those in pixels."""
+    torch.set_num_threads(1)
+    batch, times = shard_size(model.shape), {"pixels": 0.0, "coordinates": 0.0}
+    ways = {"pixels": model.denoiser, "coordinates": model.coordinates}
+    y = torch.zeros(batch, dtype=torch.int64)
+    with torch.inference_mode():
+        for turn in range(1 + TURNS):
+            for name, denoiser in ways.items():
+                noise = ImageNoise(0, [(0, i) for i in range(batch)])
+                begun = time.process_time()
+                x, _ = SAMPLERS["hmc"](denoiser, y, noise, SamplerSettings())
+                denoiser.image(x)
+                taken = time.process_time() - begun
+                times[name] = min(times[name], taken) if turn > 1 else taken  # the first warms up
+    rate, ratio = batch / times["coordinates"], times["pixels"] / times["coordinates"]
+    print(f"{rate:.0f} images/s on one thread; {ratio:.2f} x as many as in pixels")
+    return {"images_per_second": rate, "over_pixels": ratio}
 
 
 def resident(stop: threading.Event, sizes: list[float]) -> None:
@@ -124,9 +146,11 @@ def scaling(model: Path, per_class: int) -> dict[str, float]:
 
 
 def measure(run: Path, per_class: int = 500) -> dict[str, Any]:
-    """Measure all three on a run; ``per_class`` images a class and worker."""
+    """Measure all of it on a run; ``per_class`` images a class and worker."""
     model = Run(run).model
-    return {"overhead": overhead(ScoreModel.load(model)), "ray": scaling(model, per_class)}
+    loaded = ScoreModel.load(model)
+    Worker(load_model)  # takes memory as every worker does
+    return {"axes": axes(loaded), "overhead": overhead(loaded), "ray": scaling(model, per_class)}
 
 
 if __name__ == "__main__":

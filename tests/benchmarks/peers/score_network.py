@@ -102,9 +102,16 @@ class ScoreNetwork:
         """Refuse: guidance is not used here."""
         raise NotImplementedError
 
-    def decode(self, x: Tensor) -> Tensor:
+    @property
+    def coordinates(self) -> ScoreNetwork:
+        """Draw pixels, nothing else."""
+        return self
+
+    def image(self, x: Tensor) -> Tensor:
         """Draw pixels, nothing else."""
         return x
+
+    decode = image
 
     def draw(self, y: Tensor, seed: int) -> Tensor:
         """Draw images of the classes y by EDM's Heun solver (Algorithm 1)."""

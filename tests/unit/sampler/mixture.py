@@ -34,6 +34,13 @@ class ExactMixture:
     def pyramid(self) -> None:
         return None
 
+    @property
+    def coordinates(self) -> "ExactMixture":
+        return self
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         return x
 

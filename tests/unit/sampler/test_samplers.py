@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dppm_model.errors import ConfigError
+from dppm_model.score.mixture import Mixture
 from sampler.anneal import kernel
 from sampler.hmc import hmc
 from sampler.kernels import MetropolisInfo, SamplingAlgorithm
@@ -136,6 +137,38 @@ def check_spread(method: str, **settings: Any) -> None:
 def test_spread() -> None:
     check_spread("hmc")
     check_spread("heun", num_levels=30)
+
+
+def check_spread_in_the_axes(asked: float = 1.0) -> None:
+    """Every direction of a closed form in axes, within 5 %; chance moves one by 0.5 %: 10 z."""
+    n, shape, d, r = 20_000, (1, 4, 4), 6, 3
+    rng = np.random.default_rng(5)
+    covariance = np.diag([0.5, 0.1, 0.02])
+    variance = np.geomspace(0.3, 0.002, 16 - r)
+    model = Mixture(
+        shape,
+        rng.normal(size=(1, 16)),
+        np.linalg.qr(rng.normal(size=(d, d)))[0],
+        np.zeros((1, 1, r)),
+        np.ones((1, 1)),
+        covariance[None, None],
+        variance,
+    )
+    y = torch.zeros(n, dtype=torch.int64)
+    noise = ImageNoise(3, [(0, i) for i in range(n)])
+    with torch.inference_mode():
+        axes = model.coordinates
+        x, _ = SAMPLERS["hmc"](axes, y, noise, SamplerSettings())
+        u = model.to_axes(axes.image(x))
+    wanted = asked * np.concatenate([covariance.diagonal(), variance])
+    # In the eigenbasis of the covariance, which is that of its axes here.
+    np.testing.assert_allclose(u.std(0), np.sqrt(wanted**2 / (wanted + 0.02**2)), rtol=0.05)
+
+
+def test_spread_in_the_axes_of_a_closed_form() -> None:
+    check_spread_in_the_axes()
+    with pytest.raises(AssertionError):  # the twin: a quarter more variance
+        check_spread_in_the_axes(1.25)
 
 
 def test_no_churn_is_heun_and_churn_keeps_the_spread() -> None:

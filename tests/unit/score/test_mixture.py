@@ -196,6 +196,47 @@ def test_class_shift_is_the_gradient_of_the_class_posterior() -> None:
     assert float((other - expected).abs().max()) > 0.01
 
 
+def axes_gap(mixture: Mixture) -> float:
+    """Largest difference between pixels and the coordinates in which a sampler moves."""
+    x, sigma, y = batch()
+    mixture.class_log_weights = torch.tensor([0.3, 0.7], dtype=torch.float64).log()
+    axes = mixture.coordinates
+    u = mixture.to_axes(x).view(-1, *axes.shape)
+    pairs = [
+        (axes.image(u), x),
+        (u.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1)),  # an orthonormal change
+        (axes.image(axes.denoise(u, sigma, y)), mixture.denoise(x, sigma, y)),
+        (axes.image(axes.class_shift(u, sigma, y)), mixture.class_shift(x, sigma, y)),
+    ]
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+class Skewed(Mixture):
+    """Broken twin: axes that are not orthonormal, undone by their inverse."""
+
+    def to_axes(self, x: torch.Tensor) -> torch.Tensor:
+        return 1.1 * super().to_axes(x)
+
+    def from_axes(self, u: torch.Tensor) -> torch.Tensor:
+        return super().from_axes(u / 1.1)
+
+
+@pytest.mark.parametrize("groups", [1, J])
+def test_a_sampler_may_move_in_the_axes(groups: int) -> None:
+    assert axes_gap(build(groups=groups)) < 1e-12
+    assert axes_gap(build(Skewed, groups=groups)) > 0.01
+
+
+def test_one_level_and_one_class_for_all_rows_give_what_a_mixed_batch_gives() -> None:
+    mixture = build()
+    x, _, y = batch()
+    level = torch.full((1,), 0.3, dtype=torch.float64)
+    mixed = mixture.denoise(x, level.repeat(len(x)), y)
+    for k in range(K):
+        alike = mixture.denoise(x, level.expand(len(x)), torch.full_like(y, k))
+        assert torch.equal(alike[y == k], mixed[y == k])
+
+
 def test_single_precision_agrees() -> None:
     x, sigma, y = batch()
     double = build().denoise(x, sigma, y)

@@ -50,6 +50,13 @@ class Grey:
     def image_shape(self) -> tuple[int, int, int]:
         return self.shape
 
+    @property
+    def coordinates(self) -> "Grey":
+        return self
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
