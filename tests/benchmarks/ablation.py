@@ -90,7 +90,10 @@ def variant(
 def figures_of(found: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of an evaluation that are compared."""
     names = ("accuracy", "accuracy_by_seed", "accuracy_mlp")
-    return {name: found[name] for name in names} | {"frechet": found["distances"]["frechet"]}
+    return {name: found[name] for name in names} | {
+        "coverage": found["coverage"]["coverage"],
+        "frechet": found["distances"]["frechet"],
+    }
 
 
 def measure(
