@@ -18,6 +18,8 @@ and once they are released, and not before (they are large):
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from dppm_model.score.matrices import (
 if TYPE_CHECKING:
     from dppm_model.score.mixture_config import Scales
 
+LEAST_FREQUENCY = 1e-6  # of a class
 LEAST_VARIANCE = 1e-12  # of a class, in any axis
 LEAST_COEFFICIENT = 1e-6  # variance of a coefficient or axis; rounding a pixel to 8 bits makes 5e-6
 LEAST_AXIS = 1e-9  # length of a principal axis
@@ -53,13 +56,14 @@ def mixture_specs(scales: Scales, classes: int, components: int) -> dict[str, Ar
     coefficient = 4 * p**0.5  # an image in [-1, 1] has none above sqrt(P)
     variance = 16.0 * p
     frequencies = Rule(_sum_to_one, _normalised, _frequencies)
+    positive = replace(frequencies, mend=partial(_normalised, least=LEAST_FREQUENCY))
     covariances = Rule(
         _covariance,
         _symmetric,
         lambda spec, rng, reach: _covariances(rng, spec.shape, spec.most * reach),
     )
     specs = {
-        "mixture.class_weights": ArraySpec((k,), 1e-6, 1.0, frequencies),
+        "mixture.class_weights": ArraySpec((k,), LEAST_FREQUENCY, 1.0, positive),
         "mixture.mean": ArraySpec((k, p), -coefficient, coefficient),
         "mixture.variance": ArraySpec((p,), LEAST_COEFFICIENT, variance),
         "mixture.axes": ArraySpec((d, d), -1.001, 1.001, Rule(_bent, _straightened, _rotation)),
@@ -84,10 +88,11 @@ def _sum_to_one(array: NDArray[Any]) -> str | None:
     return "no frequencies: they do not add up to one" if np.any(abs(sums - 1) > _SUM) else None
 
 
-def _normalised(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frequencies from what may all be nothing: then they are equal."""
+def _normalised(array: NDArray[np.float64], least: float = 0.0) -> NDArray[np.float64]:
+    """Frequencies of at least ``least`` from what may all be nothing: then they are equal."""
     weights = array + LEAST_VARIANCE
-    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    spare = 1 - least * array.shape[-1]
+    shares: NDArray[np.float64] = least + spare * weights / weights.sum(axis=-1, keepdims=True)
     return shares
 
 

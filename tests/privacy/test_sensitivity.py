@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dppm_model.errors import PlanError
 from dppm_model.mechanism import ghost_clipping
 from dppm_model.mechanism.quantize import Grid
-from dppm_model.score.arrays import ArraySpec, array_specs, check_arrays, draw_arrays
+from dppm_model.score.arrays import array_specs, check_arrays, draw_arrays
 from dppm_model.score.closed_form import LATER
 from dppm_model.score.mixture_arrays import LEAST_AXIS
 from dppm_model.score.mixture_config import MixtureConfig
@@ -91,11 +91,6 @@ def records(name: str) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     return pixels, y, torch.arange(N) * 7919
 
 
-def brought(spec: ArraySpec, array: np.ndarray) -> np.ndarray:
-    """What is admitted near an array: a rotation, an indefinite covariance, nearly no weights."""
-    return spec.nearest(spec.nearest(array))  # frequencies leave their range where they add to one
-
-
 @st.composite
 def models(draw: st.DrawFn, name: str, kind: str) -> ScoreModel:
     """A model that a site would accept, from anywhere in its range."""
@@ -113,10 +108,10 @@ def models(draw: st.DrawFn, name: str, kind: str) -> ScoreModel:
         if how == "askew" and array_name == "mixture.axes":  # as far as a site admits them
             arrays[array_name] = arrays[array_name] * np.float32(1 + 4e-4)
         elif how == "edges":
-            arrays[array_name] = brought(spec, rng.choice(ends, spec.shape))
+            arrays[array_name] = spec.nearest(rng.choice(ends, spec.shape))
         elif how in ("least", "most", "nothing"):
             value = {"least": spec.least, "most": spec.most, "nothing": 0.0}[how]
-            arrays[array_name] = brought(spec, np.full(spec.shape, value))
+            arrays[array_name] = spec.nearest(np.full(spec.shape, value))
     check_arrays(config, arrays)
     return ScoreModel(config, arrays)
 

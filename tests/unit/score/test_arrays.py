@@ -83,6 +83,13 @@ def test_any_numbers_are_brought_to_what_an_array_must_be(name: str) -> None:
         assert np.array_equal(spec.nearest(near), near)  # what fits stays
 
 
+@pytest.mark.parametrize("classes", [2, 10, 100_000])
+def test_frequencies_stay_in_their_range_where_they_add_up_to_one(classes: int) -> None:
+    spec = array_specs(ModelConfig.of((1, 1, 1), classes, {"mixture": {}}))["mixture.class_weights"]
+    for full in (1, 2, classes // 2, classes - 1):
+        assert spec.problem(spec.nearest(np.arange(classes) < full)) is None
+
+
 def test_axes_are_orthonormal_or_refused() -> None:
     spec = array_specs(SMALL)["mixture.axes"]
     axes = spec.draw(np.random.default_rng(2), 1.0)
