@@ -11,7 +11,8 @@ that it can be said beforehand how much of a statistic will stand out of its noi
 - a class mean of N units has noise of norm 1.4 sqrt(n)/(mu N) in n half-whitened coordinates, where
   images of the class have norm 1. It gets what makes mu N = `_MEANS`, within limits; the first
   look, around which it is clipped, and the variances, which only set scales, get less;
-- components share the units of a class, and pay where each still has hundreds.
+- components share the units of a class, and pay where each still has hundreds. Where they begin,
+  they get what the class has beyond that: band and axes keep their budgets, and do not shrink.
 
 The constants were set once, on handwritten digits, blood cells and small photographs in colour, and
 hold at every epsilon; see docs/results.md.
@@ -43,6 +44,7 @@ _MOST_BAND = 800  # its pooled covariance has the square of it, in one message
 _MOST_AXES, _LEAST_AXES = 160, 8
 _MOST_COMPONENTS, _COMPONENT_AXES = 20, 64
 _PER_CLASS = 5000.0  # mu N of a class from which components pay
+_PER_COMPONENT = 500.0  # the same of one of them
 # Two rounds take half the mu each: the fewer coordinates, the more answers a round needs of each.
 _IN_ONE_ROUND = {"pooled_covariance", "covariance", "component_covariance"}
 _LEAST_PER_CLASS = 15.0  # mu N of a class below which not even its mean can be seen
@@ -102,9 +104,8 @@ def choose_recipe(
         "variances": _fraction(_VARIANCES * math.sqrt(2 * size) / mu / units, _VARIANCES_LIMITS),
         "means": _fraction(_MEANS / each, _MEANS_LIMITS),
     }
-    components = int(given.get("components") or _components(each))
+    components, shares = _components(each, given.get("components"))
     principal = given.get("principal_axes")
-    shares = dict(_MANY if components > 1 else _ONE_GAUSSIAN)
     if principal == 0:
         shares.pop("component_covariance", None)
     rest = (1 - sum(fractions.values())) / sum(shares.values())
@@ -135,8 +136,29 @@ def choose_recipe(
     return Recipe(settings, phases, _reasons(classes, units, size, mu, settings, phases))
 
 
-def _components(each: float) -> int:
-    return min(_MOST_COMPONENTS, round(each / (_PER_CLASS / 10))) if each >= _PER_CLASS else 1
+def _components(each: float, given: int | None) -> tuple[int, dict[str, float]]:
+    """Return the number of components of a class, and shares of the rest of the budget.
+
+    Beyond `_PER_CLASS` the two covariances keep the mu N that they have there, until their shares
+    are those of `_MANY`. What is left over buys components, as many as have `_PER_COMPONENT` each.
+    """
+    one, many = _of_one(_ONE_GAUSSIAN), _of_one(_MANY)
+    if given:
+        return given, many if given > 1 else one
+    kept = min(1.0, (_PER_CLASS / each) ** 2)
+    shares = {name: max(share * kept, many[name]) for name, share in one.items()}
+    left = 1 - sum(shares.values())
+    whole = 1 - sum(many[name] for name in one)
+    components = round(each / _PER_COMPONENT * math.sqrt(left / whole)) if kept < 1 else 1
+    if components < 2:
+        return 1, one
+    shares |= {name: many[name] * left / whole for name in many.keys() - one.keys()}
+    return min(_MOST_COMPONENTS, components), {name: shares[name] for name in many}
+
+
+def _of_one(shares: Mapping[str, float]) -> dict[str, float]:
+    total = sum(shares.values())
+    return {name: share / total for name, share in shares.items()}
 
 
 def _fraction(mu: float, limits: tuple[float, float]) -> float:

@@ -1,10 +1,11 @@
 """The orthonormal cosine basis (DCT-II) in which the closed-form score is written.
 
 Natural images and drawings have nearly uncorrelated cosine coefficients with variances that fall
-like 1/frequency² (Field 1987, "Relations between the statistics of natural images"). That public
-fact replaces any look at private data: it orders the coefficients, whitens the first questions, and
-fills what the noise has covered. Over three channels the basis is an opponent colour space: mean
-brightness, red against blue, and green against both (Ruderman, Cronin and Chiao 1998).
+like 1/frequency² (Field 1987, "Relations between the statistics of natural images") or a little
+faster (`tests/benchmarks/spectra.py`). That public fact replaces any look at private data: it
+orders the coefficients, whitens the first questions, and fills what the noise has covered. Over
+three channels the basis is an opponent colour space: mean brightness, red against blue, and green
+against both (Ruderman, Cronin and Chiao 1998).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import nn
 
 from dppm_model.mechanism.products import sides
 
-# In photographs, colour differences have about a third of the variance of brightness at the same
-# frequency, so that their band is narrower by the root of it.
+# Colour differences have at most this part of the variance of brightness at the same frequency (in
+# photographs a fifth and a fifteenth, in stained tissue more): their band is narrower by its root.
 _COLOUR = 2.8
 _SIDES = ("channels", "rows", "columns")
 

@@ -1,6 +1,7 @@
 """The recipe: what a number of records can pay for, from public facts alone."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dppm_model.errors import ConfigError, PlanError
 from dppm_model.planning.recipe import Recipe, choose_recipe
 from dppm_model.records.writing import write_records
 from dppm_model.score.phases import PHASES, kind_of
+from tests.benchmarks.recipes import table
 from tests.conftest import TINY, run, tiny_images
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 64, 64)]
@@ -65,21 +67,29 @@ def test_ten_classes_of_five_hundred_records_are_enough_at_a_usual_epsilon() -> 
     assert chosen(500).settings["components"] == 1
 
 
-@pytest.mark.parametrize("components", [1, 8])
+@pytest.mark.parametrize("given", [{}, {"components": 1}, {"components": 8}])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_more_units_and_more_budget_pay_for_more(
-    shape: tuple[int, int, int], components: int
+    shape: tuple[int, int, int], given: dict[str, int]
 ) -> None:
-    """For a number of components; where they begin to pay, they take budget from the others."""
-    for key in ("band", "axes"):
-        by_units = [chosen(n, MU, shape, components=components).settings[key] for n in UNITS]
+    for key in ("band", "axes", "components"):
+        by_units = [chosen(n, MU, shape, **given).settings[key] for n in UNITS]
         by_budget = [
-            chosen(60_000, mu, shape, components=components).settings[key]
-            for mu in np.geomspace(0.1, 50, 20)
+            chosen(60_000, mu, shape, **given).settings[key] for mu in np.geomspace(0.1, 50, 20)
         ]
         for found in (by_units, by_budget):
             assert found == sorted(found)
-            assert found[-1] > 2 * found[0]
+            assert found[-1] > 2 * found[0] or key in given
+
+
+def test_band_and_axes_do_not_shrink_where_components_begin() -> None:
+    """But for the little that the first of them takes at once."""
+    found = [chosen(int(n)).settings for n in np.geomspace(20_000, 80_000, 400)]
+    assert (found[0]["components"], found[-1]["components"]) == (1, 20)
+    for before, after in pairwise(found):
+        assert after["components"] >= before["components"]
+        for key in ("band", "axes"):
+            assert after[key] >= 0.98 * before[key]
 
 
 def test_components_come_with_the_units_of_a_class() -> None:
@@ -98,6 +108,10 @@ def test_what_is_given_is_not_chosen() -> None:
     assert found.settings == given
     assert "components" in found.phases and "component_covariance" not in found.phases
     assert chosen(60_000, band=10**4, shape=(1, 4, 4)).settings["band"] == 16
+
+
+def test_the_documents_have_the_choice_for_some_numbers_of_records() -> None:
+    assert table() in Path("docs/results.md").read_text(encoding="utf-8")
 
 
 def test_the_phases_are_those_of_the_configuration_in_its_order() -> None:

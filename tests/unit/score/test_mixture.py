@@ -1,5 +1,7 @@
 """The closed-form denoiser against brute force: integration, dense algebra, autograd, sampling."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from scipy.stats import multivariate_normal
 
 from dppm_model.score.dct import Basis, dct_matrix
 from dppm_model.score.mixture import Mixture
+from tests.benchmarks.runner import RESULTS
 
 SHAPE = (1, 2, 3)
 P, D, R, J, K = 6, 4, 3, 3, 2  # R of D axes tell the classes and their components apart
@@ -309,6 +312,18 @@ def test_the_basis_is_orthonormal_and_low_frequencies_come_first(
     flat = torch.zeros_like(u)
     flat[:, 0] = 1
     assert torch.allclose(basis.inverse(flat), torch.full_like(x, basis.size**-0.5))
+
+
+@pytest.mark.parametrize("kind", ["photographs", "drawings"])
+@pytest.mark.parametrize("size", ["28", "32", "48", "64"])
+def test_the_prior_is_near_the_spectra_of_public_images(kind: str, size: str) -> None:
+    """Brightness, up to 19 periods; beyond, images have less. Neither falls more slowly."""
+    measured = json.loads((RESULTS / "spectra.json").read_text())["figures"][kind][size]
+    f, brightness, *colours = map(np.array, (measured["one_and_frequency"], *measured["variance"]))
+    ratio = np.log(brightness * f**2)[(f > 2) & (f < 20)]
+    assert np.exp(abs(ratio - ratio.mean()).max()) < 3.3
+    assert max(measured["slope"]) < -2.2
+    assert all((brightness / colour)[f > 2].min() > 2.8 for colour in colours)
 
 
 def test_brightness_has_a_wider_band_than_colour() -> None:
