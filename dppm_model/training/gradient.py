@@ -1,7 +1,7 @@
 """Learners of networks: Adam on private gradients.
 
-What a gradient is multiplied by before it is clipped comes from images that were made from what was
-released before, or from nothing, never from records.
+The factor applied to a gradient before it is clipped is computed from images drawn from earlier
+releases, or from drawn shapes, never from records.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from dppm_model.training.shapes import shape_crops
 
 _BETA1, _BETA2, _TINY = 0.9, 0.99, 1e-12  # Adam (Kingma and Ba 2015)
 _PUBLIC_RECORDS = 256  # public images that set the gradient scale
-_RESCALE = 10  # rounds between two looks at the gradient scale
+_RESCALE = 10  # rounds between updates of the gradient scale
 _LEAST_RATE = 0.1  # of the learning rate, at the end of the cosine
 
 Question = TypeVar("Question", bound=GradientQuery)
-Training = ResidualConfig | PyramidConfig  # what has a learning rate and the like
+Training = ResidualConfig | PyramidConfig  # settings with a learning rate and the like
 
 
 class GradientLearner(ABC, Generic[Question]):
@@ -42,9 +42,9 @@ class GradientLearner(ABC, Generic[Question]):
     Parameters
     ----------
     question
-        What records answer.
+        The class of the question.
     model
-        What was released before, with the network's weights if an earlier phase left some.
+        The earlier releases, with the network's weights if an earlier phase left some.
     seed
         Seed of the first weights and of the images that set the gradient scale.
 
@@ -84,14 +84,14 @@ class GradientLearner(ABC, Generic[Question]):
     def public(
         self, query: Question, n: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make records (as the question's `view` gives them) and labels (n,) that are nobody's."""
+        """Make public records, as the question's `view` returns them, and labels (n,)."""
 
     def query(self) -> Question:
         """Ask for the gradient at the present weights, on the model's device."""
         return self._question(self._model).to(self._model.device)
 
     def step(self, estimate: NDArray[np.float64], std: float) -> None:
-        """Take one step of Adam, and one of the moving average."""
+        """Take one step of Adam, and update the moving average."""
         arrays = self._model.arrays
         gradient = estimate / arrays[f"{self._part}.scale"].item()
         self._round += 1
@@ -134,7 +134,7 @@ class GradientLearner(ABC, Generic[Question]):
         return query.questions(x.to(query.device), y.to(query.device), seeds)
 
     def result(self) -> ScoreModel:
-        """Return the model: weights to ask at, and their moving average to sample with."""
+        """Return the model: the present weights, and their moving average for sampling."""
         return self._model
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
@@ -148,7 +148,7 @@ class GradientLearner(ABC, Generic[Question]):
         }
 
     def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from ``state_dict`` of a learner that began with the same model."""
+        """Continue from ``state_dict`` of a learner that began with the same model."""
         self._round = int(state["round"])
         self._first_moment = np.array(state["first_moment"], dtype=np.float64)
         self._second_moment = np.array(state["second_moment"], dtype=np.float64)
@@ -166,7 +166,7 @@ class ResidualLearner(GradientLearner[ResidualQuery]):
 
     @staticmethod
     def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
-        """Draw the weights, the last layer's zero."""
+        """Draw the weights; those of the last layer are zero."""
         _, network = model.config.part(ResidualConfig).lay_out(model.shape, model.classes)
         weights: NDArray[np.float32] = first_weights(network, seed).numpy()
         return weights
@@ -180,7 +180,7 @@ class ResidualLearner(GradientLearner[ResidualQuery]):
 
 
 class DetailLearner(GradientLearner[DetailQuery]):
-    """Trains the upsampler, from what drawn shapes taught it."""
+    """Trains the upsampler, from weights pre-trained on drawn shapes."""
 
     @staticmethod
     def settings(model: ScoreModel) -> Training:
@@ -189,7 +189,7 @@ class DetailLearner(GradientLearner[DetailQuery]):
 
     @staticmethod
     def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
-        """Begin with the weights that drawn shapes taught."""
+        """Return the weights pre-trained on drawn shapes."""
         del seed  # one start for all runs
         network = build_upsampler(model.shape[0], model.arrays)
         trained = torch.cat([p.flatten() for p in trainable(network).values()])

@@ -1,4 +1,4 @@
-"""The server's side of a phase: what makes a better model of the noisy estimates."""
+"""The server's side of a phase: a learner improves the model from noisy estimates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dppm_model.score.query import Query
 
 
 class Learner(Protocol):
-    """The server's side of one phase. Divisors are public; data are never seen."""
+    """The server's side of one phase. It sees public divisors and estimates, never data."""
 
     def __init__(self, question: type[Query], model: ScoreModel, seed: int) -> None:
-        """Start from all that was released before; see `build_learner`."""
+        """Start from the earlier releases; see `build_learner`."""
         ...
 
     def query(self) -> Query:
@@ -25,7 +25,7 @@ class Learner(Protocol):
         ...
 
     def step(self, estimate: NDArray[np.float64], std: float) -> None:
-        """Take in the answer of one round.
+        """Update the model from the estimate of one round.
 
         Parameters
         ----------
@@ -38,15 +38,15 @@ class Learner(Protocol):
         ...
 
     def result(self) -> ScoreModel:
-        """Return the model that the rounds so far have given."""
+        """Return the model after the rounds so far."""
         ...
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return all that ``load_state_dict`` needs to go on, bit for bit."""
+        """Return the state from which ``load_state_dict`` continues, bit for bit."""
         ...
 
     def load_state_dict(self, state: dict[str, NDArray[np.generic]]) -> None:
-        """Go on from a saved state of the same phase."""
+        """Continue from a saved state of the same phase."""
         ...
 
 
@@ -58,7 +58,7 @@ def build_learner(name: str, model: ScoreModel, seed: int) -> Learner:
     name
         The phase's name; see `dppm_model.score.phases`.
     model
-        All that was released before.
+        The earlier releases.
     seed
         Seed of the learner's public randomness (first component centres, first weights).
 

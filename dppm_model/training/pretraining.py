@@ -1,7 +1,7 @@
-"""Phases in one place, from exact sums: what public records teach before private rounds begin.
+"""Pre-training on public records: the phases of a run in one place, from exact sums.
 
-The phases are those of the private run. Nothing protects the records, which must be public; a
-run names them in its model, its configuration and ``privacy.json``.
+Nothing protects the records, which must be public. A run names them in its model, its configuration
+and ``privacy.json``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def pretrain(
     records: Records,
     seed: int,
 ) -> ScoreModel:
-    """Let all records answer all phases, in order; a plan's own server noise is added, no other.
+    """Run all phases, in order, on all records; adds a plan's server noise, and no other.
 
     Parameters
     ----------
     model
-        What the first phase starts from, on the device to compute on.
+        The model before the first phase, on the device to compute on.
     seed
-        Of first weights and centres, and of who is sampled.
+        Seed of first weights and centres, and of the sampling of records.
     """
     rng = np.random.default_rng(seed)
     for phase in phases:
@@ -71,7 +71,7 @@ def public_start(
     records: Records,
     seed: int,
 ) -> ScoreModel:
-    """Return the model that public records teach; its configuration names them."""
+    """Return the model pre-trained on public records; its configuration names them."""
     trained = pretrain(model, phases, records, seed)
     manifest = records.manifest
     named = replace(trained.config, public=PublicData(manifest.name, manifest.digest))

@@ -1,8 +1,8 @@
-"""Drawn shapes: public images out of nothing but chance, from which the upsampler starts.
+"""Drawn shapes: random images, used to pre-train the upsampler without data.
 
 An image is the unit square with a few strokes and arcs in two greys, or overlapping leaves in many
-(dead leaves; Matheron 1968, Lee et al. 2001): edges, corners and flat areas at every scale, and no
-data of anybody. Shapes are signed distances, so any window of an image is drawn at any resolution.
+(dead leaves; Matheron 1968, Lee et al. 2001): edges, corners and flat areas at every scale. Shapes
+are signed distances, so any window of an image can be drawn at any resolution.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dppm_model.score.upsampler import CROP
 _SHAPES = 6  # in an image
 _LEAVES = 0.15  # share of images of overlapping leaves
 _EXTREME = 0.8  # share of two-grey images in black and white
-_OUTLINE = 0.1  # share of images of which only the outline is drawn
+_OUTLINE = 0.1  # share of images drawn in outline only
 _LEAST_WINDOW = 1 / 8
 
 
 def draw_windows(count: int, side: int, channels: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw windows of as many random images, large and small, centred near an edge of a shape.
+    """Draw one window of each of several random images, of any size, centred near an edge.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def draw_windows(count: int, side: int, channels: int, generator: torch.Generato
 
     Returns
     -------
-    (count, channels, side, side) float32 in [-1, 1]; a pixel is the mean over its area, about.
+    (count, channels, side, side) float32 in [-1, 1]; a pixel is roughly the mean over its area.
     """
 
     def uniform(low: float, high: float, *size: int) -> torch.Tensor:
@@ -82,7 +82,7 @@ def draw_windows(count: int, side: int, channels: int, generator: torch.Generato
 
 
 def shape_crops(count: int, crops: int, colours: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw shapes as `crop_records` shows records: (count, crops, C, CROP, CROP)."""
+    """Draw shapes in the form of `crop_records`: (count, crops, C, CROP, CROP)."""
     x = draw_windows(count * crops, CROP, colours, generator)
     return x.reshape(count, crops, *x.shape[1:])
 
@@ -98,7 +98,7 @@ def _bar(
     width: torch.Tensor,
     rounding: torch.Tensor,
 ) -> torch.Tensor:
-    """Signed distance to a bar with rounded corners, of half sides ``length`` and ``width``."""
+    """Return the signed distance to a rounded bar of half sides ``length`` and ``width``."""
     a, b = along.abs() - length + rounding, over.abs() - width + rounding
     return torch.hypot(a.clamp(min=0), b.clamp(min=0)) + torch.maximum(a, b).clamp(max=0) - rounding
 
@@ -110,7 +110,7 @@ def _arc(
     width: torch.Tensor,
     cut: torch.Tensor,
 ) -> torch.Tensor:
-    """Signed distance to a ring (a disc, where it is wide) cut off by a line."""
+    """Return the signed distance to a ring (a disc, if wide) cut off by a line."""
     ring = (torch.hypot(along, over) - radius).abs() - width
     return torch.maximum(ring, -along - cut)
 

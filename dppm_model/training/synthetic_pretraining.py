@@ -1,9 +1,9 @@
-"""The upsampler's public start: trained on drawn shapes, not on data.
+"""Pre-training of the upsampler on drawn shapes, without data.
 
-    python -m dppm_model.training.synthetic_pretraining    # makes shapes.safetensors again
+    python -m dppm_model.training.synthetic_pretraining    # rebuilds shapes.safetensors
 
-The result lies beside this file, so that every run starts from the same weights at once. It costs
-no privacy, and a run says in its ``privacy.json`` that it was used.
+`dppm_model/score/shapes.safetensors` holds the result, so every run starts from the same weights.
+They cost no privacy, and a run says in its ``privacy.json`` that it used them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dppm_model.training.shapes import shape_crops
 
 STEPS = {1: 10_000, 3: 6_000}  # by the number of channels
 _BATCH, _CROPS = 16, 4  # records of a step, and crops of each
-_RATE, _WARMUP, _LEAST_RATE = 4e-3, 100, 0.01  # Adam's; the last a share, at the end of the cosine
+_RATE, _WARMUP, _LEAST_RATE = 4e-3, 100, 0.01  # of Adam; the last is a share, reached at the end
 _MOST_GRADIENT = 1.0
 _SEED = 0
 
@@ -34,7 +34,7 @@ def train_on_shapes(
     steps: int,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> NDArray[np.float32]:
-    """Train on batches of drawn shapes; returns the same weights (d,) each time.
+    """Train on batches of drawn shapes; return the same weights (d,) each time.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def train_on_shapes(
 
 def main() -> None:
     """Train for grey and for RGB images, and write the file."""
-    torch.set_num_threads(1)  # small products: more threads are hardly faster, and change bits
+    torch.set_num_threads(1)  # more threads are hardly faster on small products, and change bits
 
     def say(step: int, loss: float) -> None:
         if step % 500 == 499:
