@@ -1,7 +1,7 @@
-"""Gradient questions: private gradient steps of a network, whichever one it is.
+"""Gradient questions: private gradient steps of any network.
 
 A record answers the gradient of its own loss, scaled so that the plan's clip norm is 1. The scale
-is public (`dppm_model.training.gradient`). The server takes the noisy mean gradient to Adam.
+is public (`dppm_model.training.gradient`). The server passes the noisy mean gradient to Adam.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def denoising_losses(network: Callable[..., torch.Tensor], *inputs: torch.Tensor
     Parameters
     ----------
     inputs
-        (n, K, ...) each: what the network takes, and last the targets of F.
+        (n, K, ...) each: the network's inputs, then the targets of F.
     """
     *taken, target = (t.flatten(0, 1) for t in inputs)
     return (network(*taken) - target).square().reshape(len(inputs[0]), -1).mean(dim=1)
@@ -52,9 +52,9 @@ class GradientQuery(Query):
     Attributes
     ----------
     part
-        What the network's arrays are called in the model: ``part.weights``, ``part.ema``, ...
+        Prefix of the network's arrays in the model: ``part.weights``, ``part.ema``, ...
     losses
-        Its loss of each record.
+        The loss of each record.
     """
 
     part: ClassVar[str]
@@ -89,7 +89,7 @@ class GradientQuery(Query):
 
     @property
     def scale(self) -> float:
-        """What a gradient is multiplied with before it is clipped."""
+        """The factor applied to a gradient before it is clipped."""
         return self.model.arrays[f"{self.part}.scale"].item()  # type: ignore[no-any-return]
 
     def clipped_sum(

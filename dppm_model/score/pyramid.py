@@ -2,10 +2,10 @@
 
     p(image) = p(base; s_1) · prod_o p(image_o; s_(o+1) | image_(o-1) with noise s_o)
 
-Each stage hands its image on with noise of a public level s: what lies below that level the next
-stage makes anew, together with what is finer. (Ho et al. 2022 degrade what a stage is given in
-training so that it forgives the errors of the one below; here the noise is the sampler's own, so
-training and sampling see the same distribution.)
+Each stage passes its image on with noise of a public level s, and the next stage redraws all detail
+below that level together with the finer detail. (Ho et al. 2022 degrade a stage's input in training
+so that it tolerates errors of the stage below; here the noise is the sampler's own, so training and
+sampling see the same distribution.)
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from dppm_model.score.model_config import ModelConfig
 
 _LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above holds a crop
-_BASE = 64  # pixels of the shorter side that a base has at least, if nothing is said
-_LARGEST_BASE = 127  # and at most: a larger one would be halved once more
-_PLACES = 1 << 14  # of the network, in one evaluation: what bounds its memory
+_BASE = 64  # least pixels of a base's shorter side where ``stages`` is None
+_LARGEST_BASE = 127  # most pixels there: a larger base would be halved once more
+_PLACES = 1 << 14  # of the network in one evaluation; bounds its memory
 START = Path(__file__).with_name("shapes.safetensors")  # see `synthetic_pretraining`
 KINDS = {1: "grey", 3: "rgb"}
 _START = "detail.start"
@@ -72,18 +72,18 @@ class PyramidConfig(Part):
     stages
         How often the base image is doubled.
     details
-        Whether a network adds what is finer than the base, after private rounds. Taught by drawn
-        shapes, it gives letters sharp edges and tears photographs: without it, images are enlarged
-        by cubic interpolation, which costs no privacy.
+        Whether a network, trained in private rounds, adds detail finer than the base. It starts
+        from drawn shapes; it gives letters sharp edges and tears photographs. Without it, images
+        are enlarged by cubic interpolation, which costs no privacy.
     switch_sigma, stage_switch_sigma
-        Noise level at which the first stage takes over from the base, and each other stage from
-        the one low_res: what is finer than that level is left to it.
+        Noise level at which the first stage takes over from the base, and each later stage from
+        the one below; the stage draws all detail below that level.
     weights
         SHA-256 of the public weights that the upsampler starts from.
     clip_share
         The clip norm is this multiple of the median gradient norm on drawn shapes.
     learning_rate, warmup, rounds, ema
-        Of the private rounds, as in `dppm_model.score.residual`.
+        As in `dppm_model.score.residual`, for the private rounds.
     """
 
     stages: Annotated[int, Between(1, 8)] = 1
@@ -103,14 +103,13 @@ class PyramidConfig(Part):
     def of(cls, values: Mapping[str, Any], image: Shape) -> PyramidConfig:
         """Build it for images (C, H, W), and name this installation's public weights.
 
-        Where ``stages`` is None, it is as many as leave the shorter side of the base at least 64
-        pixels.
+        If ``stages`` is None, as many are made as leave the base's shorter side 64 pixels or more.
 
         Raises
         ------
         ConfigError
-            If a key is unknown or a value is out of range; if the sides cannot be halved so often,
-            the base would be too small, or the image is neither grey nor RGB.
+            If a key is unknown or a value is out of range; if the sides cannot be halved that
+            often, the base would be too small, or the image is neither grey nor RGB.
         """
         wanted = values.get("stages")
         stages = _most_stages(image, _BASE) if wanted is None else wanted
@@ -127,12 +126,12 @@ class PyramidConfig(Part):
         return replace(config, weights=weights)
 
     def check(self, config: ModelConfig) -> None:
-        """Refuse stages that images do not have.
+        """Refuse images that do not fit the stages.
 
         Raises
         ------
         ConfigError
-            If their sides cannot be halved so often, or they are neither grey nor RGB.
+            If their sides cannot be halved that often, or they are neither grey nor RGB.
         """
         self._check(config.shape)
 
@@ -156,12 +155,12 @@ class PyramidConfig(Part):
         return channels, height >> self.stages, width >> self.stages
 
     def encode(self, x: torch.Tensor, arrays: Arrays) -> torch.Tensor:
-        """Average images over squares: the base images."""
+        """Average images over squares, which gives the base images."""
         del arrays
         return functional.avg_pool2d(x, 2**self.stages)
 
     def decode(self, x: torch.Tensor, arrays: Arrays) -> torch.Tensor:
-        """Enlarge base images, if there is no network that has."""
+        """Enlarge base images, unless the network has done so."""
         del arrays
         if self.details:
             return x
@@ -170,7 +169,7 @@ class PyramidConfig(Part):
         )
 
     def specs(self, config: ModelConfig) -> dict[str, ArraySpec]:
-        """Return ``detail.start``, the public weights, and those of them that rounds train."""
+        """Return the rows of ``detail.start`` (public weights) and of the weights that train."""
         if not self.details:
             return {}
         network = lay_out_upsampler(config.shape[0])
@@ -179,7 +178,7 @@ class PyramidConfig(Part):
         return {_START: start, **network_specs("detail", trainable(network).values())}
 
     def public_arrays(self, config: ModelConfig) -> Arrays:
-        """Return the weights that drawn shapes taught."""
+        """Return the weights pre-trained on drawn shapes."""
         return {_START: start_weights(config.shape[0])} if self.details else {}
 
     def upsampling(
@@ -195,9 +194,9 @@ class PyramidConfig(Part):
 
 
 def _most_stages(image: tuple[int, int, int], least: int) -> int:
-    """How often both sides can be halved, and leave an even base of so many pixels a side.
+    """Return how often both sides can be halved and leave an even base of ``least`` or more pixels.
 
-    Even, because the image above it is worked on in squares of four pixels a side.
+    Even, because the network works on the image above in squares of four pixels a side.
     """
     _, height, width = image
     stages = 0
@@ -216,9 +215,9 @@ def _too_many(stages: int | None, image: tuple[int, int, int]) -> ConfigError:
 
 @lru_cache
 def start_weights(colours: int) -> NDArray[np.float32]:
-    """Return the weights (d,) that drawn shapes taught, for images of so many channels (1 or 3).
+    """Return the weights (d,) pre-trained on drawn shapes, for images of 1 or 3 channels.
 
-    A bundle of Flower's has code alone: there they are those of the site's own installation.
+    A Flower bundle holds code only: code run from one reads the site's own installation.
 
     Raises
     ------
@@ -238,8 +237,8 @@ def start_weights(colours: int) -> NDArray[np.float32]:
 def lay_out_upsampler(colours: int) -> nn.Module:
     """Lay out the network; its weights have sizes but no memory.
 
-    What private rounds train of it is trainable: how noise modulates it, and the last layer. Most
-    of it stays as drawn shapes taught it, for the noise of a private gradient grows with its size.
+    Private rounds train only its noise modulation and last layer. The other weights stay as
+    pre-trained, because the noise of a private gradient grows with its size.
     """
     with torch.device("meta"):  # no default initialisation: it would draw from a global generator
         network: nn.Module = Upsampler(colours)
@@ -249,7 +248,7 @@ def lay_out_upsampler(colours: int) -> nn.Module:
 
 
 def build_upsampler(colours: int, arrays: Arrays) -> nn.Module:
-    """Build the network, with the weights it starts from if the arrays have them, else zeros."""
+    """Build the network with its public weights if the arrays have them, else zeros."""
     network = zeroed(lay_out_upsampler(colours))
     if _START in arrays:
         set_weights(network.parameters(), arrays[_START])
@@ -258,7 +257,7 @@ def build_upsampler(colours: int, arrays: Arrays) -> nn.Module:
 
 @dataclass(frozen=True)
 class Stage:
-    """One doubling of images that are there: a `Denoiser` of what it adds, the residual.
+    """One doubling of given images: a `Denoiser` of the residual that it adds.
 
     Attributes
     ----------
@@ -267,7 +266,7 @@ class Stage:
     low_res
         (n, C, h, w) the images below, with noise of standard deviation ``level``.
     classes
-        Number of classes, which the details do not depend on.
+        Number of classes; details do not depend on the class.
     """
 
     network: nn.Module
@@ -281,7 +280,7 @@ class Stage:
 
     @property
     def device(self) -> torch.device:
-        """Where the images below are."""
+        """The device of the images below."""
         return self.low_res.device
 
     @property
@@ -293,8 +292,8 @@ class Stage:
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return E[residual | x, image below], (n, C, 2h, 2w).
 
-        A few images are done at a time, or strips of a large one with all that the network sees
-        around them: the memory that it takes does not grow with the image.
+        It denoises a few images at a time, or strips of a large one with their surroundings, so
+        that its memory does not grow with the image.
         """
         del y
         _, h, w = self.shape
@@ -312,7 +311,7 @@ class Stage:
     def _denoise(
         self, x: torch.Tensor, sigma: torch.Tensor, images: slice, rows: slice
     ) -> torch.Tensor:
-        """Denoise some rows of some images, as if there were no others."""
+        """Denoise some rows of some images on their own."""
         few, noise = x[images, :, rows], sigma[images]
         context = Context(*(t[images, :, rows] for t in self.context))
         base, c_out = parts(few, noise, context)
@@ -322,12 +321,12 @@ class Stage:
         return base + c_out * f
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return zero: the details know no class."""
+        """Return zero: details do not depend on the class."""
         del sigma, y
         return torch.zeros_like(x)
 
     def finish(self, residual: torch.Tensor) -> torch.Tensor:
-        """Return the images: what is below, enlarged, and the residual."""
+        """Return the images: the enlarged images below plus the residual."""
         return self.context.enlarged + residual
 
 
@@ -345,5 +344,5 @@ class Pyramid:
         return self.config.levels
 
     def stage(self, index: int, low_res: torch.Tensor) -> Stage:
-        """Set a stage (from 0) upon images (n, C, h, w) that carry its level of noise."""
+        """Condition a stage (from 0) on images (n, C, h, w) that carry its level of noise."""
         return Stage(self.network, low_res, self.config.levels[index], self.classes)

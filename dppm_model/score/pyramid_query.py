@@ -1,13 +1,13 @@
 """The ``detail`` phase: gradients of denoising a crop of each stage, given the crop below it.
 
-A record shows one crop a stage, mostly from where its edges are, and its base image. What is
-drawn for it (places, noise levels, noise) comes from its own seed, and its crops are cut by itself:
-what other records are asked beside it changes nothing.
+A question sees one crop of a record for each stage, mostly near edges, and its base image. All
+draws for a record (places, noise levels, noise) come from its own seed, and its crops are cut
+separately: no other record of its batch changes them.
 
-In sampling the first stage is given what the closed form drew, which is an image and noise but for
-the closed form's own errors. Half of the records therefore show it their base image as the closed
-form would have drawn it: noised far above the switch, and brought down to it along the closed
-form's probability flow.
+In sampling, the first stage receives the closed form's samples: images plus noise, with the closed
+form's own errors. For half of the records the question therefore imitates such a sample: it adds
+noise to the base image far above the switch, and follows the closed form's probability flow down to
+it.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from dppm_model.score.upsampler import (
 
 _ANYWHERE = 0.2  # share of crops that are taken without regard to edges
 _STRIDE = 4  # pixels between places of crops
-_DRIFTED, _DRIFT, _DRIFT_STEPS = 0.5, 5.0, 4  # share of records, noise over the switch's
-_BLURRED = 0.6  # share of images below that are blurred, in training
+_DRIFTED, _DRIFT, _DRIFT_STEPS = 0.5, 5.0, 4  # share of records; most noise over the switch's
+_BLURRED = 0.6  # share of low-resolution images that training blurs
 
 
 class CroppedRecords(NamedTuple):
-    """What is seen of n records.
+    """The view of n records.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class CroppedRecords(NamedTuple):
         (n, C, h, w) base images.
     corner
         (n, 2) top and left of the first stage's crop, in pixels of the base; negative for a record
-        that is no image but crops alone (drawn shapes).
+        that has crops but no image (drawn shapes).
     """
 
     crops: torch.Tensor
@@ -64,7 +64,7 @@ class CroppedRecords(NamedTuple):
     corner: torch.Tensor
 
     def packed(self) -> torch.Tensor:
-        """Return all of it as one row a record, (n, F) float32."""
+        """Return one row a record, (n, F) float32."""
         return torch.cat([self.crops.flatten(1), self.base.flatten(1), self.corner.float()], dim=1)
 
     @classmethod
@@ -113,10 +113,10 @@ def crop_records(
 
 
 def _place(image: torch.Tensor, where: float) -> tuple[int, int]:
-    """Choose the place of a crop of an image (1, C, H, W) by a number in [0, 1): edges first."""
+    """Choose a crop of an image (1, C, H, W) by a number in [0, 1), preferring edges."""
     contrast = image.diff(dim=2)[..., :-1].abs() + image.diff(dim=3)[..., :-1, :].abs()
     energy = functional.pad(contrast.sum(1), (0, 1, 0, 1))
-    # Of the middle of each crop: the network sees what is around it.
+    # Only the middle of each crop counts: the network needs the rest as context.
     middle = functional.avg_pool2d(energy, CROP // 2, stride=_STRIDE, padding=0)[0]
     inner = middle[CROP // 4 // _STRIDE :, CROP // 4 // _STRIDE :]
     rows = (image.shape[2] - CROP) // _STRIDE + 1
@@ -135,12 +135,12 @@ def drifted(
     config: PyramidConfig,
     mixture: Mixture,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Let the closed form draw base images anew from records that are noised to some level.
+    """Redraw base images by the closed form, from records noised to a random level.
 
     Returns
     -------
-    What it gives below the crops of the first stage, (n, C, CROP/2, CROP/2), with noise of the
-    switch's level; and for which records it is to be used, (n,).
+    The images below the crops of the first stage, (n, C, CROP/2, CROP/2), with noise of the
+    switch's level; and a mask of the records to use them for, (n,).
     """
     n = len(seeds)
     u, noise = torch.empty(n, 2), torch.empty(seen.base.shape)
@@ -171,12 +171,12 @@ def questions(
     config: PyramidConfig,
     drift: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """Draw noise for crops (n, stages, C, S, S) and do the preconditioning's part.
+    """Draw noise for crops (n, stages, C, S, S), and precondition them.
 
     Parameters
     ----------
     drift
-        What `drifted` gave.
+        The result of `drifted`, if any.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def questions(
 
 
 def _blurred(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Blur some images (n, C, h, w): what is drawn below is smoother than what was averaged."""
+    """Blur some images (n, C, h, w): samples of the stage below are smoother than averages."""
     share = (u / _BLURRED).clamp(max=1)[:, None, None, None]  # u = 1: hardly, u = 0: much
     share = 1 - share
     soft = functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
@@ -240,7 +240,7 @@ class DetailQuery(GradientQuery):
         Raises
         ------
         ConfigError
-            If there is no stage, or no network to train.
+            If the model has no stage, or no network to train.
         """
         if not config.part(PyramidConfig, "Use model=pyramid_details.").details:
             raise ConfigError("model.pyramid.details is false.", "Use model=pyramid_details.")
@@ -252,7 +252,7 @@ class DetailQuery(GradientQuery):
         return build_upsampler(model.shape[0], model.arrays)
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
-        """See crops and the base image; see `dppm_model.score.pyramid_query.crop_records`."""
+        """Return crops and base images; see `dppm_model.score.pyramid_query.crop_records`."""
         return crop_records(pixels, seeds, self.config).packed().to(self.device)
 
     def questions(

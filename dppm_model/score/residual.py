@@ -1,4 +1,4 @@
-"""A network on top of a denoiser: what the closed form misses.
+"""A network on top of a denoiser, for the detail that the closed form misses.
 
     D(x; sigma, y) = D_below(x; sigma, y) + c_out(sigma) F(x, D_below, sigma, y)
 
@@ -88,7 +88,7 @@ class ResidualConfig(Part):
         return {**asdict(self), "network": self.network.to_dict()}
 
     def check(self, config: ModelConfig) -> None:
-        """Refuse to stand on nothing."""
+        """Refuse a model without a part below."""
         if config.parts[0] is self:
             raise ConfigError("The residual has no part below it.", "Add model.mixture.")
 
@@ -101,12 +101,12 @@ class ResidualConfig(Part):
             If the network does not fit the band.
         """
         band = Band(shape, self.band)
-        with torch.device("meta"):  # no default first weights: they come from a global generator
+        with torch.device("meta"):  # no default initialisation from a global generator
             network = self.network.build(band.small, classes, (self.sigma_low, self.sigma_high))
         return band, network
 
     def build(self, shape: Shape, classes: int) -> tuple[Band, nn.Module]:
-        """Do the same, with weights that are zero."""
+        """Build the band and the network, with all weights zero."""
         band, network = self.lay_out(shape, classes)
         return band, zeroed(network)
 
@@ -118,7 +118,7 @@ class ResidualConfig(Part):
     def denoiser(
         self, config: ModelConfig, arrays: Arrays, below: BaseDenoiser | None
     ) -> BaseDenoiser | None:
-        """Put the network on what is below, with the averaged weights, if it has been trained."""
+        """Put the network, with averaged weights, on the denoiser below, once it is trained."""
         if below is None or "residual.ema" not in arrays:
             return below
         band, network = self.build(config.base_shape, config.classes)
@@ -173,9 +173,9 @@ class ResidualDenoiser(BaseDenoiser):
         return base + self.below.error_std(sigma) * f
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the shift of what is below."""
+        """Return the shift of the denoiser below."""
         return self.below.class_shift(x, sigma, y)
 
     def error_std(self, sigma: torch.Tensor) -> torch.Tensor:
-        """Return that of what is below: an upper bound, about."""
+        """Return the error of the denoiser below, an approximate upper bound."""
         return self.below.error_std(sigma)

@@ -47,7 +47,7 @@ def questions(
     config: ResidualConfig,
     seeds: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    """Draw noise for records and let the closed form do its part.
+    """Draw noise for records, and denoise them by the closed form.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class ResidualQuery(GradientQuery):
         Raises
         ------
         ConfigError
-            If there is to be no such network.
+            If the model has no such network.
         """
         config.part(ResidualConfig, "Use model=residual.")
         return super().dimension_of(config)

@@ -24,16 +24,16 @@ from dppm_model.score.precondition import WAVES, waves
 
 # Noise levels that the network is trained for: of an image, and of the one below it.
 LEAST_SIGMA, MOST_SIGMA, MOST_LOW_RES_SIGMA = 0.02, 2.0, 1.0
-CROP = 32  # pixels a side of what the network is trained on
-FOLD = 4  # pixels a side of the upper image that make one place
+CROP = 32  # pixels a side of a training crop
+FOLD = 4  # pixels a side of a place, in the upper image
 CHANNELS, BLOCKS = 48, 4
-REACH = (BLOCKS + 2) * FOLD  # pixels that the network sees to each side
-_MOST = 3.0  # standard deviations of noise that pass a gate
+REACH = (BLOCKS + 2) * FOLD  # pixels of the receptive field to each side
+_MOST = 3.0  # most standard deviations of noise that a gate removes
 _CONTRAST, _LEAST = 0.5, 0.02**2  # residual variance over local variance below, and its floor
 
 
 class Context(NamedTuple):
-    """What the image below says before the network looks: all (n, C, 2h, 2w).
+    """The image below, prepared for the network: both (n, C, 2h, 2w).
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Context(NamedTuple):
 
 
 def context_of(low_res: torch.Tensor) -> Context:
-    """Enlarge an image (n, C, h, w), and guess how far the details go from that."""
+    """Enlarge an image (n, C, h, w), and estimate the variance of its residual."""
     enlarged = functional.interpolate(low_res, scale_factor=2, mode="bicubic", align_corners=False)
 
     def mean(x: torch.Tensor) -> torch.Tensor:
@@ -88,21 +88,21 @@ class Upsampler(nn.Module):
         sigma: torch.Tensor,
         level: torch.Tensor,
     ) -> torch.Tensor:
-        """Return F, (n, C, 2h, 2w): what the network adds, less the noise that its gates let pass.
+        """Return F, (n, C, 2h, 2w): the network's output, less the noise that its gates select.
 
-        Where there is no detail the noisy residual is noise. A gate takes it off as it stands, so
-        that the channels of a place need not carry the noise of all its pixels.
+        In flat areas the noisy residual is all noise. A gate subtracts that noise directly, so that
+        the channels of a place need not carry the noise of all its pixels.
 
         Parameters
         ----------
         r, noise
             (n, C, 2h, 2w) noisy residual: scaled to variance one, and over sigma (`scaled`).
         low_res
-            (n, C, h, w) the image low_res.
+            (n, C, h, w) the image below.
         sigma, level
             (n,) noise of r, and of ``low_res``.
         """
-        # Beyond the range of training the conditioning stays put.
+        # Beyond the range of training the conditioning is constant.
         noises = [
             waves(sigma.clamp(LEAST_SIGMA, MOST_SIGMA)),
             waves(level.clamp(LEAST_SIGMA, MOST_LOW_RES_SIGMA)),
@@ -124,7 +124,7 @@ class Upsampler(nn.Module):
 
 
 def _normalised(x: torch.Tensor) -> torch.Tensor:
-    """Bring every place, by itself, to mean zero and variance one over its channels."""
+    """Normalise every place to mean zero and variance one over its channels."""
     return functional.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
 
 

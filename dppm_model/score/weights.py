@@ -1,4 +1,4 @@
-"""The weights of a network as one vector, as they travel, and memory that holds nothing else."""
+"""The weights of a network as one vector, and memory that holds nothing else."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dppm_model.errors import ModelError
 def zeroed(network: nn.Module) -> nn.Module:
     """Give a network of the meta device memory, all zeros.
 
-    What was freed there before, another record perhaps, must not become a weight: a model that
-    lacks weights would then make answers depend on more than the record and the model.
+    Freed memory, perhaps of another record, must not become a weight: a model without weights
+    would then make answers depend on more than the record and the model.
 
     Raises
     ------
     ModelError
-        If the network has buffers: nothing would fill them.
+        If the network has buffers, which nothing would fill.
     """
     if buffers := [name for name, _ in network.named_buffers()]:
         raise ModelError(
@@ -38,7 +38,7 @@ def zeroed(network: nn.Module) -> nn.Module:
 def set_weights(parameters: Iterable[nn.Parameter], weights: NDArray[np.float32]) -> None:
     """Set parameters from one vector (d,) of them all, flattened, in their order."""
     own = list(parameters)
-    # Copied, each into memory of its own that begins a cache line (`mechanism.products`).
+    # Copied, so that each begins at a cache line of its own (`mechanism.products`).
     values = torch.split(torch.tensor(weights), [p.numel() for p in own])
     with torch.no_grad():
         for p, value in zip(own, values, strict=True):

@@ -1,10 +1,10 @@
-"""Networks F for the residual: what the denoiser below misses; one module each.
+"""Networks F for the residual of the denoiser below; one module each.
 
-F sees the noisy and the denoised image in a band of low frequencies, and begins at zero, so that it
-can only add. To add one is to add its module here, with a `NetworkConfig` and the network, and a
-YAML that names it in ``model.residual.network.kind``. Its parameters are to stand in `Linear` and
-``Conv2d`` layers of stride one, and normalisation to be over one record at a time: that is what
-makes per-record gradients fast (`dppm_model.mechanism.gradients`), and alike in any company.
+F sees the noisy and the denoised image in a band of low frequencies, and its output begins at zero.
+To add a network, add its module here, with a `NetworkConfig` and the network, and a YAML that names
+it in ``model.residual.network.kind``. Only `Linear` and ``Conv2d`` layers of stride one may have
+parameters, and normalisation must be over one record: that makes per-record gradients fast
+(`dppm_model.mechanism.gradients`), and the same in every batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ for _module in iter_modules(__path__, f"{__name__}."):
 
 
 def network_config(values: Mapping[str, Any]) -> NetworkConfig:
-    """Build the settings of a network from a plain dictionary, whose ``kind`` says which.
+    """Build a network's settings from a plain dictionary, whose ``kind`` names the network.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What every network for the residual has: settings, a registry, conditioning, first weights."""
+"""Common to all networks for the residual: settings, registry, conditioning, first weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NetworkConfig(ABC):
         Parameters
         ----------
         sigmas
-            The least and the largest noise level of training.
+            The least and the greatest noise level in training.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class NetworkConfig(ABC):
 
 
 class Conditioning(nn.Module):
-    """Class and noise level -> a vector, (n, size); beyond the range of training it stays put."""
+    """Class and noise level -> a vector, (n, size); constant beyond the range of training."""
 
     def __init__(self, classes: int, channels: int, sigmas: tuple[float, float]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Conditioning(nn.Module):
         self.linear = Linear(classes + 2 * WAVES, channels)
 
     def forward(self, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Sigma (n,), y (n,)."""
+        """Embed sigma (n,) and y (n,)."""
         onehot = y[:, None] == torch.arange(
             self.classes, device=y.device
         )  # one_hot cannot be vmapped

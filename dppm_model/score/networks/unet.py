@@ -1,8 +1,8 @@
 """``unet``: convolutions at several resolutions, with skips (Ronneberger et al. 2015).
 
-Going down, places are averaged two by two and channels doubled; going up, they are repeated, and
-what was there on the way down is put beside them. All weights stand in convolutions of stride one,
-so per-record gradients are exact and fast as for any network here.
+On the way down, places are averaged two by two and channels doubled; on the way up, places are
+repeated and concatenated with those of the same resolution on the way down. All convolutions have
+stride one, so per-record gradients are exact and fast, as for every network here.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class UNetConfig(NetworkConfig, kind="unet"):
     Attributes
     ----------
     fold
-        fold × fold pixels of the band become the channels of one place, before all.
+        At the input, fold × fold pixels of the band become the channels of one place.
     channels
         Channels of a place at the finest resolution.
     depth
-        How often resolution is halved.
+        Number of halvings of the resolution.
     """
 
     fold: Annotated[int, Between(1, 64)] = 2
@@ -48,7 +48,7 @@ class UNetConfig(NetworkConfig, kind="unet"):
 
 
 class UNet(nn.Module):
-    """The network; its output is zero where the last layer is."""
+    """The network; its output is zero while its last layer is zero."""
 
     def __init__(
         self,
