@@ -1,11 +1,11 @@
 """The arrays of a score model: their names, types, shapes, ranges and roles, in one table.
 
 The public configuration decides them all; each part of a model brings its own rows
-(`dppm_model.score.part`). Whoever takes in a model checks it by this table: a site before it spends
-anything, the server, the sampler, and anyone who loads a file.
+(`dppm_model.score.part`). Everyone who receives a model checks it against this table: a site before
+it spends anything, the server, the sampler, and anyone who loads a file.
 
-The ranges are public and generous. Learners bring what they release into them (post-processing,
-which costs no privacy); what lies outside was not made by one.
+The ranges are public and generous. Learners clamp their releases to them (post-processing, which
+costs no privacy), so no learner made an array that lies outside.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from dppm_model.score.model_config import ModelConfig
 
 Arrays = Mapping[str, NDArray[Any]]
-# Private: learned from the sites' answers, under the budget, or from what was; a question carries
-# those that it asks by. Public: fixed before the first round and named in the plan by its SHA-256;
-# everybody has a copy, no message carries it. Derived: what the server makes of private ones for
-# itself and the sampler; no message carries it either.
+# Private: learned from the sites' answers under the budget, or computed from such arrays; messages
+# carry those that a question needs. Public: fixed before the first round, and named in the plan by
+# its SHA-256; everybody has a copy, and no message carries it. Derived: computed by the server from
+# private arrays, for itself and the sampler; no message carries it either.
 Role = Literal["private", "public", "derived"]
 
 MOST_WEIGHT = 1024.0  # of a network, in either direction
@@ -39,17 +39,17 @@ _HINT = "Load a model that dppm wrote; at a site, ask the server's operator."
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold between the numbers of an array.
+    """A condition on the numbers of an array together.
 
     Attributes
     ----------
     problem
-        Says what is wrong with an array that is in its range, if anything.
+        Says what is wrong with an array within its range, or returns None.
     mend
-        Returns an array near a given one for which nothing is. However small a budget is, noise
-        must not end a run: a learner may release whatever it has made.
+        Returns a nearby array that meets the condition. Noise must not end a run, however small
+        the budget: a learner may release any estimate.
     draw
-        Draws such an array: see `ArraySpec.draw`.
+        Draws an array that meets the condition: see `ArraySpec.draw`.
     """
 
     problem: Callable[[NDArray[Any]], str | None]
@@ -59,7 +59,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """What one array must be.
+    """The type, shape, range and role of one array.
 
     Attributes
     ----------
@@ -68,15 +68,15 @@ class ArraySpec:
     least, most
         The range of every number in it, ends included.
     rule
-        What must hold between its numbers.
+        A condition on its numbers together, if any.
     dtype
-        Of NumPy, little-endian.
+        A little-endian NumPy type.
     role
         Where it comes from, and whether messages carry it: see `Role`.
     digest
         SHA-256 of its bytes, if it is public.
     beside
-        The array without which it says nothing.
+        Another array that must be present with this one, if any.
     """
 
     shape: tuple[int, ...]
@@ -100,7 +100,7 @@ class ArraySpec:
         if array.shape != self.shape:
             return f"of shape {array.shape}, not {self.shape}"
         least, most = np.array([self.least, self.most], self.dtype)
-        # NaN is neither above the one nor below the other, and fails here like infinity.
+        # NaN fails every comparison, so this refuses it as it refuses infinity.
         if array.size and not (least <= array.min() <= array.max() <= most):
             return f"not within {self.least:g} to {self.most:g}, or not finite"
         if self.role == "public" and digest_of(array) != self.digest:
@@ -108,14 +108,14 @@ class ArraySpec:
         return self.rule.problem(array) if self.rule else None
 
     def nearest(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Bring finite numbers into the range, to the rule and to the type; what fits stays."""
+        """Return the nearest array of this range, rule and type; a valid array stays unchanged."""
         clamped: NDArray[Any] = np.clip(array, self.least, self.most).astype(self.dtype)
         if self.rule and self.rule.problem(clamped):
             return self.rule.mend(clamped.astype(np.float64)).astype(self.dtype)
         return clamped
 
     def draw(self, rng: np.random.Generator, reach: float) -> NDArray[Any]:
-        """Draw an array at random from those that are admitted.
+        """Draw a valid array at random.
 
         Parameters
         ----------
@@ -144,8 +144,8 @@ def array_specs(config: ModelConfig) -> Mapping[str, ArraySpec]:
 def network_specs(prefix: str, parameters: Iterable[nn.Parameter]) -> dict[str, ArraySpec]:
     """Return the rows of a network that private rounds train: all its weights in one vector each.
 
-    ``.weights``, at which the next gradient is asked for; ``.ema``, their moving average, which
-    samples; and ``.scale``, what a gradient is multiplied by before it is clipped.
+    ``.weights``, where the next gradient is taken; ``.ema``, their moving average, used for
+    sampling; and ``.scale``, the factor applied to a gradient before it is clipped.
     """
     size = sum(p.numel() for p in parameters)
     weights = ArraySpec((size,), -MOST_WEIGHT, MOST_WEIGHT)
@@ -167,12 +167,12 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
     Parameters
     ----------
     known
-        Arrays that were checked before: the very same ones are not looked at again.
+        Arrays that were checked before: the same objects are not checked again.
 
     Raises
     ------
     ModelError
-        Naming the array, and what is wrong with it.
+        Names the array and its fault.
     """
     specs = array_specs(config)
     for name, array in arrays.items():
@@ -185,12 +185,12 @@ def check_arrays(config: ModelConfig, arrays: Arrays, known: Arrays | None = Non
 
 
 def require(arrays: Arrays, names: Collection[str]) -> None:
-    """Refuse to go on without some arrays.
+    """Refuse to continue if any of these arrays is missing.
 
     Raises
     ------
     ModelError
-        If one of them is not there.
+        If one is missing.
     """
     if missing := sorted(set(names) - arrays.keys()):
         raise ModelError(
@@ -202,10 +202,10 @@ def require(arrays: Arrays, names: Collection[str]) -> None:
 def draw_arrays(
     config: ModelConfig, names: Collection[str], rng: np.random.Generator, reach: float
 ) -> dict[str, NDArray[Any]]:
-    """Draw arrays that sites might be sent, as far as a model of this configuration has them.
+    """Draw the named arrays that a model of this configuration has and that a server may send.
 
-    They stand for whatever a server may send, in self-checks and tests: some are of the sizes that
-    training makes, some lie at the very edges of their ranges.
+    Self-checks and tests use them in place of a server's arrays: some have the sizes that training
+    produces, some lie at the edges of their ranges.
 
     Parameters
     ----------

@@ -3,9 +3,9 @@
 A record's vector is ``head ∥ onehot(slot) ⊗ body``: a few dense coordinates, and a block that goes
 to the slot of the record's class (or component). Only head and block are ever formed.
 
-Head and block are ``(statistic - centre) / scale``. The centre is what the model holds already, so
-that a site's sum is small (cheap to encode) and clipped around the right place; the scale makes the
-clip norm 1. From an estimate e of the mean vector a learner has ``scale * e``, the mean of the
+Head and block are ``(statistic - centre) / scale``. The centre is the model's present value, so a
+site's sum is small (cheap to encode) and clipped around the right place; the scale makes the clip
+norm 1. From an estimate e of the mean vector, a learner computes ``scale * e``, the mean of the
 statistic less the centre (`dppm_model.training.moments`).
 """
 
@@ -41,7 +41,7 @@ class Answers(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How many coordinates the head has, how many slots there are, and coordinates of a body."""
+    """The number of coordinates of the head, of slots, and of coordinates of a body."""
 
     head: int
     slots: int
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """A head (h,) and the blocks of all slots (slots, b), or what broadcasts to them; float64."""
+    """A head (h,) and the blocks of all slots (slots, b), or tensors that broadcast; float64."""
 
     head: torch.Tensor
     body: torch.Tensor
@@ -61,7 +61,7 @@ class MomentQuery(Query):
     Attributes
     ----------
     centre, scale
-        See above.
+        See the module.
     """
 
     chunk = 256  # at most
@@ -74,12 +74,12 @@ class MomentQuery(Query):
 
     @property
     def centre(self) -> Sums:
-        """See above."""
+        """See the module."""
         return Sums(self._centre_head, self._centre_body)
 
     @property
     def scale(self) -> Sums:
-        """See above."""
+        """See the module."""
         return Sums(self._scale_head, self._scale_body)
 
     def keep_sums(self, centre: Sums, scale: Sums) -> None:
@@ -152,6 +152,6 @@ class ClassSumQuery(MomentQuery):
                 yield whole
 
     def _chunks(self, x: torch.Tensor, y: torch.Tensor) -> Iterator[Answers]:
-        """Ask chunk by chunk; what fills the last one up is not finite."""
+        """Ask chunk by chunk; the padding of the last chunk is not finite."""
         for images, labels in fixed_batches((x, y), self.chunk):
             yield self.answers(images, labels)

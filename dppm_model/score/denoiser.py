@@ -1,4 +1,4 @@
-"""What a sampler needs of a model, and nothing else of it; and how parts of models provide it."""
+"""The interface between a model and a sampler, and the base class of denoisers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 
 class Denoiser(Protocol):
-    """EDM's D(x; sigma) of one kind of images, on one device.
+    """EDM's D(x; sigma) of images of one shape, on one device.
 
-    A score model's base is one, and so is each stage of a pyramid, set upon images that are there.
+    A score model's base is one, and so is each stage of a pyramid, conditioned on given images.
     """
 
     @property
@@ -28,7 +28,7 @@ class Denoiser(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where x, sigma and y must be."""
+        """The device of x, sigma and y."""
         ...
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ class Denoiser(Protocol):
         ...
 
     def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return sigma² grad log p(y | x; sigma): what knowing the class adds to the denoised x."""
+        """Return sigma² grad log p(y | x; sigma): the class's contribution to the denoised x."""
         ...
 
 
@@ -53,10 +53,10 @@ class Coordinates(Denoiser, Protocol):
 
 
 class ConditionalDenoiser(Denoiser, Protocol):
-    """A `Denoiser` of what one stage adds to the images that it was set upon."""
+    """A `Denoiser` of the residual that one stage adds to the images it is conditioned on."""
 
     def finish(self, residual: torch.Tensor) -> torch.Tensor:
-        """Return the larger images, from what was drawn: both (n, C, H, W)."""
+        """Return the larger images from the drawn residual: both (n, C, H, W)."""
         ...
 
 
@@ -65,16 +65,16 @@ class Upsampling(Protocol):
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Noise level at which each stage takes over from what is below it."""
+        """Noise level at which each stage takes over from the one below."""
         ...
 
     def stage(self, index: int, low_res: torch.Tensor) -> ConditionalDenoiser:
-        """Set a stage (from 0) upon images (n, C, h, w) that carry its level of noise."""
+        """Condition a stage (from 0) on images (n, C, h, w) that carry its level of noise."""
         ...
 
 
 class ImageModel(Denoiser, Protocol):
-    """What draws images: the `Denoiser` of the base image, and what makes it an image."""
+    """A model as samplers see it: a `Denoiser` of base images, and its way to finished images."""
 
     @property
     def coordinates(self) -> Coordinates:
@@ -88,16 +88,16 @@ class ImageModel(Denoiser, Protocol):
 
     @property
     def pyramid(self) -> Upsampling | None:
-        """The stages above, if the base is not the image yet."""
+        """The stages above the base, or None."""
         ...
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the images in [-1, 1] of what was drawn, which may be of another space."""
+        """Return images in [-1, 1] from samples, which may lie in another space."""
         ...
 
 
 class BaseDenoiser(nn.Module, ABC):
-    """A `Denoiser` of base images, made of modules and buffers: ``to`` takes all of it elsewhere.
+    """A `Denoiser` of base images, made of modules and buffers, so that ``to`` moves all of it.
 
     Attributes
     ----------

@@ -2,8 +2,8 @@
 
 The model is two things: its public configuration, which the plan fixes, and ``arrays`` (named NumPy
 arrays), which rounds teach. The server sends a question's private arrays to the sites each round;
-it saves all of them, and the sampler loads them. What the arrays are called, and what is built of
-them, is the business of the configuration's parts (`dppm_model.score.part`).
+it saves all of them, and the sampler loads them. The parts of the configuration name the arrays and
+build denoisers from them (`dppm_model.score.part`).
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from dppm_model.score.denoiser import BaseDenoiser, Coordinates, Upsampling
 from dppm_model.score.mixture_config import Scales
 from dppm_model.score.model_config import ModelConfig
 
-_CHUNK = 64  # records a time whose large images are in memory as floats
+_CHUNK = 64  # records whose full-size images are in memory as floats at a time
 
 
 class ScoreModel:
-    """What has been released so far; before any phase, a public prior.
+    """Everything released so far; before any phase, a public prior.
 
-    It is an `ImageModel`: the `Denoiser` of the base image, which is the image itself unless there
-    is a pyramid, and what makes it an image. ``shape`` is the base's, ``image_shape`` the image's.
+    It is an `ImageModel`. Without a pyramid, the base image is the image itself. ``shape`` is the
+    base's, ``image_shape`` the image's.
 
     Parameters
     ----------
     config
         Its public configuration.
     arrays
-        Released and public arrays by name, treated as read-only; `dppm_model.score.arrays` says
-        what they may be. A question takes only those that it needs (`dppm_model.score.phases`).
+        Released and public arrays by name, treated as read-only; `dppm_model.score.arrays` checks
+        them. A question takes only those that it needs (`dppm_model.score.phases`).
     known
         Arrays that were checked before; see `check_arrays`.
     device
-        Where it is to be evaluated.
+        The device on which it is evaluated.
 
     Raises
     ------
     ModelError
-        If an array is not one of this configuration, or out of its range.
+        If an array does not belong to this configuration, or is out of its range.
     """
 
     def __init__(
@@ -111,12 +111,12 @@ class ScoreModel:
         return self.config.scales
 
     def require(self, names: Collection[str]) -> None:
-        """Refuse to go on without some arrays.
+        """Refuse to continue if any of these arrays is missing.
 
         Raises
         ------
         ModelError
-            If one of them is not there.
+            If one is missing.
         """
         require(self.arrays, names)
 
@@ -135,35 +135,35 @@ class ScoreModel:
         return ScoreModel(self.config, {**self.arrays, **arrays}, self.arrays, self.device)
 
     def released(self, arrays: Mapping[str, torch.Tensor | NDArray[Any]]) -> ScoreModel:
-        """Return a model with what a learner made of the sites' answers.
+        """Return a model with arrays that a learner computed from the sites' answers.
 
-        Noise may have carried numbers out of their public range, or a covariance away from what one
-        is: they are moved to what is nearest (post-processing), so that no draw ends a run.
+        Noise may have carried numbers out of their public range, or made a covariance indefinite:
+        each moves to the nearest valid one (post-processing), so that no draw ends a run.
         """
         specs = array_specs(self.config)
         return self.replace({n: specs[n].nearest(np.asarray(a)) for n, a in arrays.items()})
 
     def only(self, names: Collection[str]) -> ScoreModel:
-        """Return a model of some of its arrays, those that are there."""
+        """Return a model with only the named arrays, those of them that it has."""
         kept = {name: array for name, array in self.arrays.items() if name in names}
         return ScoreModel(self.config, kept, self.arrays, self.device)
 
     def without(self, *names: str) -> ScoreModel:
-        """Return a model in which these arrays are not released."""
+        """Return a model without the named arrays."""
         return self.only(self.arrays.keys() - set(names))
 
     def to(self, device: torch.device | str) -> ScoreModel:
-        """Return the model, to be evaluated on a device."""
+        """Return the model, for evaluation on a device."""
         return ScoreModel(self.config, self.arrays, self.arrays, device)
 
     @cached_property
     def denoiser(self) -> BaseDenoiser:
-        """The denoiser of the base that the parts make, on the device; built on first use.
+        """The denoiser of the base image, on the device; the parts build it on first use.
 
         Raises
         ------
         ModelError
-            If an array that it needs is not there.
+            If an array that it needs is missing.
         """
         built: BaseDenoiser | None = None
         for part in self.config.parts:
@@ -174,12 +174,12 @@ class ScoreModel:
 
     @cached_property
     def pyramid(self) -> Upsampling | None:
-        """The stages above the base, on the device, if there are any; see `ImageModel`.
+        """The stages above the base, on the device, or None; see `ImageModel`.
 
         Raises
         ------
         ModelError
-            If an array that they need is not there.
+            If an array that they need is missing.
         """
         every = (
             part.upsampling(self.config, self.arrays, self.device) for part in self.config.parts
@@ -187,10 +187,10 @@ class ScoreModel:
         return next((found for found in every if found is not None), None)
 
     def encode(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """Show records (n, C, H, W) as the base is a density of them: float32 (n, *shape).
+        """Return the base images of records (n, C, H, W): float32 (n, *shape).
 
-        Pixels in [-1, 1], averaged if there is a pyramid; a question looks at no more of a record
-        unless it is about a stage. Each row is a function of its record alone.
+        Pixels lie in [-1, 1], averaged if there is a pyramid. Only a question about a stage sees
+        more of a record. Each row is a function of its record alone.
         """
         seen = [torch.empty(0, *self.shape)]
         for i in range(0, len(pixels), _CHUNK):
@@ -201,7 +201,7 @@ class ScoreModel:
         return torch.cat(seen)
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return images in [-1, 1] of what was drawn from the base and its stages."""
+        """Return images in [-1, 1] from samples of the base and its stages."""
         for part in self.config.parts:
             x = part.decode(x, self.arrays)
         return x
@@ -220,7 +220,7 @@ class ScoreModel:
         return self.denoiser.class_shift(x, sigma, y)
 
     def arrays_to_bytes(self) -> bytes:
-        """Return the arrays alone, as safetensors: what a site is sent."""
+        """Return the arrays alone, as safetensors, for sending to a site."""
         content: bytes = save_tensors(self._contiguous())
         return content
 
@@ -235,12 +235,12 @@ class ScoreModel:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ScoreModel:
-        """Read what `to_bytes` wrote: a whole model.
+        """Read a whole model that `to_bytes` wrote.
 
         Raises
         ------
         ModelError
-            If the content is damaged, no model of this project, or not whole.
+            If the content is damaged, not a model of this project, or incomplete.
         """
         meta, arrays = read_tensors(content)
         try:
@@ -264,7 +264,7 @@ class ScoreModel:
         Raises
         ------
         ModelError
-            If it is missing, damaged, or no model of this project.
+            If it is missing, damaged, or not a model of this project.
         """
         with reading(path, ModelError, "Name the model.safetensors of a run folder."):
             return cls.from_bytes(read_bytes(path))
@@ -276,7 +276,7 @@ def read_tensors(content: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]
     Raises
     ------
     ModelError
-        If it is something else.
+        If the content is not safetensors.
     """
     with _reading_model():
         arrays = load(content)
@@ -285,5 +285,5 @@ def read_tensors(content: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]
 
 
 def _reading_model() -> AbstractContextManager[None]:
-    """Turn whatever goes wrong in a block that reads a model into a `ModelError`."""
+    """Turn any failure in a block that reads a model into a `ModelError`."""
     return reading("The model", ModelError, "Copy it again from the run folder.")

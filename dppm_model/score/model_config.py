@@ -1,7 +1,7 @@
-"""The whole public configuration of a score model: everything of it but the arrays it learns.
+"""The whole public configuration of a score model: everything but the arrays it learns.
 
-A plan carries it. So a site knows beforehand what will be asked of its records, and of which sizes;
-from the server it takes arrays, whose names, types, shapes and ranges follow from here
+A plan carries it, so a site knows beforehand every question to its records, and its size. From the
+server a site takes only arrays, whose names, types, shapes and ranges follow from here
 (`dppm_model.score.arrays`).
 """
 
@@ -23,13 +23,13 @@ from dppm_model.score.part import Part, Shape
 from dppm_model.score.pyramid import PyramidConfig
 from dppm_model.score.residual import ResidualConfig
 
-# The registry of what score models are made of, the lowest first: each part may build on those
-# above it in this table. To add one is to add its module and its line here.
+# The registry of parts, the lowest first: each may build on those before it in this table. To add
+# one, add its module and its line here.
 PARTS: dict[str, type[Part]] = {
     kind.group: kind for kind in (MixtureConfig, ResidualConfig, PyramidConfig)
 }
 _MOST_SIDE = 1024  # pixels
-_NOT_OF_A_MODEL = {"phases"}  # what else a configuration says under ``model``
+_NOT_OF_A_MODEL = {"phases"}  # groups under ``model`` of a configuration that are no part
 
 P = TypeVar("P", bound=Part)
 
@@ -47,18 +47,18 @@ class PublicData:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is public of a model, and fixed before the first round.
+    """The public settings of a model, fixed before the first round.
 
     Attributes
     ----------
     shape
         (C, H, W) of an image.
     classes
-        How many classes there are.
+        Number of classes.
     parts
-        What it is made of, in the order of `PARTS`.
+        Its parts, in the order of `PARTS`.
     public
-        What taught it first, if anything did.
+        Public records on which it was pre-trained, if any.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class ModelConfig:
         return next((part for part in self.parts if isinstance(part, kind)), None)
 
     def part(self, kind: type[P], hint: str = "Use another model=….") -> P:
-        """Return a part that is asked for.
+        """Return a part that the model must have.
 
         Raises
         ------
@@ -99,13 +99,13 @@ class ModelConfig:
         return found
 
     def replace(self, part: Part) -> ModelConfig:
-        """Return it with another part of the same kind."""
+        """Return the configuration with one part replaced by another of its kind."""
         parts = tuple(part if type(p) is type(part) else p for p in self.parts)
         return ModelConfig(self.shape, self.classes, parts, self.public)
 
     @cached_property
     def base_shape(self) -> Shape:
-        """(C, h, w) of the base: what the lowest part is a density of."""
+        """(C, h, w) of the base image, whose density the lowest part is."""
         shape = self.shape
         for part in reversed(self.parts):
             shape = part.inner_shape(shape)
@@ -128,7 +128,7 @@ class ModelConfig:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all of it."""
+        """SHA-256 of the configuration."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,8 +147,9 @@ class ModelConfig:
         Raises
         ------
         ConfigError
-            If a field is unknown or out of range; TypeError, KeyError or ValueError if one is
-            missing or nothing of the kind.
+            If a field is unknown or out of range.
+        TypeError, KeyError, ValueError
+            If a field is missing or of another type.
         """
         groups = _known(raw["parts"])
         fields = {
@@ -162,7 +163,7 @@ class ModelConfig:
 
     @classmethod
     def of(cls, shape: Shape, classes: int, settings: Mapping[str, Any]) -> ModelConfig:
-        """Build it from the groups of a configuration: those of `PARTS` that are there.
+        """Build it from a configuration's groups, each of which must be in `PARTS`.
 
         Raises
         ------
@@ -179,7 +180,7 @@ def _known(groups: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If one is no part.
+        If one is not a part.
     """
     if unknown := sorted(groups.keys() - PARTS.keys()):
         raise ConfigError(f"model.{unknown[0]} is not a part.", f"Use: {', '.join(PARTS)}.")

@@ -1,8 +1,8 @@
-"""A part of a score model: public settings, the arrays that they call for, and what both make.
+"""A part of a score model: its public settings, its arrays, and the denoiser they give.
 
 A model is a stack of parts, the lowest first: a density in closed form, a network on top of it, a
-pyramid of stages above. Each is a frozen dataclass of settings in a module of its own, which alone
-knows its arrays by name; `dppm_model.score.model_config.PARTS` lists them.
+pyramid of stages above. Each is a frozen dataclass of settings in its own module, and no other
+module knows its arrays by name; `dppm_model.score.model_config.PARTS` lists them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Shape = tuple[int, int, int]  # (C, H, W)
 
 
 class Part:
-    """What a part may do; by default it does nothing.
+    """The interface of a part; every default does nothing.
 
     Attributes
     ----------
     group
         Its group of settings: ``model.GROUP`` of a configuration.
     whole
-        Names of the arrays that `start` gives: no model file is read without them. An array that
-        a phase adds is not one of them; `denoiser` refuses or goes without it.
+        Names of the arrays that `start` returns; a model file must have them. Arrays that a phase
+        adds are not among them: without one, `denoiser` refuses or does without it.
     """
 
     group: ClassVar[str]
@@ -43,7 +43,7 @@ class Part:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], image: Shape) -> Self:
-        """Build it from its group for images (C, H, W); what is missing takes its default.
+        """Build it from its group for images (C, H, W); missing keys take their defaults.
 
         Raises
         ------
@@ -74,15 +74,15 @@ class Part:
         Raises
         ------
         ConfigError
-            Naming a setting.
+            Names the setting.
         """
 
     def inner_shape(self, shape: Shape) -> Shape:
-        """Return the shape of what the parts below see of images of this shape."""
+        """Return the shape that images of this shape have for the parts below."""
         return shape
 
     def encode(self, x: torch.Tensor, arrays: Arrays) -> torch.Tensor:
-        """Show records (n, C, H, W) to the parts below, (n, *inner_shape); by public arrays only.
+        """Return records (n, C, H, W) as the parts below see them; uses public arrays only.
 
         Each row must be a function of its record alone, to the last bit: matrices are multiplied
         through `dppm_model.mechanism.products`.
@@ -91,12 +91,12 @@ class Part:
         return x
 
     def decode(self, x: torch.Tensor, arrays: Arrays) -> torch.Tensor:
-        """Return the images of what the parts below have drawn."""
+        """Return images from samples of the parts below."""
         del arrays
         return x
 
     def specs(self, config: ModelConfig) -> dict[str, ArraySpec]:
-        """Return its rows of the table of arrays."""
+        """Return its rows in the table of arrays."""
         del config
         return {}
 
@@ -106,19 +106,19 @@ class Part:
         return {}
 
     def start(self, config: ModelConfig) -> Arrays:
-        """Return the private arrays that are there before any phase, from public constants."""
+        """Return the private arrays before any phase, computed from public constants."""
         del config
         return {}
 
     def denoiser(
         self, config: ModelConfig, arrays: Arrays, below: BaseDenoiser | None
     ) -> BaseDenoiser | None:
-        """Build the denoiser that it makes of the one below.
+        """Build its denoiser on top of the one below.
 
         Raises
         ------
         ModelError
-            If an array that it needs is not there.
+            If an array that it needs is missing.
         """
         del config, arrays
         return below
@@ -126,12 +126,12 @@ class Part:
     def upsampling(
         self, config: ModelConfig, arrays: Arrays, device: torch.device
     ) -> Upsampling | None:
-        """Build the stages from the base image to the image, if it is what adds them.
+        """Build the stages from the base image to the image, if this part has them.
 
         Raises
         ------
         ModelError
-            If an array that it needs is not there.
+            If an array that it needs is missing.
         """
         del config, arrays, device
         return None

@@ -1,9 +1,8 @@
-"""The kinds of phases: what each asks, and what learns from the answers.
+"""The kinds of phases: each with its question and its learner.
 
 This table is the only place that lists them. A kind may be asked more than once, as phases named
-``kind`` or ``kind-anything``: each starts from what the model holds and replaces it. So a small
-``means-first`` makes the sums of ``means`` nearly cancel, which lets their range, and with it the
-size of a report, be small.
+``kind`` or ``kind-anything``: each starts from the model's present arrays and replaces them. After
+a cheap ``means-first``, the sums of ``means`` nearly cancel, so their range and reports are small.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ class PhaseKind:
     Attributes
     ----------
     name
-        What its phases are called, before the first dash.
+        The name of its phases, up to the first dash.
     question
-        What a record answers.
+        The site's half: the answer of a record.
     learner
-        The server's half, ``module:class``: imported there, and not at a site.
+        The server's half, ``module:class``; a site does not import it.
     text
-        What it asks every record or person for, in words.
+        The question to every record or person, in words.
     releases
-        Arrays that it adds to a model, beside those that are always there.
+        Arrays that it adds to those that every model has.
     public_data
-        What its training starts from that is nobody's, if anything.
+        Public data from which its training starts, if any.
     """
 
     name: str
@@ -113,7 +112,7 @@ PHASES = {kind.name: kind for kind in _KINDS}
 
 
 def kind_of(phase: str) -> PhaseKind:
-    """Return the kind of a phase, which is what stands in its name before the first dash.
+    """Return the kind of a phase: its name up to the first dash.
 
     Raises
     ------
@@ -127,14 +126,14 @@ def kind_of(phase: str) -> PhaseKind:
 
 
 def build_query(phase: str, model: ScoreModel) -> Query:
-    """Build what a record answers, from the phase's name and the model.
+    """Build the question of a phase from the model.
 
     Raises
     ------
     ConfigError
         If there is no such phase.
     ModelError
-        If the model lacks what the question asks by.
+        If the model lacks an array that the question needs.
     """
     return kind_of(phase).question(model)
 
@@ -151,14 +150,14 @@ def dimension_of(phase: str, config: ModelConfig) -> int:
 
 
 def write_question(phase: str, model: ScoreModel) -> bytes:
-    """Return what a site is sent to ask by: the private arrays of one question, and no more."""
+    """Return the private arrays of one question, and no others, for sending to a site."""
     return model.only(sent_arrays(phase, model.config)).arrays_to_bytes()
 
 
 def sent_arrays(phase: str, config: ModelConfig) -> frozenset[str]:
-    """Return the names of what a site may be sent for a question: of its arrays, the private ones.
+    """Return the names of the arrays that a site may be sent for a question: the private ones.
 
-    Public ones the site has itself, as the plan's digests say; derived ones are nobody's question.
+    A site has the public ones, and checks their digests; no question needs a derived one.
     """
     question, specs = kind_of(phase).question, array_specs(config)
     asked = specs.keys() & (question.needed | question.optional)
@@ -166,11 +165,11 @@ def sent_arrays(phase: str, config: ModelConfig) -> frozenset[str]:
 
 
 def read_question(phase: str, config: ModelConfig, content: bytes) -> Query:
-    """Build what a record answers from the plan's configuration and the arrays that were sent.
+    """Build a question from the plan's configuration and the arrays that a server sent.
 
     The first half of Lemma 14 (PRIVACY.md).
-    Nothing else of what was sent is looked at: it has no say in sizes, settings or code. Public
-    arrays are this installation's own copies.
+    Nothing else in the message is read: it decides no size, setting or code. Public arrays are this
+    installation's own copies.
 
     Raises
     ------

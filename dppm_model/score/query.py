@@ -1,9 +1,9 @@
 """A question to records: the site's side of a phase.
 
-A training run is a list of phases. In each round of a phase every sampled record has a vector
-(``Query``, at the site), the federation sums the clipped vectors of its units through randomized
-response, and the server's learner (`dppm_model.training`) turns the noisy estimate into a better
-model.
+A training run is a list of phases. In each round of a phase, a ``Query`` at the site computes a
+vector for every sampled record, the federation sums the clipped vectors of its units through
+randomized response, and the server's learner (`dppm_model.training`) turns the noisy estimate into
+a better model.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from dppm_model.score.model_config import ModelConfig
 
 
 class Query(nn.Module, ABC):
-    """What one record answers in one round; built from the public model and the phase only.
+    """The answer of a record in one round; built from the public model and the phase only.
 
-    All that it computes with are parameters and buffers: ``to`` takes it to another device. What is
-    drawn for a record is drawn on the CPU, and is the same on any.
+    It computes with parameters and buffers only, so ``to`` moves it to another device. Random
+    numbers for a record are drawn on the CPU, and are the same for every device.
 
     Attributes
     ----------
     chunk
-        How many records are computed together; see `dppm_model.mechanism.fixed_batches`.
+        Number of records in a batch; see `dppm_model.mechanism.fixed_batches`.
     needed, optional
-        Names of the arrays that it asks by, and of those that it asks by once they are released.
-        It is given no others.
+        Names of the arrays that it needs, and of those that it uses once they are released. It
+        receives no others.
     """
 
     chunk: int
@@ -43,12 +43,12 @@ class Query(nn.Module, ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: ScoreModel) -> None:
-        """Take in the arrays of a model.
+        """Take the arrays of a model.
 
         Raises
         ------
         ModelError
-            If it lacks one of those that are needed.
+            If the model lacks one in ``needed``.
         """
         super().__init__()
         model.require(self.needed)
@@ -56,7 +56,7 @@ class Query(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where it is asked."""
+        """The device on which it computes."""
         return next(chain(self.buffers(), self.parameters())).device
 
     @classmethod
@@ -67,18 +67,18 @@ class Query(nn.Module, ABC):
         Raises
         ------
         ConfigError
-            If it gives the question nothing to ask for.
+            If the model has no part that the question is about.
         """
 
     @property
     def dimension(self) -> int:
-        """The same of this question."""
+        """The coordinates d of this question."""
         return self.dimension_of(self.model.config)
 
     def view(self, pixels: NDArray[np.uint8], seeds: torch.Tensor) -> torch.Tensor:
-        """Look at records: the part or scale of their images that the question is about.
+        """Return the part or scale of the records' images that the question is about.
 
-        Here, at their base images.
+        By default, their base images.
 
         Parameters
         ----------
@@ -104,13 +104,13 @@ class Query(nn.Module, ABC):
         Parameters
         ----------
         x
-            (n, ...) what `view` gave; n may be 0, the sum is then zero.
+            (n, ...) from `view`; n may be 0, the sum is then zero.
         y
             (n,) int64 class labels, on the same device.
         grid
             The clip norm and the integer grid of the plan.
         seeds
-            (n,) int64 on the CPU: a secret seed for what is drawn for each record (noise levels and
+            (n,) int64 on the CPU: a secret seed for each record's random numbers (noise levels and
             noise of the ``score`` phase), so that a record's vector depends on no other record.
 
         Returns
@@ -122,6 +122,6 @@ class Query(nn.Module, ABC):
     def rows(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the records' vectors before clipping, record by record in order: (n_i, d) float32.
 
-        What persons answer is made from these (`dppm_model.mechanism.units`). Where each record is
-        clipped by itself, `clipped_sum` is the faster way: few phases have to form their vectors.
+        The answers of persons are computed from these (`dppm_model.mechanism.units`). If each
+        record is clipped on its own, `clipped_sum` is faster: few phases must form their vectors.
         """

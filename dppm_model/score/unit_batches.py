@@ -32,9 +32,9 @@ class UnitBatches:
     Parameters
     ----------
     units, query, grid
-        All units of the site, the question, and how vectors are clipped and rounded.
+        All units of the site, the question, and the grid to clip and round vectors by.
     sampled, seeds
-        (n,) which units are asked, and the secret seed of each, int64.
+        (n,) int64, the sampled units, and a secret seed for each.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class UnitBatches:
         return clipped_units(self._rows(chosen), chosen.counts.tolist(), self._grid)
 
     def map(self, ask: Callable[[slice], Answer]) -> list[Answer]:
-        """Ask all of them in blocks, in which no person is divided; see `map_blocks`."""
+        """Ask all units in blocks, none of which divides a person; see `map_blocks`."""
         return map_blocks(ask, len(self._sampled), max(1, self._block // self._units.most))
 
     def _sum(self, part: slice) -> NDArray[np.int64]:
@@ -81,7 +81,7 @@ class UnitBatches:
     def _seen(
         self, chosen: Choice, piece: slice
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Look at records: what is seen of each, labels, seeds."""
+        """Return the views, labels and seeds of records."""
         index, seeds = chosen.records[piece], torch.from_numpy(chosen.seeds[piece])
         records = self._units.records
         y = torch.from_numpy(records.labels[index].astype(np.int64))
@@ -91,8 +91,8 @@ class UnitBatches:
 def block_of(shape: tuple[int, int, int]) -> int:
     """Return how many images of a shape (C, H, W) are in memory at a time.
 
-    By their size, so that memory does not grow with the number of units that were sampled: a
-    machine that runs out of it would tell how many there were.
+    It depends on their size only: memory that grew with the number of sampled units would reveal
+    that number when a machine ran out of it.
     """
     fit = max(1, min(BLOCK, _BLOCK_BYTES // (4 * math.prod(shape))))
     return fit // _WHOLE * _WHOLE or fit
@@ -101,8 +101,8 @@ def block_of(shape: tuple[int, int, int]) -> int:
 def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
     """Try a question on one grey image before anything is spent.
 
-    Else a question that cannot be answered at all would cost a round, and its time, unit by unit,
-    would tell how many were sampled.
+    Otherwise a question that always fails would cost a round, and the time it takes to fail, unit
+    by unit, would reveal how many were sampled.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def try_question(query: Query, grid: Grid, shape: tuple[int, int, int]) -> None:
 
 
 def map_blocks(ask: Callable[[slice], Answer], units: int, block: int) -> list[Answer]:
-    """Ask units block by block, or, should that fail, each by itself and leave out who fails.
+    """Ask units block by block; if a block fails, ask each alone and leave out those that fail.
 
     A server that chooses the model could make a question fail on certain records, and learn from
     the failure whether one was sampled. A unit's vector does not depend on its batch
