@@ -62,7 +62,7 @@ def test_every_command_does_what_is_written(document: str, tree: Path, tmp_path:
         if document == "docs/how_it_works.md":  # images in place of letters: an hour less
             shapes = some_scans(tmp_path / "shapes", each=40)
             store = tmp_path / "home" / "store"
-            import_dataset(shapes, "shapes", root=store, size=64, test_fraction=0.3)
+            import_dataset(shapes, "shapes", root=store, size=128, test_fraction=0.3)
         someone.read(documents()[document])
 
 
