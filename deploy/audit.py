@@ -103,7 +103,10 @@ def _membership(run: Run, members: int) -> dict[str, Any]:
     if not run.samples.exists():
         console.print(f"{run.folder} has no images yet: skipping the attacks on them.")
         return {}
-    train, test = (sources.load(config.data, split) for split in ("train", "test"))
+    train, test = (
+        sources.load(config.data, split, digest=config.facts.digest_of(split))
+        for split in sources.SPLITS
+    )
     n = min(members, len(train.images), len(test.images))
     rng = np.random.default_rng(0)
     some, others = (np.sort(rng.permutation(len(r.images))[:n]) for r in (train, test))

@@ -219,7 +219,10 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
                 f"{run.folder} has no images yet.", f"Run `dppm sample {run.folder}` first."
             )
         config = read_config(run.config)
-        train, test = (sources.load(config.data, split) for split in ("train", "test"))
+        train, test = (
+            sources.load(config.data, split, digest=config.facts.digest_of(split))
+            for split in sources.SPLITS
+        )
         recipe = RECIPES[chosen.recipe]
         result = judge(
             load_images(run.samples),

@@ -62,6 +62,12 @@ def fill_in(config: Config) -> Config:
         )
     records = load(config.data, "train")
     manifest = records.manifest
+    counts = np.bincount(records.labels, minlength=len(manifest.classes))
+    if empty := [manifest.classes[i] for i in np.flatnonzero(counts == 0)]:
+        raise DataError(
+            f"{manifest.name} has no training image of class {empty[0]!r}.",
+            "Import it again without that class, or with images of it.",
+        )
     privacy = config.privacy.of_unit("person" if manifest.persons else "record")
     by_person = privacy.unit == "person"
     if by_person and not manifest.persons:
@@ -74,8 +80,15 @@ def fill_in(config: Config) -> Config:
         classes=tuple(manifest.classes),
         records=len(Units.of(records, "person", 1)) if by_person else manifest.count,
         digest=manifest.digest,
+        test_digest=_test_digest(config.data),
     )
     return config.replace(facts=facts, privacy=privacy)
+
+
+def _test_digest(name: str) -> str | None:
+    """Return the digest of a data set's test records, if it has any."""
+    has_any = (data_root() / name / "test").is_dir()
+    return load(name, "test").manifest.digest if has_any else None
 
 
 def plan_of(config: Config, run: str) -> Plan:
@@ -227,12 +240,14 @@ def show_rounds(run: Run, total: int, progress: Progress) -> None:
 def simulate(run: Run, config: Config, *, progress: Progress = silent) -> None:
     """Train a prepared run folder with the configured backend.
 
-    Raises the error that stopped training, even if it occurred in Flower's processes, and
-    `RunFolderError` if another command uses the folder.
+    Raises the error that stopped training, even if it occurred in Flower's processes,
+    `RunFolderError` if another command uses the folder, and `DataError` if the data set is no
+    longer the one that the run was made with.
     """
     tick = partial(show_rounds, run, run.plan().rounds, progress)
     with run.alone():
         if not run.model.exists():
+            load(config.data, "train", digest=config.facts.digest)
             _simulate(run, config, tick)
         tick()
 

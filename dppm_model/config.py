@@ -56,7 +56,13 @@ class FactsConfig(Settings):
     records: Whole | None = None
     """How many records there are, or persons where they are the unit."""
     digest: str | None = None
-    """SHA-256 of the data set's content, if it was at hand."""
+    """SHA-256 of the training records, if they were at hand."""
+    test_digest: str | None = None
+    """SHA-256 of the test records, if there were any at hand."""
+
+    def digest_of(self, split: str) -> str | None:
+        """Return the digest of a split, if it is known."""
+        return self.digest if split == "train" else self.test_digest
 
 
 class PartitionConfig(Settings):

@@ -63,10 +63,11 @@ def write_reports(run: Run, *, public: bool) -> list[Path]:
     pages: list[tuple[Path, list[Picture] | None]] = [(run.folder / "report.html", None)]
     if not public and summary.simulated and images is not None:
         try:
-            records = load(summary.config.data, "train").images
+            config = summary.config
+            records = load(config.data, "train", digest=config.facts.digest).images
             pages.append((run.folder / "private" / "report.html", pairs(images[0], records)))
-        except (ConfigError, DataError):
-            console.print(f"{summary.config.data} is not on this machine: no page with records.")
+        except (ConfigError, DataError) as error:
+            console.print(f"No page with records: {error.message}", markup=False)
     try:
         found = content(summary, images, public=public)
     except (KeyError, TypeError) as error:

@@ -160,16 +160,27 @@ def _check(source: Source, splits: dict[str, Split]) -> None:
             )
 
 
-def load(name: str, split: str, root: Path | None = None) -> Records:
+def load(
+    name: str, split: str, root: Path | None = None, *, digest: str | None = None
+) -> Records:
     """Open a split of a data set that was fetched or imported.
 
+    ``digest`` is that of the records that a run was made with, if it is known.
+
     Raises ConfigError if there is no data set of that name at all, and DataError if it is known but
-    not fetched, has no such split, or is damaged.
+    not fetched, has no such split, is damaged, or is another one of the same name.
     """
     root = data_root() if root is None else root
     path = root / name / split
     if path.is_dir():
-        return open_records(path)
+        records = open_records(path)
+        if digest not in (None, records.manifest.digest):
+            raise DataError(
+                f"{path} holds other records than the run was made with: digest "
+                f"{records.manifest.digest[:12]}, not {str(digest)[:12]}.",
+                f"Bring back the former data set as {name}, or make the run again.",
+            )
+        return records
     if name in _names(root):
         raise DataError(f"{name} has no {split} split.", "Import it with --test-fraction.")
     if name in DATASETS:
