@@ -107,6 +107,8 @@ class PrivacyConfig(Settings):
     """What the run spends at most."""
     delta: Annotated[float, Field(gt=0, lt=1)]
     """The delta of this epsilon, below one over the number of records or persons."""
+    large_delta: bool = False
+    """Insist on a delta above one over the number of records or persons."""
     view: View
     """The view that epsilon holds in: the sum, one site's reports (site), or the release."""
     min_survivors: Whole | None

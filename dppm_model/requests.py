@@ -12,11 +12,13 @@ from dppm_model.mechanism.base import RoundSpec, View
 from dppm_model.mechanism.quantize import CLIP_NORM
 from dppm_model.planning.base import Planner
 from dppm_model.planning.binomial import BinomialPlanner
-from dppm_model.privacy.accountant import RoundCost, check_delta, check_epsilon
+from dppm_model.privacy.accountant import RoundCost, check_delta, check_epsilon, epsilon
 from dppm_model.privacy.calibration import calibrate
 from dppm_model.records.units import Unit
 
 Calibration = Literal["noise", "rounds", "rate"]
+_LEAST_MU = 1e-6  # of a whole run
+_USUAL_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class PhaseRequest:
 class PrivacyRequest:
     """The privacy target, its view and its assumptions.
 
-    ``records`` counts the protected units, records or persons; a person takes part in a round with
-    up to ``records_per_person`` records. ``calibrate`` names the quantity that is adjusted to meet
-    the target: the ``noise`` of all phases or, at a given ``noise_multiplier`` (1/mu) of the
-    longest phase, that phase's ``rounds`` or ``rate``.
+    ``records`` counts the protected units, records or persons, and ``delta`` is at most one over
+    it unless ``large_delta`` insists: above, publishing a unit drawn at random would do. A person
+    takes part in a round with up to ``records_per_person`` records. ``calibrate`` names the
+    quantity that is adjusted to meet the target: the ``noise`` of all phases or, at a given
+    ``noise_multiplier`` (1/mu) of the longest phase, that phase's ``rounds`` or ``rate``.
     """
 
     epsilon: float
@@ -56,6 +59,7 @@ class PrivacyRequest:
     calibrate: Calibration = "noise"
     noise_multiplier: float | None = None
     mechanism: Planner = field(default_factory=BinomialPlanner)
+    large_delta: bool = False
 
     def __post_init__(self) -> None:
         if self.unit == "record" and self.records_per_person != 1:
@@ -73,6 +77,13 @@ class PrivacyRequest:
         self.mechanism.check(self.view, self.calibrate)
         check_epsilon(self.epsilon)
         check_delta(self.delta)
+        if self.delta * self.records > 1 and not self.large_delta:
+            raise ConfigError(
+                f"privacy.delta is {self.delta:g} with {self.records} {self.unit}s: above one over "
+                "them, a run that publishes one of them whole may keep it.",
+                f"Give at most {1 / self.records:.2g}, or insist with privacy.large_delta=true.",
+            )
+        self._check_noise_exists()
         if not 1 <= self.min_survivors <= self.sites:
             raise ConfigError(
                 f"privacy.min_survivors is {self.min_survivors} with {self.sites} sites.",
@@ -92,6 +103,19 @@ class PrivacyRequest:
                 f"{(self.sites + self.colluding_sites) // 2 + 1}.",
             )
 
+    def _check_noise_exists(self) -> None:
+        """Refuse a target that no noise meets, and say whether epsilon or delta is the cause."""
+        if epsilon([RoundCost(_LEAST_MU, 1.0, 1)], self.delta) <= self.epsilon:
+            return
+        usual = epsilon([RoundCost(_LEAST_MU, 1.0, 1)], _USUAL_DELTA) <= self.epsilon
+        name, value = ("delta", self.delta) if usual else ("epsilon", self.epsilon)
+        raise ConfigError(
+            f"privacy.{name} is {value:g}: too small for the accounting, whatever the noise.",
+            f"Give a larger one; delta is usually a little below {1 / self.records:.2g}."
+            if usual
+            else "Give a larger one.",
+        )
+
     @property
     def honest_sites(self) -> int:
         """n, the least number of honest sites in any opened sum."""
@@ -108,7 +132,7 @@ class PrivacyRequest:
             lambda mu: [RoundCost(mu, 1.0, 1)],
             epsilon=self.epsilon,
             delta=self.delta,
-            low=1e-6,
+            low=_LEAST_MU,
             high=100.0,
         )
         return mu * math.sqrt(self.honest_sites) if self.view == "site" else mu

@@ -198,4 +198,5 @@ def _privacy(config: Config, sites: int) -> PrivacyRequest:
         colluding_sites=math.floor(asked.colluding_sites * share),
         unit="record",
         records_per_person=1,
+        large_delta=True,  # only costs are shown, and delta moves them little
     )

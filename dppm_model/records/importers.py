@@ -168,10 +168,14 @@ def _without_copies(
     near = [(int(at[copy]), int(at[original])) for copy, original in near_copies(prints)]
     if near := [pair for pair in near if not _of_one_person(listing, *pair)]:
         copy, original = near[0]
+        cure = (
+            "ε for one record means little: name whose they are in a column person."
+            if listing.persons is None
+            else "give them one person."
+        )
         say(
             f"{len(near)} images look like another one, such as {names[copy]} like "
-            f"{names[original]}. If they show the same, ε for one record means little: name whose "
-            "they are in a column person."
+            f"{names[original]}. If they show the same, {cure}"
         )
     if not choices.drop_duplicates:
         return listing, looks

@@ -160,9 +160,7 @@ def _check(source: Source, splits: dict[str, Split]) -> None:
             )
 
 
-def load(
-    name: str, split: str, root: Path | None = None, *, digest: str | None = None
-) -> Records:
+def load(name: str, split: str, root: Path | None = None, *, digest: str | None = None) -> Records:
     """Open a split of a data set that was fetched or imported.
 
     ``digest`` is that of the records that a run was made with, if it is known.

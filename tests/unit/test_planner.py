@@ -114,6 +114,8 @@ def test_calibration_by_rounds_and_by_rate() -> None:
     [
         ({"epsilon": float("nan")}, "epsilon"),
         ({"delta": 1.0}, "delta"),
+        ({"delta": 2.1e-4}, "delta is 0.00021 with 5000 records"),
+        ({"delta": 1e-300}, "delta is 1e-300: too small"),
         ({"min_survivors": 6}, "min_survivors"),
         ({"colluding_sites": 5}, "colluding_sites"),
         ({"min_survivors": 2}, "min_survivors"),
@@ -126,6 +128,11 @@ def test_calibration_by_rounds_and_by_rate() -> None:
 def test_requests_are_checked(changes: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=f"privacy.{field}"):
         replace(PRIVACY, **changes)
+
+
+def test_a_large_delta_needs_insistence() -> None:
+    assert replace(PRIVACY, delta=2e-4).delta == 2e-4  # one over the records
+    assert replace(PRIVACY, delta=0.5, large_delta=True).delta == 0.5
 
 
 def test_a_target_out_of_reach_is_refused() -> None:
