@@ -66,23 +66,24 @@ class Basis(nn.Module):
         """P = C·H·W, the number of coefficients."""
         return math.prod(self.shape)
 
-    def _matrices(self, dtype: torch.dtype) -> list[torch.Tensor]:
+    def matrices(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Return the orthonormal matrices of channels (C, C), rows (H, H) and columns (W, W)."""
         return [self.get_buffer(name).to(dtype) for name in _SIDES]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the coefficients of images: (n, C, H, W) -> (n, P)."""
-        c, h, w = self._matrices(x.dtype)
-        return _mixed(c, sides(h, x, w)).flatten(1)[:, self.order]
+        c, h, w = self.matrices(x.dtype)
+        return mixed(c, sides(h, x, w)).flatten(1)[:, self.order]
 
     def inverse(self, u: torch.Tensor) -> torch.Tensor:
         """Return the images of coefficients: (n, P) -> (n, C, H, W)."""
-        c, h, w = self._matrices(u.dtype)
+        c, h, w = self.matrices(u.dtype)
         x = torch.empty_like(u)
         x[:, self.order] = u
-        return _mixed(c.T, sides(h.T, x.reshape(-1, *self.shape), w.T))
+        return mixed(c.T, sides(h.T, x.reshape(-1, *self.shape), w.T))
 
 
-def _mixed(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def mixed(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Mix the channels of images (n, C, H, W) by a matrix (C, C), always in the same order."""
     if len(matrix) == 1:
         return x * matrix[0, 0]

@@ -20,13 +20,14 @@ from dppm_model.score.arrays import Arrays
 from dppm_model.score.dct import Basis
 from dppm_model.score.mixture_config import MixtureConfig, Scales
 from dppm_model.score.part import Part, Shape
+from dppm_model.score.pretrained import PretrainedConfig
 from dppm_model.score.pyramid import PyramidConfig
 from dppm_model.score.residual import ResidualConfig
 
 # The registry of parts, the lowest first: each may build on those before it in this table. To add
 # one, add its module and its line here.
 PARTS: dict[str, type[Part]] = {
-    kind.group: kind for kind in (MixtureConfig, ResidualConfig, PyramidConfig)
+    kind.group: kind for kind in (MixtureConfig, PretrainedConfig, ResidualConfig, PyramidConfig)
 }
 _MOST_SIDE = 1024  # pixels
 _NOT_OF_A_MODEL = {"phases"}  # groups under ``model`` of a configuration that are no part

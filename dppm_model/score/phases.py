@@ -21,6 +21,7 @@ from dppm_model.score.moments import (
     PooledCovarianceQuery,
     VariancesQuery,
 )
+from dppm_model.score.pretrained_query import FineTuningQuery
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.query import Query
 from dppm_model.score.residual_query import ResidualQuery
@@ -99,6 +100,12 @@ _KINDS = (
         ResidualQuery,
         "dppm_model.training.gradient:ResidualLearner",
         "its clipped gradient of the denoising loss",
+    ),
+    PhaseKind(
+        "fine_tuning",
+        FineTuningQuery,
+        "dppm_model.training.gradient:FineTuningLearner",
+        "its clipped gradient of the pretrained network's denoising loss",
     ),
     PhaseKind(
         "detail",

@@ -10,22 +10,18 @@ sampling see the same distribution.)
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
 
 from dppm_model.bounds import Between
-from dppm_model.errors import ConfigError, ModelError
+from dppm_model.errors import ConfigError
 from dppm_model.mechanism.gradients import trainable
 from dppm_model.score.arrays import (
     MOST_WEIGHT,
@@ -36,6 +32,7 @@ from dppm_model.score.arrays import (
     require,
 )
 from dppm_model.score.part import Part, Shape
+from dppm_model.score.public_weights import public_weights
 from dppm_model.score.upsampler import (
     CROP,
     FOLD,
@@ -57,7 +54,6 @@ _LEAST_BASE = CROP // 2  # pixels a side of a base, so that the image above hold
 _BASE = 64  # least pixels of a base's shorter side where ``stages`` is None
 _LARGEST_BASE = 127  # most pixels there: a larger base would be halved once more
 _PLACES = 1 << 14  # of the network in one evaluation; bounds its memory
-START = Path(__file__).with_name("shapes.safetensors")  # see `synthetic_pretraining`
 KINDS = {1: "grey", 3: "rgb"}
 _START = "detail.start"
 _TRAINED = ("conditioning.", "films.", "last.")
@@ -213,25 +209,15 @@ def _too_many(stages: int | None, image: tuple[int, int, int]) -> ConfigError:
     )
 
 
-@lru_cache
 def start_weights(colours: int) -> NDArray[np.float32]:
     """Return the weights (d,) pre-trained on drawn shapes, for images of 1 or 3 channels.
-
-    A Flower bundle holds code only: code run from one reads the site's own installation.
 
     Raises
     ------
     ModelError
         If they are not installed here.
     """
-    installed = (Path(entry, *__name__.split(".")[:-1], START.name) for entry in sys.path)
-    path = next((p for p in (START, *installed) if p.is_file()), None)
-    if path is None:
-        raise ModelError(
-            f"{START.name} is not installed.", "Install dppm with pip on this machine."
-        )
-    weights: NDArray[np.float32] = load_file(path)[KINDS[colours]].astype(np.float32)
-    return weights
+    return public_weights("shapes", KINDS[colours])
 
 
 def lay_out_upsampler(colours: int) -> nn.Module:

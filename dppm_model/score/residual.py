@@ -21,9 +21,10 @@ from dppm_model.mechanism.products import sides
 from dppm_model.score.arrays import Arrays, ArraySpec, network_specs
 from dppm_model.score.dct import dct_matrix
 from dppm_model.score.denoiser import BaseDenoiser
+from dppm_model.score.denoising import DenoisingPart
 from dppm_model.score.networks import NetworkConfig, network_config
 from dppm_model.score.networks.conv import ConvConfig
-from dppm_model.score.part import Part, Shape
+from dppm_model.score.part import Shape
 from dppm_model.score.weights import set_weights, zeroed
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ResidualConfig(Part):
-    """Constants of the ``score`` phase; all public, none taken from private data.
+class ResidualConfig(DenoisingPart):
+    """Constants of the ``score`` phase; see `DenoisingPart` for those of its rounds.
 
     Attributes
     ----------
@@ -40,40 +41,12 @@ class ResidualConfig(Part):
         Which network, and its own settings.
     band
         Side of the block of lowest frequencies that the network sees and corrects.
-    draws
-        K, noise levels drawn per record and round; their gradients are averaged before clipping.
-    sigma_low, sigma_high
-        Range of the noise levels in training.
-    tilt
-        ln sigma has density ~ (ln sigma - ln sigma_low)^tilt: 0 is uniform, more favours noise.
-    clip_share
-        The clip norm is this multiple of the median gradient norm on images of the closed form.
-    learning_rate, warmup, rounds, ema
-        Adam's rate; rounds it rises for; rounds over which it then falls along a cosine to a tenth;
-        decay of the moving average of the weights, which is what the sampler uses.
     """
 
     network: NetworkConfig = field(default_factory=ConvConfig)
     band: Annotated[int, Between(1, 256)] = 28
-    draws: Annotated[int, Between(1, 256)] = 1
-    sigma_low: Annotated[float, Between(1e-3, 100.0)] = 0.1
-    sigma_high: Annotated[float, Between(1e-3, 100.0)] = 3.0
-    tilt: Annotated[float, Between(0.0, 20.0)] = 0.5
-    clip_share: Annotated[float, Between(1e-3, 1e3)] = 0.8
-    learning_rate: Annotated[float, Between(0.0, 10.0)] = 0.01
-    warmup: Annotated[int, Between(1, 1e6)] = 10
-    rounds: Annotated[int, Between(1, 1e6)] = 100
-    ema: Annotated[float, Between(0.0, 0.9999)] = 0.95
 
     group = "residual"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.sigma_low < self.sigma_high:
-            raise ConfigError(
-                f"residual.sigma_low is {self.sigma_low}, sigma_high {self.sigma_high}.",
-                "Give sigma_low below sigma_high.",
-            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResidualConfig:
@@ -102,7 +75,7 @@ class ResidualConfig(Part):
         """
         band = Band(shape, self.band)
         with torch.device("meta"):  # no default initialisation from a global generator
-            network = self.network.build(band.small, classes, (self.sigma_low, self.sigma_high))
+            network = self.network.build(band.small, classes, self.sigmas)
         return band, network
 
     def build(self, shape: Shape, classes: int) -> tuple[Band, nn.Module]:

@@ -8,35 +8,16 @@ gradient is clipped (noise multiplicity; Dockhorn et al. 2023).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
 from dppm_model.score.closed_form import CLOSED_FORM
+from dppm_model.score.denoising import draw_noise
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.mixture import Mixture
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.residual import Band, ResidualConfig
-
-
-def draw_noise(
-    seeds: torch.Tensor, size: tuple[int, ...], config: ResidualConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw noise levels (n, K) and noise (n, K, *size) on the CPU, for each record from its seed.
-
-    A record's levels are one from each of K strata, which lowers the variance.
-    """
-    k = config.draws
-    u, noise = torch.empty(len(seeds), k), torch.empty(len(seeds), k, *size)
-    for i, seed in enumerate(seeds.tolist()):
-        generator = torch.Generator().manual_seed(seed)
-        u[i] = torch.rand(k, generator=generator)
-        noise[i] = torch.randn((k, *size), generator=generator)
-    low, high = math.log(config.sigma_low), math.log(config.sigma_high)
-    share = ((torch.arange(k) + u) / k) ** (1 / (1 + config.tilt))
-    return torch.exp(low + (high - low) * share), noise
 
 
 def questions(

@@ -21,6 +21,8 @@ from dppm_model.mechanism.gradients import Losses, per_record, trainable
 from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.networks import first_weights
+from dppm_model.score.pretrained import PretrainedConfig
+from dppm_model.score.pretrained_query import FineTuningQuery
 from dppm_model.score.pyramid import PyramidConfig, build_upsampler
 from dppm_model.score.pyramid_query import CroppedRecords, DetailQuery
 from dppm_model.score.residual import ResidualConfig
@@ -33,7 +35,9 @@ _RESCALE = 10  # rounds between updates of the gradient scale
 _LEAST_RATE = 0.1  # of the learning rate, at the end of the cosine
 
 Question = TypeVar("Question", bound=GradientQuery)
-Training = ResidualConfig | PyramidConfig  # settings with a learning rate and the like
+ClosedFormQuestion = TypeVar("ClosedFormQuestion", ResidualQuery, FineTuningQuery)
+# Settings with a learning rate and the like.
+Training = ResidualConfig | PretrainedConfig | PyramidConfig
 
 
 class GradientLearner(ABC, Generic[Question]):
@@ -156,7 +160,18 @@ class GradientLearner(ABC, Generic[Question]):
         self._model = self._model.replace({f"{self._part}.{name}": state[name] for name in names})
 
 
-class ResidualLearner(GradientLearner[ResidualQuery]):
+class _ClosedFormImages(GradientLearner[ClosedFormQuestion]):
+    """The gradient scale is set from images of the closed form."""
+
+    def public(
+        self, query: ClosedFormQuestion, n: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw images from the closed form."""
+        y = torch.arange(n) % query.model.classes
+        return query.mixture.sample(y, generator).clamp(-1, 1), y
+
+
+class ResidualLearner(_ClosedFormImages[ResidualQuery]):
     """Trains the network on top of the closed form."""
 
     @staticmethod
@@ -171,12 +186,21 @@ class ResidualLearner(GradientLearner[ResidualQuery]):
         weights: NDArray[np.float32] = first_weights(network, seed).numpy()
         return weights
 
-    def public(
-        self, query: ResidualQuery, n: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw images from the closed form."""
-        y = torch.arange(n) % query.model.classes
-        return query.mixture.sample(y, generator).clamp(-1, 1), y
+
+class FineTuningLearner(_ClosedFormImages[FineTuningQuery]):
+    """Trains the last layers of the pretrained network on."""
+
+    @staticmethod
+    def settings(model: ScoreModel) -> Training:
+        """See `GradientLearner`."""
+        return model.config.part(PretrainedConfig)
+
+    @staticmethod
+    def first(model: ScoreModel, seed: int) -> NDArray[np.float32]:
+        """Begin with the weights that public images taught."""
+        del seed  # one start for all runs
+        network = model.config.part(PretrainedConfig).build(model.shape, model.arrays)
+        return trained_weights(network)
 
 
 class DetailLearner(GradientLearner[DetailQuery]):
@@ -192,9 +216,7 @@ class DetailLearner(GradientLearner[DetailQuery]):
         """Return the weights pre-trained on drawn shapes."""
         del seed  # one start for all runs
         network = build_upsampler(model.shape[0], model.arrays)
-        trained = torch.cat([p.flatten() for p in trainable(network).values()])
-        weights: NDArray[np.float32] = trained.detach().numpy()
-        return weights
+        return trained_weights(network)
 
     def public(
         self, query: DetailQuery, n: int, generator: torch.Generator
@@ -204,6 +226,13 @@ class DetailLearner(GradientLearner[DetailQuery]):
         crops = shape_crops(n, query.config.stages, shape[0], generator)
         seen = CroppedRecords(crops, torch.zeros(n, *shape), torch.full((n, 2), -1))
         return seen.packed(), torch.zeros(n, dtype=torch.int64)
+
+
+def trained_weights(network: nn.Module) -> NDArray[np.float32]:
+    """Return the weights (d,) of a network that rounds train."""
+    trained = torch.cat([p.flatten() for p in trainable(network).values()])
+    weights: NDArray[np.float32] = trained.detach().numpy()
+    return weights
 
 
 def require_separate_records(

@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 
 from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.networks import first_weights
-from dppm_model.score.pyramid import KINDS, START, PyramidConfig, build_upsampler
+from dppm_model.score.public_weights import SHIPPED
+from dppm_model.score.pyramid import KINDS, PyramidConfig, build_upsampler
 from dppm_model.score.pyramid_query import questions
 from dppm_model.training.shapes import shape_crops
 
@@ -82,7 +83,7 @@ def main() -> None:
         name: train_on_shapes(colours, STEPS[colours], progress=say).astype(np.float16)
         for colours, name in KINDS.items()
     }
-    save_file(weights, START)
+    save_file(weights, SHIPPED / "shapes.safetensors")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from deploy.cli import main
 from deploy.simulate import prepare, simulate
 from dppm_model.errors import ModelError
-from dppm_model.score import pyramid
+from dppm_model.score import public_weights, pyramid
 from dppm_model.score.model import ScoreModel
 from sampler.images import load_images
 
@@ -77,12 +77,11 @@ def test_training_takes_its_start_from_what_is_installed(
     """Flower's bundle has no file of weights: they are sought where dppm is installed."""
     assert main(["data", "import", str(photos), "--name", "photos"]) == 0
     run, config, _ = prepare(tmp_path / "run", SMALL)
-    monkeypatch.setattr(pyramid, "START", tmp_path / "bundle" / pyramid.START.name)
-    pyramid.start_weights.cache_clear()
+    monkeypatch.setattr(public_weights, "SHIPPED", tmp_path / "bundle")
+    public_weights.public_weights.cache_clear()
     simulate(run, config)
     assert ScoreModel.load(run.model).pyramid is not None
     monkeypatch.setattr(sys, "path", [str(tmp_path)])  # the twin: it is nowhere
-    pyramid.start_weights.cache_clear()
-    with pytest.raises(ModelError, match="is not installed"):
+    public_weights.public_weights.cache_clear()
+    with pytest.raises(ModelError, match="not on this machine"):
         pyramid.start_weights(3)
-    pyramid.start_weights.cache_clear()

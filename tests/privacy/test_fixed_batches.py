@@ -16,9 +16,10 @@ from dppm_model.score.model import ScoreModel
 from dppm_model.score.moments import ComponentCovarianceQuery, nearest
 from dppm_model.score.networks import KINDS
 from dppm_model.score.phases import PHASES, build_query
+from dppm_model.score.pretrained_query import FineTuningQuery
 from dppm_model.score.pyramid_query import DetailQuery
 from dppm_model.score.residual_query import ResidualQuery
-from dppm_model.training.gradient import DetailLearner, ResidualLearner
+from dppm_model.training.gradient import DetailLearner, FineTuningLearner, ResidualLearner
 from dppm_model.training.learner import build_learner
 from tests.support.mutations import Make, twin
 
@@ -83,12 +84,22 @@ def details() -> Sum:
     )
 
 
+def fine_tuning() -> Sum:
+    settings = {"mixture": {"band": 16}, "pretrained": {}}
+    start = ScoreModel.initial((1, 16, 16), 3, settings)
+    query = FineTuningLearner(FineTuningQuery, start, 0).query()
+    x, y = records()
+    seeds = torch.arange(N)
+    return lambda rows: query.clipped_sum(x[rows], y[rows], GRID, seeds[rows])
+
+
 CASES: dict[str, Callable[[], Sum]] = {
     **{name: (lambda name=name: moments(name)) for name in MOMENTS},
     **{f"{kind}, factors": (lambda kind=kind: steps(kind, "factors")) for kind in KINDS},
     "score": lambda: steps("conv", None),
     "conv, vmap": lambda: steps("conv", "vmap"),
     "detail, from the pixels on": details,
+    "fine_tuning": fine_tuning,
 }
 
 

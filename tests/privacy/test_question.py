@@ -44,8 +44,10 @@ CONFIGS = {
         },
     ),
     "pyramid": ModelConfig.of((3, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
+    "pretrained": ModelConfig.of((1, 12, 12), 2, {"mixture": {"band": 16}, "pretrained": {}}),
 }
-CASES = [("mlp", kind) for kind in PHASES if kind != "detail"] + [("pyramid", "detail")]
+OTHERS = [("pyramid", "detail"), ("pretrained", "fine_tuning")]
+CASES = [("mlp", kind) for kind in PHASES if kind not in dict(OTHERS).values()] + OTHERS
 
 
 def sent(config: ModelConfig, kind: str) -> Arrays:

@@ -27,6 +27,7 @@ from dppm_model.score.mixture_config import MixtureConfig
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.phases import PHASES, build_query, kind_of
+from dppm_model.score.pretrained import PretrainedConfig
 from dppm_model.score.pyramid import PyramidConfig
 from dppm_model.score.residual import ResidualConfig
 from tests.support.mutations import nothing, twin
@@ -67,13 +68,15 @@ CONFIGS = {
         (3, 8, 8), 2, {"mixture": MIXTURE | {"components": 2}, "residual": {"band": 8}}
     ),
     "pyramid": ModelConfig.of((1, 64, 64), 2, {"mixture": {"band": 16}, "pyramid": {"stages": 2}}),
+    "pretrained": ModelConfig.of((3, 7, 9), 2, {"mixture": MIXTURE, "pretrained": {"draws": 2}}),
 }
+NETWORKS = {"detail": PyramidConfig, "score": ResidualConfig, "fine_tuning": PretrainedConfig}
 CASES = [
     (name, kind)
     for name, config in CONFIGS.items()
     for kind in PHASES
     if (kind == "detail") == bool(config.find(PyramidConfig))
-    and not (kind == "score" and not config.find(ResidualConfig))
+    and (kind not in NETWORKS or config.find(NETWORKS[kind]))
     and not (kind == "component_covariance" and not config.scales.principal_axes)
 ]
 TRIED: Counter[str] = Counter()

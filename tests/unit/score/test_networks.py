@@ -8,10 +8,10 @@ import torch
 
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.gradients import method_for, per_record
+from dppm_model.score.denoising import draw_noise
 from dppm_model.score.gradient import denoising_losses
 from dppm_model.score.networks import KINDS, first_weights
 from dppm_model.score.residual import Band, ResidualConfig
-from dppm_model.score.residual_query import draw_noise
 from dppm_model.score.weights import set_weights, zeroed
 from dppm_model.training.gradient import require_separate_records
 
