@@ -141,6 +141,17 @@ COMMANDS = (
         ],
     ),
     Command(
+        "pretrain",
+        "deploy.pretrain:pretrain",
+        "train the public network of model=pretrained on public images",
+        argument("name", "name of the weights"),
+        click.Option(["--data"], multiple=True, help="public data set; may be repeated"),
+        option("--size", "small or base", default="small", type=click.Choice(["small", "base"])),
+        option("--steps", "training steps", default=12_000, least=1),
+        option("--seed", "seed", default=0, least=0),
+        examples=["mine --data flowers --data scenes    (hours; goes on where it was stopped)"],
+    ),
+    Command(
         "data list",
         "deploy.commands:list_data",
         "list the data sets in the local store",

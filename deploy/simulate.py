@@ -35,7 +35,6 @@ from dppm_model.records.units import Units
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import PublicData
-from dppm_model.score.phases import kind_of
 from dppm_model.securesum.keys import Identity
 from dppm_model.training.pretraining import public_start
 from server.app import app as server_app
@@ -107,7 +106,7 @@ def privacy_json(plan: Plan, config: Config) -> dict[str, Any]:
         **epsilon_fields(plan),
         "public_data": [
             *([] if config.public is None else [config.public]),
-            *sorted({kind_of(p.name).public_data or "" for p in plan.phases} - {""}),
+            *(name for part in plan.model.parts for name in part.public_data),
         ],
         "data": config.data,
     }

@@ -100,6 +100,11 @@ class Part:
         del config
         return {}
 
+    @property
+    def public_data(self) -> tuple[str, ...]:
+        """Names of the data that taught its public arrays."""
+        return ()
+
     def public_arrays(self, config: ModelConfig) -> Arrays:
         """Return this installation's copy of its public arrays."""
         del config

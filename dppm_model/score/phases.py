@@ -45,8 +45,6 @@ class PhaseKind:
         The question to every record or person, in words.
     releases
         Arrays that it adds to those that every model has.
-    public_data
-        Public data from which its training starts, if any.
     """
 
     name: str
@@ -54,7 +52,6 @@ class PhaseKind:
     learner: str
     text: str
     releases: frozenset[str] = frozenset()
-    public_data: str | None = None
 
 
 _KINDS = (
@@ -112,7 +109,6 @@ _KINDS = (
         DetailQuery,
         "dppm_model.training.gradient:DetailLearner",
         "its clipped gradient of the upsampler's denoising loss",
-        public_data="drawn shapes",
     ),
 )
 PHASES = {kind.name: kind for kind in _KINDS}

@@ -30,7 +30,7 @@ from dppm_model.score.pretrained_network import (
     fold_of,
     network_inputs,
 )
-from dppm_model.score.public_weights import public_weights
+from dppm_model.score.public_weights import public_data, public_weights
 from dppm_model.score.weights import set_weights, zeroed
 
 if TYPE_CHECKING:
@@ -51,11 +51,14 @@ class PretrainedConfig(DenoisingPart):
         Size of the network; see `dppm_model.score.pretrained_network.SIZES`.
     digest
         SHA-256 of the public weights.
+    data
+        Names of the public data that taught them.
     """
 
     weights: str = "photographs-small"
     size: str = "small"
     digest: str = ""
+    data: tuple[str, ...] = ()
     sigma_low: Annotated[float, Between(1e-3, 100.0)] = 0.03
     sigma_high: Annotated[float, Between(1e-3, 100.0)] = 5.0
     tilt: Annotated[float, Between(0.0, 20.0)] = 0.0
@@ -84,7 +87,7 @@ class PretrainedConfig(DenoisingPart):
                 f"The public weights {config.weights!r:.80} are not of size {config.size!r}.",
                 "Set model.pretrained.size to the size that they were made with.",
             )
-        return replace(config, digest=digest_of(weights))
+        return replace(config, digest=digest_of(weights), data=public_data(config.weights))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +119,11 @@ class PretrainedConfig(DenoisingPart):
             digest=self.digest,
         )
         return {START: start, **network_specs("pretrained", trainable(network).values())}
+
+    @property
+    def public_data(self) -> tuple[str, ...]:
+        """See `Part`."""
+        return self.data
 
     def public_arrays(self, config: ModelConfig) -> Arrays:
         """Return the weights that public images taught."""

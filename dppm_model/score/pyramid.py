@@ -173,6 +173,11 @@ class PyramidConfig(Part):
         start = ArraySpec((size,), -MOST_WEIGHT, MOST_WEIGHT, role="public", digest=self.weights)
         return {_START: start, **network_specs("detail", trainable(network).values())}
 
+    @property
+    def public_data(self) -> tuple[str, ...]:
+        """See `Part`."""
+        return ("drawn shapes",) if self.details else ()
+
     def public_arrays(self, config: ModelConfig) -> Arrays:
         """Return the weights pre-trained on drawn shapes."""
         return {_START: start_weights(config.shape[0])} if self.details else {}

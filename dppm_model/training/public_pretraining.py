@@ -3,7 +3,8 @@
 Each step takes one task, draws images, noise levels and noise, and lowers the denoising loss in the
 closed form's unit, |D - x|²/s² (Karras et al. 2022; `dppm_model.score.precondition`). Tasks are
 replaced as training goes on. All draws are by the seed and the number of the step or task, so that
-a stopped training goes on as if it had not been stopped.
+a stopped training goes on as if it had not been stopped, but for the noise of the closed forms,
+which is the system's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dppm_model.errors import ConfigError
 from dppm_model.records.shards import Records
 from dppm_model.score.pretrained_network import (
     PretrainedNetwork,
@@ -69,7 +71,18 @@ def train_public(
         See `dppm_model.score.pretrained_network.SIZES`.
     progress
         Called with the step, its loss, and the closed form's.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint is of another training.
     """
+    asked = {
+        "size": size,
+        "sets": [records.manifest.digest for records in sets],
+        "steps": steps,
+        "seed": seed,
+    }
     network, average = PretrainedNetwork(size), PretrainedNetwork(size)
     first_weights(network, torch.Generator().manual_seed(seed))
     average.load_state_dict(network.state_dict())
@@ -77,6 +90,11 @@ def train_public(
     done = 0
     if checkpoint.is_file():
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+        if state["asked"] != asked:
+            raise ConfigError(
+                f"{checkpoint} was begun with other data, size, steps or seed.",
+                "Give the same to go on, choose another name, or delete the file.",
+            )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -101,14 +119,16 @@ def train_public(
                 a.lerp_(b, 1 - keep)
         progress(step, loss.item(), closed.item())
         if (step + 1) % _SAVE == 0 or step + 1 == steps:
-            _save(checkpoint, network, average, optimizer, step + 1)
+            state = {"asked": asked, "step": step + 1, "optimizer": optimizer.state_dict()}
+            state |= {"network": network.state_dict(), "average": average.state_dict()}
+            _save(checkpoint, state)
     return average
 
 
 def _number(slot: int, step: int) -> int:
-    """Return the number of the task that stands in a slot at a step: slots are filled in turn."""
-    turns, last = divmod(step // _PERIOD, _POOL)
-    return slot + _POOL * (turns + (slot <= last and step >= _PERIOD)) if step >= _PERIOD else slot
+    """Return the number of the task in a slot at a step: the k-th new one goes to slot k."""
+    last = step // _PERIOD - (step // _PERIOD - slot) % _POOL
+    return _POOL + last if last > 0 else slot
 
 
 def _rate(step: int, steps: int) -> float:
@@ -116,21 +136,7 @@ def _rate(step: int, steps: int) -> float:
     return _RATE * min(1.0, (step + 1) / _WARMUP) * (_LEAST_RATE + (1 - _LEAST_RATE) * cosine)
 
 
-def _save(
-    path: Path,
-    network: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
+def _save(path: Path, state: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
-    torch.save(
-        {
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-        },
-        fresh,
-    )
+    torch.save(state, fresh)
     fresh.replace(path)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from dppm_model.config import Config, check_config, compose_config, initial_model
-from dppm_model.errors import PlanError
+from dppm_model.errors import DataError, PlanError
 from dppm_model.planner import make_plan
 from dppm_model.records.shards import Manifest, Records
 from dppm_model.score.class_maps import class_maps
@@ -31,6 +31,7 @@ _GREY, _TURNED, _TRANSPOSED = 0.3, 0.5, 0.2  # shares of tasks
 _RECORDS = (1000, 12_000)
 _EPSILONS = (0.7, 30.0)
 _MOST_CLASSES = 10
+_TRIES, _FEWEST = 100, 200
 _KEPT = 2500  # records of a task that training draws from
 
 
@@ -56,13 +57,21 @@ class Task:
 
 
 def draw_task(sets: Sequence[Records], seed: tuple[int, int]) -> Task:
-    """Draw a task from public sets; the same one for the same seed."""
+    """Draw a task from public sets; the same one for the same seed.
+
+    Raises
+    ------
+    DataError
+        If they are too small.
+    """
     rng = np.random.default_rng(seed)
     share = np.sqrt([len(records) for records in sets])
     share /= share.sum()
-    while True:
+    for _ in range(_TRIES):
         records = sets[int(rng.choice(len(sets), p=share))]
         images, labels = _subset(records, rng)
+        if len(images) < _FEWEST:
+            continue
         images = _altered(images, rng)
         epsilon = math.exp(rng.uniform(*np.log(_EPSILONS)))
         config = _config(images.shape, int(labels.max()) + 1, epsilon)
@@ -80,6 +89,15 @@ def draw_task(sets: Sequence[Records], seed: tuple[int, int]) -> Task:
             class_maps(mixture),
             text,
         )
+    raise _refused(sets)
+
+
+def _refused(sets: Sequence[Records]) -> DataError:
+    names = ", ".join(records.manifest.name for records in sets)
+    return DataError(
+        f"The public sets {names} have too few images for a task.",
+        f"Name sets of at least {_FEWEST} images, better thousands.",
+    )
 
 
 def _subset(

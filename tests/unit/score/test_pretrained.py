@@ -86,7 +86,7 @@ def test_class_maps_are_the_moments_of_images_of_the_class() -> None:
     for k in range(2):
         x = mixture.sample(torch.full((n,), k), torch.Generator().manual_seed(k))
         std = x.std(0)
-        assert ((maps[k, 0] - x.mean(0)).abs() < 5 * std / n**0.5).all()
+        assert ((maps[k, 0] - x.mean(0)).abs() < 6 * std / n**0.5).all()
         assert (maps[k, 1] / std - 1).abs().max() < 0.03
 
 
@@ -130,7 +130,7 @@ def test_weights_that_are_not_here_or_of_another_size_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DPPM_WEIGHTS", str(tmp_path))
-    with pytest.raises(ModelError, match=r"'nobody' are not on this machine") as refusal:
+    with pytest.raises(ModelError, match=r"'nobody.safetensors' are not on") as refusal:
         PretrainedConfig.of({"weights": "nobody"}, (1, 16, 16))
     assert str(tmp_path) in refusal.value.hint
     save_file({"weights": np.zeros(5, np.float16)}, tmp_path / "short.safetensors")
