@@ -26,7 +26,7 @@ def class_maps(mixture: Mixture) -> torch.Tensor:
     for k in range(mixture.classes):
         mean, covariance = _moments(mixture, k)
         variance = (leading * (covariance @ leading)).sum(0) + shared
-        centre = basis.inverse(mixture.mean[k][None])[0].flatten() + mean @ leading
+        centre = mixture.from_axes(mixture.mean[k][None])[0].flatten() + mean @ leading
         found.append(torch.stack([centre, variance.clamp(min=0).sqrt()]))
     return torch.stack(found).reshape(mixture.classes, 2, *mixture.shape)
 
