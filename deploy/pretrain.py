@@ -12,9 +12,9 @@ from safetensors.numpy import save
 from deploy.show import console, print_json, progress
 from dppm_model.errors import ConfigError
 from dppm_model.files import write_bytes, write_json
+from dppm_model.public.training import train_public
 from dppm_model.records import sources
 from dppm_model.score.public_weights import own_folder
-from dppm_model.training.public_pretraining import train_public
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _STEADY = 0.98  # of the running means that are shown

@@ -23,6 +23,7 @@ FLOORS = [
     {"planning", "requests", "round", "budget", "batch_invariance", "securesum"},
     {"planner", "audit", "training"},
     {"run", "config"},
+    {"public"},
 ]
 
 

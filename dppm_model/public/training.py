@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from dppm_model.errors import ConfigError
+from dppm_model.public.tasks import Task, draw_task
 from dppm_model.records.shards import Records
 from dppm_model.score.pretrained_network import (
     PretrainedNetwork,
     first_weights,
     network_inputs,
 )
-from dppm_model.training.public_tasks import Task, draw_task
 
 _BATCH = 48
 _POOL, _PERIOD = 40, 100  # tasks that are there, and steps until one is replaced

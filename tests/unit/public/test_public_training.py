@@ -10,12 +10,12 @@ import torch
 
 from deploy.cli import main
 from dppm_model.errors import ConfigError, DataError
+from dppm_model.public import tasks, training
+from dppm_model.public.tasks import draw_task
+from dppm_model.public.training import denoising_loss, train_public
 from dppm_model.records.shards import Manifest, Records
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.public_weights import public_data
-from dppm_model.training import public_pretraining, public_tasks
-from dppm_model.training.public_pretraining import denoising_loss, train_public
-from dppm_model.training.public_tasks import draw_task
 
 
 def public_set(name: str, shape: tuple[int, int, int], n: int = 1500, classes: int = 3) -> Records:
@@ -49,7 +49,7 @@ def test_a_task_is_a_small_data_set_with_a_closed_form_of_it() -> None:
 
 
 def test_sets_that_are_too_small_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_tasks, "_TRIES", 3)
+    monkeypatch.setattr(tasks, "_TRIES", 3)
     with pytest.raises(DataError, match="tiny have too few images"):
         draw_task([public_set("tiny", (1, 12, 12), n=6)], (0, 0))
 
@@ -57,7 +57,7 @@ def test_sets_that_are_too_small_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"_POOL": 2, "_PERIOD": 2, "_SAVE": 1, "_BATCH": 8}.items():
-        monkeypatch.setattr(public_pretraining, name, value)
+        monkeypatch.setattr(training, name, value)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(
@@ -65,7 +65,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 ) -> None:
     # The noise of a task's closed form is the system's: a seed does not repeat it.
     once = cache(lambda seed: draw_task(SETS, seed))
-    monkeypatch.setattr(public_pretraining, "draw_task", lambda _, seed: once(seed))
+    monkeypatch.setattr(training, "draw_task", lambda _, seed: once(seed))
 
     class Stopped(Exception):
         pass
@@ -86,10 +86,10 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
 def test_training_beats_the_closed_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On blots, which no Gaussian is: sixty steps are enough to see it."""
-    monkeypatch.setattr(public_pretraining, "_POOL", 2)
-    monkeypatch.setattr(public_pretraining, "_WARMUP", 5)
-    monkeypatch.setattr(public_pretraining, "_EMA", 0.9)
-    monkeypatch.setattr(public_tasks, "_SIDES", (16,))
+    monkeypatch.setattr(training, "_POOL", 2)
+    monkeypatch.setattr(training, "_WARMUP", 5)
+    monkeypatch.setattr(training, "_EMA", 0.9)
+    monkeypatch.setattr(tasks, "_SIDES", (16,))
     network = train_public("small", SETS[:1], 60, tmp_path / "checkpoint")
     task = draw_task(SETS[:1], (0, 0))
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_own_weights_make_a_model(
 ) -> None:
     monkeypatch.setenv("DPPM_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("DPPM_DATA", str(tiny_store))
-    monkeypatch.setattr(public_pretraining, "draw_task", lambda _, seed: draw_task(SETS, seed))
+    monkeypatch.setattr(training, "draw_task", lambda _, seed: draw_task(SETS, seed))
     assert main(["pretrain", "mine", "--data", "tiny", "--steps", "2"]) == 0
     card = json.loads((tmp_path / "mine.json").read_text())
     assert card["data"].keys() == {"tiny"}

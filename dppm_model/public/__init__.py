@@ -1,0 +1,1 @@
+"""Networks trained on public images, by tasks that look like a hospital's."""
