@@ -19,12 +19,13 @@ from dppm_model.score.public_weights import public_data
 
 
 def public_set(name: str, shape: tuple[int, int, int], n: int = 1500, classes: int = 3) -> Records:
-    """Blots of a colour and a place for each class."""
+    """Blots of a colour and a height for each class, on one side or the other."""
     rng = np.random.default_rng(0)
     y = np.arange(n) % classes
-    x = rng.integers(60, 120, (n, *shape), dtype=np.uint8)
+    x, side = rng.integers(60, 120, (n, *shape), dtype=np.uint8), rng.random(n) < 0.5
     for k in range(classes):
-        x[y == k, k % shape[0], 2 * k : 2 * k + 6, 3:9] += 100
+        for rows, left in ((y == k) & side, 3), ((y == k) & ~side, 16):
+            x[rows, k % shape[0], 2 * k : 2 * k + 9, left : left + 9] += 130
     names = tuple(map(str, range(classes)))
     return Records(Manifest(name, "train", shape, names, n, False, name), x, y, None)
 
@@ -85,7 +86,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
 
 def test_training_beats_the_closed_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On blots, which no Gaussian is: sixty steps are enough to see it."""
+    """On blots on one of two sides, which no Gaussian is, after sixty steps."""
     monkeypatch.setattr(training, "_POOL", 2)
     monkeypatch.setattr(training, "_WARMUP", 5)
     monkeypatch.setattr(training, "_EMA", 0.9)
@@ -94,7 +95,7 @@ def test_training_beats_the_closed_form(monkeypatch: pytest.MonkeyPatch, tmp_pat
     task = draw_task(SETS[:1], (0, 0))
     with torch.no_grad():
         loss, closed = denoising_loss(network, task, 512, torch.Generator().manual_seed(0))
-    assert loss < 0.99 * closed
+    assert loss < 0.97 * closed
 
 
 def test_own_weights_make_a_model(
