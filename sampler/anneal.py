@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -53,7 +54,8 @@ def annealed(
     x = sigmas[0] * noise.normal(model.shape)
     denoised = slope = torch.zeros_like(x)
     acceptance, divergences = [], 0
-    for level, (sigma, factor) in enumerate(zip(sigmas, settings.step_sizes, strict=True)):
+    factors = settings.step_sizes(math.prod(model.shape))
+    for level, (sigma, factor) in enumerate(zip(sigmas, factors, strict=True)):
         score = partial(target.score, sigma)
         algorithm = kernel_of(score, factor * sigma)
         if level == 0:

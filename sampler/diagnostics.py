@@ -7,6 +7,7 @@ keeps its own picture: there the annealing from above, not the chain, finds the 
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,7 +108,7 @@ def mixing(
     ).to(device)
     target = Target(base, y, settings.guidance)
     score = partial(target.score, sigma)
-    algorithm = kernel(settings)(score, settings.step_sizes[level] * sigma)
+    algorithm = kernel(settings)(score, settings.step_sizes(math.prod(model.shape))[level] * sigma)
     with torch.inference_mode():
         state = algorithm.init(2 * sigma * noise.normal(base.shape), noise)
         path = np.empty((_PROBES, chains, draws))

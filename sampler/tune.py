@@ -77,7 +77,7 @@ def tune(
     y = torch.tensor([label for label, _ in names], device=device)
     noise = ImageNoise(seed, names, device)
     kernel_of = kernel(replace(settings, metropolis=True))
-    averaging, found = DualAveraging(settings.step_sizes[0], target), []
+    averaging, found = DualAveraging(settings.step_sizes(math.prod(model.shape))[0], target), []
 
     def adapting(score: ScoreFn, sigma: float) -> SamplingAlgorithm:
         def step(noise: NoiseSource, state: Any) -> tuple[Any, MetropolisInfo]:
@@ -93,7 +93,8 @@ def tune(
         averaging = DualAveraging(averaging.result, target)
 
     # With one as the step over sigma, what the kernel is given as its step is sigma itself.
-    pilot = replace(settings, step_size=1.0, transitions_per_level=_TRANSITIONS, metropolis=True)
+    ones = (1.0,) * settings.num_levels
+    pilot = replace(settings, step_size=ones, transitions_per_level=_TRANSITIONS, metropolis=True)
     with torch.inference_mode():
         annealed(model.coordinates, y, noise, pilot, kernel_of=adapting, watch=next_level)
     return tuple(found)

@@ -1,6 +1,7 @@
 """All samplers: one signature, honest counts, and the right distribution at the end."""
 
 import inspect
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 
 from dppm_model.errors import ConfigError
 from dppm_model.score.mixture import Mixture
-from sampler.anneal import kernel
+from dppm_model.score.model import ScoreModel
+from sampler.anneal import annealed, kernel
 from sampler.hmc import hmc
 from sampler.kernels import MetropolisInfo, SamplingAlgorithm
 from sampler.langevin import langevin
@@ -272,3 +274,22 @@ def test_philox_gives_the_words_of_its_authors() -> None:
         ),
     ):
         assert [int(word) for word in philox(tuple(map(torch.tensor, counter)), key)] == answer
+
+
+def test_larger_images_take_shorter_steps_and_pass_as_often() -> None:
+    settings = SamplerSettings(num_levels=8)
+    assert settings.step_sizes(100) == settings.step_sizes(3072) == (0.4,) * 8
+    assert settings.step_sizes(16 * 3072) == pytest.approx((0.2,) * 8)
+    langevin = SamplerSettings(method="langevin", num_levels=8)
+    assert langevin.step_sizes(64 * 3072) == pytest.approx((0.2,) * 8)
+    free = SamplerSettings(method="langevin", num_levels=8, metropolis=False)
+    assert free.step_sizes(10**6) == (0.4,) * 8
+
+    def acceptance(own: SamplerSettings) -> float:
+        model = ScoreModel.initial((3, 64, 64), 1, {"mixture": {"band": 16}})
+        noise = ImageNoise(0, [(0, i) for i in range(8)])
+        y = torch.zeros(8, dtype=torch.int64)
+        return float(np.mean(annealed(model.coordinates, y, noise, own)[1].acceptance))
+
+    assert acceptance(settings) > 0.45
+    assert acceptance(replace(settings, step_size=(0.4,) * 8)) < 0.3

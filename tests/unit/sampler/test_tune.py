@@ -58,4 +58,4 @@ def test_the_pilot_is_run_once_a_setting(tmp_path: Path, monkeypatch: pytest.Mon
     tuned(path, b"another", pictures(), settings)
     tuned(path, b"model", pictures(), {**settings, "num_levels": 5})
     assert len(runs) == 3 == len(json.loads(path.read_text()))
-    assert SamplerSettings.from_dict(first).step_sizes == tuple(first["step_size"])
+    assert SamplerSettings.from_dict(first).step_sizes(10**6) == tuple(first["step_size"])
