@@ -59,8 +59,15 @@ class Command(click.Command):
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Separate the run folder from the overrides: key=value, or ~key to take a phase away."""
-    overrides = [a for a in arguments if "=" in a or a.startswith("~")]
+    """Separate the run folder from the overrides: key=value, or ~key to take a phase away.
+
+    No key has a slash: ``runs/eps=1`` is a folder.
+    """
+    overrides = [
+        a
+        for a in arguments
+        if ("=" in a and "/" not in a.partition("=")[0]) or (a.startswith("~") and "/" not in a)
+    ]
     folders = [a for a in arguments if a not in overrides]
     if len(folders) > 1:
         raise ConfigError(

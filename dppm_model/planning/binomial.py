@@ -21,7 +21,8 @@ from dppm_model.planning.base import Audit, Planner, noise_ratio
 MOST_LOSS = 1.03  # of mu, over an ideal Gaussian with the same noise
 # Coordinates of the rotated sum are close to normal; R at 4.5 deviations clamps one in 150,000.
 _RANGE_DEVIATIONS = 4.5
-_MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow: ask in more rounds
+_MOST_ANSWERS = 1 << 19  # n m beyond this makes the accountant slow
+_FINER = 0.9  # of mu, from one attempt to the next
 _MOVED = 8  # coordinates that the one unit of `BinomialAudit.one_round` moves, all alike
 
 
@@ -88,14 +89,30 @@ class BinomialPlanner(Planner):
     def choose(self, spec: RoundSpec, alignment: float, view: View, mu: float) -> BinomialMechanism:
         """Choose R, then the fewest bits b, with m = floor((2^b - 1)/N), that keep the loss low.
 
+        Where the noise of ``mu`` is too fine for `_MOST_ANSWERS` (many records of few pixels), the
+        round has more of it, and costs less than ``mu``.
+
         An ideal Gaussian with the noise of the answers of n sites has mu = 2 sqrt(m/n) theta C/R;
         ours is `noise_ratio` times that. Larger m means smaller theta, and both make it smaller.
 
         Raises
         ------
         PlanError
-            If not even `_MOST_ANSWERS` answers are enough.
+            If there are more sites than `_MOST_ANSWERS`.
         """
+        while spec.sites <= _MOST_ANSWERS and mu > 0:
+            if found := self._within(spec, alignment, view, mu):
+                return found
+            mu *= _FINER
+        raise PlanError(
+            f"{spec.sites} sites cannot each give one of {_MOST_ANSWERS} answers.",
+            "Plan for fewer sites.",
+        )
+
+    def _within(
+        self, spec: RoundSpec, alignment: float, view: View, mu: float
+    ) -> BinomialMechanism | None:
+        """Return the mechanism of this mu with the fewest bits, if `_MOST_ANSWERS` allow one."""
         range_ = _RANGE_DEVIATIONS * clamp_deviation(spec, alignment)
         n = spec.reports_in(view)
         for bits in range(1, _MOST_ANSWERS.bit_length() + 1):
@@ -113,11 +130,7 @@ class BinomialPlanner(Planner):
             found = _certified(BinomialMechanism(range_, theta, m), spec, view, mu)
             if noise_ratio(found, spec, view) <= MOST_LOSS:
                 return found
-        raise PlanError(
-            f"No number of answers up to {_MOST_ANSWERS} in the sum gives the noise that mu = "
-            f"{mu:.3g} a round needs.",
-            "Lower its sum_alignment, budget_fraction or sampling_rate, or raise its rounds.",
-        )
+        return None
 
 
 def _certified(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dppm_model.errors import ConfigError, DataError, DownloadError
+from dppm_model.errors import ConfigError, DataError, DownloadError, StorageError
 from dppm_model.progress import Progress, silent
 from dppm_model.records import routes
 from dppm_model.records.glyphs import store as glyphs
@@ -79,8 +79,13 @@ def data_root() -> Path:
     """``$DPPM_DATA``, or a folder in the user's cache."""
     if given := os.environ.get("DPPM_DATA"):
         return Path(given).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dppm" / "data"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without HOME and without an entry in passwd, as in containers
+        raise StorageError(
+            "There is no home folder for the data sets.", "Set DPPM_DATA to a folder."
+        ) from None
+    return cache / "dppm" / "data"
 
 
 def fetch(

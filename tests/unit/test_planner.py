@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dppm_model.config import check_config, compose_config
 from dppm_model.errors import ConfigError, PlanError
 from dppm_model.mechanism.base import View
 from dppm_model.mechanism.binomial import BinomialMechanism
@@ -138,3 +139,15 @@ def test_a_large_delta_needs_insistence() -> None:
 def test_a_target_out_of_reach_is_refused() -> None:
     with pytest.raises(PlanError):
         make_plan(replace(PRIVACY, epsilon=1e-7), [STEPS], MODEL, run="x")
+
+
+@pytest.mark.parametrize("side", [8, 10, 12])
+def test_many_records_of_few_pixels_can_be_planned(side: int) -> None:
+    """Their noise would take more answers than are allowed: the run spends less than it may."""
+    facts = [f"facts.shape=[1,{side},{side}]", "facts.classes=2", "facts.records=20000"]
+    config = check_config(compose_config([*facts, "privacy.unit=record"]))
+    config = config.replace(privacy=config.privacy.of_unit("record"))
+    made = make_plan(
+        config.privacy_request(), config.phase_requests(), config.score_model(), run="x"
+    )
+    assert 4.0 < epsilons(made)["secure_sum"] <= 10.0

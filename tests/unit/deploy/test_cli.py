@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli import COMMANDS, Command, main
+from deploy.cli import COMMANDS, Command, main, split_arguments
 from deploy.kit.preflight import CHECKS
 from dppm_model import errors
 from dppm_model.privacy.accountant import RoundCost, epsilon
@@ -150,3 +150,17 @@ def test_help_does_not_wait_for_the_package() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not {"torch", "flwr", "scipy", "ray"} & set(done.stdout.split())
+
+
+def test_a_folder_may_have_an_equals_sign() -> None:
+    folder, overrides = split_arguments(["runs/eps=1", "sites=3", "~model.phases.axes", "data=a/b"])
+    assert folder == Path("runs/eps=1")
+    assert overrides == ["sites=3", "~model.phases.axes", "data=a/b"]
+
+
+def test_a_user_without_a_home_is_refused(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    for name in ("HOME", "DPPM_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # in no passwd
+    assert main(["data", "list"]) == 31
+    assert "Set DPPM_DATA" in capsys.readouterr().err
