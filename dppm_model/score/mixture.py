@@ -175,7 +175,7 @@ class Mixture(BaseDenoiser):
         every = self.values.reshape(1, -1)
         low = (every * variance / (every + variance)).sum(1) / self.values[..., 0].numel()
         rest = (self.variance * variance / (self.variance + variance)).sum(1)
-        return ((low + rest) / self.basis.size).to(sigma.dtype)
+        return ((low + rest) / self.basis.size).to(sigma.dtype).expand(len(sigma))
 
     def error_std(self, sigma: torch.Tensor) -> torch.Tensor:
         """See `BaseDenoiser`: the root of `posterior_variance`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import nn
 
-from dppm_model.bounds import Between
+from dppm_model.bounds import Between, from_settings
 from dppm_model.errors import ConfigError, ModelError
 from dppm_model.mechanism.gradients import trainable
 from dppm_model.score.arrays import MOST_WEIGHT, Arrays, ArraySpec, digest_of, network_specs
@@ -95,6 +95,13 @@ class PretrainedConfig(DenoisingPart):
             raise ConfigError(
                 f"pretrained.size is {self.size!r:.80}.", f"Use one of: {', '.join(SIZES)}."
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PretrainedConfig:
+        """See `Part.from_dict`; JSON makes a list of a tuple."""
+        data = values.get("data", ())
+        known = {**values, "data": tuple(data) if isinstance(data, list) else data}
+        return from_settings(cls, cls.group, known)
 
     def check(self, config: ModelConfig) -> None:
         """Refuse images that the network is not for, and to stand on nothing.

@@ -1,5 +1,6 @@
 """The pretrained network on the closed form: what it computes, and what it is for."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from dppm_model.errors import ConfigError, ModelError
 from dppm_model.score.class_maps import class_maps
 from dppm_model.score.closed_form import build_mixture
 from dppm_model.score.model import ScoreModel
+from dppm_model.score.model_config import ModelConfig
 from dppm_model.score.pretrained import START, PretrainedConfig, PretrainedDenoiser
 from dppm_model.score.pretrained_network import PretrainedNetwork, first_weights, fold_of
 from dppm_model.score.pretrained_query import FineTuningQuery
-from dppm_model.score.public_weights import public_weights
+from dppm_model.score.public_weights import public_data, public_weights
 from dppm_model.training.gradient import FineTuningLearner, trained_weights
 
 MIXTURE = {"band": 60, "axes": 20, "components": 3, "principal_axes": 6}
@@ -141,6 +143,14 @@ def test_weights_that_are_not_here_or_of_another_size_are_refused(
         public_weights("bad", "weights")
     with pytest.raises(ConfigError, match="size"):
         PretrainedConfig.of({"size": "vast"}, (1, 16, 16))
+
+
+def test_its_configuration_goes_through_a_plan() -> None:
+    config = model().config
+    again = ModelConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+    assert again.parts[1].public_data == public_data("photographs-small")
 
 
 def test_another_size_of_image_is_refused_before_anything_is_asked() -> None:

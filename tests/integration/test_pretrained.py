@@ -1,0 +1,36 @@
+"""The network of public images, from a plan through private rounds to images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.cli import main
+from dppm_model.run import Run
+from dppm_model.score.model import ScoreModel
+from dppm_model.score.pretrained import START, PretrainedDenoiser
+from dppm_model.score.public_weights import public_data
+from sampler.images import load_images
+
+
+def test_from_a_plan_to_images(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPPM_DATA", str(tiny_store))
+    folder = tmp_path / "run"
+    settings = ["data=tiny", "sites=2", "backend=inprocess", "privacy.epsilon=8"]
+    rounds = ["model.phases.fine_tuning.rounds=2", "model.phases.fine_tuning.sampling_rate=0.1"]
+    assert main(["simulate", str(folder), *settings, "model=pretrained", *rounds]) == 0
+    run = Run(folder)
+    privacy = json.loads(run.privacy.read_text())
+    assert privacy["public_data"] == list(public_data("photographs-small"))
+    assert privacy["phases"][-1]["name"] == "fine_tuning"
+    assert privacy["epsilon_secure_sum"] <= 8
+    model = ScoreModel.load(run.model)
+    assert isinstance(model.denoiser, PretrainedDenoiser)
+    assert np.array_equal(model.arrays[START], model.config.public_arrays[START])
+    assert not np.array_equal(model.arrays["pretrained.ema"], model.arrays["pretrained.weights"])
+    assert main(["sample", str(folder), "sampler.per_class=2", "pool.workers=0"]) == 0
+    images, labels = load_images(folder / "samples")[:2]
+    assert len(images) == len(labels) == 4
