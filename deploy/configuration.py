@@ -105,12 +105,13 @@ def _field(key: str, owners: Mapping[str, tuple[type, ...]]) -> tuple[str, str]:
 
 
 def attributes(owner: type) -> dict[str, str]:
-    """Parse the ``Attributes`` section of a dataclass's docstring."""
-    said = (inspect.getdoc(owner) or "").partition("Attributes\n----------\n")[2]
+    """Parse ``Attributes`` in the docstrings of a dataclass and of those it inherits from."""
     found: dict[str, str] = {}
-    for block in re.split(r"\n(?=\S)", said.partition("\n\n")[0]):
-        names, _, text = block.partition("\n")
-        found |= dict.fromkeys(names.split(", "), text)
+    for kind in reversed(owner.__mro__):
+        said = inspect.cleandoc(kind.__doc__ or "").partition("Attributes\n----------\n")[2]
+        for block in re.split(r"\n(?=\S)", said.partition("\n\n")[0]):
+            names, _, text = block.partition("\n")
+            found |= dict.fromkeys(names.split(", "), text)
     return found
 
 

@@ -28,6 +28,7 @@ def rows() -> Iterator[tuple[str, ...]]:
                             f"facts.records={records}",
                             "privacy.unit=record",
                             "privacy.records_per_person=1",
+                            "privacy.large_delta=true",
                             f"privacy.epsilon={epsilon}",
                         ]
                     )

@@ -49,6 +49,7 @@ def question(kind: str) -> Query:
         "mixture": {"band": 40, "axes": 16, "components": 2, "principal_axes": 8},
         "residual": {"band": 16, "network": {"kind": "conv", "channels": 16, "blocks": 2}},
         **({"pyramid": {"stages": 1}} if kind == "detail" else {}),
+        **({"pretrained": {}} if kind == "fine_tuning" else {}),
     }
     side = 64 if kind == "detail" else 16
     query = build_learner(kind, ScoreModel.initial((1, side, side), 3, settings), 0).query()
