@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from deploy.cli import main
+from dppm_model.config import check_config, compose_config
+from dppm_model.errors import ConfigError
 from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.pretrained import START, PretrainedDenoiser
+from dppm_model.score.pretrained_network import fold_of
 from dppm_model.score.public_weights import public_data
 from sampler.images import load_images
 
@@ -34,3 +37,13 @@ def test_from_a_plan_to_images(
     assert main(["sample", str(folder), "sampler.per_class=2", "pool.workers=0"]) == 0
     images, labels = load_images(folder / "samples")[:2]
     assert len(images) == len(labels) == 4
+
+
+def test_larger_images_have_a_base_that_the_network_is_for() -> None:
+    facts = ["data=x", "facts.shape=[3,256,256]", "facts.classes=2", "facts.records=9000"]
+    units = ["privacy.unit=record", "privacy.records_per_person=1"]
+    config = check_config(compose_config(["model=pretrained_pyramid", *facts, *units]))
+    assert config.score_model().base_shape == (3, 64, 64)
+    assert config.phase_requests()[-1].name == "fine_tuning"
+    with pytest.raises(ConfigError, match="model=pretrained_pyramid"):
+        fold_of((3, 256, 256))
