@@ -18,6 +18,8 @@ from dppm_model.reading import check_regular, reading
 
 Arrays = dict[str, NDArray[Any]]
 
+_TEXT = "text."
+
 
 class StateFile:
     """The content of a file that names its plan, besides other texts and arrays."""
@@ -27,7 +29,10 @@ class StateFile:
     def write(self, path: Path) -> None:
         """Write atomically and durably; until then the previous file stays valid."""
         texts, arrays = self.encode()
-        write_bytes(path, safetensors.numpy.save(arrays, {"plan": self.plan, **texts}))
+        # Not as metadata: the library refuses a header of 100 MB, which 600 sites' shares exceed.
+        for name, text in {"plan": self.plan, **texts}.items():
+            arrays[_TEXT + name] = np.frombuffer(text.encode(), dtype=np.uint8)
+        write_bytes(path, safetensors.numpy.save(arrays))
 
     @classmethod
     def read(cls, path: Path, plan: str) -> Self | None:
@@ -40,8 +45,12 @@ class StateFile:
         with reading(path, RunFolderError, "Restore it, or start a new run."):
             check_regular(path)
             with safe_open(path, framework="numpy") as file:
-                texts = file.metadata()
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            texts = {
+                name.removeprefix(_TEXT): arrays.pop(name).tobytes().decode()
+                for name in list(arrays)
+                if name.startswith(_TEXT)
+            }
             other, state = texts["plan"] != plan, cls.decode(texts, arrays)
         if other:
             raise RunFolderError(

@@ -148,7 +148,7 @@ def test_a_run_that_was_begun_by_nobody_is_left_alone(tmp_path: Path, tiny: Path
     assert typed("simulate", run, *SHORT) == RunFolderError.exit_code
     assert sorted(run.rglob("*")) == before
     assert typed("simulate", tmp_path / "failed", *SHORT, "privacy.epsilom=1") != 0
-    assert typed("simulate", tmp_path / "too" / "many", *SHORT, "sites=599") != 0
+    assert typed("simulate", tmp_path / "too" / "many", *SHORT, "sites=601") != 0
     assert not (tmp_path / "failed").exists() and not (tmp_path / "too" / "many").exists()
 
 
