@@ -16,7 +16,7 @@ ALLOWED = {
 # Inside dppm_model: a module may import from lower floors (and its own) only.
 FLOORS = [
     {"errors", "bounds", "device", "files", "folders", "locks", "progress", "reading", "settings"}
-    | {"fault_points"},
+    | {"fault_points", "optional"},
     {"mechanism", "privacy", "records", "aggregation"},
     {"score"},
     {"phase", "plan"},
