@@ -111,7 +111,7 @@ YES = flag("--yes", "confirm that fingerprints were compared; do not ask")
 EPSILON_DELTA = option("--delta", "delta at which epsilon is shown", default=1e-5)
 
 GROUPS = {
-    "data": "fetch, import and list data sets",
+    "data": "fetch, import, list and show data sets",
     "ledger": "show the privacy spent, or verify the ledger's integrity",
     "server": "run a federation's server: init, enrol, announce, run, status",
     "site": "run a data-holding site: init, approve, preflight, run, status, ledger",
@@ -163,6 +163,14 @@ COMMANDS = (
         "deploy.commands:list_data",
         "list the data sets in the local store",
         examples=["", "--json"],
+    ),
+    Command(
+        "data show",
+        "deploy.data_show:show",
+        "show what a data set holds: counts, copies, warnings, pictures; keep them at the site",
+        argument("name", "name of the data set"),
+        file("--out", "folder for the two pictures (default: show/ beside the records)"),
+        examples=["scans", "scans --json --out ~/scans-seen"],
     ),
     Command(
         "config",

@@ -15,6 +15,7 @@ from deploy.cost.tables import cost_json, cost_table, cost_text, scaling_notes, 
 from deploy.cost.timing import measure as time_rounds
 from deploy.cost.timing import note_seconds
 from deploy.cost.workload import workloads
+from deploy.data_show import show_counts, show_warnings
 from deploy.pages.report import show_summary, write_evaluation_table, write_reports
 from deploy.pages.watch import beside
 from deploy.sampling import draw, retaken, trained
@@ -26,6 +27,7 @@ from dppm_model.files import write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import adjacency, epsilon_if_colluding
 from dppm_model.records import importers, sources
+from dppm_model.records.description import describe
 from dppm_model.records.listing import Choices
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
@@ -73,6 +75,10 @@ def import_data(
     console.print(f"{name} is in {path}", markup=False)
     for note in notes:
         console.print(f"- {plain(note)}", markup=False, highlight=False)
+    described = describe(name)
+    show_counts(described)
+    show_warnings(*described.warnings)
+    console.print(f"`dppm data show {name}` shows copies, intensities and pictures.")
     if as_json:
         print_json(sources.available())
 

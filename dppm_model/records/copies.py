@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SIDE = 16
-_WORDS = 4  # of 64 bits hold the 240 of a fingerprint
+WORDS = 4  # of 64 bits hold the 240 of a fingerprint
 _CHUNK = 256
 _NEAR = 12  # bits of 240
 
@@ -33,7 +33,7 @@ def fingerprint(image: Image.Image) -> NDArray[np.uint64]:
     grid = grid[::-1] if down < 0 else grid
     grid = grid.T if abs(down) > abs(across) else grid
     bits = np.packbits(grid[:, 1:] > grid[:, :-1])
-    return np.frombuffer(bits.tobytes().ljust(8 * _WORDS, b"\0"), np.uint64)
+    return np.frombuffer(bits.tobytes().ljust(8 * WORDS, b"\0"), np.uint64)
 
 
 def exact_copies(digests: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -52,7 +52,7 @@ def near_copies(prints: NDArray[np.uint64]) -> list[tuple[int, int]]:
     for start in range(0, len(prints), _CHUNK):
         rows = prints[start : start + _CHUNK]
         apart = np.zeros((len(rows), start + len(rows)), dtype=np.uint8)
-        for word in range(_WORDS):
+        for word in range(WORDS):
             others = prints[: start + len(rows), word]
             apart += np.bitwise_count(rows[:, None, word] ^ others)
         apart[np.triu_indices(len(rows), start, apart.shape[1])] = 255  # a later one, or itself

@@ -1,12 +1,12 @@
 """A folder with a sub-folder per class, perhaps inside train/ and test/.
 
-Whatever is passed over is counted in the notes.
+Whatever is passed over is named with its reason.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,12 +34,11 @@ class _Walk:
     """The files found so far, and what was passed over."""
 
     classes: dict[tuple[int, int], tuple[Path, str]] = field(default_factory=dict)
-    passed: Counter[str] = field(default_factory=Counter)
+    passed: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def notes(self) -> tuple[str, ...]:
-        """Say what was passed over."""
-        said = ", ".join(f"{count} {what}" for what, count in sorted(self.passed.items()))
-        return (f"Passed over: {said}.",) if said else ()
+    def pass_over(self, why: str, path: Path | str) -> None:
+        """Note a file or folder that is not taken."""
+        self.passed[why].append(str(path))
 
 
 def list_folder(folder: Path, choices: Choices) -> Listing:
@@ -57,7 +56,7 @@ def list_folder(folder: Path, choices: Choices) -> Listing:
     if "train" not in kinds or not (
         len(kinds) > 1 or (len(inner) == 1 and _folders(folder / inner[0]))
     ):
-        return _with_notes(_classes(folder, inner, "", choices, walk), walk)
+        return _with_passed(_classes(folder, inner, "", choices, walk), walk)
     if others := [name for name, split in splits.items() if split is None]:
         raise DataError(
             f"{folder} has splits ({', '.join(n for n in inner if splits[n])}) and other folders "
@@ -84,11 +83,11 @@ def list_folder(folder: Path, choices: Choices) -> Listing:
         "; val joins train." if "val" in kinds else "."
     )
     check_spelling(f"classes in {folder}", found.classes, as_written=choices.as_written)
-    return _with_notes(replace(found, notes=(note,)), walk)
+    return _with_passed(replace(found, notes=(note,)), walk)
 
 
-def _with_notes(listing: Listing, walk: _Walk) -> Listing:
-    return replace(listing, notes=(*listing.notes, *walk.notes()))
+def _with_passed(listing: Listing, walk: _Walk) -> Listing:
+    return replace(listing, skipped=dict(walk.passed))
 
 
 def _classes(folder: Path, names: list[str], side: str, choices: Choices, walk: _Walk) -> Listing:
@@ -126,7 +125,7 @@ def _new(file: Path, side: str, name: str, walk: _Walk) -> bool:
             "Remove one of these links.",
         )
     if first != file:
-        walk.passed["further names of the same file"] += 1
+        walk.pass_over("further names of the same file", file)
     return first == file
 
 
@@ -137,22 +136,22 @@ def _images(folder: Path, walk: _Walk) -> Iterator[Path]:
         for name in [*folders]:
             identity = file_identity(Path(place, name))
             if _hidden(name):
-                walk.passed["hidden folders"] += 1
+                walk.pass_over("hidden folders", Path(place, name))
                 folders.remove(name)
             elif identity in seen:
-                walk.passed["further names of the same folder"] += 1
+                walk.pass_over("further names of the same folder", Path(place, name))
                 folders.remove(name)
             seen.add(identity)
         for name in files:
             path = Path(place, name)
             if _hidden(name):
-                walk.passed["hidden files"] += 1
+                walk.pass_over("hidden files", path)
             elif path.suffix.lower() in SUFFIXES:
                 yield path
             elif path.is_symlink() and not path.exists():
                 file_identity(path)  # refuses it: nobody knows what was behind it
             else:
-                walk.passed[f"files {path.suffix.lower() or 'without a suffix'}"] += 1
+                walk.pass_over(f"files {path.suffix.lower() or 'without a suffix'}", path)
 
 
 def _folders(folder: Path) -> list[str]:
@@ -164,10 +163,11 @@ def _note_loose(folder: Path, walk: _Walk) -> None:
     """Count what lies beside the folders that count."""
     for entry in _entries(folder):
         if _hidden(entry.name):
-            walk.passed["hidden folders" if entry.is_dir() else "hidden files"] += 1
+            what = "hidden folders" if entry.is_dir() else "hidden files"
+            walk.pass_over(what, entry.path)
         elif not entry.is_dir():
             file_identity(Path(entry.path))  # a broken link is refused
-            walk.passed["files beside the class folders"] += 1
+            walk.pass_over("files beside the class folders", entry.path)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

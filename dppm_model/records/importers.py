@@ -19,7 +19,8 @@ from dppm_model.progress import Progress, part, silent
 from dppm_model.records.copies import exact_copies, near_copies
 from dppm_model.records.folders import list_folder
 from dppm_model.records.hold_out import check_classes, check_sides, hold_out
-from dppm_model.records.listing import Choices, Listing, with_test
+from dppm_model.records.intake import Intake
+from dppm_model.records.listing import Choices, Listing, joined, with_test
 from dppm_model.records.npz import list_npz
 from dppm_model.records.pictures import Look, look_at, pixels_of
 from dppm_model.records.sources import DATASETS, data_root
@@ -91,16 +92,22 @@ def import_dataset(
     looks = _mapped(
         look_at, listing.pictures, part(progress, 0.0, 0.5), lambda done: f"{name}: {done} read"
     )
-    listing, looks = _without_copies(listing, looks, choices, say)
+    notes: list[str] = []
+    listing, looks = _without_copies(listing, looks, choices, notes.append)
     grey = all(look.grey for look in looks)
     _check_sizes(listing, looks, size)
+    rule = "the source's own split" if test is None else f"all of {test}"
     if listing.held_out is None:
         fraction = _TEST_FRACTION if test_fraction is None else test_fraction
         chosen = hold_out(listing, fraction, np.random.default_rng(seed))
         listing = replace(listing, held_out=chosen)
+        whose = "records" if listing.persons is None else "whole persons"
+        rule = f"{fraction:.4g} of each class, by {whose}, seed {seed}" if fraction else "none"
     check_classes(listing)
-    _write(listing, target, name, grey, size, part(progress, 0.5, 0.5))
-    for note in (*listing.notes, *_summary(listing, looks, grey)):
+    notes += [*listing.notes, *_summary(listing, looks, grey)]
+    intake = Intake.of(path, rule, listing.skipped, [look.size for look in looks], notes)
+    _write(listing, target, name, grey, size, intake, part(progress, 0.5, 0.5))
+    for note in notes:
         say(note)
     return target
 
@@ -179,7 +186,11 @@ def _without_copies(
         )
     if not choices.drop_duplicates:
         return listing, looks
-    return listing.select(kept), [looks[i] for i in at]
+    left_out = {
+        "exact copies": [f"{names[copy]}, of {names[original]}" for copy, original in exact]
+    }
+    skipped = joined(listing.skipped, left_out if exact else {})
+    return replace(listing.select(kept), skipped=skipped), [looks[i] for i in at]
 
 
 def _of_one(listing: Listing, copy: int, original: int) -> bool:
@@ -215,7 +226,13 @@ def _mapped(
 
 
 def _write(
-    listing: Listing, target: Path, name: str, grey: bool, size: int | None, progress: Progress
+    listing: Listing,
+    target: Path,
+    name: str,
+    grey: bool,
+    size: int | None,
+    intake: Intake,
+    progress: Progress,
 ) -> None:
     """Write both splits; a hidden folder gets its name when all of them are whole."""
     assert listing.held_out is not None
@@ -248,6 +265,7 @@ def _write(
                     classes=listing.classes,
                     persons=None if persons is None else persons[index],
                 )
+        intake.write(made)
         if target.exists():
             raise ConfigError(
                 f"--name is {name!r}, and {target} was created meanwhile.", "Take another."
@@ -271,6 +289,9 @@ def _free_place(name: str, root: Path | None) -> Path:
 def _summary(listing: Listing, looks: list[Look], grey: bool) -> Iterator[str]:
     """Yield what was taken, in sentences."""
     assert listing.held_out is not None
+    if listing.skipped:
+        counted = sorted((why, len(names)) for why, names in listing.skipped.items())
+        yield f"Passed over: {', '.join(f'{count} {why}' for why, count in counted)}."
     in_colour = sum(look.in_colour for look in looks)
     if grey and in_colour:
         yield f"{in_colour} images are stored in colour without having any: kept as grey."

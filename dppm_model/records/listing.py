@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,8 @@ class Listing:
     """Pictures in order, each with its class and perhaps person.
 
     ``held_out`` marks the test records where the source has a split of its own; ``notes`` are
-    sentences for the owner. ``classes`` are in the order of the labels.
+    sentences for the owner; ``skipped`` are the names of what was passed over, by reason.
+    ``classes`` are in the order of the labels.
     """
 
     pictures: list[Picture]
@@ -53,6 +54,7 @@ class Listing:
     persons: NDArray[np.str_] | None = None
     held_out: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -92,7 +94,16 @@ def with_test(train: Listing, test: Listing) -> Listing:
         persons,
         np.concatenate([held_out, np.ones(len(test), dtype=bool)]),
         (*train.notes, *test.notes),
+        joined(train.skipped, test.skipped),
     )
+
+
+def joined(
+    one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Join names by reason."""
+    reasons = dict.fromkeys([*one, *other])
+    return {reason: [*one.get(reason, ()), *other.get(reason, ())] for reason in reasons}
 
 
 def file_identity(path: Path) -> tuple[int, int]:
