@@ -294,6 +294,23 @@ COMMANDS = (
         examples=["runs/demo", "runs/demo --public    (only figures that ε covers)"],
     ),
     Command(
+        "export",
+        "deploy.export.command:export",
+        "export the synthetic images, marked as such, with a datasheet",
+        RUN,
+        click.Option(
+            ["--format", "form"],
+            type=click.Choice(["folder", "csv", "parquet", "webdataset", "npz", "dicom"]),
+            required=True,
+            help="format of the images",
+        ),
+        file("--out", "new or empty folder (default: RUN/export/FORMAT)"),
+        examples=[
+            "runs/demo --format folder",
+            "runs/demo --format dicom --out ~/synthetic    (needs the extra dicom)",
+        ],
+    ),
+    Command(
         "watch",
         "deploy.pages.watch:watch",
         "show a run in the browser while it trains",

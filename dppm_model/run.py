@@ -2,12 +2,13 @@
 
 config.yaml  overrides.json  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl
 sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json
-evaluation.md  audit.json  report.html  private/  sites/ (simulation)  state/
+evaluation.md  audit.json  report.html  export/  private/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -79,6 +80,12 @@ class Run:
     samples = _File("samples")  # synthetic images
     evaluation = _File("evaluation.json")  # figures of `dppm evaluate`
     audit = _File("audit.json")  # figures of `dppm audit`
+    export = _File("export")  # synthetic images in other formats
+
+    @property
+    def model_digest(self) -> str:
+        """The SHA-256 of the trained model's file."""
+        return hashlib.sha256(self.model.read_bytes()).hexdigest()
 
     def write_peers(self, peers: Mapping[str, bytes]) -> None:
         """Store the identity keys of all sites, by name."""

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,13 +216,17 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read all images (n, C, H, W) uint8 and labels (n,) of a finished output folder.
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the images of a finished output folder, from those of its shards."""
+    return hashlib.sha256(json.dumps(manifest["shards"], sort_keys=True).encode()).hexdigest()
+
+
+def load_shards(folder: Path) -> Iterator[tuple[Shard, NDArray[np.uint8]]]:
+    """Yield the shards of a finished output folder, each with its images (n, C, H, W) uint8.
 
     Raises RunFolderError if sampling has not finished, or a shard is missing or damaged.
     """
     manifest = manifest_of(folder)
-    images, labels = [], []
     for shard in _shards(manifest):
         found = read_shard(folder, shard, manifest["shards"].get(shard.name, ""))
         if found is None:
@@ -230,9 +234,14 @@ def load_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
                 f"{shard_path(folder, shard)} is missing, unfinished or damaged.",
                 "Run `dppm sample` again; it draws only missing images.",
             )
-        images.append(found[0])
-        labels.append(np.full(shard.count, shard.label, dtype=np.int64))
-    return np.concatenate(images), np.concatenate(labels)
+        yield shard, found[0]
+
+
+def load_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read all images (n, C, H, W) uint8 and labels (n,); raises as `load_shards` does."""
+    shards, images = zip(*load_shards(folder), strict=True)
+    labels = np.repeat([shard.label for shard in shards], [shard.count for shard in shards])
+    return np.concatenate(images), labels.astype(np.int64)
 
 
 def to_image(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -1,0 +1,1 @@
+"""`dppm export`: synthetic images in the formats of others, each marked with its origin."""
