@@ -122,7 +122,17 @@ COMMANDS = (
         "deploy.commands:fetch",
         "fetch a public data set into the local store",
         argument("name", "name of the data set"),
-        examples=["mnist", "glyphs    (A-Z from fonts, 256x256; glyphs-aj: A-J)"],
+        click.Option(
+            ["--from", "source"],
+            type=PATH,
+            help="your own copy: MedMNIST's npz file, or the folder of idx files or fonts",
+        ),
+        examples=[
+            "mnist",
+            "glyphs    (A-Z from fonts, 256x256; glyphs-aj: A-J)",
+            "medmnist/bloodmnist@224    (28, 64, 128 or 224 pixels a side)",
+            "medmnist/bloodmnist --from bloodmnist.npz    (without network)",
+        ],
     ),
     Command(
         "data import",

@@ -26,7 +26,7 @@ from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.files import write_json
 from dppm_model.plan import Plan
 from dppm_model.planner import adjacency, epsilon_if_colluding
-from dppm_model.records import importers, sources
+from dppm_model.records import importers, medmnist, sources
 from dppm_model.records.description import describe
 from dppm_model.records.listing import Choices
 from dppm_model.run import Run
@@ -38,11 +38,19 @@ from sampler.images import load_images
 _RUNS = Path("runs")
 
 
-def fetch(name: str, *, as_json: bool) -> None:
+def fetch(name: str, source: Path | None, *, as_json: bool) -> None:
     """`dppm data fetch NAME`."""
+    source = source.expanduser() if source else None
+    notes: list[str] = []
     with progress(f"fetching {name}") as bar:
-        path = sources.fetch(name, progress=bar)
-    console.print(f"{name} is in {path}")
+        if name.startswith(medmnist.PREFIX):
+            path = medmnist.fetch(name, progress=bar, source=source, say=notes.append)
+        else:
+            path = sources.fetch(name, progress=bar, source=source)
+    console.print(f"{name} is in {path}", markup=False)
+    if name.startswith(medmnist.PREFIX):
+        console.print(f"As a data set it is called {path.name}.")
+    _show_notes(notes)
     if as_json:
         print_json(sources.available())
 
@@ -73,14 +81,18 @@ def import_data(
             say=notes.append,
         )
     console.print(f"{name} is in {path}", markup=False)
-    for note in notes:
-        console.print(f"- {plain(note)}", markup=False, highlight=False)
+    _show_notes(notes)
     described = describe(name)
     show_counts(described)
     show_warnings(*described.warnings)
     console.print(f"`dppm data show {name}` shows copies, intensities and pictures.")
     if as_json:
         print_json(sources.available())
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"- {plain(note)}", markup=False, highlight=False)
 
 
 def list_data(*, as_json: bool) -> None:

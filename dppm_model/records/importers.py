@@ -20,7 +20,7 @@ from dppm_model.records.copies import exact_copies, near_copies
 from dppm_model.records.folders import list_folder
 from dppm_model.records.hold_out import check_classes, check_sides, hold_out
 from dppm_model.records.intake import Intake
-from dppm_model.records.listing import Choices, Listing, joined, with_test
+from dppm_model.records.listing import Choices, Listing, Published, joined, with_test
 from dppm_model.records.npz import list_npz
 from dppm_model.records.pictures import Look, look_at, pixels_of
 from dppm_model.records.sources import DATASETS, data_root
@@ -46,6 +46,7 @@ def import_dataset(
     test_fraction: float | None = None,
     choices: Choices = _NO_CHOICES,
     seed: int = 0,
+    published: Published | None = None,
     progress: Progress = silent,
     say: Say = lambda _: None,
 ) -> Path:
@@ -74,6 +75,8 @@ def import_dataset(
         What only the owner of the images can decide.
     seed
         Of the choice of the test split.
+    published
+        What else is known of a published source.
     say
         Gets the summary, a sentence at a time.
     """
@@ -82,12 +85,14 @@ def import_dataset(
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise ConfigError(f"--test-fraction is {test_fraction}.", "Give a number in [0, 1).")
     target = _free_place(name, root)
-    listing = _list(path, test, choices)
+    listing = _list(path, test, choices, target.parent)
     if listing.held_out is not None and test_fraction is not None:
         raise ConfigError(
             f"--test-fraction is {test_fraction}, but {path} has a test split.",
             "Leave one of them out.",
         )
+    if published is not None:
+        listing = published.named(listing)
     check_sides(listing)
     looks = _mapped(
         look_at, listing.pictures, part(progress, 0.0, 0.5), lambda done: f"{name}: {done} read"
@@ -105,21 +110,22 @@ def import_dataset(
         rule = f"{fraction:.4g} of each class, by {whose}, seed {seed}" if fraction else "none"
     check_classes(listing)
     notes += [*listing.notes, *_summary(listing, looks, grey)]
-    intake = Intake.of(path, rule, listing.skipped, [look.size for look in looks], notes)
+    source = str(path.absolute()) if published is None else published.source
+    intake = Intake.of(source, rule, listing.skipped, [look.size for look in looks], notes)
     _write(listing, target, name, grey, size, intake, part(progress, 0.5, 0.5))
     for note in notes:
         say(note)
     return target
 
 
-def _list(path: Path, test: Path | None, choices: Choices) -> Listing:
+def _list(path: Path, test: Path | None, choices: Choices, work: Path) -> Listing:
     """List a source, and another one as its test split."""
     if choices.person is not None and choices.no_person:
         raise ConfigError("--person and --no-person were given.", "Leave one of them out.")
-    listing = _list_source(path, choices)
+    listing = _list_source(path, choices, work)
     if test is None:
         return listing
-    more = _list_source(test, choices)
+    more = _list_source(test, choices, work)
     for one, whose in ((listing, path), (more, test)):
         if one.held_out is not None:
             raise ConfigError(
@@ -129,7 +135,7 @@ def _list(path: Path, test: Path | None, choices: Choices) -> Listing:
     return with_test(listing, more)
 
 
-def _list_source(path: Path, choices: Choices) -> Listing:
+def _list_source(path: Path, choices: Choices, work: Path) -> Listing:
     if path.suffix.lower() == ".csv" and path.is_file():
         return list_csv(path, choices)
     if not path.is_dir() and not (path.suffix.lower() == ".npz" and path.is_file()):
@@ -141,7 +147,7 @@ def _list_source(path: Path, choices: Choices) -> Listing:
             f"--person is {choices.person!r}, but {path} has no columns.",
             "List the images in a CSV: file,label,person.",
         )
-    return list_folder(path, choices) if path.is_dir() else list_npz(path)
+    return list_folder(path, choices) if path.is_dir() else list_npz(path, work)
 
 
 def _without_copies(

@@ -41,7 +41,7 @@ class Intake:
     @classmethod
     def of(
         cls,
-        source: Path,
+        source: str,
         hold_out: str,
         skipped: Mapping[str, Sequence[str]],
         sizes: Sequence[tuple[int, int]],
@@ -50,7 +50,7 @@ class Intake:
         """Gather an account; ``sizes`` has (W, H) of each image."""
         by_area = sorted({*sizes}, key=lambda size: size[0] * size[1])
         return cls(
-            _text(str(source.absolute())),
+            _text(source),
             _text(hold_out),
             tuple(
                 Skipped(reason, len(names), tuple(map(_text, names[:_MOST_NAMES])))

@@ -70,6 +70,28 @@ class Listing:
         )
 
 
+@dataclass(frozen=True)
+class Published:
+    """What is known of a published source beside its file.
+
+    ``source`` says which it is, ``classes`` are names by label, ``notes`` go to the user.
+    """
+
+    source: str
+    classes: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def named(self, listing: Listing) -> Listing:
+        """Give a listing its classes' names, and the notes."""
+        labels = [self.classes[label] for label in listing.labels.tolist()]
+        return replace(
+            listing,
+            labels=np.array(labels),
+            classes=tuple(self.classes[label] for label in listing.classes),
+            notes=(*listing.notes, *self.notes),
+        )
+
+
 def split_of(name: str) -> str | None:
     """Return train, test or val if a folder or a value is called like one."""
     found = (split for split, names in SPLIT_NAMES.items() if name.strip().casefold() in names)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,14 @@ from dppm_model.errors import DataError
 from dppm_model.records.listing import Listing
 from dppm_model.records.pictures import ArrayPicture
 
+_CHUNK = 2**20
 
-def list_npz(path: Path) -> Listing:
+
+def list_npz(path: Path, work: Path) -> Listing:
     """List the images of an npz; its validation split joins training: nothing is tuned on it.
 
-    Labels are whole numbers or text; a class is called like its label.
+    Labels are whole numbers or text; a class is called like its label. The images are unpacked into
+    files without names in the folder ``work``, which the system frees: they may exceed the memory.
     """
     with _open(path) as file:
         parts = [p for p in ("train", "val", "test") if f"{p}_images" in file.files]
@@ -24,7 +30,9 @@ def list_npz(path: Path) -> Listing:
         if missing := sorted(needed - {*file.files}):
             raise DataError(f"{path} lacks {', '.join(missing)}.", "Use MedMNIST's format.")
         labels = [_labels(_member(file, f"{part}_labels", path), path) for part in parts]
-        pictures = [_pictures(_member(file, f"{part}_images", path), path, part) for part in parts]
+        pictures = [
+            _pictures(_unpacked(f"{part}_images", path, work), path, part) for part in parts
+        ]
     for part, own, images in zip(parts, labels, pictures, strict=True):
         if len(own) != len(images):
             raise DataError(
@@ -56,8 +64,35 @@ def _member(file: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = file[key]
     except Exception as error:
-        raise DataError(f"{path}: {key} is not readable ({error}).", "Get it again.") from None
+        raise _unreadable(path, key, error) from None
     return array
+
+
+def _unpacked(key: str, path: Path, work: Path) -> NDArray[Any]:
+    """Map a member from a file that has no name, and so outlives neither its map nor a kill."""
+    with tempfile.TemporaryFile(dir=work if work.is_dir() else None) as unpacked:
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+                shutil.copyfileobj(member, unpacked, _CHUNK)
+            unpacked.seek(0)
+            version = np.lib.format.read_magic(unpacked)
+            read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
+            shape, by_columns, dtype = (read or np.lib.format.read_array_header_2_0)(unpacked)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects")
+            if 0 in shape:  # nothing to map
+                return np.empty(shape, dtype)
+            start, order = unpacked.tell(), "F" if by_columns else "C"
+            mapped: NDArray[Any] = np.memmap(unpacked, dtype, "r", start, shape, order)  # type: ignore[call-overload]
+            return mapped
+        except Exception as error:  # a damaged archive raises zlib.error, BadZipFile, ...
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk
+            raise _unreadable(path, key, error) from None
+
+
+def _unreadable(path: Path, key: str, error: Exception) -> DataError:
+    return DataError(f"{path}: {key} is not readable ({error}).", "Get it again.")
 
 
 def _labels(labels: NDArray[Any], path: Path) -> NDArray[Any]:
