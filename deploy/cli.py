@@ -138,16 +138,17 @@ COMMANDS = (
         "data import",
         "deploy.commands:import_data",
         "import your own images into the local store",
-        argument("source", "folder, CSV or npz file", type=PATH),
+        argument("source", "folder, or CSV, npz, parquet or tar file", type=PATH),
         option("--name", "name of the new data set"),
         option("--size", "side in pixels to resize to", type=int),
-        file("--test", "images to hold out: folder, CSV or npz file"),
+        file("--test", "images to hold out, in any of these formats"),
         option(
             "--test-fraction",
             "held-out share of each class (default: 0.1, unless the source has a test split)",
             type=float,
         ),
-        option("--person", "column of the CSV that says whose an image is"),
+        option("--label", "column that says an image's class, if there are several such"),
+        option("--person", "column that says whose an image is"),
         flag("--no-person", "protect records, although the CSV names persons"),
         flag("--pages", "make each page of a file a record"),
         flag("--drop-duplicates", "leave out exact copies"),
@@ -155,6 +156,7 @@ COMMANDS = (
         examples=[
             "~/scans --name scans --size 64",
             "scans/train.csv --test scans/test.csv --name scans --person patient_id",
+            "repository --name scans    (parquet files of Hugging Face, or tar files of WebDataset)",
         ],
     ),
     Command(

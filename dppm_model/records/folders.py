@@ -132,7 +132,7 @@ def _new(file: Path, side: str, name: str, walk: _Walk) -> bool:
 def _images(folder: Path, walk: _Walk) -> Iterator[Path]:
     """Yield the images in a folder and below; links are followed, each folder once."""
     seen = {file_identity(folder)}
-    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         for name in [*folders]:
             identity = file_identity(Path(place, name))
             if _hidden(name):
@@ -175,14 +175,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return [*entries]
     except OSError as error:
-        _refuse(error)
+        refuse(error)
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _OTHERS
 
 
-def _refuse(error: OSError) -> NoReturn:
+def refuse(error: OSError) -> NoReturn:
+    """Refuse a file or folder that cannot be read."""
     raise DataError(
         f"{error.filename} cannot be read ({error.strerror}).",
         "Let this user read it, or take it out of the folder.",

@@ -1,4 +1,4 @@
-"""People's own images: a folder per class, a CSV, or a MedMNIST file, into the local store."""
+"""People's own images, in any format that is listed here, into the local store."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.progress import Progress, part, silent
+from dppm_model.records.archives import archives_in
 from dppm_model.records.copies import exact_copies, near_copies
 from dppm_model.records.folders import list_folder
 from dppm_model.records.hold_out import check_classes, check_sides, hold_out
 from dppm_model.records.intake import Intake
 from dppm_model.records.listing import Choices, Listing, Published, joined, with_test
 from dppm_model.records.npz import list_npz
+from dppm_model.records.parquet import list_parquet
 from dppm_model.records.pictures import Look, look_at, pixels_of
 from dppm_model.records.sources import DATASETS, data_root
 from dppm_model.records.tables import list_csv
+from dppm_model.records.webdataset import list_webdataset
 from dppm_model.records.writing import replacing, write_records
 
 T = TypeVar("T")
@@ -34,6 +37,7 @@ _CHUNK = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _TEST_FRACTION = 0.1
 _NO_CHOICES = Choices()
+_ARCHIVES = {".parquet": list_parquet, ".tar": list_webdataset}
 
 
 def import_dataset(
@@ -50,7 +54,7 @@ def import_dataset(
     progress: Progress = silent,
     say: Say = lambda _: None,
 ) -> Path:
-    """Import images as data set ``name``, in one of three formats.
+    """Import images as data set ``name``.
 
     Returns the folder that holds the splits. Raises ConfigError or DataError naming the argument or
     the file, and the fix. The data set is then not there at all. One that exists is never replaced:
@@ -61,7 +65,7 @@ def import_dataset(
     path
         A folder with one sub-folder per class, perhaps inside ``train`` and ``test``; a CSV with
         columns ``file``, ``label`` and perhaps ``person`` and ``split`` (files relative to the
-        CSV); or a MedMNIST npz.
+        CSV); a MedMNIST npz; parquet files as of Hugging Face; tar files of WebDataset.
     root
         The local store; by default `data_root()`.
     size
@@ -138,15 +142,22 @@ def _list(path: Path, test: Path | None, choices: Choices, work: Path) -> Listin
 def _list_source(path: Path, choices: Choices, work: Path) -> Listing:
     if path.suffix.lower() == ".csv" and path.is_file():
         return list_csv(path, choices)
+    for suffix, list_archives in _ARCHIVES.items():
+        files, others = archives_in(path, suffix)
+        if files:
+            listing = list_archives(path, files, choices)
+            return replace(listing, skipped=joined(listing.skipped, others))
     if not path.is_dir() and not (path.suffix.lower() == ".npz" and path.is_file()):
         raise DataError(
-            f"{path} is not a folder, .csv or .npz file.", "See `dppm data --help` for the formats."
+            f"{path} is not a folder, nor a .csv, .npz, .parquet or .tar file.",
+            "See `dppm data import --help` and docs/data.md for the formats.",
         )
-    if choices.person is not None:
-        raise ConfigError(
-            f"--person is {choices.person!r}, but {path} has no columns.",
-            "List the images in a CSV: file,label,person.",
-        )
+    for option in ("label", "person"):
+        if (column := getattr(choices, option)) is not None:
+            raise ConfigError(
+                f"--{option} is {column!r}, but {path} has no columns.",
+                "List the images in a CSV: file,label,person.",
+            )
     return list_folder(path, choices) if path.is_dir() else list_npz(path, work)
 
 

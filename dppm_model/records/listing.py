@@ -27,11 +27,13 @@ SPLIT_NAMES = {
 class Choices:
     """The decisions about a source that only its owner can take.
 
-    ``person`` is the CSV's column of persons, or None; ``no_person`` protects records although the
-    CSV names persons. ``pages`` makes each page of a file a record. ``drop_duplicates`` leaves out
-    exact copies. ``as_written`` takes values that look like two spellings of one for different.
+    ``label`` and ``person`` are columns of a table, or None; ``no_person`` protects records
+    although the source names persons. ``pages`` makes each page of a file a record.
+    ``drop_duplicates`` leaves out exact copies. ``as_written`` takes values that look like two
+    spellings of one for different.
     """
 
+    label: str | None = None
     person: str | None = None
     no_person: bool = False
     pages: bool = False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -49,24 +51,45 @@ class FilePicture:
         Raises DataError if it is damaged, or has more than 8 bits a channel: only the owner of the
         images knows which bits matter (a window for scans), and Pillow keeps the high ones.
         """
-        try:
-            with Image.open(self.path, formats=_FORMATS) as file:
-                file.seek(self.page or 0)
-                if _is_deep(file):
-                    raise DataError(
-                        f"{self.name} has more than 8 bits a channel (mode {file.mode}).",
-                        "Convert the images to 8-bit grey or RGB, with the window that matters.",
-                    )
-                grey = file.mode in _GREY
-                image = ImageOps.exif_transpose(file)
-                if image.has_transparency_data:
-                    white = Image.new("RGBA", image.size, "white")
-                    image = Image.alpha_composite(white, image.convert("RGBA"))
-                return image.convert("L" if grey else "RGB")
-        except DataError:
-            raise
-        except Exception as error:  # damaged files make decoders raise anything, even SyntaxError
-            raise _unreadable(self.path, error) from None
+        return _decoded(self.path, self.name, self.page or 0)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPicture:
+    """A picture in another file, such as an archive; ``read`` returns its encoded bytes."""
+
+    name: str
+    read: Callable[[], bytes]
+
+    def open(self) -> Image.Image:
+        """Return it as that of a file; DataError also if it has several pages."""
+        return _decoded(BytesIO(self.read()), self.name, None)
+
+
+def _decoded(source: Path | BytesIO, name: str, page: int | None) -> Image.Image:
+    """Decode a page; None: there must be one only."""
+    try:
+        with Image.open(source, formats=_FORMATS) as file:
+            if page is None and (count := _count_pages(file)) > 1:
+                raise DataError(
+                    f"{name} has {count} pages, or frames.", "Save the right one on its own."
+                )
+            file.seek(page or 0)
+            if _is_deep(file):
+                raise DataError(
+                    f"{name} has more than 8 bits a channel (mode {file.mode}).",
+                    "Convert the images to 8-bit grey or RGB, with the window that matters.",
+                )
+            grey = file.mode in _GREY
+            image = ImageOps.exif_transpose(file)
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
+            return image.convert("L" if grey else "RGB")
+    except DataError:
+        raise
+    except Exception as error:  # damaged files make decoders raise anything, even SyntaxError
+        raise _unreadable(name, error) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +116,17 @@ class Look:
 
 
 def pages_of(path: Path) -> int:
-    """Count the pages of a file; the further images of a phone's MPO are views of the first."""
+    """Count the pages of a file; DataError if it is damaged."""
     try:
         with Image.open(path, formats=_FORMATS) as file:
-            return 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
+            return _count_pages(file)
     except Exception as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(str(path), error) from None
+
+
+def _count_pages(file: Image.Image) -> int:
+    """Count pages; the further images of a phone's MPO are views of the first."""
+    return 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
 
 
 def look_at(picture: Picture) -> Look:
@@ -135,5 +163,5 @@ def _is_deep(file: Image.Image) -> bool:
     return file.format == "PNG" and any(";16" in str(tile[3]) for tile in file.tile)  # type: ignore[attr-defined]
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is no readable image ({error}).", "Remove or mend it.")
+def _unreadable(name: str, error: Exception) -> DataError:
+    return DataError(f"{name} is no readable image ({error}).", "Remove or mend it.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from dppm_model.records.listing import (
     page_numbers,
     split_of,
 )
-from dppm_model.records.pictures import FilePicture
+from dppm_model.records.pictures import FilePicture, Picture
 
 _ROLES = {  # of columns, by their names without blanks, signs and case
     "file": {"file", "filename", "filepath", "path", "image", "imagepath", "imagefile"},
@@ -37,10 +39,33 @@ _IDENTITIES = (
 _BLANK = "\ufeff\u200b\u2060"  # blanks that `str.strip` leaves
 
 
+@dataclass(frozen=True)
+class Table:
+    """A head and rows of text, each row with its number, from ``source``."""
+
+    source: Path
+    head: list[str]
+    rows: list[tuple[int, list[str]]]
+
+
 def list_csv(path: Path, choices: Choices) -> Listing:
     """List the rows of a CSV with columns ``file``, ``label``, perhaps ``person`` and ``split``."""
-    head, rows = _read(path)
-    columns, notes = _columns(path, head, rows, choices)
+    table = _read(path)
+    return list_table(table, choices, lambda names: _pictures(table, names, choices))
+
+
+def list_table(
+    table: Table,
+    choices: Choices,
+    pictures_of: Callable[[list[str]], tuple[list[Picture], list[int]]],
+) -> Listing:
+    """List the rows of a table.
+
+    ``pictures_of`` gets the values of the column ``file``, and returns the pictures and how many
+    each row has. Raises DataError or ConfigError if it is unclear what a column or a value means.
+    """
+    path, head, rows = table.source, table.head, table.rows
+    columns, notes = _columns(table, choices)
     values = {role: [row[column] for _, row in rows] for role, column in columns.items()}
     for role, column in columns.items():
         for (line, _), value in zip(rows, values[role], strict=True):
@@ -48,7 +73,7 @@ def list_csv(path: Path, choices: Choices) -> Listing:
                 raise DataError(f"{path}, row {line}: {head[column]} is empty.", "Fill it in.")
     for role, what in (("label", "labels"), ("person", "persons")):
         check_spelling(f"{what} in {path}", values.get(role, ()), as_written=choices.as_written)
-    pictures, repeats = _pictures(path, rows, values["file"], choices)
+    pictures, repeats = pictures_of(values["file"])
     splits = [split_of(value) for value in values.get("split", ())]
     if None in splits:
         wrong = splits.index(None)
@@ -60,7 +85,7 @@ def list_csv(path: Path, choices: Choices) -> Listing:
         notes.append(f"Column {head[columns['split']]!r} says what is held out; val joins train.")
     persons = np.repeat(values["person"], repeats) if "person" in columns else None
     return Listing(
-        [*pictures],
+        pictures,
         np.repeat(values["label"], repeats),
         tuple(sorted({*values["label"]})),
         persons,
@@ -69,11 +94,11 @@ def list_csv(path: Path, choices: Choices) -> Listing:
     )
 
 
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the head and the rows, each with its number; all values trimmed."""
+def _read(path: Path) -> Table:
+    """Read a CSV, all values trimmed."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [[_trimmed(value) for value in row] for row in csv.reader(file, strict=True)]
+            lines = [[trimmed(value) for value in row] for row in csv.reader(file, strict=True)]
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV in UTF-8 ({error}).", "Save it as UTF-8.") from None
     head = lines[0] if lines else []
@@ -97,13 +122,12 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 f"{path}: column {i + 1} is called {head[i]!r}, like another or like none.",
                 "Give each column a name of its own.",
             )
-    return head, rows
+    return Table(path, head, rows)
 
 
-def _columns(
-    path: Path, head: list[str], rows: list[tuple[int, list[str]]], choices: Choices
-) -> tuple[dict[str, int], list[str]]:
+def _columns(table: Table, choices: Choices) -> tuple[dict[str, int], list[str]]:
     """Decide which column has which role; return also what to say about it."""
+    path, head, rows = table.source, table.head, table.rows
     keys = [_key(name) for name in head]
     columns, notes = {}, []
     for role, names in _ROLES.items():
@@ -112,16 +136,17 @@ def _columns(
             if found:
                 notes.append(f"{_named(head, found)} not used: ε protects records, not persons.")
             continue
-        if role == "person" and choices.person is not None:
-            found = [i for i, key in enumerate(keys) if key == _key(choices.person)]
+        named = {"person": choices.person, "label": choices.label}.get(role)
+        if named is not None:
+            found = [i for i, key in enumerate(keys) if key == _key(named)]
             if not found:
                 raise ConfigError(
-                    f"--person is {choices.person!r}, but {path} has the columns "
-                    f"{', '.join(head)}.",
+                    f"--{role} is {named!r}, but {path} has the columns {', '.join(head)}.",
                     "Name one of these.",
                 )
         if len(found) > 1:
-            cure = "Pass --person with one of them." if role == "person" else "Keep one of them."
+            option = role in ("person", "label")
+            cure = f"Pass --{role} with one of them." if option else "Keep one of them."
             raise DataError(f"{path}: {_named(head, found)} could each be the {role}.", cure)
         if found:
             columns[role] = found[0]
@@ -131,7 +156,7 @@ def _columns(
         raise DataError(
             f"{path} has no column {' and no column '.join(sorted(missing))} "
             f"among {', '.join(head)}.",
-            "Start the file with: file,label[,person]",
+            "Start the file with: file,label[,person]; or pass --label COLUMN.",
         )
     rest = [
         i for i in range(len(head)) if i not in columns.values() and keys[i] not in _ROLES["person"]
@@ -155,13 +180,13 @@ def _may_name_persons(key: str, values: list[str]) -> bool:
     return like and 1 < len({*values}) < len(values)
 
 
-def _pictures(
-    path: Path, rows: list[tuple[int, list[str]]], names: list[str], choices: Choices
-) -> tuple[list[FilePicture], list[int]]:
+def _pictures(table: Table, names: list[str], choices: Choices) -> tuple[list[Picture], list[int]]:
     """Return the pictures, and how many each row has."""
+    path = table.source
     seen: dict[tuple[int, int], int] = {}
-    pictures, repeats = [], []
-    for (line, _), name in zip(rows, names, strict=True):
+    pictures: list[Picture] = []
+    repeats = []
+    for (line, _), name in zip(table.rows, names, strict=True):
         file = path.parent / name
         # A file listed twice would be twice in the sum, and perhaps on both sides of the split.
         if (first := seen.setdefault(file_identity(file), line)) != line:
@@ -180,10 +205,16 @@ def _named(head: list[str], found: list[int]) -> str:
     return f"Column{'s' if len(found) > 1 else ''} {names}"
 
 
+def role_of(name: str) -> str | None:
+    """Return the role of a column with this name, if it is one of the usual names."""
+    return next((role for role, names in _ROLES.items() if _key(name) in names), None)
+
+
 def _key(name: str) -> str:
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(c for c in folded if c.isalnum())
 
 
-def _trimmed(value: str) -> str:
+def trimmed(value: str) -> str:
+    """Return a value without blanks around it."""
     return value.strip().strip(_BLANK).strip()
