@@ -156,7 +156,7 @@ COMMANDS = (
         examples=[
             "~/scans --name scans --size 64",
             "scans/train.csv --test scans/test.csv --name scans --person patient_id",
-            "repository --name scans    (parquet files of Hugging Face, or tar files of WebDataset)",
+            "repository --name scans    (parquet of Hugging Face, or tar of WebDataset)",
         ],
     ),
     Command(
