@@ -22,14 +22,16 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from dppm_model.budget import Budget
 from dppm_model.errors import ConfigError, RunFolderError
 from dppm_model.mechanism.base import View
+from dppm_model.planning.fine_tuning import FineTuning, choose_fine_tuning
 from dppm_model.planning.recipe import Recipe, choose_recipe
 from dppm_model.planning.registry import AnyPlanner
 from dppm_model.reading import read_text, reading
 from dppm_model.records.units import Unit
 from dppm_model.requests import Calibration, PhaseRequest, PrivacyRequest
+from dppm_model.score.gradient import GradientQuery
 from dppm_model.score.model import ScoreModel
 from dppm_model.score.model_config import ModelConfig
-from dppm_model.score.phases import dimension_of
+from dppm_model.score.phases import dimension_of, kind_of
 from dppm_model.settings import AsTuple, Fraction, Natural, Positive, Settings, Whole, near
 
 CONF = Path(__file__).parent / "conf"
@@ -138,8 +140,8 @@ class PhaseConfig(Settings):
     """Its fraction of mu^2; those of all phases are normalised to one. Null: the recipe's."""
     rounds: Annotated[int, Field(ge=1, le=10**6)] | None
     """How often it asks. Null: the recipe's."""
-    sampling_rate: Fraction
-    """Probability that a record, or a person, takes part in a round."""
+    sampling_rate: Fraction | None
+    """Probability that a record, or a person, takes part in a round. Null: the recipe's."""
     sum_alignment: Annotated[float, Field(ge=0, le=1)] | None
     """Guess of |sum of a site's vectors| / (their number * clip norm); too small a guess clamps.
     Null: the recipe's."""
@@ -240,16 +242,34 @@ class Config(Settings):
         groups = self._groups
         if "mixture" not in groups:
             return Recipe({}, {}, ())
-        given = {key: v for key, v in groups["mixture"].items() if v is not None}
-        base = ModelConfig.of(self.shape, self.classes, {**groups, "mixture": given}).base_shape
+        given = groups["mixture"]
+        model = ModelConfig.of(self.shape, self.classes, groups)
         privacy = self.privacy_request()
-        return choose_recipe(base, self.classes, privacy.records, privacy.total_mu, given)
+        units, mu, others = privacy.records, privacy.total_mu, 0.0
+        tuning: dict[str, FineTuning] = {}
+        for name, phase in self.model.phases.items():
+            if issubclass(kind_of(name).question, GradientQuery):
+                fraction = phase.budget_fraction
+                if fraction is None:
+                    found = choose_fine_tuning(units, mu, dimension_of(name, model))
+                    tuning[name], fraction = found, found.phase.get("budget_fraction", 0.0)
+                others += fraction
+        own_mu = mu / math.sqrt(1 + others)
+        closed = choose_recipe(model.base_shape, self.classes, units, own_mu, given)
+        return Recipe(
+            closed.settings,
+            closed.phases | {name: t.phase for name, t in tuning.items() if t.phase},
+            (*closed.reasons, *(t.reason for t in tuning.values())),
+        )
 
     def score_model(self) -> ModelConfig:
         """Return the public configuration of the model, before public records name themselves."""
         groups = dict(self._groups)
         if "mixture" in groups:
             groups["mixture"] = {**groups["mixture"], **self.recipe.settings}
+        rounds = self.recipe.phases.get("fine_tuning", {}).get("rounds")
+        if rounds is not None:
+            groups["pretrained"] = {"rounds": rounds, **groups["pretrained"]}
         return ModelConfig.of(self.shape, self.classes, groups)
 
     def phase_requests(self) -> list[PhaseRequest]:
@@ -265,19 +285,24 @@ class Config(Settings):
             if not chosen and not given.keys() & set(_CHOSEN):
                 continue
             asked: dict[str, Any] = {**chosen, **given}
-            unknown = [key for key in _CHOSEN if key not in asked]
+            unknown = [key for key in (*_CHOSEN, "sampling_rate") if key not in asked]
             if unknown:
                 raise ConfigError(
                     f"model.phases.{name}.{unknown[0]} is not given, and the recipe leaves the "
                     "phase out.",
-                    "Give budget_fraction, rounds and sum_alignment, or none of them.",
+                    "Give budget_fraction, rounds, sum_alignment and sampling_rate, or leave the "
+                    "choice of all to the recipe.",
                 )
             requests.append(PhaseRequest(name=name, dimension=dimension_of(name, model), **asked))
         return requests
 
     @property
-    def _groups(self) -> dict[str, Any]:
-        return self.model.model_extra or {}
+    def _groups(self) -> dict[str, dict[str, Any]]:
+        """Settings that were given; what is null is left to its default, or to be chosen."""
+        return {
+            name: {key: value for key, value in group.items() if value is not None}
+            for name, group in (self.model.model_extra or {}).items()
+        }
 
 
 _CHOSEN = ("budget_fraction", "rounds", "sum_alignment")  # of a phase, if they are null

@@ -16,15 +16,14 @@ from dppm_model.score.pretrained_network import fold_of
 from dppm_model.score.public_weights import public_data
 from sampler.images import load_images
 
+SETTINGS = ["data=tiny", "sites=2", "backend=inprocess", "privacy.epsilon=8"]
+ROUNDS = ["budget_fraction=1", "rounds=2", "sampling_rate=0.1", "sum_alignment=0.5"]
 
-def test_from_a_plan_to_images(
-    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DPPM_DATA", str(tiny_store))
+
+def test_from_a_plan_to_images(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    settings = ["data=tiny", "sites=2", "backend=inprocess", "privacy.epsilon=8"]
-    rounds = ["model.phases.fine_tuning.rounds=2", "model.phases.fine_tuning.sampling_rate=0.1"]
-    assert main(["simulate", str(folder), *settings, "model=pretrained", *rounds]) == 0
+    rounds = [f"model.phases.fine_tuning.{key}" for key in ROUNDS]
+    assert main(["simulate", str(folder), *SETTINGS, "model=pretrained", *rounds]) == 0
     run = Run(folder)
     privacy = json.loads(run.privacy.read_text())
     assert privacy["public_data"] == list(public_data("photographs-small"))
@@ -37,6 +36,23 @@ def test_from_a_plan_to_images(
     assert main(["sample", str(folder), "sampler.per_class=2", "pool.workers=0"]) == 0
     images, labels = load_images(folder / "samples")[:2]
     assert len(images) == len(labels) == 4
+
+
+def test_too_few_records_for_rounds_leave_the_network_as_public_images_taught_it(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(["simulate", str(folder), *SETTINGS, "model=pretrained"]) == 0
+    assert "stays as public images taught it" in " ".join(capsys.readouterr().err.split())
+    run = Run(folder)
+    assert [phase.name for phase in run.plan().phases][-1] == "covariance"
+    assert json.loads(run.privacy.read_text())["public_data"] == list(
+        public_data("photographs-small")
+    )
+    model = ScoreModel.load(run.model)
+    assert isinstance(model.denoiser, PretrainedDenoiser)
+    assert "pretrained.ema" not in model.arrays
+    assert main(["sample", str(folder), "sampler.per_class=2", "pool.workers=0"]) == 0
 
 
 def test_larger_images_have_a_base_that_the_network_is_for() -> None:

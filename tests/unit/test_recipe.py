@@ -153,6 +153,38 @@ def test_the_recipe_fills_what_is_null_and_nothing_else() -> None:
     assert means.budget_fraction == found.recipe.phases["means"]["budget_fraction"]
 
 
+def tuned(*overrides: str) -> Config:
+    facts = ["data=x", "facts.shape=[3,32,32]", "facts.classes=8", "privacy.unit=record"]
+    one = ["privacy.records_per_person=1", "model=pretrained"]
+    return check_config(compose_config([*facts, *one, *overrides]))
+
+
+def test_the_closed_form_below_a_network_is_planned_with_what_the_rounds_leave() -> None:
+    """Half of mu² is as many units fewer by the root of two."""
+    half = tuned("facts.records=20000")
+    assert half.recipe.phases["fine_tuning"]["budget_fraction"] == 1
+    mu = half.privacy_request().total_mu / 2**0.5
+    assert half.recipe.settings == choose_recipe((3, 32, 32), 8, 20_000, mu, {}).settings
+    mixture = tuned("facts.records=20000", "model=mixture").recipe.settings
+    assert half.recipe.settings["band"] < mixture["band"]
+
+
+def test_private_rounds_begin_where_they_pay() -> None:
+    """A plan asks for them with as many units as a smaller plan said would be enough."""
+    few = tuned("facts.records=1000")
+    assert "fine_tuning" not in [request.name for request in few.phase_requests()]
+    assert few.score_model().parts[1].group == "pretrained"
+    found = re.search(r"say of them; ([\d,]+) would be enough", " ".join(few.recipe.reasons))
+    assert found
+    enough = int(found[1].replace(",", ""))
+    assert 1000 < enough < 2000
+    request = tuned(f"facts.records={enough}").phase_requests()[-1]
+    assert (request.name, request.rounds, request.sampling_rate) == ("fine_tuning", 80, 0.25)
+    below = tuned(f"facts.records={enough - 1}")
+    assert below.phase_requests()[-1].name == "covariance"
+    assert tuned("facts.records=100000").phase_requests()[-1].sampling_rate == 0.02
+
+
 def test_a_plan_says_why(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("plan", *TINY) == 0
     shown = " ".join(capsys.readouterr().err.split())
