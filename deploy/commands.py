@@ -29,6 +29,7 @@ from dppm_model.planner import adjacency, epsilon_if_colluding
 from dppm_model.records import importers, medmnist, sources
 from dppm_model.records.description import describe
 from dppm_model.records.listing import Choices
+from dppm_model.records.nifti import Slices
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS
@@ -61,6 +62,8 @@ def import_data(
     size: int | None,
     test: Path | None,
     test_fraction: float | None,
+    axis: str,
+    slices: str | None,
     *,
     as_json: bool,
     **choices: Any,
@@ -76,7 +79,7 @@ def import_data(
             size=size,
             test=test.expanduser() if test else None,
             test_fraction=test_fraction,
-            choices=Choices(**choices),
+            choices=Choices(slices=Slices.of(axis, slices), **choices),
             progress=bar,
             say=notes.append,
         )

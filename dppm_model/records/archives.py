@@ -16,7 +16,7 @@ import numpy as np
 from dppm_model.errors import DataError
 from dppm_model.records.folders import refuse
 from dppm_model.records.listing import Listing, file_identity, split_of
-from dppm_model.records.pictures import SUFFIXES
+from dppm_model.records.picture_files import is_picture
 
 
 def archives_in(path: Path, suffix: str) -> tuple[list[Path], dict[str, list[str]]]:
@@ -31,7 +31,7 @@ def archives_in(path: Path, suffix: str) -> tuple[list[Path], dict[str, list[str
     others: dict[str, list[str]] = {}
     for file in _files(path):
         kind = file.suffix.lower()
-        if kind in SUFFIXES:
+        if is_picture(file):
             return [], {}
         if kind == suffix:
             found.setdefault(file_identity(file), file)

@@ -20,11 +20,11 @@ from dppm_model.records.listing import (
     Listing,
     check_spelling,
     file_identity,
-    page_numbers,
     split_of,
     with_test,
 )
-from dppm_model.records.pictures import SUFFIXES, FilePicture
+from dppm_model.records.picture_files import is_picture, pictures_in
+from dppm_model.records.pictures import Picture
 
 _OTHERS = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found"}  # made by systems
 
@@ -93,7 +93,7 @@ def _with_passed(listing: Listing, walk: _Walk) -> Listing:
 def _classes(folder: Path, names: list[str], side: str, choices: Choices, walk: _Walk) -> Listing:
     """List one sub-folder per class; ``side`` is the split's, if there are splits."""
     check_spelling(f"classes in {folder}", names, as_written=choices.as_written)
-    pictures: list[FilePicture] = []
+    pictures: list[Picture] = []
     labels: list[str] = []
     for name in names:
         if {"train", "test"} <= {split_of(inner) for inner in _folders(folder / name)}:
@@ -107,12 +107,12 @@ def _classes(folder: Path, names: list[str], side: str, choices: Choices, walk: 
         if not files:
             raise DataError(f"{folder / name} has no images.", "Fill or remove that folder.")
         for file in files:
-            own = [FilePicture(file, page) for page in page_numbers(file, pages=choices.pages)]
+            own = pictures_in(file, choices)
             pictures += own
             labels += [name] * len(own)
     if not pictures:
         raise DataError(f"{folder} has no images in sub-folders.", "Make one sub-folder per class.")
-    return Listing([*pictures], np.array(labels), tuple(names))
+    return Listing(pictures, np.array(labels), tuple(names))
 
 
 def _new(file: Path, side: str, name: str, walk: _Walk) -> bool:
@@ -146,7 +146,7 @@ def _images(folder: Path, walk: _Walk) -> Iterator[Path]:
             path = Path(place, name)
             if _hidden(name):
                 walk.pass_over("hidden files", path)
-            elif path.suffix.lower() in SUFFIXES:
+            elif is_picture(path):
                 yield path
             elif path.is_symlink() and not path.exists():
                 file_identity(path)  # refuses it: nobody knows what was behind it

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
 from dppm_model.records.listing import Listing, file_identity
+from dppm_model.records.nifti import NiftiSlice
 from dppm_model.records.pictures import FilePicture
 
 
@@ -24,7 +25,7 @@ def check_sides(listing: Listing) -> None:
             )
     seen: dict[tuple[int, int], tuple[str, bool]] = {}
     for picture, held in zip(listing.pictures, listing.held_out.tolist(), strict=True):
-        if isinstance(picture, FilePicture):
+        if isinstance(picture, FilePicture | NiftiSlice):
             name, side = seen.setdefault(file_identity(picture.path), (picture.name, held))
             if side != held:
                 raise DataError(

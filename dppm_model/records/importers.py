@@ -27,6 +27,7 @@ from dppm_model.records.parquet import list_parquet
 from dppm_model.records.pictures import Look, look_at, pixels_of
 from dppm_model.records.sources import DATASETS, data_root
 from dppm_model.records.tables import list_csv
+from dppm_model.records.volumes import with_volumes
 from dppm_model.records.webdataset import list_webdataset
 from dppm_model.records.writing import replacing, write_records
 
@@ -97,6 +98,7 @@ def import_dataset(
         )
     if published is not None:
         listing = published.named(listing)
+    listing = with_volumes(listing, choices)
     check_sides(listing)
     looks = _mapped(
         look_at, listing.pictures, part(progress, 0.0, 0.5), lambda done: f"{name}: {done} read"

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
-from dppm_model.records.pictures import Picture, pages_of
+from dppm_model.records.nifti import Slices
+from dppm_model.records.pictures import Picture
 
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "?", "-"}
+_ALL_SLICES = Slices()
 SPLIT_NAMES = {
     "train": {"train", "training"},
     "test": {"test", "testing"},
@@ -30,7 +32,7 @@ class Choices:
     ``label`` and ``person`` are columns of a table, or None; ``no_person`` protects records
     although the source names persons. ``pages`` makes each page of a file a record.
     ``drop_duplicates`` leaves out exact copies. ``as_written`` takes values that look like two
-    spellings of one for different.
+    spellings of one for different. ``slices`` are those of volumes.
     """
 
     label: str | None = None
@@ -39,6 +41,7 @@ class Choices:
     pages: bool = False
     drop_duplicates: bool = False
     as_written: bool = False
+    slices: Slices = _ALL_SLICES
 
 
 @dataclass(frozen=True)
@@ -144,22 +147,6 @@ def file_identity(path: Path) -> tuple[int, int]:
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise DataError(f"{path} is neither a file nor a folder.", "Leave it out.")
     return found.st_dev, found.st_ino
-
-
-def page_numbers(path: Path, *, pages: bool) -> list[int | None]:
-    """Return the pages to take of a file, None for a file of one.
-
-    Raises DataError if it has several and ``pages`` is not set.
-    """
-    count = pages_of(path)
-    if count == 1:
-        return [None]
-    if not pages:
-        raise DataError(
-            f"{path} has {count} pages, or frames.",
-            "Pass --pages to make each page a record, or save the right one on its own.",
-        )
-    return [*range(count)]
 
 
 def check_spelling(what: str, values: Iterable[str], *, as_written: bool) -> None:

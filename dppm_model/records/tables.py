@@ -16,10 +16,10 @@ from dppm_model.records.listing import (
     Listing,
     check_spelling,
     file_identity,
-    page_numbers,
     split_of,
 )
-from dppm_model.records.pictures import FilePicture, Picture
+from dppm_model.records.picture_files import pictures_in
+from dppm_model.records.pictures import Picture
 
 _ROLES = {  # of columns, by their names without blanks, signs and case
     "file": {"file", "filename", "filepath", "path", "image", "imagepath", "imagefile"},
@@ -194,9 +194,9 @@ def _pictures(table: Table, names: list[str], choices: Choices) -> tuple[list[Pi
                 f"{path}, row {line} names {name} again, as row {first} does.",
                 "Name each file once.",
             )
-        pages = page_numbers(file, pages=choices.pages)
-        pictures += [FilePicture(file, page) for page in pages]
-        repeats.append(len(pages))
+        own = pictures_in(file, choices)
+        pictures += own
+        repeats.append(len(own))
     return pictures, repeats
 
 
