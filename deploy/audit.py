@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.sampling import trained
+from deploy.sampling import subject, trained
 from deploy.show import console, empty_table, print_json, progress
 from dppm_model.audit.bounds import CONFIDENCE, Guesses
 from dppm_model.audit.games import canary_images, canary_vectors, two_worlds
@@ -61,6 +61,7 @@ def attack(run: Run, members: int, *, randomized: bool = True, **sizes: int) -> 
                 found["games"].append(game)
         if randomized:
             found["membership"] = _membership(run, members)
+            found["of"] = subject(run)
             write_json(run.audit, found)
     return found
 

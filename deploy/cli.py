@@ -1,7 +1,7 @@
 """The `dppm` command line, with an example for every command.
 
 A command's function is imported when it runs, so that help, completion and usage errors are fast.
-Usage errors exit with 2, refusals with 10 to 32 (`dppm_model.errors`), failed checks of
+Usage errors exit with 2, refusals with 10 to 33 (`dppm_model.errors`), failed checks of
 `dppm site preflight` with 40 to 53.
 """
 
@@ -113,6 +113,7 @@ EPSILON_DELTA = option("--delta", "delta at which epsilon is shown", default=1e-
 GROUPS = {
     "data": "fetch, import, list and show data sets",
     "ledger": "show the privacy spent, or verify the ledger's integrity",
+    "override": "waive conditions of a release, signed",
     "server": "run a federation's server: init, enrol, announce, run, status",
     "site": "run a data-holding site: init, approve, preflight, run, status, ledger",
 }
@@ -331,6 +332,48 @@ COMMANDS = (
         ],
     ),
     Command(
+        "release",
+        "deploy.release.command:release",
+        "check a run against a release policy, and write the page to sign",
+        argument("run", "run folder", type=PATH, required=False),
+        file("--policy", "YAML file with limits (default: those of --print-policy)"),
+        file("--override", "signed file that waives conditions"),
+        flag("--print-policy", "print the default policy, explained, and check nothing"),
+        examples=[
+            "runs/demo",
+            "--print-policy > policy.yaml    (to be edited)",
+            "runs/demo --policy policy.yaml --override override.json",
+        ],
+    ),
+    Command(
+        "override key",
+        "deploy.release.command:make_key",
+        "make a key that may sign overrides, and print the line for the policy",
+        argument("path", "new file for the private key", type=PATH),
+        examples=["officer.key"],
+    ),
+    Command(
+        "override sign",
+        "deploy.release.command:sign",
+        "waive conditions of a release that a run does not meet",
+        RUN,
+        file("--key", "private key", required=True),
+        option("--by", "name of the key in the policy (default: that of its file)"),
+        click.Option(
+            ["--waive"],
+            multiple=True,
+            required=True,
+            metavar="CONDITION=REASON",
+            help="may be repeated",
+        ),
+        file("--policy", "YAML file with limits (default: those of `dppm release`)"),
+        file("--out", "file to write", default="override.json"),
+        examples=[
+            "runs/demo --policy policy.yaml --key officer.key "
+            "--waive 'min_class_size=all 31 patients agreed in writing'"
+        ],
+    ),
+    Command(
         "watch",
         "deploy.pages.watch:watch",
         "show a run in the browser while it trains",
@@ -504,7 +547,7 @@ def program() -> click.Group:
     root = _InOrder(
         "dppm",
         help="Differentially private federated image generation.",
-        epilog="`dppm COMMAND --help` shows examples. A refusal exits with 10 to 32, a failed "
+        epilog="`dppm COMMAND --help` shows examples. A refusal exits with 10 to 33, a failed "
         "check of `dppm site preflight` with 40 to 53. "
         'Completion: eval "$(_DPPM_COMPLETE=bash_source dppm)"; or zsh_source or fish_source',
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -18,7 +18,7 @@ from deploy.cost.workload import workloads
 from deploy.data_show import show_counts, show_warnings
 from deploy.pages.report import show_summary, write_evaluation_table, write_reports
 from deploy.pages.watch import beside
-from deploy.sampling import draw, retaken, trained
+from deploy.sampling import draw, retaken, subject, trained
 from deploy.show import console, epsilon_text, plain, plan_table, print_json, progress
 from dppm_model.config import Config, compose_config, read_config
 from dppm_model.device import device_of
@@ -32,6 +32,7 @@ from dppm_model.records.listing import Choices
 from dppm_model.records.nifti import Slices
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
+from sampler.evaluation.cohort import cohort_figures
 from sampler.evaluation.evaluate import FEWEST_PER_CLASS
 from sampler.evaluation.evaluate import evaluate as judge
 from sampler.images import load_images
@@ -260,7 +261,8 @@ def measure(run: Run, settings: dict[str, Any], device: str) -> dict[str, Any]:
             pictures=run.folder / "private",
             progress=bar,
         )
-        write_json(run.evaluation, result)
+        result["cohort"] = cohort_figures(train.labels, train.persons, config.classes)
+        write_json(run.evaluation, result | {"of": subject(run)})
         write_evaluation_table(run)
     return result
 

@@ -15,7 +15,7 @@ from dppm_model.run import Run
 from dppm_model.score.model import ScoreModel
 from sampler.diagnostics import diagnose as chain_diagnostics
 from sampler.generate import GenerateResult, generate
-from sampler.images import load_images
+from sampler.images import digest_of, load_images, manifest_of
 from sampler.pool import PoolSettings
 from sampler.settings import SamplerSettings
 from sampler.sheet import contact_sheet
@@ -35,6 +35,12 @@ def trained(folder: Path | None, verb: str) -> Run:
             f"{folder} has no trained model yet.", f"Run `dppm simulate {folder}` first."
         )
     return run
+
+
+def subject(run: Run) -> dict[str, str | None]:
+    """Return the digests of a run's model and images, which tell what a figure was measured on."""
+    images = digest_of(manifest_of(run.samples)) if run.samples.exists() else None
+    return {"model": run.model_digest, "images": images}
 
 
 def retaken(run: Run, overrides: Sequence[str], *allowed: str) -> dict[str, Any]:

@@ -134,6 +134,10 @@ class NotBatchInvariant(DppmError, code=32):
     """On this machine a record's numbers depend on other records, so it must not answer."""
 
 
+class NotReleased(DppmError, code=33):
+    """Images that do not meet the release policy, or an override that does not waive it."""
+
+
 class UnknownSite(SecureSumError):
     """A key that is not pinned in the site's own file, or not signed by the pinned one."""
 

@@ -2,7 +2,7 @@
 
 config.yaml  overrides.json  plan.json  roster.toml  privacy.json  ledger.jsonl  metrics.jsonl
 sessions.jsonl  status.json  model.safetensors  samples.png  film.png  samples/  evaluation.json
-evaluation.md  audit.json  report.html  export/  private/  sites/ (simulation)  state/
+evaluation.md  audit.json  report.html  release.html  export/  private/  sites/ (simulation)  state/
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Run:
     evaluation = _File("evaluation.json")  # figures of `dppm evaluate`
     audit = _File("audit.json")  # figures of `dppm audit`
     export = _File("export")  # synthetic images in other formats
+    release_page = _File("release.html")  # to be signed before they leave
 
     @property
     def model_digest(self) -> str:

@@ -28,6 +28,7 @@ from sampler.evaluation.classifier import (
     predict,
     train_classifier,
 )
+from sampler.evaluation.cohort import copy_figures
 from sampler.evaluation.detail import LEAST_SIDE, detail
 from sampler.evaluation.metrics import (
     coverage_figures,
@@ -227,6 +228,7 @@ def evaluate(
         **{name: measured.get(name) for name in networks},
         "spectrum": measured["spectrum"],
         "nearest": measured["nearest"],
+        "copies": copy_figures(synthetic[0], train[0]),
         **({"detail": measured["detail"]} if "detail" in measured else {}),
         "seconds": round(time.monotonic() - begun, 1),
     }
