@@ -30,6 +30,7 @@ from dppm_model.records import importers, medmnist, sources
 from dppm_model.records.description import describe
 from dppm_model.records.listing import Choices
 from dppm_model.records.nifti import Slices
+from dppm_model.records.window import Window
 from dppm_model.run import Run
 from sampler.evaluation.classifier import RECIPES, EvaluationConfig
 from sampler.evaluation.cohort import cohort_figures
@@ -61,10 +62,12 @@ def import_data(
     source: Path,
     name: str | None,
     size: int | None,
+    labels: Path | None,
     test: Path | None,
     test_fraction: float | None,
     axis: str,
     slices: str | None,
+    window: str,
     *,
     as_json: bool,
     **choices: Any,
@@ -78,9 +81,10 @@ def import_data(
             source,
             name,
             size=size,
+            labels=labels.expanduser() if labels else None,
             test=test.expanduser() if test else None,
             test_fraction=test_fraction,
-            choices=Choices(slices=Slices.of(axis, slices), **choices),
+            choices=Choices(slices=Slices.of(axis, slices), window=Window.of(window), **choices),
             progress=bar,
             say=notes.append,
         )

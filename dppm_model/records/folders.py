@@ -25,6 +25,7 @@ from dppm_model.records.listing import (
 )
 from dppm_model.records.picture_files import is_picture, pictures_in
 from dppm_model.records.pictures import Picture
+from dppm_model.records.site_key import SiteKey
 
 _OTHERS = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found"}  # made by systems
 
@@ -41,7 +42,7 @@ class _Walk:
         self.passed[why].append(str(path))
 
 
-def list_folder(folder: Path, choices: Choices) -> Listing:
+def list_folder(folder: Path, choices: Choices, key: SiteKey) -> Listing:
     """List a folder of classes, or of splits that have a folder of classes each.
 
     Raises DataError if it has no images, a class has none, a folder cannot be read, or a file has
@@ -56,7 +57,7 @@ def list_folder(folder: Path, choices: Choices) -> Listing:
     if "train" not in kinds or not (
         len(kinds) > 1 or (len(inner) == 1 and _folders(folder / inner[0]))
     ):
-        return _with_passed(_classes(folder, inner, "", choices, walk), walk)
+        return _with_passed(_classes(folder, inner, "", choices, key, walk), walk)
     if others := [name for name, split in splits.items() if split is None]:
         raise DataError(
             f"{folder} has splits ({', '.join(n for n in inner if splits[n])}) and other folders "
@@ -67,7 +68,7 @@ def list_folder(folder: Path, choices: Choices) -> Listing:
         _note_loose(folder / name, walk)
     parts = {
         side: [
-            _classes(folder / name, _folders(folder / name), side, choices, walk)
+            _classes(folder / name, _folders(folder / name), side, choices, key, walk)
             for name, split in splits.items()
             if split in members
         ]
@@ -90,7 +91,9 @@ def _with_passed(listing: Listing, walk: _Walk) -> Listing:
     return replace(listing, skipped=dict(walk.passed))
 
 
-def _classes(folder: Path, names: list[str], side: str, choices: Choices, walk: _Walk) -> Listing:
+def _classes(
+    folder: Path, names: list[str], side: str, choices: Choices, key: SiteKey, walk: _Walk
+) -> Listing:
     """List one sub-folder per class; ``side`` is the split's, if there are splits."""
     check_spelling(f"classes in {folder}", names, as_written=choices.as_written)
     pictures: list[Picture] = []
@@ -104,15 +107,35 @@ def _classes(folder: Path, names: list[str], side: str, choices: Choices, walk: 
         files = [
             file for file in sorted(_images(folder / name, walk)) if _new(file, side, name, walk)
         ]
-        if not files:
+        own = [picture for file in files for picture in _pictures(file, choices, key, walk)]
+        if not own:
             raise DataError(f"{folder / name} has no images.", "Fill or remove that folder.")
-        for file in files:
-            own = pictures_in(file, choices)
-            pictures += own
-            labels += [name] * len(own)
+        pictures += own
+        labels += [name] * len(own)
     if not pictures:
-        raise DataError(f"{folder} has no images in sub-folders.", "Make one sub-folder per class.")
+        raise DataError(
+            f"{folder} has no images in sub-folders.",
+            "Make one sub-folder per class, or name the labels in a CSV (--labels).",
+        )
     return Listing(pictures, np.array(labels), tuple(names))
+
+
+def _pictures(file: Path, choices: Choices, key: SiteKey, walk: _Walk) -> list[Picture]:
+    found = pictures_in(file, choices, key)
+    if not found:
+        walk.pass_over("DICOM files without an image", file)
+    return found
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the files in a folder and below that are meant as pictures, each once, sorted.
+
+    Raises DataError if one cannot be reached.
+    """
+    first: dict[tuple[int, int], Path] = {}
+    for path in sorted(_images(folder, _Walk())):
+        first.setdefault(file_identity(path), path)
+    return [*first.values()]
 
 
 def _new(file: Path, side: str, name: str, walk: _Walk) -> bool:
@@ -146,10 +169,8 @@ def _images(folder: Path, walk: _Walk) -> Iterator[Path]:
             path = Path(place, name)
             if _hidden(name):
                 walk.pass_over("hidden files", path)
-            elif is_picture(path):
+            elif file_identity(path) and is_picture(path):  # refuses a broken link, or a device
                 yield path
-            elif path.is_symlink() and not path.exists():
-                file_identity(path)  # refuses it: nobody knows what was behind it
             else:
                 walk.pass_over(f"files {path.suffix.lower() or 'without a suffix'}", path)
 

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dppm_model.errors import DataError
+from dppm_model.records.dicom import DicomPicture
 from dppm_model.records.listing import Listing, file_identity
 from dppm_model.records.nifti import NiftiSlice
 from dppm_model.records.pictures import FilePicture
 
 
 def check_sides(listing: Listing) -> None:
-    """Refuse a file, or a person, on both sides of the split."""
+    """Refuse a file, a person, or a study of DICOM images on both sides of the split."""
     if listing.held_out is None:
         return
     sides = ("train", "test")
-    if listing.persons is not None:
-        own = [{*listing.persons[listing.held_out == side]} for side in (False, True)]
+    for whose, owners in (("persons", listing.persons), ("studies", listing.studies)):
+        if owners is None:
+            continue
+        own = [{*owners[listing.held_out == side]} for side in (False, True)]
         if both := sorted(own[0] & own[1]):
+            example = listing.pictures[owners.tolist().index(both[0])].name
             raise DataError(
-                f"{len(both)} persons have training and test images, such as {both[0]}.",
-                "Keep each person on one side; --test-fraction does so by itself.",
+                f"{len(both)} {whose} have training and test images, such as {both[0]} "
+                f"({example}).",
+                "Keep each on one side; --test-fraction does so by itself.",
             )
     seen: dict[tuple[int, int], tuple[str, bool]] = {}
     for picture, held in zip(listing.pictures, listing.held_out.tolist(), strict=True):
-        if isinstance(picture, FilePicture | NiftiSlice):
+        if isinstance(picture, FilePicture | DicomPicture | NiftiSlice):
             name, side = seen.setdefault(file_identity(picture.path), (picture.name, held))
             if side != held:
                 raise DataError(
@@ -35,11 +42,14 @@ def check_sides(listing: Listing) -> None:
 
 
 def hold_out(listing: Listing, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose the test records of each class, whole persons at a time.
+    """Choose the test records of each class: by whole persons, or studies where none are named.
 
     At least one unit of each class, but never all: a person counts under their first label.
     """
-    owners = np.arange(len(listing)) if listing.persons is None else listing.persons
+    owners: NDArray[Any] | None
+    owners = listing.studies if listing.persons is None else listing.persons
+    if owners is None:
+        owners = np.arange(len(listing))
     _, first, unit_of = np.unique(owners, return_index=True, return_inverse=True)
     held_out = np.zeros(len(first), dtype=bool)
     for name in listing.classes:

@@ -18,13 +18,16 @@ from dppm_model.errors import ConfigError, DataError
 from dppm_model.progress import Progress, part, silent
 from dppm_model.records.archives import archives_in
 from dppm_model.records.copies import exact_copies, near_copies
+from dppm_model.records.dicom import is_dicom
 from dppm_model.records.folders import list_folder
 from dppm_model.records.hold_out import check_classes, check_sides, hold_out
 from dppm_model.records.intake import Intake
 from dppm_model.records.listing import Choices, Listing, Published, joined, with_test
 from dppm_model.records.npz import list_npz
 from dppm_model.records.parquet import list_parquet
+from dppm_model.records.patients import annotated, check_instances, with_patients
 from dppm_model.records.pictures import Look, look_at, pixels_of
+from dppm_model.records.site_key import SiteKey
 from dppm_model.records.sources import DATASETS, data_root
 from dppm_model.records.tables import list_csv
 from dppm_model.records.volumes import with_volumes
@@ -47,6 +50,7 @@ def import_dataset(
     *,
     root: Path | None = None,
     size: int | None = None,
+    labels: Path | None = None,
     test: Path | None = None,
     test_fraction: float | None = None,
     choices: Choices = _NO_CHOICES,
@@ -65,12 +69,15 @@ def import_dataset(
     ----------
     path
         A folder with one sub-folder per class, perhaps inside ``train`` and ``test``; a CSV with
-        columns ``file``, ``label`` and perhaps ``person`` and ``split`` (files relative to the
-        CSV); a MedMNIST npz; parquet files as of Hugging Face; tar files of WebDataset.
+        columns ``file`` or ``SOPInstanceUID``, ``label`` and perhaps ``person`` and ``split``
+        (files relative to the CSV); a MedMNIST npz; parquet files as of Hugging Face; tar files of
+        WebDataset; a DICOMDIR. Files are DICOM, or what Pillow reads.
     root
         The local store; by default `data_root()`.
     size
         Pixels a side to resize to; needed where the images differ in size.
+    labels
+        A CSV of the images in ``path``, which is then a folder or DICOMDIR.
     test
         Images to hold out, in any of the formats.
     test_fraction
@@ -90,7 +97,8 @@ def import_dataset(
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise ConfigError(f"--test-fraction is {test_fraction}.", "Give a number in [0, 1).")
     target = _free_place(name, root)
-    listing = _list(path, test, choices, target.parent)
+    key = SiteKey(target.parent)
+    listing = with_patients(_list(path, test, labels, choices, key), choices)
     if listing.held_out is not None and test_fraction is not None:
         raise ConfigError(
             f"--test-fraction is {test_fraction}, but {path} has a test split.",
@@ -105,6 +113,9 @@ def import_dataset(
     )
     notes: list[str] = []
     listing, looks = _without_copies(listing, looks, choices, notes.append)
+    if not choices.as_written:
+        check_instances(listing)
+    _report_text(listing, looks, choices, notes.append)
     grey = all(look.grey for look in looks)
     _check_sizes(listing, looks, size)
     rule = "the source's own split" if test is None else f"all of {test}"
@@ -112,26 +123,31 @@ def import_dataset(
         fraction = _TEST_FRACTION if test_fraction is None else test_fraction
         chosen = hold_out(listing, fraction, np.random.default_rng(seed))
         listing = replace(listing, held_out=chosen)
-        whose = "records" if listing.persons is None else "whole persons"
+        whose = "records" if listing.studies is None else "whole studies"
+        whose = whose if listing.persons is None else "whole persons"
         rule = f"{fraction:.4g} of each class, by {whose}, seed {seed}" if fraction else "none"
     check_classes(listing)
     notes += [*listing.notes, *_summary(listing, looks, grey)]
     source = str(path.absolute()) if published is None else published.source
     intake = Intake.of(source, rule, listing.skipped, [look.size for look in looks], notes)
+    if any(picture.origin is not None for picture in listing.pictures):
+        key.keep()
     _write(listing, target, name, grey, size, intake, part(progress, 0.5, 0.5))
     for note in notes:
         say(note)
     return target
 
 
-def _list(path: Path, test: Path | None, choices: Choices, work: Path) -> Listing:
+def _list(
+    path: Path, test: Path | None, labels: Path | None, choices: Choices, key: SiteKey
+) -> Listing:
     """List a source, and another one as its test split."""
     if choices.person is not None and choices.no_person:
         raise ConfigError("--person and --no-person were given.", "Leave one of them out.")
-    listing = _list_source(path, choices, work)
+    listing = _list_source(path, choices, key, labels)
     if test is None:
         return listing
-    more = _list_source(test, choices, work)
+    more = _list_source(test, choices, key)
     for one, whose in ((listing, path), (more, test)):
         if one.held_out is not None:
             raise ConfigError(
@@ -141,14 +157,24 @@ def _list(path: Path, test: Path | None, choices: Choices, work: Path) -> Listin
     return with_test(listing, more)
 
 
-def _list_source(path: Path, choices: Choices, work: Path) -> Listing:
+def _list_source(path: Path, choices: Choices, key: SiteKey, labels: Path | None = None) -> Listing:
+    if labels is not None:
+        if not path.is_dir() and not (path.is_file() and is_dicom(path)):
+            raise DataError(
+                f"{path} is no folder or DICOMDIR.", "Name that of the images beside --labels."
+            )
+        return list_csv(labels, choices, key, path)
     if path.suffix.lower() == ".csv" and path.is_file():
-        return list_csv(path, choices)
+        return list_csv(path, choices, key)
     for suffix, list_archives in _ARCHIVES.items():
         files, others = archives_in(path, suffix)
         if files:
             listing = list_archives(path, files, choices)
             return replace(listing, skipped=joined(listing.skipped, others))
+    if path.is_file() and path.suffix.lower() != ".npz" and is_dicom(path):
+        raise DataError(
+            f"{path} names no classes.", "Name them in a CSV: --labels CSV (SOPInstanceUID,label)."
+        )
     if not path.is_dir() and not (path.suffix.lower() == ".npz" and path.is_file()):
         raise DataError(
             f"{path} is not a folder, nor a .csv, .npz, .parquet or .tar file.",
@@ -160,7 +186,7 @@ def _list_source(path: Path, choices: Choices, work: Path) -> Listing:
                 f"--{option} is {column!r}, but {path} has no columns.",
                 "List the images in a CSV: file,label,person.",
             )
-    return list_folder(path, choices) if path.is_dir() else list_npz(path, work)
+    return list_folder(path, choices, key) if path.is_dir() else list_npz(path, key.store)
 
 
 def _without_copies(
@@ -210,6 +236,21 @@ def _without_copies(
     }
     skipped = joined(listing.skipped, left_out if exact else {})
     return replace(listing.select(kept), skipped=skipped), [looks[i] for i in at]
+
+
+def _report_text(listing: Listing, looks: list[Look], choices: Choices, say: Say) -> None:
+    """Report images that may show writing, or refuse them if that was asked for."""
+    in_corner = [p.name for p, look in zip(listing.pictures, looks, strict=True) if look.text]
+    for names, what in (
+        (annotated(listing), "say that text is burned in (BurnedInAnnotation)"),
+        (in_corner, "may have text in a corner"),
+    ):
+        if not names:
+            continue
+        found = f"{len(names)} images {what}, such as {names[0]}"
+        if choices.refuse_text:
+            raise DataError(f"{found}.", "Blank it or crop it off, or leave these images out.")
+        say(f"{found}: a generator may learn it; --refuse-text refuses them.")
 
 
 def _of_one(listing: Listing, copy: int, original: int) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dppm_model.errors import DataError
 from dppm_model.records.nifti import Slices
 from dppm_model.records.pictures import Picture
+from dppm_model.records.window import AUTO, Window
 
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "?", "-"}
 _ALL_SLICES = Slices()
@@ -32,7 +33,8 @@ class Choices:
     ``label`` and ``person`` are columns of a table, or None; ``no_person`` protects records
     although the source names persons. ``pages`` makes each page of a file a record.
     ``drop_duplicates`` leaves out exact copies. ``as_written`` takes values that look like two
-    spellings of one for different. ``slices`` are those of volumes.
+    spellings of one for different. ``slices`` are those of volumes, ``window`` is that of DICOM;
+    ``refuse_text`` refuses images that may show writing.
     """
 
     label: str | None = None
@@ -42,6 +44,8 @@ class Choices:
     drop_duplicates: bool = False
     as_written: bool = False
     slices: Slices = _ALL_SLICES
+    window: Window = AUTO
+    refuse_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ class Listing:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def studies(self) -> NDArray[np.str_] | None:
+        """(n,) the DICOM study of each picture, under a pseudonym, if all have one."""
+        found = [None if p.origin is None else p.origin.study for p in self.pictures]
+        return None if None in found else np.array(found)
 
     def select(self, chosen: NDArray[np.bool_]) -> Listing:
         """Return some of the pictures; the classes stay."""
@@ -156,7 +166,7 @@ def check_spelling(what: str, values: Iterable[str], *, as_written: bool) -> Non
     """
     spellings: dict[str, list[str]] = {}
     for value in sorted({*values}):
-        spellings.setdefault(_one_spelling(value), []).append(value)
+        spellings.setdefault(one_spelling(value), []).append(value)
     pairs = [same for same in spellings.values() if len(same) > 1]
     missing = [value for key, same in spellings.items() if key in _MISSING for value in same]
     if as_written or not (pairs or missing):
@@ -168,7 +178,13 @@ def check_spelling(what: str, values: Iterable[str], *, as_written: bool) -> Non
     )
 
 
-def _one_spelling(value: str) -> str:
+def is_missing(value: str) -> bool:
+    """Say whether a value stands for none."""
+    return one_spelling(value) in _MISSING
+
+
+def one_spelling(value: str) -> str:
+    """Return what all spellings of a value share: without case, blanks, signs, leading zeros."""
     text = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
     if re.fullmatch(r"[+-]?\d+([.,]\d*)?", text):
         whole, _, rest = text.replace(",", ".").partition(".")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class NiftiSlice:
     axis: Axis
     number: int
     oriented: bool
+    origin: ClassVar[None] = None
 
     @property
     def name(self) -> str:

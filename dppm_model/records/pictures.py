@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,29 @@ from PIL import Image, ImageOps
 
 from dppm_model.errors import DataError
 from dppm_model.records.copies import fingerprint
+from dppm_model.records.corner_text import has_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 _GREY = {"1", "L", "LA"}
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a DICOM header says about a picture; all IDs are pseudonyms under the site's key.
+
+    ``spelling`` is that of the patient's ID without regard to case, blanks and leading zeros.
+    """
+
+    patient: str | None
+    spelling: str | None
+    study: str | None
+    instance: str | None
+    annotated: bool  # BurnedInAnnotation is YES
+    overlay: bool
+    localizer: bool
+    window: str  # for people
 
 
 class Picture(Protocol):
@@ -28,6 +46,10 @@ class Picture(Protocol):
     @property
     def name(self) -> str:
         """Its name in messages."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """What its DICOM header says, if it has one."""
 
     def open(self) -> Image.Image:
         """Return it upright, in mode L or RGB."""
@@ -39,6 +61,7 @@ class FilePicture:
 
     path: Path
     page: int | None = None
+    origin: ClassVar[Origin | None] = None
 
     @property
     def name(self) -> str:
@@ -60,6 +83,7 @@ class EncodedPicture:
 
     name: str
     read: Callable[[], bytes]
+    origin: ClassVar[Origin | None] = None
 
     def open(self) -> Image.Image:
         """Return it as that of a file; DataError also if it has several pages."""
@@ -98,6 +122,7 @@ class ArrayPicture:
 
     name: str
     array: NDArray[np.uint8]
+    origin: ClassVar[Origin | None] = None
 
     def open(self) -> Image.Image:
         """Return it as an image."""
@@ -113,6 +138,7 @@ class Look:
     grey: bool  # all channels are equal
     digest: bytes  # of the pixels, the same for grey stored as grey or as RGB
     fingerprint: NDArray[np.uint64]  # close to that of pictures that look alike
+    text: bool  # a corner looks like writing
 
 
 def pages_of(path: Path) -> int:
@@ -138,7 +164,7 @@ def look_at(picture: Picture) -> Look:
     plain = pixels[..., 0] if in_colour and grey else pixels
     digest = hashlib.sha256(str(plain.shape).encode())
     digest.update(np.ascontiguousarray(plain).data)
-    return Look(image.size, in_colour, grey, digest.digest(), fingerprint(image))
+    return Look(image.size, in_colour, grey, digest.digest(), fingerprint(image), has_text(image))
 
 
 def pixels_of(picture: Picture, *, grey: bool, size: int | None) -> NDArray[np.uint8]:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import csv
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dppm_model.errors import ConfigError, DataError
-from dppm_model.records.listing import (
-    Choices,
-    Listing,
-    check_spelling,
-    file_identity,
-    split_of,
-)
+from dppm_model.records.dicom import instances_of
+from dppm_model.records.folders import image_files
+from dppm_model.records.listing import Choices, Listing, check_spelling, file_identity, split_of
 from dppm_model.records.picture_files import pictures_in
 from dppm_model.records.pictures import Picture
+from dppm_model.records.site_key import SiteKey
 
 _ROLES = {  # of columns, by their names without blanks, signs and case
+    "instance": {"sopinstanceuid", "instanceuid", "sopuid"},
     "file": {"file", "filename", "filepath", "path", "image", "imagepath", "imagefile"},
     "label": {"label", "labels", "class", "classname", "target", "category", "diagnosis"},
     "person": {
@@ -48,21 +46,38 @@ class Table:
     rows: list[tuple[int, list[str]]]
 
 
-def list_csv(path: Path, choices: Choices) -> Listing:
-    """List the rows of a CSV with columns ``file``, ``label``, perhaps ``person`` and ``split``."""
+def list_csv(path: Path, choices: Choices, key: SiteKey, images: Path | None = None) -> Listing:
+    """List the rows of a CSV with columns ``file``, ``label``, perhaps ``person`` and ``split``.
+
+    In place of ``file``, ``SOPInstanceUID`` names DICOM images. ``images`` is the folder they are
+    in, or its DICOMDIR; by default the CSV's folder.
+    """
     table = _read(path)
-    return list_table(table, choices, lambda names: _pictures(table, names, choices))
+    unnamed: list[str] = []
+
+    def pictures_of(values: dict[str, list[str]]) -> tuple[list[Picture], list[int]]:
+        named = values.get("file", values.get("instance", []))
+        files, others = _files(table, values, images or path.parent)
+        unnamed.extend(map(str, others))
+        lines = (line for line, _ in table.rows)
+        return _pictures(path, [*zip(lines, named, files, strict=True)], choices, key)
+
+    listing = list_table(table, choices, pictures_of)
+    return replace(
+        listing, skipped={"images that the CSV does not name": unnamed} if unnamed else {}
+    )
 
 
 def list_table(
     table: Table,
     choices: Choices,
-    pictures_of: Callable[[list[str]], tuple[list[Picture], list[int]]],
+    pictures_of: Callable[[dict[str, list[str]]], tuple[list[Picture], list[int]]],
 ) -> Listing:
     """List the rows of a table.
 
-    ``pictures_of`` gets the values of the column ``file``, and returns the pictures and how many
-    each row has. Raises DataError or ConfigError if it is unclear what a column or a value means.
+    ``pictures_of`` gets the values of the columns by their roles, such as ``file``, and returns the
+    pictures and how many each row has. Raises DataError or ConfigError if it is unclear what a
+    column or a value means.
     """
     path, head, rows = table.source, table.head, table.rows
     columns, notes = _columns(table, choices)
@@ -73,7 +88,9 @@ def list_table(
                 raise DataError(f"{path}, row {line}: {head[column]} is empty.", "Fill it in.")
     for role, what in (("label", "labels"), ("person", "persons")):
         check_spelling(f"{what} in {path}", values.get(role, ()), as_written=choices.as_written)
-    pictures, repeats = pictures_of(values["file"])
+    pictures, repeats = pictures_of(values)
+    if "person" not in columns and all(picture.origin is None for picture in pictures):
+        _check_identities(table, columns, choices)
     splits = [split_of(value) for value in values.get("split", ())]
     if None in splits:
         wrong = splits.index(None)
@@ -127,7 +144,7 @@ def _read(path: Path) -> Table:
 
 def _columns(table: Table, choices: Choices) -> tuple[dict[str, int], list[str]]:
     """Decide which column has which role; return also what to say about it."""
-    path, head, rows = table.source, table.head, table.rows
+    path, head = table.source, table.head
     keys = [_key(name) for name in head]
     columns, notes = {}, []
     for role, names in _ROLES.items():
@@ -152,26 +169,42 @@ def _columns(table: Table, choices: Choices) -> tuple[dict[str, int], list[str]]
             columns[role] = found[0]
             if head[found[0]] != role:
                 notes.append(f"Column {head[found[0]]!r} is taken as the {role}.")
-    if missing := {"file", "label"} - columns.keys():
+    if "file" in columns:
+        columns.pop("instance", None)
+    needed = {"instance" if "instance" in columns else "file", "label"}
+    if missing := needed - columns.keys():
         raise DataError(
             f"{path} has no column {' and no column '.join(sorted(missing))} "
             f"among {', '.join(head)}.",
             "Start the file with: file,label[,person]; or pass --label COLUMN.",
         )
-    rest = [
-        i for i in range(len(head)) if i not in columns.values() and keys[i] not in _ROLES["person"]
-    ]
-    if "person" not in columns and not choices.no_person:
-        whose = [i for i in rest if _may_name_persons(keys[i], [row[i] for _, row in rows])]
-        if whose:
-            raise DataError(
-                f"{path}: {_named(head, whose)} may say whose the images are, and there is no "
-                "column person.",
-                f"Pass --person {head[whose[0]]!r} to protect whole persons, or --no-person.",
-            )
-    if rest:
+    if rest := _unused(head, columns):
         notes.append(f"{_named(head, rest)} not used.")
     return columns, notes
+
+
+def _unused(head: list[str], columns: dict[str, int]) -> list[int]:
+    return [
+        i
+        for i, name in enumerate(head)
+        if i not in columns.values() and _key(name) not in _ROLES["person"]
+    ]
+
+
+def _check_identities(table: Table, columns: dict[str, int], choices: Choices) -> None:
+    """Refuse an unused column that may say whose the images are, unless that was decided."""
+    head = table.head
+    whose = [
+        i
+        for i in _unused(head, columns)
+        if _may_name_persons(_key(head[i]), [row[i] for _, row in table.rows])
+    ]
+    if whose and not choices.no_person:
+        raise DataError(
+            f"{table.source}: {_named(head, whose)} may say whose the images are, and there is no "
+            "column person.",
+            f"Pass --person {head[whose[0]]!r} to protect whole persons, or --no-person.",
+        )
 
 
 def _may_name_persons(key: str, values: list[str]) -> bool:
@@ -180,21 +213,43 @@ def _may_name_persons(key: str, values: list[str]) -> bool:
     return like and 1 < len({*values}) < len(values)
 
 
-def _pictures(table: Table, names: list[str], choices: Choices) -> tuple[list[Picture], list[int]]:
-    """Return the pictures, and how many each row has."""
-    path = table.source
+def _files(
+    table: Table, values: dict[str, list[str]], images: Path
+) -> tuple[list[Path], list[Path]]:
+    """Return the file of each row, and the DICOM images that no row names."""
+    if "file" in values:
+        folder = images if images.is_dir() else images.parent
+        return [folder / name for name in values["file"]], []
+    found = instances_of(image_files(images) if images.is_dir() else [images])
+    for (line, _), name in zip(table.rows, values["instance"], strict=True):
+        if name not in found:
+            raise DataError(
+                f"{table.source}, row {line}: no file in {images} is the DICOM image {name}.",
+                "Bring that file, or leave the row out.",
+            )
+    named = {*values["instance"]}
+    return [found[n] for n in values["instance"]], [f for n, f in found.items() if n not in named]
+
+
+def _pictures(
+    path: Path, places: list[tuple[int, str, Path]], choices: Choices, key: SiteKey
+) -> tuple[list[Picture], list[int]]:
+    """Return the pictures, and how many each row has; ``places`` are rows, names and files."""
     seen: dict[tuple[int, int], int] = {}
     pictures: list[Picture] = []
     repeats = []
-    for (line, _), name in zip(table.rows, names, strict=True):
-        file = path.parent / name
+    for line, name, file in places:
         # A file listed twice would be twice in the sum, and perhaps on both sides of the split.
         if (first := seen.setdefault(file_identity(file), line)) != line:
             raise DataError(
                 f"{path}, row {line} names {name} again, as row {first} does.",
                 "Name each file once.",
             )
-        own = pictures_in(file, choices)
+        own = pictures_in(file, choices, key)
+        if not own:
+            raise DataError(
+                f"{path}, row {line}: {name} is DICOM without an image.", "Leave that row out."
+            )
         pictures += own
         repeats.append(len(own))
     return pictures, repeats
