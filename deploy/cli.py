@@ -160,6 +160,7 @@ COMMANDS = (
             type=click.Choice(["sagittal", "coronal", "axial"]),
         ),
         option("--slices", "range of them, such as 30%:70% or 40:60", metavar="LOW:HIGH"),
+        option(
             "--window",
             "grey values of DICOM to show: file, percentile, CENTER,WIDTH, or auto (the file's "
             "window; else all of 8 bits; else percentiles 0.5 to 99.5 of each image)",
