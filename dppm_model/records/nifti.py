@@ -15,10 +15,10 @@ from PIL import Image
 
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.optional import needed
+from dppm_model.records.window import PERCENTILES
 
 Axis = Literal["sagittal", "coronal", "axial"]  # planes of a volume in RAS+, in its axes' order
 AXES: tuple[Axis, ...] = get_args(Axis)
-PERCENTILES = (0.5, 99.5)  # of a volume's values: black and white
 _SQUARE = 1.01  # sides of a pixel may differ by this factor
 _ONE = Lock()  # two threads that need one volume read it once
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from dppm_model.errors import DataError
 from dppm_model.records.listing import Choices, Listing
-from dppm_model.records.nifti import PERCENTILES, NiftiSlice
+from dppm_model.records.nifti import NiftiSlice
+from dppm_model.records.window import PERCENTILES
 
 
 def with_volumes(listing: Listing, choices: Choices) -> Listing:

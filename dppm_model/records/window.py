@@ -8,7 +8,10 @@ from typing import Literal
 
 from dppm_model.errors import ConfigError
 
-PERCENTILES = (0.5, 99.5)  # of an image's values: its window where the file has none
+PERCENTILES = (
+    0.5,
+    99.5,
+)  # of an image's or a volume's values: black and white where no window is known
 
 Rule = Literal["auto", "file", "percentile", "given"]
 
