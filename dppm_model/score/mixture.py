@@ -125,14 +125,24 @@ class Mixture(BaseDenoiser):
         low = out[:, : self.rank].clone()
         out[:, self.rank :] *= self.variance / (self.variance + variance)
         for k, rows in classes:
-            a = self._rotated(k, low)
-            share = self._logits(k, a, variance).flatten(1).softmax(1)
-            share = share.view(-1, *self.log_weights[k].shape)
-            c = _weighted(share, self.offset[k])
-            gain = self.values[k] / (self.values[k] + variance[:, None])
-            mean = c + gain * (share.sum(2, keepdim=True) * a - c)
-            out[rows, : self.rank] = rows_by(mean.flatten(1), self.vectors[k].T)[rows]
+            out[rows, : self.rank] = self._leading(k, low, variance)[0][rows]
         return out.add_(centre)
+
+    def _leading(
+        self, k: int, low: torch.Tensor, variance: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return class k's posterior mean in the leading axes (n, r), and components' log density.
+
+        ``low`` (n, r) is less the class's mean, and so is what is returned; for the log density
+        (n, G, J/G), but for a constant, see `_logits`.
+        """
+        a = self._rotated(k, low)
+        logits = self._logits(k, a, variance)
+        share = logits.flatten(1).softmax(1).view(-1, *self.log_weights[k].shape)
+        c = _weighted(share, self.offset[k])
+        gain = self.values[k] / (self.values[k] + variance[:, None])
+        mean = c + gain * (share.sum(2, keepdim=True) * a - c)
+        return rows_by(mean.flatten(1), self.vectors[k].T), logits
 
     def log_density(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return log p(x; sigma | y), (n,); its gradient is the score (D - x)/sigma²."""
@@ -158,16 +168,29 @@ class Mixture(BaseDenoiser):
         """Return the shift in the axes, (n, P), given the noisy coordinates u (n, P).
 
         The mean without a class is that of all classes, weighed by their posterior probability
-        with the class weights as prior.
+        with the class weights as prior. Beyond the leading axes classes differ in their means
+        alone, so that all of them take two matrix products.
         """
-        means, logits = [], []
-        for k, weight in enumerate(self.class_log_weights):
-            label = torch.full_like(y, k)
-            means.append(self.denoise_in_axes(u, sigma, label))
-            logits.append(weight + self._log_density(u, sigma, label).double())
-        every = torch.stack(means, dim=1)
-        share = torch.stack(logits, dim=1).softmax(1).to(u.dtype)[:, :, None]
-        return every[torch.arange(len(y), device=y.device), y] - (share * every).sum(1)
+        r, variance = self.rank, self._variance(sigma)
+        total = self.variance + variance  # beyond the leading axes
+        centre = self.mean.mean(0)
+        apart = self.mean - centre
+        own, rest = apart[:, :r], apart[:, r:]
+        out = u - centre
+        first = out[:, :r].clone()
+        logits = rows_by(out[:, r:].div_(total), rest.T) - rows_by(1 / total, rest.T**2) / 2
+        means, found = [], []
+        for k in range(self.classes):
+            low, density = self._leading(k, first - own[k], variance)
+            means.append(low + own[k])
+            found.append(density.flatten(1).double().logsumexp(1))
+        logits = self.class_log_weights + logits.double() + torch.stack(found, dim=1)
+        share = logits.softmax(1).to(u.dtype)
+        every = torch.stack(means, dim=1)  # (n, classes, r)
+        mine = every[torch.arange(len(y), device=y.device), y]
+        out[:, :r] = mine - (share[:, :, None] * every).sum(1)
+        out[:, r:] = (rest[y] - rows_by(share, rest)).mul_(variance / total)
+        return out
 
     def posterior_variance(self, sigma: torch.Tensor) -> torch.Tensor:
         """Return the mean variance of a pixel given x and its component, (n,): a public scale."""
