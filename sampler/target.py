@@ -64,6 +64,6 @@ class Target:
         self.evaluations += 1
         sigmas = torch.full((1,), sigma, dtype=x.dtype, device=x.device).expand(len(x))
         denoised = self._model.denoise(x, sigmas, self._y)
-        if self._guidance == 1:
+        if self._guidance == 1 or self._model.classes == 1:
             return denoised
         return denoised + (self._guidance - 1) * self._model.class_shift(x, sigmas, self._y)

@@ -21,6 +21,7 @@ from sampler.stages import stage_settings
 MAX_INDEX = 10**9  # one past the last index of a class
 # Bytes of a request: larger ones are not even read. A test holds the largest good one below it.
 MOST_BYTES = 128 * 1024
+_GUIDED = 4  # evaluations without guidance that one with it costs, about
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,12 @@ def read_request(request: pb.SampleRequest, model: ModelInfo, limits: Limits) ->
     if model.switch_levels:
         stage_settings(model.switch_levels, settings)  # or it would fail at the last stage
     each = 1 + settings.transitions_per_level * settings.num_integration_steps
-    evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else 1 + model.classes)
+    evaluations = settings.num_levels * each * (1 if settings.guidance == 1 else _GUIDED)
     evaluations += len(model.switch_levels) * settings.stage_num_levels * each
     if evaluations > limits.evaluations:
         raise ConfigError(
             f"sampler: num_levels * (1 + transitions_per_level * num_integration_steps), guided "
-            f"times 1 + classes, and the same of each stage, is {evaluations}.",
+            f"times {_GUIDED}, and the same of each stage, is {evaluations}.",
             f"Choose them so that it is at most {limits.evaluations}.",
         )
     batches = tuple(request.batches)

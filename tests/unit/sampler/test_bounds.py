@@ -70,7 +70,12 @@ def check_finite(model: Any, settings: SamplerSettings) -> None:
 @given(TAKEN)
 @example(
     SamplerSettings(
-        method="langevin", step_size=1.99, metropolis=False, transitions_per_level=4, num_levels=40
+        method="langevin",
+        step_size=1.99,
+        metropolis=False,
+        guidance=1.0,
+        transitions_per_level=4,
+        num_levels=40,
     )
 )
 @example(

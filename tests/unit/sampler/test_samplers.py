@@ -40,6 +40,9 @@ def test_signature(method: str) -> None:
             calls.append(float(sigma[0]))
             return model.denoise(x, sigma, y)
 
+        def class_shift(self, x, sigma, y):
+            return model.class_shift(x, sigma, y)
+
     settings = SamplerSettings(method=method, num_levels=6, transitions_per_level=2)
     y = torch.tensor([0, 2, 1, 2])
     x, info = sample(Counting(), y, ImageNoise(0, [(int(k), 5) for k in y]), settings)

@@ -250,7 +250,12 @@ def test_settings_are_the_runs_but_for_what_is_set() -> None:
             "sampler.step_size has 2 numbers",
             "one per level",
         ),
-        ({"sampler": pb.Sampler(num_levels=500)}, "each stage, is 1500", "at most 1000"),
+        ({"sampler": pb.Sampler(num_levels=100)}, "each stage, is 1200", "at most 1000"),
+        (
+            {"sampler": pb.Sampler(num_levels=500, guidance=1)},
+            "each stage, is 1500",
+            "at most 1000",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -60,6 +60,9 @@ class Grey:
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
+    def class_shift(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         time.sleep(self.pause)
         return x / 2
