@@ -83,10 +83,7 @@ def export(run: Path, form: str, out: Path | None, *, as_json: bool) -> None:
             bar(f"{done} of {len(images)} images", done / len(images))
         write_bytes(made / "DATASHEET.md", sheet.lstrip().encode())
     console.print(f"{len(images)} images in {target}", markup=False, soft_wrap=True)
-    console.print(
-        "Fill in what DATASHEET.md leaves open; `dppm release` checks whether they may leave.",
-        soft_wrap=True,
-    )
+    console.print("Fill in what DATASHEET.md leaves open.")
     if as_json:
         print_json({"folder": str(target), "format": form, "images": len(images)})
 

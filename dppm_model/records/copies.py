@@ -14,7 +14,7 @@ from PIL import Image
 
 _SIDE = 16
 WORDS = 4  # of 64 bits hold the 240 of a fingerprint
-_CHUNK = 256
+_PAIRS = 2**21  # compared at once
 _NEAR = 12  # bits of 240
 
 
@@ -49,8 +49,9 @@ def near_copies(prints: NDArray[np.uint64]) -> list[tuple[int, int]]:
     ``prints`` (n, 4) are fingerprints. Takes time of order n², a minute for 100,000.
     """
     found = []
-    for start in range(0, len(prints), _CHUNK):
-        rows = prints[start : start + _CHUNK]
+    step = max(1, _PAIRS // max(1, len(prints)))
+    for start in range(0, len(prints), step):
+        rows = prints[start : start + step]
         apart = np.zeros((len(rows), start + len(rows)), dtype=np.uint8)
         for word in range(WORDS):
             others = prints[: start + len(rows), word]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -26,9 +26,10 @@ from dppm_model.records.listing import Choices, Listing, Published, joined, with
 from dppm_model.records.npz import list_npz
 from dppm_model.records.parquet import list_parquet
 from dppm_model.records.patients import annotated, check_instances, with_patients
-from dppm_model.records.pictures import Look, look_at, pixels_of
+from dppm_model.records.pictures import Look, look_at
 from dppm_model.records.site_key import SiteKey
 from dppm_model.records.sources import DATASETS, data_root
+from dppm_model.records.spool import Spool
 from dppm_model.records.tables import list_csv
 from dppm_model.records.volumes import with_volumes
 from dppm_model.records.webdataset import list_webdataset
@@ -37,7 +38,8 @@ from dppm_model.records.writing import replacing, write_records
 T = TypeVar("T")
 R = TypeVar("R")
 Say = Callable[[str], None]
-_CHUNK = 256
+_CHUNK = 32  # images written at once
+_SHOWN_EVERY = 16  # images
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _TEST_FRACTION = 0.1
 _NO_CHOICES = Choices()
@@ -108,31 +110,29 @@ def import_dataset(
         listing = published.named(listing)
     listing = with_volumes(listing, choices)
     check_sides(listing)
-    looks = _mapped(
-        look_at, listing.pictures, part(progress, 0.0, 0.5), lambda done: f"{name}: {done} read"
-    )
-    notes: list[str] = []
-    listing, looks = _without_copies(listing, looks, choices, notes.append)
-    if not choices.as_written:
-        check_instances(listing)
-    _report_text(listing, looks, choices, notes.append)
-    grey = all(look.grey for look in looks)
-    _check_sizes(listing, looks, size)
-    rule = "the source's own split" if test is None else f"all of {test}"
-    if listing.held_out is None:
-        fraction = _TEST_FRACTION if test_fraction is None else test_fraction
-        chosen = hold_out(listing, fraction, np.random.default_rng(seed))
-        listing = replace(listing, held_out=chosen)
-        whose = "records" if listing.studies is None else "whole studies"
-        whose = whose if listing.persons is None else "whole persons"
-        rule = f"{fraction:.4g} of each class, by {whose}, seed {seed}" if fraction else "none"
-    check_classes(listing)
-    notes += [*listing.notes, *_summary(listing, looks, grey)]
-    source = str(path.absolute()) if published is None else published.source
-    intake = Intake.of(source, rule, listing.skipped, [look.size for look in looks], notes)
-    if any(picture.origin is not None for picture in listing.pictures):
-        key.keep()
-    _write(listing, target, name, grey, size, intake, part(progress, 0.5, 0.5))
+    with Spool(target.parent) as spool:
+        looks = _read(listing, size, spool, name, part(progress, 0.0, 0.9))
+        notes: list[str] = []
+        listing, looks = _without_copies(listing, looks, choices, notes.append)
+        if not choices.as_written:
+            check_instances(listing)
+        _report_text(listing, looks, choices, notes.append)
+        grey = all(look.grey for look in looks)
+        rule = "the source's own split" if test is None else f"all of {test}"
+        if listing.held_out is None:
+            fraction = _TEST_FRACTION if test_fraction is None else test_fraction
+            chosen = hold_out(listing, fraction, np.random.default_rng(seed))
+            listing = replace(listing, held_out=chosen)
+            whose = "records" if listing.studies is None else "whole studies"
+            whose = whose if listing.persons is None else "whole persons"
+            rule = f"{fraction:.4g} of each class, by {whose}, seed {seed}" if fraction else "none"
+        check_classes(listing)
+        notes += [*listing.notes, *_summary(listing, looks, grey)]
+        source = str(path.absolute()) if published is None else published.source
+        intake = Intake.of(source, rule, listing.skipped, [look.size for look in looks], notes)
+        if any(picture.origin is not None for picture in listing.pictures):
+            key.keep()
+        _write(listing, target, name, grey, spool, intake, part(progress, 0.9, 0.1))
     for note in notes:
         say(note)
     return target
@@ -263,26 +263,39 @@ def _of_one_person(listing: Listing, copy: int, original: int) -> bool:
     return persons is not None and bool(persons[copy] == persons[original])
 
 
-def _check_sizes(listing: Listing, looks: list[Look], size: int | None) -> None:
-    for picture, look in zip(listing.pictures, looks, strict=True):
+def _read(
+    listing: Listing, size: int | None, spool: Spool, name: str, progress: Progress
+) -> list[Look]:
+    """Read every picture once, and keep its pixels; raises DataError at the first wrong one."""
+    looks: list[Look] = []
+    readers = _in_order(lambda picture: look_at(picture, size), listing.pictures)
+    for picture, (look, pixels) in zip(listing.pictures, readers, strict=True):
+        looks.append(look)
         if size is None and look.size != looks[0].size:
             raise DataError(
                 f"{picture.name} is {look.size[0]}x{look.size[1]} pixels, the first image "
                 f"{looks[0].size[0]}x{looks[0].size[1]}.",
                 "Pass --size to resize all.",
             )
+        spool.add(picture, pixels)
+        if len(looks) % _SHOWN_EVERY == 0:
+            progress(
+                f"{name}: {len(looks)} of {len(listing)} images read", len(looks) / len(listing)
+            )
+    return looks
 
 
-def _mapped(
-    what: Callable[[T], R], items: Sequence[T], progress: Progress, text: Callable[[int], str]
-) -> list[R]:
-    """Apply a function on all cores, some items at a time, so that an error ends it soon."""
-    found: list[R] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(items), _CHUNK):
-            found += pool.map(what, items[start : start + _CHUNK])
-            progress(text(len(found)), len(found) / len(items))
-    return found
+def _in_order(what: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Apply a function on all cores, and yield its results; few of them are waiting at a time."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(what, item))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _write(
@@ -290,7 +303,7 @@ def _write(
     target: Path,
     name: str,
     grey: bool,
-    size: int | None,
+    spool: Spool,
     intake: Intake,
     progress: Progress,
 ) -> None:
@@ -305,12 +318,11 @@ def _write(
 
     def images(index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         nonlocal written
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(index), _CHUNK):
-                chosen = [listing.pictures[i] for i in index[start : start + _CHUNK]]
-                yield np.stack([*pool.map(lambda p: pixels_of(p, grey=grey, size=size), chosen)])
-                written += len(chosen)
-                progress(f"{name}: {written} images", written / len(listing))
+        for start in range(0, len(index), _CHUNK):
+            chosen = [listing.pictures[i] for i in index[start : start + _CHUNK]]
+            yield spool.take(chosen, 1 if grey else 3)
+            written += len(chosen)
+            progress(f"{name}: {written} images written", written / len(listing))
 
     with replacing(target) as made:
         for split, side in (("train", False), ("test", True)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from dppm_model.errors import DataError
 from dppm_model.records.listing import Listing
 from dppm_model.records.pictures import ArrayPicture
+from dppm_model.records.spool import unnamed_file
 
 _CHUNK = 2**20
 
@@ -70,7 +70,7 @@ def _member(file: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
 
 def _unpacked(key: str, path: Path, work: Path) -> NDArray[Any]:
     """Map a member from a file that has no name, and so outlives neither its map nor a kill."""
-    with tempfile.TemporaryFile(dir=work if work.is_dir() else None) as unpacked:
+    with unnamed_file(work) as unpacked:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
                 shutil.copyfileobj(member, unpacked, _CHUNK)

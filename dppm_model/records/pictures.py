@@ -155,28 +155,26 @@ def _count_pages(file: Image.Image) -> int:
     return 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
 
 
-def look_at(picture: Picture) -> Look:
-    """Read a picture and describe it; raises as its ``open``."""
+def look_at(picture: Picture, size: int | None) -> tuple[Look, NDArray[np.uint8]]:
+    """Read a picture; return what it is like, and its pixels (C, H, W), one channel if it is grey.
+
+    With ``size``, the largest centred square is cut out and resized to ``size`` pixels a side.
+    Raises as the picture's ``open``.
+    """
     image = picture.open()
     pixels = np.asarray(image)
     in_colour = pixels.ndim == 3
-    grey = not in_colour or bool((pixels == pixels[..., :1]).all())
-    plain = pixels[..., 0] if in_colour and grey else pixels
-    digest = hashlib.sha256(str(plain.shape).encode())
-    digest.update(np.ascontiguousarray(plain).data)
-    return Look(image.size, in_colour, grey, digest.digest(), fingerprint(image), has_text(image))
-
-
-def pixels_of(picture: Picture, *, grey: bool, size: int | None) -> NDArray[np.uint8]:
-    """Read a picture as uint8 (C, H, W) with C = 1 or 3.
-
-    With ``size``, the largest centred square is cut out and resized to ``size`` pixels a side.
-    """
-    image = picture.open().convert("L" if grey else "RGB")
+    grey = not in_colour or all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))
+    if in_colour and grey:
+        pixels = pixels[..., 0]
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    look = Look(image.size, in_colour, grey, digest.digest(), fingerprint(image), has_text(image))
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    array = np.asarray(image, dtype=np.uint8)
-    return array[None] if grey else np.moveaxis(array, -1, 0)
+        pixels = np.asarray(image)
+    return look, pixels[None] if grey else np.moveaxis(pixels, -1, 0)
 
 
 def _is_deep(file: Image.Image) -> bool:

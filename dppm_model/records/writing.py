@@ -24,7 +24,7 @@ from dppm_model.locks import lock
 from dppm_model.records.shards import Manifest, open_records
 
 Images = NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
-_CHUNK_BYTES = 2**24
+_CHUNK_BYTES = 2**23
 _FILES = {"manifest.json", "images.npy", "labels.npy", "persons.npy"}
 
 
@@ -97,8 +97,7 @@ def write_records(
             if owners is not None:
                 np.save(made / "persons.npy", owners)
             # The digest is of the content on disk, read back.
-            stored = np.lib.format.open_memmap(made / "images.npy", mode="r")
-            found = digest(shape, in_chunks(stored), own_labels, owners)
+            found = digest(shape, _stored(made / "images.npy", shape), own_labels, owners)
             persons_named = owners is not None
             manifest = Manifest(name, split, shape, names, len(own_labels), persons_named, found)
             write_json(made / "manifest.json", asdict(manifest))
@@ -120,7 +119,7 @@ def verify(path: Path) -> None:
     records = open_records(path)
     found = digest(
         records.manifest.shape,
-        in_chunks(records.all_images),
+        _stored(path / "images.npy", records.manifest.shape),
         records.all_labels,
         records.all_persons,
     )
@@ -129,6 +128,16 @@ def verify(path: Path) -> None:
             f"{path}: the content has changed since it was written.",
             "Fetch or import the data set again.",
         )
+
+
+def _stored(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """Read images of a shape back, some at a time: a map of them would fill the memory."""
+    size = math.prod(shape)
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while content := file.read(max(1, _CHUNK_BYTES // size) * size):
+            yield np.frombuffer(content, np.uint8)
 
 
 def _whole_numbers(name: str, what: str, values: NDArray[Any]) -> NDArray[np.int64]:

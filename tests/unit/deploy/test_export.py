@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +27,16 @@ from sampler.images import load_images, manifest_of
 from tests.conftest import run
 from tests.support.mutations import twin
 
-FACTS = "deploy.export.synthetic:SyntheticSet.facts"
-
-
-def unmarked(old: Callable) -> Callable:
-    return lambda self, image: {**old(self, image), "synthetic": False}
-
-
-def shifted(old: Callable) -> Callable:
-    return lambda self, image: old(self, replace(image, index=image.index + 1))
+unmarked = twin(
+    "images do not say that they are synthetic",
+    "deploy.export.synthetic:SyntheticSet.facts",
+    lambda old: lambda self, image: {**old(self, image), "synthetic": False},
+)
+shifted = twin(
+    "images get the facts of their neighbours",
+    "deploy.export.synthetic:SyntheticSet.facts",
+    lambda old: lambda self, image: old(self, replace(image, index=image.index + 1)),
+)
 
 
 def unchecked(cls: type[SyntheticSet], run: Run) -> SyntheticSet:
@@ -85,8 +85,8 @@ def check_png(path: Path, one: dict) -> None:
             assert image.text[key] == str(one[key])
 
 
-@twin("images do not say that they are synthetic", FACTS, unmarked)
-@twin("images get the facts of their neighbours", FACTS, shifted)
+@unmarked
+@shifted
 def test_a_folder_of_each_class(finished: Path, tmp_path: Path) -> None:
     folder = exported(finished, "folder", tmp_path)
     wanted = expected(finished)
@@ -97,8 +97,8 @@ def test_a_folder_of_each_class(finished: Path, tmp_path: Path) -> None:
         check_png(path, wanted[name])
 
 
-@twin("images do not say that they are synthetic", FACTS, unmarked)
-@twin("images get the facts of their neighbours", FACTS, shifted)
+@unmarked
+@shifted
 def test_a_csv_with_pictures(finished: Path, tmp_path: Path) -> None:
     folder = exported(finished, "csv", tmp_path)
     wanted = expected(finished)
@@ -112,8 +112,8 @@ def test_a_csv_with_pictures(finished: Path, tmp_path: Path) -> None:
         check_png(folder / row["file"], one)
 
 
-@twin("images do not say that they are synthetic", FACTS, unmarked)
-@twin("images get the facts of their neighbours", FACTS, shifted)
+@unmarked
+@shifted
 def test_webdataset_reads_the_archives(finished: Path, tmp_path: Path) -> None:
     folder = exported(finished, "webdataset", tmp_path)
     wanted = expected(finished)
@@ -128,8 +128,8 @@ def test_webdataset_reads_the_archives(finished: Path, tmp_path: Path) -> None:
         assert {key: one["json"][key] for key in facts} == facts
 
 
-@twin("images do not say that they are synthetic", FACTS, unmarked)
-@twin("images get the facts of their neighbours", FACTS, shifted)
+@unmarked
+@shifted
 def test_pandas_reads_the_parquet(finished: Path, tmp_path: Path) -> None:
     folder = exported(finished, "parquet", tmp_path)
     wanted = expected(finished)
@@ -182,8 +182,8 @@ def test_numpy_reads_the_npz(finished: Path, tmp_path: Path) -> None:
     assert facts["model"] == next(iter(expected(finished).values()))["model"]
 
 
-@twin("images do not say that they are synthetic", FACTS, unmarked)
-@twin("images get the facts of their neighbours", FACTS, shifted)
+@unmarked
+@shifted
 @twin(
     "all images are of one patient",
     "deploy.export.synthetic:SyntheticImage.name",

@@ -16,8 +16,7 @@ from deploy.release.policy import DEFAULTS, Policy, read_policy
 from dppm_model.errors import ConfigError, LedgerError, NotReleased, RunFolderError
 from dppm_model.run import Run
 from dppm_model.securesum.keys import Identity
-from sampler.evaluation import classifier
-from tests.conftest import SMALL, TINY, run, short_recipe
+from tests.conftest import SMALL, run
 from tests.support.mutations import twin
 
 FEW = ("--canaries", 10, "--images", 10, "--trials", 1000, "--members", 200)
@@ -239,30 +238,6 @@ def test_the_epsilon_is_that_of_the_ledger_if_more_was_spent(
     assert [c.name for c in failed(audited, max_epsilon=7.0)] == ["max_epsilon"]
 
 
-def test_persons_are_counted_where_they_are_the_unit_and_trust_is_named(
-    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "r"
-    trusting = ("data=people", "mechanism=gaussian", "privacy.view=release")
-    assert run("simulate", folder, *TINY, *trusting) == 0
-    assert run("sample", folder, *SMALL) == 0
-    monkeypatch.setitem(classifier.RECIPES, "quick", short_recipe())
-    assert run("evaluate", folder, "evaluation.public_images=0") == 0
-    assert run("audit", folder, *FEW) == 0
-    names = {c.name: c for c in failed(folder, min_class_size=121, views=["secure_sum"])}
-    assert names.keys() == {"units", "views", "min_class_size"}
-    assert names["min_class_size"].title == "persons of the smallest class"
-    assert 100 < int(names["min_class_size"].measured.split()[0]) <= 120
-    assert names["views"].measured == "release: the server is trusted"
-    policy = policy_file(tmp_path, units=["person"])
-    assert run("release", folder, "--policy", policy) == 0
-    assert "The server that trained the model is trusted" in (folder / "release.html").read_text()
-    assert run("export", folder, "--format", "npz") == 0
-    assert "The server that trained the model is trusted" in (
-        (folder / "export" / "npz" / "DATASHEET.md").read_text()
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -333,11 +308,14 @@ def test_an_override_by_a_key_of_the_policy_is_on_the_page(
     assert page.count("NOT MET") == 1
 
 
-def always(_: object) -> Callable[..., bool]:
-    return lambda *_args: True
+UNSIGNED = twin(
+    "signatures are not verified",
+    "deploy.release.override:verify",
+    lambda _: lambda *_args: True,
+)
 
 
-@twin("signatures of overrides are not verified", "deploy.release.override:verify", always)
+@UNSIGNED
 @pytest.mark.parametrize("field", ["reason", "limit", "measured", "model", "by", "signed", "more"])
 def test_an_override_that_was_changed_waives_nothing(
     audited: Path, tmp_path: Path, field: str, capsys: pytest.CaptureFixture[str]
@@ -359,7 +337,7 @@ def test_an_override_that_was_changed_waives_nothing(
     assert not (audited / "release.html").exists()
 
 
-@twin("signatures of overrides are not verified", "deploy.release.override:verify", always)
+@UNSIGNED
 def test_another_key_cannot_sign(audited: Path, tmp_path: Path) -> None:
     policy, _, signed = waived(audited, tmp_path)
     assert run("override", "key", tmp_path / "other.key") == 0

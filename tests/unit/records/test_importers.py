@@ -60,7 +60,7 @@ def test_a_folder_is_imported_whole(folder: Path, store: Path) -> None:
         for x, y in zip(r.images, r.labels, strict=True)
     ]
     assert sorted(shades) == [(10 * i, 1 - i % 2) for i in range(20)]
-    assert said[-1] == ("scans: 20 images", 1.0)
+    assert said[-1] == ("scans: 20 images written", 1.0)
 
 
 def test_the_same_seed_holds_out_the_same_records(folder: Path, store: Path) -> None:
