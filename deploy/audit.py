@@ -102,7 +102,9 @@ def _membership(run: Run, members: int) -> dict[str, Any]:
     """Attack the model and its images with training records and with others."""
     config = read_config(run.config)
     if not run.samples.exists():
-        console.print(f"{run.folder} has no images yet: skipping the attacks on them.")
+        console.print(
+            f"{run.folder} has no images yet: skipping the attacks on them.", markup=False
+        )
         return {}
     train, test = (
         sources.load(config.data, split, digest=config.facts.digest_of(split))

@@ -7,6 +7,7 @@ Usage errors exit with 2, refusals with 10 to 33 (`dppm_model.errors`), failed c
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -571,6 +572,9 @@ def program() -> click.Group:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every terminal or file has every letter
+            stream.reconfigure(errors="backslashreplace")
     # A batch system's SIGTERM works like Ctrl-C: Flower's and Ray's processes are stopped first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -200,10 +200,10 @@ def simulate(folder: Path | None, overrides: Sequence[str], *, as_json: bool, wa
         folder = _RUNS / str(compose_config(overrides)["data"])
     run, config, begun = _prepare(folder, overrides)
     if run.model.exists():
-        console.print(f"{folder} is trained; nothing to do.")
+        console.print(f"{folder} is trained; nothing to do.", markup=False)
     else:
         if begun:
-            console.print(f"Resuming {folder} after round {len(run.rounds())}.")
+            console.print(f"Resuming {folder} after round {len(run.rounds())}.", markup=False)
         with beside(run, PAGE_ADDRESS if watch else None):
             train(run, config)
     if as_json:

@@ -22,6 +22,7 @@ import torch
 from deploy.import_closure import APPS, closure, installed
 from deploy.processes import Supervised, command, environment, free_port
 from dppm_model.errors import FederationError
+from sampler.ray_folder import check_ray_folder
 
 
 def pyproject() -> Path:
@@ -59,12 +60,14 @@ def run_flower(
 ) -> None:
     """Run an app with ``nodes`` virtual SuperNodes on this machine and wait for its end.
 
-    Raises `FederationError` if the SuperLink does not start or the run does not finish.
+    Raises `FederationError` if the SuperLink does not start or the run does not finish, and
+    `ConfigError` if Ray would find no room for its sockets.
 
     ``app`` is a folder of `stage_app`; ``run_config`` sets keys of ``[tool.flwr.app.config]``; the
     output of Flower and the apps goes to ``log``; with device ``cuda``, Ray gives each site a share
     of all GPUs; ``tick`` is called a few times a second.
     """
+    check_ray_folder()
     with tempfile.TemporaryDirectory(prefix="dppm-flower-") as temporary, log.open("ab") as output:
         home = Path(temporary)
         flowers = environment(home)

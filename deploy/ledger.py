@@ -35,7 +35,10 @@ def verify(path: Path, delta: float, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        console.print(f"{found['path']}: {found['debits']} debits, unbroken; head {found['head']}")
+        console.print(
+            f"{found['path']}: {found['debits']} debits, unbroken; head {found['head']}",
+            markup=False,
+        )
 
 
 def open_ledger(path: Path) -> Ledger:

@@ -70,7 +70,8 @@ def sample(folder: Path | None, overrides: Sequence[str], *, as_json: bool) -> N
     memory = "" if drawn.memory is None else f", at most {drawn.memory:.0f} MB a worker"
     console.print(
         f"{tree['sampler']['per_class']} images of each class in {run.samples} "
-        f"({drawn.seconds:.0f} s{memory}); look at {run.folder / 'samples.png'}"
+        f"({drawn.seconds:.0f} s{memory}); look at {run.folder / 'samples.png'}",
+        markup=False,
     )
     if as_json:
         print_json({"samples": str(run.samples), "sheet": str(run.folder / "samples.png")})

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from deploy.sampling import PROMISED, retaken, trained, with_steps
 from deploy.show import console, print_json
 from sampler.pool import PoolSettings
@@ -46,8 +44,9 @@ def serve(
             if as_json:
                 print_json({"address": server.address, "service": NAME})
                 sys.stdout.flush()  # a script may be waiting for it
-            example = escape(grpcurl(server.address, service))
-            console.print(f"{run.folder} at {server.address}: {example}", soft_wrap=True)
+            example = grpcurl(server.address, service)
+            text = f"{run.folder} at {server.address}: {example}"
+            console.print(text, markup=False, soft_wrap=True)
             server.wait()
     except KeyboardInterrupt:
         console.print("Stopped.")

@@ -41,6 +41,9 @@ _HINTS = {  # for errors of the operating system
     errno.EACCES: "Let this user read and write there, or work as the folder's owner.",
     errno.EPERM: "Let this user read and write there, or work as the folder's owner.",
     errno.EROFS: "Mount that disk for writing, or choose another folder.",
+    errno.ENAMETOOLONG: "Take a shorter name, or a folder nearer the root.",
+    errno.ENOTDIR: "Something on this path is a file: check the path.",
+    errno.EIO: "The disk fails: check it, then run the command again to resume.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), then rerun the command to resume.",
     errno.ENFILE: "Close other programs: the machine has run out of open files.",
     errno.ENOENT: "Check the name, or run the command that creates it.",
@@ -67,7 +70,7 @@ def print_json(value: Any) -> None:
 def progress(description: str) -> Iterator[Progress]:
     """Show a bar with elapsed time and time left on a terminal; one line elsewhere."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -76,7 +79,7 @@ def progress(description: str) -> Iterator[Progress]:
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         if not console.is_terminal:
-            console.print(f"{description} …")
+            console.print(f"{description} …", markup=False)
 
         def show(text: str, share: float | None = None, /) -> None:
             total = None if share is None else 1.0

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dppm_model.errors import ConfigError, DppmError, RunFolderError
+from dppm_model.errors import ConfigError, DppmError, PlanError, RunFolderError
 from dppm_model.files import append_json_line, sweep, write_bytes, write_json
 from dppm_model.folders import held, is_held, read_json_lines, there
 from dppm_model.plan import Plan
@@ -116,8 +116,13 @@ class Run:
                 f"{self.folder} is not a run folder: plan.json is missing.",
                 "Name a folder that `dppm simulate` made, or make one.",
             )
-        with reading(path, RunFolderError, "Restore it; a run cannot change its plan."):
-            return Plan.from_json(read_text(path))
+        cure = "Restore it from a backup, or begin a new run: a run cannot change its plan."
+        with reading(path, RunFolderError, cure):
+            text = read_text(path)
+        try:
+            return Plan.from_json(text)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error.message}", cure) from None
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the folder's JSON files, each of which is an object.

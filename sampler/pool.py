@@ -26,6 +26,7 @@ from dppm_model.device import device_of
 from dppm_model.errors import SamplerError
 from sampler.draw import Loader, Worker, load_model
 from sampler.images import Shard
+from sampler.ray_folder import check_ray_folder
 from sampler.settings import SamplerSettings
 
 _RETRIES = 3  # a shard whose worker dies this often again is given up
@@ -222,7 +223,9 @@ def _ray(pool: PoolSettings) -> Iterator[Any]:
         "_node_ip_address": "127.0.0.1",
     }
     where = private if pool.address is None else {"address": pool.address}
-    if pool.address is not None:
+    if pool.address is None:
+        check_ray_folder()
+    else:
         _knock(pool.address)
     before = signal.getsignal(signal.SIGTERM)
     try:

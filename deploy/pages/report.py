@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from deploy.cost.workload import workloads
 from deploy.pages.charts import accuracy_chart, classes_chart, run_charts
@@ -42,7 +43,7 @@ def report(run: Path, *, public: bool, as_json: bool) -> None:
     for path in written:
         size = path.stat().st_size / 1e6
         shows = "; SHOWS REAL RECORDS" if path.parent.name == "private" else ""
-        console.print(f"{path} ({size:.1f} MB{shows})", soft_wrap=True)
+        console.print(f"{path} ({size:.1f} MB{shows})", soft_wrap=True, markup=False)
     if as_json:
         print_json([str(path) for path in written])
 
@@ -144,7 +145,7 @@ def show_summary(run: Run, report: Path | None = None, minutes: float | None = N
     summary = RunSummary.of(run)
     evaluation = summary.evaluation
     assert evaluation is not None
-    console.rule(f"{run.folder}")
+    console.rule(escape(str(run.folder)))
     shown = render(
         "summary.txt",
         privacy=summary.privacy,

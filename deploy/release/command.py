@@ -67,7 +67,9 @@ def make_key(path: Path, *, as_json: bool) -> None:
         raise ConfigError(f"{path} exists.", "Name a new file: a key is never replaced.")
     key = Identity.generate()
     key.write(path)
-    console.print(f"{path} is the private key: its owner alone keeps it. In the policy:")
+    console.print(
+        f"{path} is the private key: its owner alone keeps it. In the policy:", markup=False
+    )
     if as_json:
         print_json({"key": str(path), "public": key.public.hex()})
     else:
@@ -114,7 +116,9 @@ def _refusal(run: Run, found: Sequence[Condition], failed: Sequence[Condition]) 
         text = f"- {c.name}: {c.title}: {c.measured}, {c.limit}. {c.cure}"
         console.print(plain(text), markup=False, soft_wrap=True, highlight=False)
     if there(run.release_page):
-        console.print(f"{run.release_page} is of an earlier check, and no longer holds.")
+        console.print(
+            f"{run.release_page} is of an earlier check, and no longer holds.", markup=False
+        )
     short = ", ".join(f"{c.name} ({c.measured}; {c.limit})" for c in failed)
     return NotReleased(
         f"{len(failed)} of {len(found)} conditions of the release are not met: {short}.",

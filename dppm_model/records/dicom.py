@@ -101,8 +101,8 @@ def is_dicom(path: Path) -> bool:
 def read_dicom(path: Path, window: Window, key: SiteKey) -> DicomFile:
     """Read the header of a DICOM file, without its pixels.
 
-    Patient and study are pseudonyms under ``key``. Raises DataError if it is damaged, ConfigError
-    if pydicom is not installed.
+    Patient and study are pseudonyms under ``key``. Raises DataError if it or the key's file is
+    damaged, ConfigError if pydicom is not installed.
     """
     header = _header(path, (*_TAGS, *((group << 16) + 0x0010 for group in _OVERLAYS)))
     try:
@@ -123,6 +123,8 @@ def read_dicom(path: Path, window: Window, key: SiteKey) -> DicomFile:
             localizer="LOCALIZER" in (header.get("ImageType") or ()),
             window=_window_text(header, window) if frames else "",
         )
+    except DataError:  # of the key
+        raise
     except Exception as error:
         raise _damaged(path, error) from None
     return DicomFile(path, frames, instance, origin)

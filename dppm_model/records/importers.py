@@ -23,6 +23,7 @@ from dppm_model.records.folders import list_folder
 from dppm_model.records.hold_out import check_classes, check_sides, hold_out
 from dppm_model.records.intake import Intake
 from dppm_model.records.listing import Choices, Listing, Published, joined, with_test
+from dppm_model.records.loose_tables import with_loose_tables
 from dppm_model.records.npz import list_npz
 from dppm_model.records.parquet import list_parquet
 from dppm_model.records.patients import annotated, check_instances, with_patients
@@ -186,7 +187,9 @@ def _list_source(path: Path, choices: Choices, key: SiteKey, labels: Path | None
                 f"--{option} is {column!r}, but {path} has no columns.",
                 "List the images in a CSV: file,label,person.",
             )
-    return list_folder(path, choices, key) if path.is_dir() else list_npz(path, key.store)
+    if path.is_dir():
+        return with_loose_tables(list_folder(path, choices, key), path, choices)
+    return list_npz(path, key.store)
 
 
 def _without_copies(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 import stat
+from functools import cached_property
 from pathlib import Path
 
 from dppm_model.errors import DataError
@@ -19,14 +20,18 @@ _BYTES = 32
 class SiteKey:
     """A random key in the file ``person.key`` of a store, readable by its owner only.
 
-    With the same key, a person has the same pseudonym in every import. A key that is not on disk
-    yet is written by `keep`. Raises DataError if the file is damaged, or others can read it.
+    With the same key, a person has the same pseudonym in every import. It is read when it is
+    needed, and one that is not on disk yet is written by `keep`; both raise DataError if the file
+    is damaged, or others can read it.
     """
 
     def __init__(self, store: Path) -> None:
         self.store = store
         self.path = store / "person.key"
-        self._key = self._read() or secrets.token_bytes(_BYTES)
+
+    @cached_property
+    def _key(self) -> bytes:
+        return self._read() or secrets.token_bytes(_BYTES)
 
     def pseudonym(self, text: str) -> str:
         """Return the HMAC-SHA256 of a text, in hexadecimal."""
@@ -51,7 +56,7 @@ class SiteKey:
         with reading(self.path, DataError, hint):
             try:
                 key = read_bytes(self.path, follow=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
         if len(key) != _BYTES:
             raise DataError(f"{self.path} has {len(key)} bytes, not {_BYTES}.", hint)

@@ -476,3 +476,25 @@ def test_grey_pictures_in_colour_files_stay_grey(source, store) -> None:
     taken = Imported(source, store / "b")
     assert taken.records().manifest.shape == (3, SIZE, SIZE)
     assert "30 of 31 images are grey, and become RGB" in taken.said
+
+
+# -- tables among class folders
+
+
+def test_a_csv_among_class_folders_is_said_first_and_loudly(source, store) -> None:
+    (source / "list.csv").write_text("file,label\n")
+    (source / "ill" / "notes.csv").write_text("a;b\n")
+    said = Imported(source, store).said
+    assert said.startswith("ATTENTION: ") or "ATTENTION: " in said
+    assert f"{source / 'list.csv'} lies among the class folders and is not used" in said
+    assert f"{source / 'ill' / 'notes.csv'} lies among" in said
+
+
+def test_a_csv_of_persons_among_class_folders_needs_a_decision(source, store) -> None:
+    path = table(source, "file,label,Patient ID", *FOUR)
+    with pytest.raises(DataError, match=r"list\.csv has a column of persons") as refusal:
+        Imported(source, store)
+    assert "--no-person" in refusal.value.hint
+    assert not store.exists()
+    assert Imported(source, store / "a", Choices(no_person=True)).records().persons is None
+    assert Imported(path, store / "b").persons() == 4
