@@ -14,7 +14,7 @@ from PIL import Image
 
 _SIDE = 16
 WORDS = 4  # of 64 bits hold the 240 of a fingerprint
-_PAIRS = 2**21  # compared at once
+_PAIRS = 2**19  # compared at once
 _NEAR = 12  # bits of 240
 
 
