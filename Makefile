@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+PHOTOS ?= bloodmnist-224
 BROWSERS := chromium-headless-shell chromium google-chrome
 
 export FLWR_TELEMETRY_ENABLED := 0
@@ -10,10 +11,10 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-256 test test-all test-gpu lint bench proto clean
+.PHONY: help setup browser demo demo-256 demo-photos test test-all test-gpu lint bench proto clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make .venv and install everything into it
 
@@ -31,6 +32,10 @@ demo: setup ## Train, sample and judge on MNIST under privacy (ARGS="privacy.eps
 
 demo-256: setup ## The same for 256x256 images: letters of thousands of fonts (about 40 minutes)
 	$(BIN)/dppm demo runs/demo-256 data=glyphs-aj privacy.unit=record model=pyramid_details sampler.per_class=150 $(ARGS)
+
+demo-photos: setup ## The same for photographs: blood cells of MedMNIST (PHOTOS=NAME for a set of your store)
+	@if [ $(PHOTOS) = bloodmnist-224 ]; then $(BIN)/dppm data fetch medmnist/bloodmnist@224; fi
+	$(BIN)/dppm demo runs/demo-photos data=$(PHOTOS) model=pretrained_pyramid sampler.per_class=60 $(ARGS)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

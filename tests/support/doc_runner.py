@@ -39,6 +39,7 @@ INSTEAD: dict[str, dict[str, str]] = {
     "docs/how_it_works.md": {
         "data=scans model=pyramid": "data=scans model=pyramid sampler.per_class=10",
         "make demo-256": f'make demo-256 ARGS="data=shapes {_FEW}"',
+        "make demo-photos": "make demo-photos PHOTOS=shapes ARGS=sampler.per_class=20",
         "data=glyphs-aj": f"data=shapes {_FEW}",
         "sampler.per_class=150": "",
     },
