@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -209,7 +210,8 @@ def _check_identities(table: Table, columns: dict[str, int], choices: Choices) -
 
 def _may_name_persons(key: str, values: list[str]) -> bool:
     """Say whether a column looks like an identity; one value a row names no one twice."""
-    like = key.endswith("id") or any(part in key for part in _IDENTITIES)
+    rest = re.sub("class(name)?", " ", key)  # the name of a class is nobody's; "class n" has no ssn
+    like = rest.endswith("id") or any(part in rest for part in _IDENTITIES)
     return like and 1 < len({*values}) < len(values)
 
 

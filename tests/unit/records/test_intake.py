@@ -103,6 +103,12 @@ def test_a_column_that_looks_like_an_identity_needs_a_decision(source, store) ->
     assert "'mrn' not used" in taken.said
 
 
+@pytest.mark.parametrize("column", ["class_number", "Class Name 2"])
+def test_what_names_a_class_is_no_identity(source, store, column) -> None:
+    taken = Imported(table(source, f"file,label,{column}", *FOUR), store)
+    assert f"Column '{column}' not used" in taken.said
+
+
 def test_persons_are_given_up_only_on_purpose_and_said(source, store) -> None:
     taken = Imported(table(source, "file,label,person", *FOUR), store, Choices(no_person=True))
     assert taken.records().persons is None
