@@ -66,12 +66,13 @@ def check_dppm(words: list[str]) -> None:
 
 def _make(words: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    given = " ".join(word.removeprefix("ARGS=") for word in words if "=" in word)
+    given = dict(re.findall(r"^([A-Z]+) \?= ?(.*)$", makefile, re.MULTILINE))
+    given |= dict(word.split("=", 1) for word in words if "=" in word)
     for target in (word for word in words if "=" not in word):
         if not (rule := re.search(rf"^{re.escape(target)}:.*\n((?:\t.*\n)*)", makefile, re.M)):
             raise ValueError(f"make has no target {target}")
         for recipe in re.findall(r"^\t\$\(BIN\)/dppm (.*)$", rule[1], re.MULTILINE):
-            check_dppm(shlex.split(recipe.replace("$(ARGS)", given)))
+            check_dppm(shlex.split(re.sub(r"\$\((\w+)\)", lambda m: given[m[1]], recipe)))
 
 
 def _exist(words: list[str]) -> None:
