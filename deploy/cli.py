@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from deploy.interrupts import leaving_at_once
 from dppm_model.errors import ConfigError, DppmError
 
 _KEYS = "hydra overrides such as privacy.epsilon=1; `dppm config` lists all keys"
@@ -48,7 +49,8 @@ class Command(click.Command):
     def function(self) -> Callable[..., int | None]:
         """The command's function, imported on access."""
         module, _, name = self._function.partition(":")
-        found: Callable[..., int | None] = getattr(import_module(module), name)
+        with leaving_at_once():
+            found: Callable[..., int | None] = getattr(import_module(module), name)
         return found
 
     def invoke(self, ctx: click.Context) -> int | None:

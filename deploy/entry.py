@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from deploy.interrupts import leaving_at_once
+
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    try:
+    with leaving_at_once():
         from deploy.cli import main as run  # takes a while on a slow disk
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 130
     return run()
 
 
