@@ -13,13 +13,13 @@ from pydicom.dataset import Dataset
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.records import dicom
 from dppm_model.records.corner_text import has_text
-from dppm_model.records.importers import import_dataset
 from dppm_model.records.listing import Choices
 from dppm_model.records.picture_files import pictures_in
 from dppm_model.records.shards import Records, open_records
 from dppm_model.records.site_key import SiteKey
 from dppm_model.records.window import Window
 from tests.support.dicom_files import dicom_file
+from tests.support.imports import imported
 from tests.support.mutations import twin
 
 SIZE = 16
@@ -37,11 +37,6 @@ def noise(number: int, dtype: str = "u1") -> np.ndarray:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Twelve images of six patients, in two classes, under names that say nothing."""
     for i in range(12):
@@ -54,14 +49,10 @@ class Imported:
     """What an import took, and what it said."""
 
     def __init__(self, path: Path, store: Path, name: str = "x", **options: object):
-        notes: list[str] = []
         fields = Choices.__dataclass_fields__
         choices = Choices(**{k: v for k, v in options.items() if k in fields})
         rest = {"test_fraction": 0.0} | {k: v for k, v in options.items() if k not in fields}
-        self.path = import_dataset(
-            path, name, root=store, choices=choices, say=notes.append, **rest
-        )
-        self.said = " ".join(notes)
+        self.path, self.said = imported(path, store, choices, name=name, **rest)
 
     def records(self, split: str = "train") -> Records:
         return open_records(self.path / split)

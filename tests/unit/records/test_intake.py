@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from dppm_model.errors import ConfigError, DataError
-from dppm_model.records.importers import import_dataset
 from dppm_model.records.listing import Choices
 from dppm_model.records.shards import Records, open_records
+from tests.support.imports import imported
 from tests.support.mutations import twin
 
 SIZE = 12
@@ -43,25 +43,16 @@ class Imported:
     """What an import took, and what it said."""
 
     def __init__(self, path: Path, store: Path, choices: Choices | None = None, **options: object):
-        notes: list[str] = []
         options = {"test_fraction": 0.0, **options}
         if "test" in options or options["test_fraction"] is None:
             options.pop("test_fraction")
-        self.path = import_dataset(
-            path, "x", root=store, choices=choices or Choices(), say=notes.append, **options
-        )
-        self.said = " ".join(notes)
+        self.path, self.said = imported(path, store, choices, **options)
 
     def records(self, split: str = "train") -> Records:
         return open_records(self.path / split)
 
     def persons(self) -> int:
         return len({*self.records().persons.tolist()})
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
 
 
 def table(source: Path, head: str, *ends: str) -> Path:

@@ -79,11 +79,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         served.shutdown()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 NAME = "medmnist/bloodmnist@224"
 
 

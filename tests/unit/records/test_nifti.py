@@ -13,6 +13,7 @@ from dppm_model.records.importers import import_dataset
 from dppm_model.records.listing import Choices
 from dppm_model.records.nifti import Slices
 from dppm_model.records.shards import open_records
+from tests.support.imports import imported
 from tests.support.mutations import twin
 from tests.support.scenes import scene
 
@@ -33,17 +34,8 @@ def save(path: Path, values: np.ndarray, affine: Any = None, **header: Any) -> P
 
 
 def taken(path: Path, store: Path, choices: Choices | None = None, **options: Any):
-    notes: list[str] = []
-    options = {"test_fraction": 0.0, **options}
-    folder = import_dataset(
-        path, "x", root=store, choices=choices or Choices(), say=notes.append, **options
-    )
-    return open_records(folder / "train"), " ".join(notes)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
+    folder, said = imported(path, store, choices, **{"test_fraction": 0.0, **options})
+    return open_records(folder / "train"), said
 
 
 @pytest.fixture

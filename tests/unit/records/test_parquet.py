@@ -13,10 +13,10 @@ import pytest
 from deploy.cli import main
 from dppm_model.errors import ConfigError, DataError
 from dppm_model.records import parquet
-from dppm_model.records.importers import import_dataset
 from dppm_model.records.intake import Intake
 from dppm_model.records.listing import Choices
 from dppm_model.records.shards import open_records
+from tests.support.imports import imported
 from tests.support.mutations import twin
 from tests.support.scenes import encoded, scene
 
@@ -48,27 +48,13 @@ def write(
     return file
 
 
-def taken(path: Path, store: Path, choices: Choices | None = None, **options: Any):
-    """Import; return the folder and what was said."""
-    notes: list[str] = []
-    folder = import_dataset(
-        path, "x", root=store, choices=choices or Choices(), say=notes.append, **options
-    )
-    return folder, " ".join(notes)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 @twin(
     "a label is taken for its neighbour's name",
     "dppm_model.records.parquet:_text",
     lambda whole: lambda value, classes, *rest: whole(value, classes and classes[::-1], *rest),
 )
 def test_names_of_classes_come_from_the_schema(tmp_path: Path, store: Path) -> None:
-    folder, _ = taken(write(tmp_path / "a.parquet", range(10)), store, test_fraction=0)
+    folder, _ = imported(write(tmp_path / "a.parquet", range(10)), store, test_fraction=0)
     records = open_records(folder / "train")
     assert records.manifest.classes == ("well", "ill")
     assert records.labels.tolist() == [0, 1] * 5
@@ -84,7 +70,7 @@ def test_files_of_splits_are_taken_as_such(tmp_path: Path, store: Path) -> None:
     (source / "README.md").write_text("x")
     (source / ".cache").mkdir()
     write(source / ".cache" / "train-0.parquet", range(3))
-    folder, said = taken(source, store)
+    folder, said = imported(source, store)
     assert len(open_records(folder / "train")) == 12
     test = open_records(folder / "test")
     assert [int((test.images[i, 0] == np.asarray(scene(12 + i))).all()) for i in range(4)] == [
@@ -99,35 +85,35 @@ def test_folders_may_name_the_splits_and_one_side_alone_is_none(
     tmp_path: Path, store: Path
 ) -> None:
     write(tmp_path / "a" / "train" / "0000.parquet", range(20))
-    folder, _ = taken(tmp_path / "a", store / "a")
+    folder, _ = imported(tmp_path / "a", store / "a")
     assert len(open_records(folder / "test")) == 2  # a tenth
     write(tmp_path / "a" / "test" / "0000.parquet", range(20, 23))
-    folder, _ = taken(tmp_path / "a", store / "b")
+    folder, _ = imported(tmp_path / "a", store / "b")
     assert len(open_records(folder / "test")) == 3
     write(tmp_path / "a" / "more" / "0000.parquet", range(23, 25))
     with pytest.raises(DataError, match=r"more.0000\.parquet names no split"):
-        taken(tmp_path / "a", store / "c")
+        imported(tmp_path / "a", store / "c")
 
 
 @pytest.mark.parametrize("image", ["img", "picture"])
 def test_without_metadata_types_and_usual_names_do(tmp_path: Path, store: Path, image: str) -> None:
     plain = [encoded(scene(i)) for i in range(8)]
     path = write(tmp_path / "a.parquet", range(8), None, image, label=None, Target=["b", "a"] * 4)
-    taken(path, store / "a", test_fraction=0)
+    imported(path, store / "a", test_fraction=0)
     path = write(
         tmp_path / "b.parquet", range(8), None, image, **{image: plain}, label=["b", "a"] * 4
     )
-    folder, _ = taken(path, store / "b", test_fraction=0)
+    folder, _ = imported(path, store / "b", test_fraction=0)
     assert open_records(folder / "train").manifest.classes == ("a", "b")
 
 
 def test_persons_are_found_also_inside_a_struct(tmp_path: Path, store: Path) -> None:
     who = [f"p{i // 4}" for i in range(16)]
-    folder, said = taken(write(tmp_path / "a.parquet", range(16), PatientID=who), store / "a")
+    folder, said = imported(write(tmp_path / "a.parquet", range(16), PatientID=who), store / "a")
     assert len({*open_records(folder / "train").persons.tolist()}) == 3
     assert "'PatientID' is taken as the person" in said
     nested = pa.array([{"id": one, "site": "x"} for one in who])
-    folder, _ = taken(write(tmp_path / "b.parquet", range(16), patient=nested), store / "b")
+    folder, _ = imported(write(tmp_path / "b.parquet", range(16), patient=nested), store / "b")
     assert len({*open_records(folder / "train").persons.tolist()}) == 3
 
 
@@ -147,17 +133,17 @@ def test_refusals_of_tables_hold_here(tmp_path: Path, store: Path) -> None:
     ):
         path = write(tmp_path / "a.parquet", sixteen, **columns)
         if cause is None:
-            taken(path, store / "ok")
+            imported(path, store / "ok")
             continue
         with pytest.raises(DataError, match=cause):
-            taken(path, store)
+            imported(path, store)
         assert not store.exists()
     path = write(tmp_path / "b.parquet", sixteen, diagnosis=["a", "b"] * 8, path=["x"] * 16)
-    folder, said = taken(path, store, Choices(label="diagnosis"))
+    folder, said = imported(path, store, Choices(label="diagnosis"))
     assert open_records(folder / "train").manifest.classes == ("a", "b")
     assert "Column 'label' not used" in said and "Column 'path' not used" in said
     with pytest.raises(ConfigError, match="--label is 'no'"):
-        taken(path, store / "c", Choices(label="no"))
+        imported(path, store / "c", Choices(label="no"))
 
 
 def test_persons_on_both_sides_and_copies_are_refused_or_said(tmp_path: Path, store: Path) -> None:
@@ -165,14 +151,14 @@ def test_persons_on_both_sides_and_copies_are_refused_or_said(tmp_path: Path, st
     write(source / "train-0.parquet", range(6), person=list("aabbcc"))
     write(source / "test-0.parquet", range(6, 8), person=list("cd"))
     with pytest.raises(DataError, match="1 persons have training and test"):
-        taken(source, store)
+        imported(source, store)
     shutil.rmtree(source)
     write(source / "a.parquet", range(6))
     shutil.copy(source / "a.parquet", source / "b.parquet")
-    _, said = taken(source, store / "a")
+    _, said = imported(source, store / "a")
     assert "6 exact copies" in said
     (source / "c.parquet").symlink_to(source / "a.parquet")  # one file, one set of records
-    folder, _ = taken(source, store / "b", test_fraction=0)
+    folder, _ = imported(source, store / "b", test_fraction=0)
     assert len(open_records(folder / "train")) == 12
 
 
@@ -188,7 +174,7 @@ def test_images_that_are_not_there_or_not_readable_are_refused(tmp_path: Path, s
         columns = {"picture": pa.array([good, content], IMAGE)}
         path = write(tmp_path / "a.parquet", range(2), None, "picture", **columns)
         with pytest.raises(DataError, match=cause):
-            taken(path, store, test_fraction=0)
+            imported(path, store, test_fraction=0)
         assert not store.exists()
 
 
@@ -198,7 +184,7 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path: Path, store: Path)
     other = {**FEATURES, "label": {"names": NAMES[::-1], "_type": "ClassLabel"}}
     write(source / "b.parquet", range(4, 8), other)
     with pytest.raises(DataError, match=r"b\.parquet has other columns, types or class names"):
-        taken(source, store)
+        imported(source, store)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "metadata", "empty", "two images"])
@@ -216,7 +202,7 @@ def test_damage_is_refused(tmp_path: Path, store: Path, damage: str) -> None:
         more = pa.array([{"bytes": b"", "path": ""}] * 8, IMAGE)
         write(path, range(8), None, second=more)
     with pytest.raises(DataError):
-        taken(path, store)
+        imported(path, store)
     assert not store.exists()
 
 
@@ -224,14 +210,14 @@ def test_a_missing_library_is_named(tmp_path: Path, store: Path, monkeypatch) ->
     path = write(tmp_path / "a.parquet", range(4))
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigError, match=r"pip install 'dppm\[parquet\]'"):
-        taken(path, store)
+        imported(path, store)
 
 
 def test_a_group_is_read_once(tmp_path: Path, store: Path, monkeypatch) -> None:
     counted: list[int] = []
     whole = parquet._opened
     monkeypatch.setattr(parquet, "_opened", lambda p: counted.append(1) or whole(p))
-    taken(write(tmp_path / "a.parquet", range(64)), store, test_fraction=0)
+    imported(write(tmp_path / "a.parquet", range(64)), store, test_fraction=0)
     assert len(counted) < 2 * 16 + 16
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dppm_model.errors import ConfigError, DataError
-from dppm_model.records.importers import import_dataset
 from dppm_model.records.intake import Intake
 from dppm_model.records.listing import Choices
 from dppm_model.records.shards import open_records
+from tests.support.imports import imported
 from tests.support.mutations import twin
 from tests.support.scenes import encoded, scene
 
@@ -43,19 +43,6 @@ def samples(numbers: range, **facts: Any) -> Members:
     return members
 
 
-def taken(path: Path, store: Path, choices: Choices | None = None, **options: Any):
-    notes: list[str] = []
-    folder = import_dataset(
-        path, "x", root=store, choices=choices or Choices(), say=notes.append, **options
-    )
-    return folder, " ".join(notes)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 @twin(
     "a picture is read from where the next one begins",
     "dppm_model.records.webdataset:_read",
@@ -64,7 +51,7 @@ def store(tmp_path: Path) -> Path:
     ),
 )
 def test_labels_in_cls(tmp_path: Path, store: Path) -> None:
-    folder, _ = taken(write(tmp_path / "a.tar", samples(range(10))), store, test_fraction=0)
+    folder, _ = imported(write(tmp_path / "a.tar", samples(range(10))), store, test_fraction=0)
     records = open_records(folder / "train")
     assert records.manifest.classes == ("0", "1")
     assert records.labels.tolist() == [0, 1] * 5
@@ -80,7 +67,7 @@ def test_json_is_a_table_with_persons(tmp_path: Path, store: Path) -> None:
         boxes=lambda i: [1, 2],
         filename=lambda i: f"{i}.png",
     )
-    folder, said = taken(write(tmp_path / "a.tar", members), store)
+    folder, said = imported(write(tmp_path / "a.tar", members), store)
     records = open_records(folder / "train")
     assert records.manifest.classes == ("ill", "well")
     assert len({*records.persons.tolist()}) == 3
@@ -90,9 +77,9 @@ def test_json_is_a_table_with_persons(tmp_path: Path, store: Path) -> None:
 def test_cls_comes_before_a_label_in_json(tmp_path: Path, store: Path) -> None:
     members = [*samples(range(8)), *samples(range(8), **{"class": lambda i: "x"})[1::2]]
     path = write(tmp_path / "a.tar", members)
-    folder, _ = taken(path, store / "a", test_fraction=0)
+    folder, _ = imported(path, store / "a", test_fraction=0)
     assert open_records(folder / "train").manifest.classes == ("0", "1")
-    folder, _ = taken(path, store / "b", Choices(label="class"), test_fraction=0)
+    folder, _ = imported(path, store / "b", Choices(label="class"), test_fraction=0)
     assert open_records(folder / "train").manifest.classes == ("x",)
 
 
@@ -100,7 +87,7 @@ def test_splits_by_the_names_of_files(tmp_path: Path, store: Path) -> None:
     write(tmp_path / "a" / "train-000000.tar", samples(range(10)))
     write(tmp_path / "a" / "train-000001.tar", samples(range(10, 14)))
     write(tmp_path / "a" / "test-000000.tar", samples(range(14, 18)))
-    folder, _ = taken(tmp_path / "a", store)
+    folder, _ = imported(tmp_path / "a", store)
     assert len(open_records(folder / "train")) == 14 and len(open_records(folder / "test")) == 4
 
 
@@ -111,7 +98,7 @@ def test_other_members_are_passed_over_and_named(tmp_path: Path, store: Path) ->
         ("s/0000.seg.png", b"x"),
         ("notes", b"x"),
     ]
-    folder, said = taken(write(tmp_path / "a.tar", members), store, test_fraction=0)
+    folder, said = imported(write(tmp_path / "a.tar", members), store, test_fraction=0)
     assert len(open_records(folder / "train")) == 4
     kept = Intake.read(folder)
     assert kept is not None
@@ -143,7 +130,7 @@ def test_samples_that_are_not_whole_are_refused(
     tmp_path: Path, store: Path, members: Members, cause: str
 ) -> None:
     with pytest.raises(DataError, match=cause):
-        taken(write(tmp_path / "a.tar", members), store, test_fraction=0)
+        imported(write(tmp_path / "a.tar", members), store, test_fraction=0)
     assert not store.exists()
 
 
@@ -154,15 +141,15 @@ def test_links_cut_and_compressed_files_are_refused(tmp_path: Path, store: Path)
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(entry)
     with pytest.raises(DataError, match="is no plain file"):
-        taken(path, store)
+        imported(path, store)
     path = write(tmp_path / "a.tar", samples(range(4)))
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(DataError):
-        taken(path, store)
+        imported(path, store)
     with pytest.raises(DataError, match="no readable tar file"):
-        taken(write(tmp_path / "b.tar", samples(range(4)), "w:gz"), store)
+        imported(write(tmp_path / "b.tar", samples(range(4)), "w:gz"), store)
     with pytest.raises(ConfigError, match="--person is 'x'"):
-        taken(write(tmp_path / "a.tar", samples(range(4))), store, Choices(person="x"))
+        imported(write(tmp_path / "a.tar", samples(range(4))), store, Choices(person="x"))
     assert not store.exists()
 
 
@@ -172,6 +159,6 @@ def test_a_folder_of_images_is_no_archive(tmp_path: Path, store: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         scene(i).save(place / f"{i}.png")
     write(tmp_path / "a" / "backup.tar", samples(range(4)))
-    folder, said = taken(tmp_path / "a", store, test_fraction=0)
+    folder, said = imported(tmp_path / "a", store, test_fraction=0)
     assert open_records(folder / "train").manifest.classes == ("ill", "well")
     assert "1 files beside the class folders" in said
