@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 _LEAST_SIGNAL = 4.0  # mu N / sqrt(D); see the module, and docs/results.md
 _FRACTION = 1.0  # of mu², beside the closed form's, which is one as well
+_SHARE = _FRACTION / (1 + _FRACTION)
 _ROUNDS = 80
 _SAMPLED, _RATES = 900, (0.02, 0.25)  # units of a round, about, within limits of the rate
 _ALIGNMENT = 0.5  # |sum of a site's gradients| / (their number · C), on the safe side
@@ -39,7 +40,7 @@ def choose_fine_tuning(units: int, mu: float, dimension: int) -> FineTuning:
 
     ``mu`` is that of the whole run.
     """
-    signal = mu * math.sqrt(_FRACTION / (1 + _FRACTION)) * units / math.sqrt(dimension)
+    signal = mu * math.sqrt(_SHARE) * units / math.sqrt(dimension)
     if signal < _LEAST_SIGNAL:
         enough = math.ceil(units * _LEAST_SIGNAL / signal)
         return FineTuning(
@@ -54,10 +55,9 @@ def choose_fine_tuning(units: int, mu: float, dimension: int) -> FineTuning:
         "sampling_rate": rate,
         "sum_alignment": _ALIGNMENT,
     }
-    share = _FRACTION / (1 + _FRACTION)
     return FineTuning(
         phase,
         f"{dimension:,} weights of the network are trained on for {_ROUNDS} rounds, with "
-        f"{share:.0%} of the budget: what {units:,} units say of them is {signal:.2g} times the "
+        f"{_SHARE:.0%} of the budget: what {units:,} units say of them is {signal:.2g} times the "
         "noise.",
     )
